@@ -1,0 +1,147 @@
+"""A Hugging Face checkpoint folder, inspected: what it is, whether it is whole. Reads headers; loads no weights.
+
+Refuses pickled weights (they run code when loaded) and everything whose shapes contradict its own config.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError, safe_open
+from tokenizers import Tokenizer
+
+from nemotron_build.architecture import Architecture, read_architecture
+from nemotron_build.errors import CheckpointError
+
+MAX_JSON_BYTES = 64 * 1024 * 1024
+_FIRST_QUERY = "model.layers.0.self_attn.q_proj.weight"
+
+
+class _Slice(Protocol):
+    def get_shape(self) -> list[int]: ...
+    def get_dtype(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies, and what its header says of it (`dtype` in safetensors' spelling, such as BF16)."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """An inspected checkpoint: every tensor of its architecture is there with the right shape."""
+
+    path: Path
+    architecture: Architecture
+    tensors: Mapping[str, StoredTensor]
+    end_ids: tuple[int, ...]
+    bos_id: int | None
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file the build depends on, sorted by name."""
+        weights = {tensor.file for tensor in self.tensors.values()}
+        texts = (self.path / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES))
+        return sorted(weights | {path for path in texts if path.is_file()})
+
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+
+
+def inspect(path: Path) -> Checkpoint:
+    """The checkpoint at *path*; `CheckpointError` or `UnsupportedError` says what is wrong with it."""
+    if not path.is_dir():
+        raise CheckpointError(f"no checkpoint at {path}: give the folder that holds config.json and *.safetensors")
+    config = read_json(path / "config.json")
+    # A model of the wrong kind is the first thing to say: its weights would only look odd.
+    tensors = {} if config.get("model_type") == "nemotron_h" else dict(_stored_tensors(path))
+    first = tensors.get(_FIRST_QUERY)
+    architecture = read_architecture(config, first.shape[0] if first else None)
+    _check_shapes(architecture, tensors)
+    tokenizer = _check_tokenizer(path, architecture)
+    generation = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
+    return Checkpoint(
+        path=path,
+        architecture=architecture,
+        tensors={name: tensors[name] for name in architecture.tensors()},
+        end_ids=_token_ids("eos_token_id", generation.get("eos_token_id", config.get("eos_token_id")), tokenizer),
+        bos_id=next(iter(_token_ids("bos_token_id", config.get("bos_token_id"), tokenizer)), None),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a checkpoint."""
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB; this is not a model's {path.name}")
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} has no {path.name}; is it a Hugging Face checkpoint folder?") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} must hold a JSON object")
+    return value
+
+
+def _stored_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(found.name for found in path.iterdir() if found.suffix in {".bin", ".pt", ".pth"})
+        hint = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
+        raise CheckpointError(f"{path} has no *.safetensors{hint}")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        listed = set(read_json(index).get("weight_map", {}).values())
+        if missing := sorted(listed - {file.name for file in files}):
+            raise CheckpointError(f"{path} lacks {missing[0]}, which {index.name} lists; download it again")
+        files = [file for file in files if file.name in listed]
+    for file in files:
+        try:
+            with safe_open(file, framework="np") as stored:
+                for name in stored.keys():  # noqa: SIM118 - safe_open is not a mapping
+                    header: _Slice = stored.get_slice(name)
+                    yield name, StoredTensor(file, tuple(header.get_shape()), header.get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is truncated or not safetensors ({error}); download it again") from error
+
+
+def _check_shapes(architecture: Architecture, tensors: Mapping[str, StoredTensor]) -> None:
+    for name, shape in architecture.tensors().items():
+        if name not in tensors:
+            raise CheckpointError(f"the weights lack {name}, which config.json implies; download the checkpoint again")
+        if tensors[name].shape != shape:
+            raise CheckpointError(f"{name} has shape {list(tensors[name].shape)}, config.json implies {list(shape)}")
+        if tensors[name].dtype not in {"BF16", "F16", "F32"}:
+            raise CheckpointError(f"{name} is {tensors[name].dtype}; give the 16-bit checkpoint, not a quantised one")
+
+
+def _check_tokenizer(path: Path, architecture: Architecture) -> Tokenizer:
+    file = path / "tokenizer.json"
+    if not file.is_file():
+        raise CheckpointError(f"{path} has no tokenizer.json; the engine cannot read or write text without it")
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # tokenizers raises bare Exception for every malformed file
+        raise CheckpointError(f"{file} is not a tokenizer: {error}") from error
+    if tokenizer.get_vocab_size() > architecture.vocab_size:
+        raise CheckpointError(
+            f"{file} has {tokenizer.get_vocab_size()} tokens, the model {architecture.vocab_size}: they do not belong together"
+        )
+    return tokenizer
+
+
+def _token_ids(name: str, value: object, tokenizer: Tokenizer) -> tuple[int, ...]:
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    for token_id in ids:
+        if not isinstance(token_id, int) or tokenizer.id_to_token(token_id) is None:
+            raise CheckpointError(f"{name} names {token_id!r}, which is no id of the tokenizer")
+    return tuple(ids)

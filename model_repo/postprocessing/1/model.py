@@ -1,0 +1,16 @@
+"""The `postprocessing` Triton model: an adapter over `nemotron_triton.serving.text_models`."""
+
+import triton_python_backend_utils as pb_utils
+from nemotron_triton.serving.text_models import TextModel
+
+
+class TritonPythonModel:
+    """What tritonserver's Python backend looks for."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the tokenizer of the bundle beside us."""
+        self._model = TextModel.postprocessing(args, pb_utils)
+
+    def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
+        """One response for every request."""
+        return self._model.execute(requests)

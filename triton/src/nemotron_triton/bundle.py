@@ -1,0 +1,134 @@
+"""An engine bundle: the directory that is built, verified, copied and served.
+
+Holds the manifest's shape and the checks at load; how a bundle is made is `nemotron_build`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemotron_triton.chat.profiles import Profile, profile
+from nemotron_triton.errors import BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What the engine needs, bytes."""
+
+    weights_bytes: int
+    kv_bytes_per_token: int
+    kv_cache_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Everything about a bundle that somebody may have to know later. Digests are SHA-256, paths relative."""
+
+    profile: str
+    gpu: str
+    sm: int | None
+    kind: str
+    precision: str
+    kv_precision: str
+    engine_file: str
+    end_ids: list[int]
+    max_seq_len: int
+    max_batch_size: int
+    memory: Memory
+    ran_on_this_hardware: bool
+    profile_differences: list[str] = field(default_factory=list)
+    tool_versions: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The text of `manifest.json`."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest was read; call `verify` before trusting its files."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def profile(self) -> Profile:
+        """The model profile it was built for."""
+        return profile(self.manifest.profile)
+
+    @property
+    def engine_path(self) -> Path:
+        """The engine's own file."""
+        return self.path / self.manifest.engine_file
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """The checkpoint's `tokenizer.json`."""
+        return self.path / "tokenizer" / "tokenizer.json"
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Read the manifest at *path*; `BundleError` says what is wrong and what to do."""
+        file = path / MANIFEST
+        try:
+            if file.stat().st_size > MAX_MANIFEST_BYTES:
+                raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES >> 20} MiB; this is not a manifest")
+            raw = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; make one with `nemotron build-engine`") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise BundleError(f"cannot read {file}: {error}; build the bundle again") from error
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{file} has schema version {version!r}, this nemotron reads {SCHEMA_VERSION}: build the bundle again"
+            )
+        return cls(path, _read_manifest(file, raw))
+
+    def verify(self, *, only: Iterable[str] = ()) -> None:
+        """Check every file (or *only* those) against its digest; `BundleError` names the first that differs."""
+        wanted = set(only)
+        for name, expected in self.manifest.outputs.items():
+            if wanted and name not in wanted:
+                continue
+            try:
+                found = digest(self.path / name)
+            except OSError as error:
+                raise BundleError(f"the bundle {self.path} lacks {name} ({error.strerror}); build or copy it again") from error
+            if found != expected:
+                raise BundleError(
+                    f"{self.path / name} was changed after the build (SHA-256 {found[:12]}…, the manifest says "
+                    f"{expected[:12]}…); build or copy the bundle again"
+                )
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    sha256 = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha256.update(block)
+    return sha256.hexdigest()
+
+
+def _read_manifest(file: Path, raw: dict[str, Any]) -> Manifest:
+    try:
+        manifest = Manifest(**raw | {"memory": Memory(**raw["memory"])})
+    except (TypeError, KeyError) as error:
+        raise BundleError(f"{file} is not a manifest of schema {SCHEMA_VERSION}: {error}; build the bundle again") from error
+    for name in (*manifest.outputs, manifest.engine_file):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"{file} names {name!r}, which lies outside of the bundle; do not serve it")
+    return manifest

@@ -1,0 +1,1 @@
+"""Prompts in, thinking and tool calls out: pure functions, no engine and no Triton."""

@@ -1,0 +1,148 @@
+"""What a caller says: messages and tools, read from their OpenAI-shaped JSON and checked once, at the edge.
+
+Unknown message keys are refused by name, argument strings become objects, `content: null` becomes empty text and
+lists of text parts are joined. Whether a tool's JSON schema makes sense is not checked here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nemotron_triton.errors import RequestError
+
+ROLES = ("system", "user", "assistant", "tool")
+MAX_MESSAGES = 4096
+MAX_TOOLS = 512
+_MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name", "refusal"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A tool call the assistant made in an earlier turn."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """One turn; `reasoning` is what an assistant thought before `content`."""
+
+    role: str
+    content: str
+    reasoning: str = ""
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conversation:
+    """A checked request: the turns so far, and the functions the model may call (OpenAI `function` objects)."""
+
+    messages: tuple[Message, ...]
+    functions: tuple[Mapping[str, Any], ...] = field(default=())
+
+
+def read_conversation(messages: object, tools: object = None) -> Conversation:
+    """Check *messages* and *tools*, given as parsed JSON; `RequestError` names the first thing that is wrong."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise RequestError(f"messages must be a non-empty list of messages, got {_shown(messages)}")
+    if len(messages) > MAX_MESSAGES:
+        raise RequestError(f"messages has {len(messages)} entries; at most {MAX_MESSAGES} are accepted")
+    if tools is None:
+        tools = []
+    if not isinstance(tools, Sequence) or isinstance(tools, str):
+        raise RequestError(f"tools must be a list of functions, got {_shown(tools)}")
+    if len(tools) > MAX_TOOLS:
+        raise RequestError(f"tools has {len(tools)} entries; at most {MAX_TOOLS} are accepted")
+    return Conversation(
+        messages=tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages)),
+        functions=tuple(_function(f"tools[{i}]", tool) for i, tool in enumerate(tools)),
+    )
+
+
+def _message(where: str, raw: object) -> Message:
+    if not isinstance(raw, Mapping):
+        raise RequestError(f"{where} must be an object with a role and a content, got {_shown(raw)}")
+    if unknown := sorted(str(key) for key in raw.keys() - _MESSAGE_KEYS):
+        raise RequestError(f"{where} has unknown keys {', '.join(unknown)}; known: {', '.join(sorted(_MESSAGE_KEYS))}")
+    role = raw.get("role")
+    if role not in ROLES:
+        raise RequestError(f"{where}.role is {_shown(role)}; it must be one of {', '.join(ROLES)}")
+    calls = raw.get("tool_calls") or ()
+    if calls and role != "assistant":
+        raise RequestError(f"{where}.tool_calls is set on a {role} message; only assistant messages call tools")
+    if not isinstance(calls, Sequence) or isinstance(calls, str):
+        raise RequestError(f"{where}.tool_calls must be a list, got {_shown(calls)}")
+    reasoning = raw.get("reasoning_content")
+    if reasoning is None:
+        reasoning = raw.get("reasoning")
+    return Message(
+        role=role,
+        content=_text(f"{where}.content", raw.get("content")),
+        reasoning=_text(f"{where}.reasoning_content", reasoning),
+        calls=tuple(_call(f"{where}.tool_calls[{i}]", call) for i, call in enumerate(calls)),
+    )
+
+
+def _text(where: str, raw: object) -> str:
+    if raw is None:
+        return ""
+    if isinstance(raw, str):
+        return _without_surrogates(where, raw)
+    if isinstance(raw, Sequence):
+        return "".join(_part(f"{where}[{i}]", part) for i, part in enumerate(raw))
+    raise RequestError(f"{where} must be text, null or a list of text parts, got {_shown(raw)}")
+
+
+def _part(where: str, raw: object) -> str:
+    if isinstance(raw, Mapping) and raw.get("type") == "text" and isinstance(raw.get("text"), str):
+        return _without_surrogates(where, raw["text"])
+    raise RequestError(f'{where} must be {{"type": "text", "text": "..."}}, got {_shown(raw)}: this model reads text only')
+
+
+def _without_surrogates(where: str, text: str) -> str:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{where} holds half a surrogate pair at character {error.start}; send valid Unicode") from error
+    return text
+
+
+def _call(where: str, raw: object) -> Call:
+    function = raw.get("function") if isinstance(raw, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise RequestError(f'{where} must be {{"function": {{"name": ..., "arguments": ...}}}}, got {_shown(raw)}')
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments or "{}")
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"{where}.function.arguments is not JSON ({error}): {_shown(arguments)}") from error
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, Mapping):
+        raise RequestError(f"{where}.function.arguments must be an object, got {_shown(arguments)}")
+    _without_surrogates(where, json.dumps(function["name"] + json.dumps(arguments, ensure_ascii=False), ensure_ascii=False))
+    return Call(name=function["name"], arguments=arguments)
+
+
+def _function(where: str, raw: object) -> Mapping[str, Any]:
+    function = raw.get("function") if isinstance(raw, Mapping) and "function" in raw else raw
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise RequestError(
+            f'{where} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}, got {_shown(raw)}'
+        )
+    _without_surrogates(where, json.dumps(function, ensure_ascii=False))
+    return function
+
+
+def _shown(value: object) -> str:
+    """*value* as it may stand in an error message: JSON where possible, cut to 80 characters."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,94 @@
+"""Text to token ids and back, for byte-level BPE tokenizers (both Nemotron Nano families have one).
+
+Encoding makes a control token only of one that the template wrote. Decoding works on bytes, so a character split over
+tokens comes out when its last byte is there, and the pieces always join to the whole.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from nemotron_triton.chat.render import Prompt
+from nemotron_triton.errors import BundleError
+
+
+class TokenCodec:
+    """The tokenizer of one checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        """Read a `tokenizer.json`; `BundleError` if it is missing or not byte-level BPE."""
+        try:
+            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
+            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except Exception as error:  # tokenizers raises bare Exception for every missing or malformed file
+            raise BundleError(f"cannot read the tokenizer {path}: {error}; build the bundle again") from error
+        # Only the template writes control tokens; in text from callers their spelling is text.
+        self._tokenizer.encode_special_tokens = True
+        self._bytes = _token_bytes(stored, path)
+        self._control = {token["content"]: token["id"] for token in stored.get("added_tokens", []) if token["special"]}
+        self._ids = {text: token_id for token_id, text in enumerate(self._bytes)}
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """The ids of a rendered prompt; no token is added."""
+        ids: list[int] = []
+        for text, is_control in prompt.pieces():
+            if is_control and text in self._control:
+                ids.append(self._control[text])
+            else:
+                ids.extend(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return ids
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """What a token adds to the text; ids outside the vocabulary add nothing."""
+        return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
+
+    def id_of(self, text: bytes) -> int | None:
+        """A token that adds exactly *text*, or None."""
+        return self._ids.get(text)
+
+
+class Detokenizer:
+    """Token ids of one answer to text, piece by piece; bytes that are not UTF-8 become U+FFFD."""
+
+    def __init__(self, codec: TokenCodec) -> None:
+        self._codec = codec
+        self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, ids: Iterable[int]) -> str:
+        """The text that *ids* complete."""
+        return self._utf8.decode(b"".join(map(self._codec.bytes_of, ids)))
+
+    def finish(self) -> str:
+        """What a cut-off character leaves behind."""
+        return self._utf8.decode(b"", final=True)
+
+
+def _token_bytes(stored: dict[str, Any], path: Path) -> list[bytes]:
+    model = stored.get("model", {})
+    if model.get("type") != "BPE" or '"ByteLevel"' not in json.dumps(stored.get("decoder")):
+        raise BundleError(f"{path} is not byte-level BPE, which the Nemotron Nano models have; use their own tokenizer.json")
+    byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
+    texts: dict[int, bytes] = {}
+    for text, token_id in model["vocab"].items():
+        # A token outside of the byte alphabet stands for itself (some vocabularies list their added tokens twice).
+        known = all(char in byte_of for char in text)
+        texts[token_id] = bytes(byte_of[char] for char in text) if known else text.encode()
+    for token in stored.get("added_tokens", []):
+        texts[token["id"]] = token["content"].encode()
+    return [texts.get(token_id, b"") for token_id in range(max(texts) + 1)]
+
+
+def _byte_alphabet() -> list[str]:
+    """The printable character that stands for each byte in GPT-2's byte-level BPE.
+
+    Printable Latin-1 bytes stand for themselves; the others are numbered from U+0100 in order.
+    """
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = (chr(0x100 + i) for i in range(256))
+    return [chr(byte) if byte in printable else next(others) for byte in range(256)]

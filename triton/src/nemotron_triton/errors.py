@@ -1,0 +1,33 @@
+"""What this package can raise.
+
+ServingError
+├── ProfileError        no such model profile
+├── RequestError        the caller's request is wrong: do not retry it unchanged
+├── BundleError         an engine bundle is missing, changed, or made for another place
+├── EngineError         the engine cannot start, or failed while generating
+└── ServerError         tritonserver is missing, would not start, or died
+"""
+
+
+class ServingError(Exception):
+    """Base of every error this package raises on purpose; its text is one line, for a person."""
+
+
+class ProfileError(ServingError):
+    """No such model profile."""
+
+
+class RequestError(ServingError):
+    """The caller's request is wrong; the message names the field, the value and what is allowed."""
+
+
+class BundleError(ServingError):
+    """An engine bundle is missing, changed, or made for another place."""
+
+
+class EngineError(ServingError):
+    """The engine cannot start, or failed while generating."""
+
+
+class ServerError(ServingError):
+    """tritonserver is missing, would not start, or died."""

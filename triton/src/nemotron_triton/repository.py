@@ -1,0 +1,81 @@
+"""A Triton model repository, written from a bundle: real `config.pbtxt` files, thin adapters, the bundle inside.
+
+The repository is self-contained: it needs this package in the server's Python environment and nothing else on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from nemotron_client import wire
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.errors import BundleError
+from nemotron_triton.publish import publish
+
+_TYPES = {
+    "BYTES": model_config_pb2.TYPE_STRING,
+    "BOOL": model_config_pb2.TYPE_BOOL,
+    "INT32": model_config_pb2.TYPE_INT32,
+    "UINT64": model_config_pb2.TYPE_UINT64,
+    "FP32": model_config_pb2.TYPE_FP32,
+}
+
+
+def configs() -> dict[str, model_config_pb2.ModelConfig]:
+    """The configuration of every model we serve, by name."""
+    return {
+        wire.MODEL_NAME: _config(wire.MODEL_NAME, wire.INPUTS, wire.OUTPUTS, decoupled=True),
+        "preprocessing": _config("preprocessing", wire.PREPROCESSING_INPUTS, wire.PREPROCESSING_OUTPUTS),
+        "postprocessing": _config("postprocessing", wire.POSTPROCESSING_INPUTS, wire.POSTPROCESSING_OUTPUTS),
+    }
+
+
+def write_repository(bundle: Bundle, output: Path) -> None:
+    """Write the model repository for a verified *bundle* to *output*, which must not exist; all of it or nothing."""
+    bundle.verify()
+    with publish(output, BundleError) as folder:
+        for name, config in configs().items():
+            version = folder / name / "1"
+            version.mkdir(parents=True)
+            (folder / name / "config.pbtxt").write_text(_pbtxt(config), encoding="utf-8")
+            (version / "model.py").write_bytes((_adapters() / name / "1" / "model.py").read_bytes())
+        shutil.copytree(bundle.path, folder / wire.MODEL_NAME / "1" / "bundle", copy_function=_link_or_copy)
+
+
+def _config(
+    name: str, inputs: Sequence[wire.Tensor], outputs: Sequence[wire.Tensor], *, decoupled: bool = False
+) -> model_config_pb2.ModelConfig:
+    config = model_config_pb2.ModelConfig(name=name, backend="python", max_batch_size=1)
+    for tensor in inputs:
+        config.input.add(
+            name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims, optional=tensor.optional
+        )
+    for tensor in outputs:
+        config.output.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims)
+    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    config.model_transaction_policy.decoupled = decoupled
+    return config
+
+
+def _pbtxt(config: model_config_pb2.ModelConfig) -> str:
+    return "# Written by `nemotron model-repo`; change the bundle, not this file.\n" + text_format.MessageToString(config)
+
+
+def _adapters() -> Path:
+    """The `model_repo` folder: inside the wheel, or at the root of the checkout an editable install points to."""
+    packaged = Path(__file__).parent / "model_repo"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "model_repo"
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Engines are gigabytes: share them with the bundle where the file system can."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,167 @@
+"""The `nemotron` Triton model: tensors in, events out, every request on one event loop in a thread of its own.
+
+`execute` only hands requests over. Whatever happens to a request, its response sender gets a FINAL: without one the
+client would wait for ever. Triton's `pb_utils` module is a parameter, so that nothing here imports it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nemotron_client import wire
+from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.factory import start_engine
+from nemotron_triton.errors import EngineError, RequestError, ServingError
+from nemotron_triton.serving.answering import Answering, Cancelled
+from nemotron_triton.serving.metrics import EngineMetrics
+from nemotron_triton.serving.request import read_request
+
+# A client that went away is noticed within this time; each look costs a message to tritonserver.
+CANCEL_POLL_S = 0.05
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """One loaded bundle behind Triton's three calls: initialize, execute, finalize."""
+
+    @classmethod
+    def start(cls, args: dict[str, str], pb_utils: Any) -> Service:
+        """What `initialize` does; failures become Triton's own exception with our one line in it."""
+        try:
+            return cls(Bundle.open(bundle_path(args)), pb_utils)
+        except ServingError as error:
+            raise pb_utils.TritonModelException(str(error)) from error
+
+    def __init__(self, bundle: Bundle, pb_utils: Any) -> None:
+        """Verify and load *bundle*, then start the event loop."""
+        bundle.verify()
+        codec = TokenCodec(bundle.tokenizer_path)
+        self._engine = start_engine(bundle, codec)
+        self._profile = bundle.profile
+        self._answering = Answering(bundle.profile, codec, self._engine)
+        self._pb = pb_utils
+        self._metrics = EngineMetrics(pb_utils)
+        self._open: dict[str, Any] = {}
+        self._numbers = itertools.count(1)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="nemotron-loop", daemon=True)
+        self._thread.start()
+        self._watcher = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
+
+    def submit(self, request: Any) -> None:
+        """Take over one Triton request; returns at once."""
+        sender = request.get_response_sender()
+        try:
+            values = {
+                tensor.name: wire.read(tensor, found.as_numpy())
+                for tensor in wire.INPUTS
+                if (found := self._pb.get_input_tensor_by_name(request, tensor.name)) is not None
+            }
+        except ValueError as error:
+            self._fail(sender, str(error), self._pb.TritonError.INVALID_ARG)
+            return
+        # A name of our own: callers may send the same id twice.
+        request_id = f"{next(self._numbers)}-{request.request_id()}"
+        asyncio.run_coroutine_threadsafe(self._respond(request_id, values, sender), self._loop)
+
+    def close(self) -> None:
+        """What `finalize` does; Triton calls it when no request is left."""
+        self._watcher.cancel()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+        self._engine.close()
+
+    async def _respond(self, request_id: str, values: dict[str, Any], sender: Any) -> None:
+        """Answer one request, with a FINAL in every case."""
+        self._open[request_id] = sender
+        codes = self._pb.TritonError
+        try:
+            await self._answer(request_id, values, sender)
+        except RequestError as error:
+            self._fail(sender, str(error), codes.INVALID_ARG)
+        except Cancelled:
+            self._fail(sender, "cancelled: the client went away", codes.CANCELLED)
+        except EngineError as error:
+            _log.error("request %s: %s", request_id, error)
+            self._fail(sender, str(error), codes.INTERNAL)
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            self._fail(sender, "internal error; the server's log has the details", codes.INTERNAL)
+        finally:
+            del self._open[request_id]
+
+    async def _answer(self, request_id: str, values: dict[str, Any], sender: Any) -> None:
+        request = read_request(values, self._profile)
+        gathered: list[Event] = []
+        async with contextlib.aclosing(self._answering.answer(request, request_id)) as answer:
+            async for events in answer:
+                gathered += events
+                if request.stream or isinstance(events[-1], Finish):
+                    self._send(sender, gathered)
+                    gathered = []
+
+    def _send(self, sender: Any, events: Sequence[Event]) -> None:
+        """Send *events*, in one response where the wire's order of fields allows it."""
+        for response in _responses(events):
+            last = wire.FINISH_REASON in response
+            tensors = [
+                self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in response.items()
+            ]
+            flags = self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
+            sender.send(self._pb.InferenceResponse(output_tensors=tensors), flags=flags)
+
+    def _fail(self, sender: Any, message: str, code: int) -> None:
+        error = self._pb.TritonError(message, code)
+        response = self._pb.InferenceResponse(output_tensors=[], error=error)
+        sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    async def _watch(self) -> None:
+        """Cancel in the engine what was cancelled by its client, and keep the metrics current."""
+        while True:
+            for request_id, sender in list(self._open.items()):
+                if sender.is_cancelled():
+                    self._engine.cancel(request_id)
+            self._metrics.update(self._engine.statistics())
+            await asyncio.sleep(CANCEL_POLL_S)
+
+
+def bundle_path(args: dict[str, str]) -> Path:
+    """Where the bundle lies in a model repository, from the arguments Triton gives to any of its models."""
+    return Path(args["model_repository"]).parent / wire.MODEL_NAME / "1" / "bundle"
+
+
+def _responses(events: Sequence[Event]) -> list[dict[wire.Tensor, Any]]:
+    """*events* as responses of tensor values. Within one, a client reads reasoning, text, calls, finish, in this order."""
+    responses: list[dict[wire.Tensor, Any]] = []
+    place = len(_ORDER)
+    for event in events:
+        if _ORDER[type(event)] < place:
+            responses.append({wire.TEXT_OUTPUT: ""})
+        place = _ORDER[type(event)]
+        response = responses[-1]
+        if isinstance(event, ReasoningDelta):
+            response[wire.REASONING_OUTPUT] = response.get(wire.REASONING_OUTPUT, "") + event.text
+        elif isinstance(event, ContentDelta):
+            response[wire.TEXT_OUTPUT] += event.text
+        elif isinstance(event, ToolCall):
+            calls = json.loads(response.get(wire.TOOL_CALLS, "[]"))
+            response[wire.TOOL_CALLS] = json.dumps([*calls, event.as_delta()], ensure_ascii=False)
+        else:
+            response[wire.FINISH_REASON] = event.reason
+            response[wire.NUM_INPUT_TOKENS] = event.usage.input_tokens
+            response[wire.NUM_OUTPUT_TOKENS] = event.usage.output_tokens
+            response[wire.NUM_REASONING_TOKENS] = event.usage.reasoning_tokens
+    return responses
+
+
+_ORDER: dict[type[Event], int] = {ReasoningDelta: 0, ContentDelta: 1, ToolCall: 2, Finish: 3}

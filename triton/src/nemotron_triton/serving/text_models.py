@@ -1,0 +1,99 @@
+"""The `preprocessing` and `postprocessing` Triton models: the same prompt and parser functions, for callers who want only
+the prompt, a token count, or the parse of a raw answer. Neither is on the streaming path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nemotron_client import wire
+from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.answer import AnswerParser
+from nemotron_triton.chat.render import render_prompt
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.errors import RequestError, ServingError
+from nemotron_triton.serving.request import read_texts
+from nemotron_triton.serving.service import bundle_path
+
+Values = dict[str, Any]
+
+
+class TextModel:
+    """A model that answers each request with one response, computed by a plain function of its input values."""
+
+    def __init__(
+        self, pb_utils: Any, inputs: Sequence[wire.Tensor], compute: Callable[[Values], dict[wire.Tensor, Any]]
+    ) -> None:
+        """*compute* may raise `RequestError`."""
+        self._pb = pb_utils
+        self._inputs = inputs
+        self._compute = compute
+
+    @classmethod
+    def preprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
+        """Messages to prompt text, token ids and their number."""
+        bundle, codec = _open(args, pb_utils)
+
+        def compute(values: Values) -> dict[wire.Tensor, Any]:
+            conversation = read_texts(values[wire.MESSAGES.name], values.get(wire.TOOLS.name))
+            prompt = render_prompt(bundle.profile, conversation, thinking=values.get(wire.THINKING.name))
+            ids = codec.encode(prompt)
+            return {wire.PROMPT: prompt.text, wire.INPUT_IDS: ids, wire.NUM_INPUT_TOKENS: len(ids)}
+
+        return cls(pb_utils, wire.PREPROCESSING_INPUTS, compute)
+
+    @classmethod
+    def postprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
+        """A raw answer to reasoning, text and calls."""
+        _open(args, pb_utils)
+
+        def compute(values: Values) -> dict[wire.Tensor, Any]:
+            parser = AnswerParser(tools=True)
+            events = [*parser.feed(values[wire.RAW_OUTPUT.name]), *parser.finish()]
+            truncated = values.get(wire.TRUNCATED.name, False)
+            calls = [event.as_delta() for event in events if isinstance(event, ToolCall)]
+            return {
+                wire.TEXT_OUTPUT: "".join(event.text for event in events if isinstance(event, ContentDelta)),
+                wire.REASONING_OUTPUT: "".join(event.text for event in events if isinstance(event, ReasoningDelta)),
+                wire.TOOL_CALLS: json.dumps(calls, ensure_ascii=False),
+                wire.FINISH_REASON: "length" if truncated else "tool_calls" if calls else "stop",
+            }
+
+        return cls(pb_utils, wire.POSTPROCESSING_INPUTS, compute)
+
+    def execute(self, requests: Sequence[Any]) -> list[Any]:
+        """A response for every request; a bad one gets an error and does not hurt the others."""
+        return [self._respond(request) for request in requests]
+
+    def _respond(self, request: Any) -> Any:
+        try:
+            values = {
+                tensor.name: wire.read(tensor, found.as_numpy())
+                for tensor in self._inputs
+                if (found := self._pb.get_input_tensor_by_name(request, tensor.name)) is not None
+            }
+            outputs = self._compute(values)
+        except (ValueError, RequestError) as error:
+            code = self._pb.TritonError.INVALID_ARG
+            return self._pb.InferenceResponse(output_tensors=[], error=self._pb.TritonError(str(error), code))
+        return self._pb.InferenceResponse(
+            output_tensors=[self._pb.Tensor(tensor.name, _array(tensor, value)) for tensor, value in outputs.items()]
+        )
+
+
+def _open(args: dict[str, str], pb_utils: Any) -> tuple[Bundle, TokenCodec]:
+    try:
+        bundle = Bundle.open(bundle_path(args))
+        bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix()])
+        return bundle, TokenCodec(bundle.tokenizer_path)
+    except ServingError as error:
+        raise pb_utils.TritonModelException(str(error)) from error
+
+
+def _array(tensor: wire.Tensor, value: Any) -> Any:
+    return np.array([value], dtype=wire.NUMPY[tensor.dtype]) if tensor.dims == (-1,) else wire.array(tensor, value)
