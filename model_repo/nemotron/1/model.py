@@ -1,5 +1,7 @@
 """The `nemotron` Triton model: hands each request to the event loop of `nemotron_triton.serving.service`."""
 
+from __future__ import annotations
+
 import triton_python_backend_utils as pb_utils
 from nemotron_triton.serving.service import Service
 

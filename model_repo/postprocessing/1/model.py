@@ -1,5 +1,7 @@
 """The `postprocessing` Triton model: an adapter over `nemotron_triton.serving.text_models`."""
 
+from __future__ import annotations
+
 import triton_python_backend_utils as pb_utils
 from nemotron_triton.serving.text_models import TextModel
 

@@ -22,6 +22,7 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.errors import EngineError, RequestError, ServingError
+from nemotron_triton.serving import guardian
 from nemotron_triton.serving.answering import Answering, Cancelled
 from nemotron_triton.serving.metrics import EngineMetrics
 from nemotron_triton.serving.request import read_request
@@ -56,6 +57,7 @@ class Service:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nemotron-loop", daemon=True)
         self._thread.start()
+        self._guardian = guardian.start()
         self._watcher = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
 
     def submit(self, request: Any) -> None:
@@ -76,6 +78,7 @@ class Service:
 
     def close(self) -> None:
         """What `finalize` does; Triton calls it when no request is left."""
+        guardian.stop(self._guardian)
         self._watcher.cancel()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)

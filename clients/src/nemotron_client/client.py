@@ -1,0 +1,164 @@
+"""The synchronous client: one `ModelStreamInfer` RPC per request, cancelled when the caller stops reading."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import grpc
+
+from nemotron_client.errors import ClientError, DeadlineExceeded, RequestRejected, ServerUnavailable, StreamBroken
+from nemotron_client.events import Event, Finish, Reply
+from nemotron_client.protocol import chat_request, read_events, stubs
+
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_S = 600.0
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+# With this, an error inside the stream ends the RPC with its real status instead of arriving as a message without one.
+_METADATA = (("triton_grpc_error", "true"),)
+
+_REJECTED = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.OUT_OF_RANGE,
+}
+
+
+class Client:
+    """Talks to one server. Safe to share between threads; use as a context manager or call `close`."""
+
+    def __init__(self, url: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        """*url* is `host:port` of the gRPC endpoint (default: `NEMOTRON_URL`, else 127.0.0.1:8001).
+
+        *timeout_s* is the time one request may take, its whole answer included.
+        """
+        self.url = url or os.environ.get("NEMOTRON_URL") or DEFAULT_URL
+        if "://" in self.url:
+            raise ClientError(f"url is {self.url!r}; give host:port without a scheme, such as {DEFAULT_URL}")
+        if timeout_s <= 0:
+            raise ClientError(f"timeout_s is {timeout_s}; it must be positive")
+        self._timeout_s = timeout_s
+        limits = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES)]
+        self._channel = grpc.insecure_channel(self.url, options=limits)
+        self._stub = stubs(self._channel)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
+        **options: Any,
+    ) -> Reply:
+        """The whole answer to OpenAI-shaped *messages*; parameters and errors as for `stream`."""
+        return Reply.of(self.stream(messages, tools=tools, thinking=thinking, **options))
+
+    def stream(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        top_k: int | None = None,
+        seed: int | None = None,
+        repetition_penalty: float | None = None,
+        presence_penalty: float | None = None,
+        frequency_penalty: float | None = None,
+        end_id: int | None = None,
+        timeout_s: float | None = None,
+    ) -> Iterator[Event]:
+        """The events of the answer as they arrive; the last one is `Finish`.
+
+        What is None is left to the server: sampling then follows the model's recommendation for the thinking mode.
+        Leaving the loop, or closing the iterator, stops the generation on the server.
+
+        Raises `RequestRejected`, `ServerUnavailable`, `DeadlineExceeded` or `StreamBroken` while it is read.
+        """
+        request = chat_request(
+            {
+                "messages": list(messages),
+                "tools": list(tools) if tools else None,
+                "thinking": thinking,
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
+                "seed": seed,
+                "repetition_penalty": repetition_penalty,
+                "presence_penalty": presence_penalty,
+                "frequency_penalty": frequency_penalty,
+                "end_id": end_id,
+            },
+            request_id=uuid.uuid4().hex,
+        )
+        return self._events(request, self._timeout_s if timeout_s is None else timeout_s)
+
+    def is_ready(self, timeout_s: float = 5.0) -> bool:
+        """Whether the server says that it can answer."""
+        try:
+            return bool(self._stub.ServerReady(_ready_request(), timeout=timeout_s).ready)
+        except grpc.RpcError:
+            return False
+
+    def close(self) -> None:
+        """Close the connection; running streams end with an error."""
+        self._channel.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _events(self, request: Any, timeout_s: float) -> Iterator[Event]:
+        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=_METADATA)
+        started = finished = False
+        try:
+            for response in call:
+                started = True
+                if response.error_message:
+                    raise RequestRejected(response.error_message)
+                for event in read_events(response.infer_response):
+                    finished = finished or isinstance(event, Finish)
+                    yield event
+        except grpc.RpcError as error:
+            raise _as_ours(error, self.url, timeout_s, started=started) from error
+        except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+            raise StreamBroken(f"{self.url} sent a response that is not ours: {error!r}") from error
+        finally:
+            if call.is_active():
+                call.cancel()
+        if not finished:
+            raise StreamBroken(f"{self.url} ended the answer without a finish reason")
+
+
+def _as_ours(error: grpc.RpcError, url: str, timeout_s: float, *, started: bool) -> ClientError:
+    """The one place where gRPC's statuses become our errors."""
+    code, details = error.code(), error.details() or "no details"
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded(f"{url} did not finish within {timeout_s:g} s")
+    if code in _REJECTED:
+        return RequestRejected(details)
+    if started or code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return StreamBroken(f"{url} broke off the answer ({code.name}): {details}")
+    return ServerUnavailable(f"{url} is not available: {details}; is it running? start it with `nemotron serve BUNDLE`")
+
+
+def _ready_request() -> Any:
+    from tritonclient.grpc import service_pb2
+
+    return service_pb2.ServerReadyRequest()

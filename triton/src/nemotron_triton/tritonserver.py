@@ -1,0 +1,114 @@
+"""Where `tritonserver` is, and the environment its Python stub needs. Starts nothing.
+
+Two places: NVIDIA's container (the binary is on PATH and set up), or the `nvidia-pytriton` wheel, of which only the
+server is used. `python -m nemotron_triton.tritonserver` prints a launcher script for the latter.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotron_triton.errors import ServerError
+
+WHEEL = "nvidia-pytriton"
+_CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
+_LAUNCHER = "# tritonserver of the nvidia-pytriton wheel, for the Python beside this file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tritonserver:
+    """A tritonserver that can be started: `argv` to begin with, and variables to set over the environment."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def find_tritonserver() -> Tritonserver:
+    """The container's tritonserver, else the wheel's; `ServerError` says what to install."""
+    found = shutil.which("tritonserver")
+    if found and _CONTAINER_BACKENDS.is_dir():
+        return Tritonserver(argv=(found,), environment={})
+    try:
+        wheel = importlib.metadata.distribution(WHEEL)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise ServerError(
+            f"no tritonserver: run in NVIDIA's Triton container, or `pip install --no-deps {WHEEL}==0.7.0` (Linux x86-64)"
+        ) from error
+    root = Path(str(wheel.locate_file("pytriton/tritonserver")))
+    libraries = Path(str(wheel.locate_file("nvidia_pytriton.libs")))
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = root / "python_backend_stubs" / python / "triton_python_backend_stub"
+    binary = root / "bin" / "tritonserver"
+    for file in (binary, stub):
+        if not file.is_file():
+            raise ServerError(f"{WHEEL} {wheel.version} has no {file.name} for Python {python}; use Python 3.10 to 3.12")
+    return Tritonserver(
+        argv=(str(binary), f"--backend-directory={_backends(root, stub, wheel.version)}"),
+        environment={
+            # The interpreter's own libpython first: with another patch release's the stub dies while importing.
+            "LD_LIBRARY_PATH": os.pathsep.join([str(_libpython().parent), str(libraries)]),
+            # The stub takes its packages from the first python on PATH.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        },
+    )
+
+
+def _libpython() -> Path:
+    """The shared library of this interpreter, which the stub links."""
+    name = sysconfig.get_config_var("INSTSONAME") or ""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    folders = [sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL")]
+    multiarch = sysconfig.get_config_var("MULTIARCH")
+    folders += [f"/usr/lib/{multiarch}"] if multiarch else []
+    for file in (f"libpython{python}.so.1.0", name):
+        for folder in folders:
+            if folder and file.endswith(".so.1.0") and (path := Path(folder) / file).is_file():
+                return path
+    raise ServerError(
+        f"this Python ({sys.executable}) has no shared libpython{python}.so.1.0, which tritonserver's Python stub needs: "
+        f"`apt-get install libpython{python}`, or use a Python built with --enable-shared"
+    )
+
+
+def _backends(root: Path, stub: Path, version: str) -> Path:
+    """A backend directory with the stub for this Python in it: links to the wheel's files, made once."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    # One for each installed wheel and Python: environments must not share links into each other.
+    place = hashlib.sha256(f"{root}|{stub}".encode()).hexdigest()[:12]
+    target = cache / "nemotron" / f"triton-backends-{version}-{place}"
+    if (target / "python" / stub.name).exists():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".backends-", dir=target.parent))
+        (folder / "python").mkdir()
+        for source in (*(root / "backends" / "python").iterdir(), stub):
+            (folder / "python" / source.name).symlink_to(source)
+        folder.rename(target)
+    except OSError as error:
+        if not (target / "python" / stub.name).exists():
+            raise ServerError(f"cannot prepare tritonserver's backends in {target.parent}: {error.strerror}") from error
+    return target
+
+
+def launcher_script() -> str:
+    """A shell script that starts the wheel's tritonserver with any arguments, for use without `nemotron serve`."""
+    server = find_tritonserver()
+    variables = " ".join(shlex.quote(f"{name}={value}") for name, value in server.environment.items())
+    return f'#!/bin/sh\n{_LAUNCHER}\nexec env {variables} {shlex.join(server.argv)} "$@"\n'
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(launcher_script())
+    except ServerError as error:
+        sys.exit(f"error: {error}")
