@@ -1,0 +1,1 @@
+"""Checkpoint to engine bundle, and the `nemotron` command."""

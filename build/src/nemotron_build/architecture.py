@@ -89,7 +89,7 @@ def read_architecture(config: Mapping[str, Any], query_rows: int | None) -> Arch
     model_type = config.get("model_type")
     if model_type not in SUPPORTED_MODEL_TYPES:
         raise UnsupportedError(
-            f"config.json says model_type {model_type!r}; the cpu engine is built from: {', '.join(SUPPORTED_MODEL_TYPES)}"
+            f"config.json has model_type {model_type!r}; cpu engines are made from: {', '.join(SUPPORTED_MODEL_TYPES)}"
         )
     for name in _NO_BIAS:
         if config.get(name):

@@ -81,7 +81,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file of a checkpoint."""
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB; this is not a model's {path.name}")
+            raise CheckpointError(
+                f"{path} is larger than {MAX_JSON_BYTES >> 20} MiB; this is not a model's {path.name}"
+            )
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent} has no {path.name}; is it a Hugging Face checkpoint folder?") from error
@@ -134,7 +136,8 @@ def _check_tokenizer(path: Path, architecture: Architecture) -> Tokenizer:
         raise CheckpointError(f"{file} is not a tokenizer: {error}") from error
     if tokenizer.get_vocab_size() > architecture.vocab_size:
         raise CheckpointError(
-            f"{file} has {tokenizer.get_vocab_size()} tokens, the model {architecture.vocab_size}: they do not belong together"
+            f"{file} has {tokenizer.get_vocab_size()} tokens, the model {architecture.vocab_size}; "
+            "they do not belong together"
         )
     return tokenizer
 

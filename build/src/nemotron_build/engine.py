@@ -40,7 +40,9 @@ class EngineSpec:
         if self.gpu not in GPUS:
             raise UnsupportedError(f"--gpu {self.gpu} is not supported yet; known: {', '.join(GPUS)}")
         if self.precision not in ("auto", *PRECISIONS):
-            raise UnsupportedError(f"--precision {self.precision} does not exist for cpu; known: auto, {', '.join(PRECISIONS)}")
+            raise UnsupportedError(
+                f"--precision {self.precision} does not exist for cpu; known: auto, {', '.join(PRECISIONS)}"
+            )
         if self.max_batch_size < 1:
             raise BuildError(f"--max-batch-size is {self.max_batch_size}; at least 1 request must run")
         if self.max_seq_len is not None and self.max_seq_len < 16:
@@ -85,7 +87,7 @@ def plan(spec: EngineSpec) -> Plan:
     max_seq_len = spec.max_seq_len or min(architecture.max_position_embeddings, _DEFAULT_MAX_SEQ_LEN)
     if max_seq_len > architecture.max_position_embeddings:
         raise BuildError(
-            f"--max-seq-len is {max_seq_len}; the checkpoint was made for at most {architecture.max_position_embeddings}"
+            f"--max-seq-len is {max_seq_len}; the checkpoint goes up to {architecture.max_position_embeddings}"
         )
     return Plan(
         checkpoint=checkpoint,

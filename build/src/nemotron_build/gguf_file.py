@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import ml_dtypes  # noqa: F401 - teaches numpy the name bfloat16, which safetensors asks for
 import numpy as np
 import numpy.typing as npt
 from gguf.quants import quant_shape_to_byte_shape, quantize
@@ -38,7 +39,9 @@ def write_gguf(checkpoint: Checkpoint, precision: str, path: Path, *, name: str,
     """Write *checkpoint* to *path* at *precision*, calling *progress* with (tensors written, tensors in all)."""
     architecture = checkpoint.architecture
     weight_type, file_type = PRECISIONS[precision]
-    if weight_type in (_Q.Q8_0, _Q.Q4_0) and (architecture.hidden_size % _BLOCK or architecture.intermediate_size % _BLOCK):
+    if weight_type in (_Q.Q8_0, _Q.Q4_0) and (
+        architecture.hidden_size % _BLOCK or architecture.intermediate_size % _BLOCK
+    ):
         raise UnsupportedError(
             f"{precision} needs weight rows in blocks of {_BLOCK}; hidden_size {architecture.hidden_size} and "
             f"intermediate_size {architecture.intermediate_size} do not divide. Use --precision bf16"
@@ -99,7 +102,9 @@ def _write_tensors(writer: gguf.GGUFWriter, checkpoint: Checkpoint, weight_type:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, architecture.num_hidden_layers)
     extra = {}
     if architecture.rope_scaling:
-        extra["rope_freqs.weight"] = _rope_factors(architecture.head_dim, architecture.rope_theta, architecture.rope_scaling)
+        extra["rope_freqs.weight"] = _rope_factors(
+            architecture.head_dim, architecture.rope_theta, architecture.rope_scaling
+        )
     types = {name: weight_type if len(stored.shape) > 1 else _Q.F32 for name, stored in checkpoint.tensors.items()}
     for name, stored in checkpoint.tensors.items():
         shape = quant_shape_to_byte_shape(stored.shape, types[name])
@@ -127,7 +132,9 @@ def _gguf_name(names: gguf.TensorNameMap, name: str) -> str:
     return found
 
 
-def _in_llama_cpp_order(name: str, values: npt.NDArray[np.float32], architecture: Architecture) -> npt.NDArray[np.float32]:
+def _in_llama_cpp_order(
+    name: str, values: npt.NDArray[np.float32], architecture: Architecture
+) -> npt.NDArray[np.float32]:
     """Reorder the rows of q and k: llama.cpp rotates neighbouring pairs, Hugging Face the two halves of a head."""
     if not name.endswith(("q_proj.weight", "k_proj.weight")):
         return values

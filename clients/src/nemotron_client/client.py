@@ -47,7 +47,10 @@ class Client:
         if timeout_s <= 0:
             raise ClientError(f"timeout_s is {timeout_s}; it must be positive")
         self._timeout_s = timeout_s
-        limits = [("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES)]
+        limits = [
+            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+        ]
         self._channel = grpc.insecure_channel(self.url, options=limits)
         self._stub = stubs(self._channel)
 

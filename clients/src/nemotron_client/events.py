@@ -1,4 +1,4 @@
-"""What an answer is made of, on both sides of the wire: the server's parser makes these events, the client yields them."""
+"""What an answer is made of: the server's parser makes these events, the client yields them."""
 
 from __future__ import annotations
 

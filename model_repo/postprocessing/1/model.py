@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import triton_python_backend_utils as pb_utils
+
 from nemotron_triton.serving.text_models import TextModel
 
 

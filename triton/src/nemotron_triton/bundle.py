@@ -87,7 +87,9 @@ class Bundle:
                 raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES >> 20} MiB; this is not a manifest")
             raw = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise BundleError(f"no bundle at {path}: it has no {MANIFEST}; make one with `nemotron build-engine`") from error
+            raise BundleError(
+                f"no bundle at {path}: it has no {MANIFEST}; make one with `nemotron build-engine`"
+            ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"cannot read {file}: {error}; build the bundle again") from error
         version = raw.get("schema_version") if isinstance(raw, dict) else None
@@ -106,7 +108,9 @@ class Bundle:
             try:
                 found = digest(self.path / name)
             except OSError as error:
-                raise BundleError(f"the bundle {self.path} lacks {name} ({error.strerror}); build or copy it again") from error
+                raise BundleError(
+                    f"the bundle {self.path} lacks {name} ({error.strerror}); build or copy it again"
+                ) from error
             if found != expected:
                 raise BundleError(
                     f"{self.path / name} was changed after the build (SHA-256 {found[:12]}…, the manifest says "
@@ -127,7 +131,9 @@ def _read_manifest(file: Path, raw: dict[str, Any]) -> Manifest:
     try:
         manifest = Manifest(**raw | {"memory": Memory(**raw["memory"])})
     except (TypeError, KeyError) as error:
-        raise BundleError(f"{file} is not a manifest of schema {SCHEMA_VERSION}: {error}; build the bundle again") from error
+        raise BundleError(
+            f"{file} is not a manifest of schema {SCHEMA_VERSION}: {error}; build the bundle again"
+        ) from error
     for name in (*manifest.outputs, manifest.engine_file):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{file} names {name!r}, which lies outside of the bundle; do not serve it")

@@ -36,8 +36,11 @@ def configs() -> dict[str, model_config_pb2.ModelConfig]:
     }
 
 
-def write_repository(bundle: Bundle, output: Path) -> None:
-    """Write the model repository for a verified *bundle* to *output*, which must not exist; all of it or nothing."""
+def write_repository(bundle: Bundle, output: Path, *, link: bool = False) -> None:
+    """Write the model repository for *bundle* to *output*, which must not exist; all of it or nothing.
+
+    With *link* the repository points to the bundle instead of holding it. Raises `BundleError`.
+    """
     bundle.verify()
     with publish(output, BundleError) as folder:
         for name, config in configs().items():
@@ -45,7 +48,11 @@ def write_repository(bundle: Bundle, output: Path) -> None:
             version.mkdir(parents=True)
             (folder / name / "config.pbtxt").write_text(_pbtxt(config), encoding="utf-8")
             (version / "model.py").write_bytes((_adapters() / name / "1" / "model.py").read_bytes())
-        shutil.copytree(bundle.path, folder / wire.MODEL_NAME / "1" / "bundle", copy_function=_link_or_copy)
+        place = folder / wire.MODEL_NAME / "1" / "bundle"
+        if link:
+            place.symlink_to(bundle.path.resolve())
+        else:
+            shutil.copytree(bundle.path, place, copy_function=_link_or_copy)
 
 
 def _config(
@@ -53,9 +60,7 @@ def _config(
 ) -> model_config_pb2.ModelConfig:
     config = model_config_pb2.ModelConfig(name=name, backend="python", max_batch_size=1)
     for tensor in inputs:
-        config.input.add(
-            name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims, optional=tensor.optional
-        )
+        config.input.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims, optional=tensor.optional)
     for tensor in outputs:
         config.output.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims)
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
@@ -64,7 +69,9 @@ def _config(
 
 
 def _pbtxt(config: model_config_pb2.ModelConfig) -> str:
-    return "# Written by `nemotron model-repo`; change the bundle, not this file.\n" + text_format.MessageToString(config)
+    return "# Written by `nemotron model-repo`; change the bundle, not this file.\n" + text_format.MessageToString(
+        config
+    )
 
 
 def _adapters() -> Path:

@@ -41,7 +41,7 @@ def find_tritonserver() -> Tritonserver:
         wheel = importlib.metadata.distribution(WHEEL)
     except importlib.metadata.PackageNotFoundError as error:
         raise ServerError(
-            f"no tritonserver: run in NVIDIA's Triton container, or `pip install --no-deps {WHEEL}==0.7.0` (Linux x86-64)"
+            f"no tritonserver: use NVIDIA's Triton container, or `pip install --no-deps {WHEEL}==0.7.0` (Linux x86-64)"
         ) from error
     root = Path(str(wheel.locate_file("pytriton/tritonserver")))
     libraries = Path(str(wheel.locate_file("nvidia_pytriton.libs")))
@@ -50,7 +50,9 @@ def find_tritonserver() -> Tritonserver:
     binary = root / "bin" / "tritonserver"
     for file in (binary, stub):
         if not file.is_file():
-            raise ServerError(f"{WHEEL} {wheel.version} has no {file.name} for Python {python}; use Python 3.10 to 3.12")
+            raise ServerError(
+                f"{WHEEL} {wheel.version} has no {file.name} for Python {python}; use Python 3.10 to 3.12"
+            )
     return Tritonserver(
         argv=(str(binary), f"--backend-directory={_backends(root, stub, wheel.version)}"),
         environment={
@@ -74,7 +76,7 @@ def _libpython() -> Path:
             if folder and file.endswith(".so.1.0") and (path := Path(folder) / file).is_file():
                 return path
     raise ServerError(
-        f"this Python ({sys.executable}) has no shared libpython{python}.so.1.0, which tritonserver's Python stub needs: "
+        f"{sys.executable} has no shared libpython{python}.so.1.0, which tritonserver's Python stub needs: "
         f"`apt-get install libpython{python}`, or use a Python built with --enable-shared"
     )
 

@@ -100,14 +100,18 @@ def _text(where: str, raw: object) -> str:
 def _part(where: str, raw: object) -> str:
     if isinstance(raw, Mapping) and raw.get("type") == "text" and isinstance(raw.get("text"), str):
         return _without_surrogates(where, raw["text"])
-    raise RequestError(f'{where} must be {{"type": "text", "text": "..."}}, got {_shown(raw)}: this model reads text only')
+    raise RequestError(
+        f'{where} must be {{"type": "text", "text": "..."}}, got {_shown(raw)}: this model reads text only'
+    )
 
 
 def _without_surrogates(where: str, text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise RequestError(f"{where} holds half a surrogate pair at character {error.start}; send valid Unicode") from error
+        raise RequestError(
+            f"{where} holds half a surrogate pair at character {error.start}; send valid Unicode"
+        ) from error
     return text
 
 
@@ -125,7 +129,9 @@ def _call(where: str, raw: object) -> Call:
         arguments = {}
     if not isinstance(arguments, Mapping):
         raise RequestError(f"{where}.function.arguments must be an object, got {_shown(arguments)}")
-    _without_surrogates(where, json.dumps(function["name"] + json.dumps(arguments, ensure_ascii=False), ensure_ascii=False))
+    _without_surrogates(
+        where, json.dumps(function["name"] + json.dumps(arguments, ensure_ascii=False), ensure_ascii=False)
+    )
     return Call(name=function["name"], arguments=arguments)
 
 

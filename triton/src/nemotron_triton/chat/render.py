@@ -58,9 +58,7 @@ def render(
 ) -> str:
     """The prompt text for OpenAI-shaped *messages* and *tools*; `RequestError` when they are malformed."""
     conversation = read_conversation(messages, tools)
-    return render_prompt(
-        profile, conversation, thinking=thinking, add_generation_prompt=add_generation_prompt
-    ).text
+    return render_prompt(profile, conversation, thinking=thinking, add_generation_prompt=add_generation_prompt).text
 
 
 def render_prompt(
@@ -85,7 +83,7 @@ def render_prompt(
 
 
 def thinking_mode(conversation: Conversation, thinking: bool | None) -> bool:
-    """Whether the model will think: what the system prompt says, else *thinking*, else off as the model's template has it."""
+    """Whether the model will think: what the system prompt says, else *thinking*, else off as the template has it."""
     first = conversation.messages[0]
     if first.role == "system" and (written := _TOGGLE.match(first.content.lstrip())):
         return written[1] == "on"
@@ -145,7 +143,7 @@ def _template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
         extensions=[loopcontrols],
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=False,  # noqa: S701 - prompts are not HTML, and escaping would change the model's input
+        autoescape=False,
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception

@@ -57,6 +57,7 @@ class Detokenizer:
     """Token ids of one answer to text, piece by piece; bytes that are not UTF-8 become U+FFFD."""
 
     def __init__(self, codec: TokenCodec) -> None:
+        """Begin an answer."""
         self._codec = codec
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -72,7 +73,9 @@ class Detokenizer:
 def _token_bytes(stored: dict[str, Any], path: Path) -> list[bytes]:
     model = stored.get("model", {})
     if model.get("type") != "BPE" or '"ByteLevel"' not in json.dumps(stored.get("decoder")):
-        raise BundleError(f"{path} is not byte-level BPE, which the Nemotron Nano models have; use their own tokenizer.json")
+        raise BundleError(
+            f"{path} is not byte-level BPE, which the Nemotron Nano models have; use their own tokenizer.json"
+        )
     byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
     texts: dict[int, bytes] = {}
     for text, token_id in model["vocab"].items():

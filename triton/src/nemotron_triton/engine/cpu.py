@@ -53,7 +53,9 @@ class CpuEngine:
         try:
             import xllamacpp
         except ImportError as error:
-            raise EngineError(f"the cpu engine needs xllamacpp: pip install 'nemotron-triton[cpu]' ({error})") from error
+            raise EngineError(
+                f"the cpu engine needs xllamacpp: pip install 'nemotron-triton[cpu]' ({error})"
+            ) from error
         manifest = bundle.manifest
         self._max_seq_len = manifest.max_seq_len
         self._codec = codec
@@ -67,7 +69,7 @@ class CpuEngine:
         self._folder = tempfile.mkdtemp(prefix="nemotron-cpu-")
         params = xllamacpp.CommonParams()
         params.model.path = str(bundle.engine_path)
-        params.hostnames = [os.path.join(self._folder, "llama.sock")]
+        params.hostnames = [f"{self._folder}/llama.sock"]
         params.n_threads_http = 1
         params.ui = False
         params.n_parallel = manifest.max_batch_size
@@ -88,7 +90,9 @@ class CpuEngine:
         """Prompt and answer of one request together, tokens."""
         return self._max_seq_len
 
-    async def generate(self, ids: Sequence[int], sampling: Sampling, request_id: str) -> AsyncGenerator[TokenChunk, None]:
+    async def generate(
+        self, ids: Sequence[int], sampling: Sampling, request_id: str
+    ) -> AsyncGenerator[TokenChunk, None]:
         """See `Engine.generate`."""
         running = self._running[request_id] = _Running(asyncio.get_running_loop())
         work = running.loop.run_in_executor(self._threads, self._work, running, list(ids), sampling)

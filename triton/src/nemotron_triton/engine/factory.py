@@ -14,9 +14,10 @@ def check_kind(bundle: Bundle) -> None:
     """Refuse a bundle this build of nemotron has no engine for."""
     manifest = bundle.manifest
     if manifest.kind not in KINDS:
+        sm = f" (SM {manifest.sm})" if manifest.sm else ""
         raise BundleError(
-            f"the bundle {bundle.path} is of kind {manifest.kind!r} for gpu {manifest.gpu!r}, and this nemotron runs "
-            f"{', '.join(KINDS)}; build one with `nemotron build-engine CHECKPOINT --gpu cpu`"
+            f"the bundle {bundle.path} was built for {manifest.gpu}{sm} as a {manifest.kind} engine; this nemotron runs: "
+            f"{', '.join(KINDS)}. Build one here with `nemotron build-engine CHECKPOINT --gpu cpu`"
         )
 
 

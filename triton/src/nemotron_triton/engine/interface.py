@@ -54,7 +54,7 @@ class Engine(Protocol):
         ...
 
     def generate(self, ids: Sequence[int], sampling: Sampling, request_id: str) -> AsyncGenerator[TokenChunk, None]:
-        """Generate after *ids*; the last chunk, and only it, has a finish reason. `EngineError` when generation fails."""
+        """Generate after *ids*; only the last chunk has a finish reason. Raises `EngineError`."""
         ...
 
     def cancel(self, request_id: str) -> None:

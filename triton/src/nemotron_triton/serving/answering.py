@@ -1,4 +1,4 @@
-"""A request becomes an answer: render, tokenise, generate, take apart. Knows neither Triton nor which engine it drives."""
+"""A request becomes an answer: render, tokenise, generate, take apart. Knows neither Triton nor the engine's kind."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ class Answering:
         room = context - prompt_tokens
         if room < 1:
             raise RequestError(
-                f"the prompt has {prompt_tokens} tokens and leaves no room to answer in a context of {context}; shorten it"
+                f"the prompt has {prompt_tokens} tokens and leaves no room to answer in a context of {context}; "
+                "shorten it"
             )
         if request.max_tokens is not None and request.max_tokens > room:
             raise RequestError(

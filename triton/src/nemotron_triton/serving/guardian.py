@@ -1,8 +1,8 @@
 """Takes tritonserver down when the Python stub that holds the engine dies.
 
-tritonserver before 26.04 goes on saying "ready" when a stub is dead, and its open streams can hang (seen with 2.51: idle
-it stayed ready, under load it crashed). A server that is gone is what every load balancer and client understands. Run as
-a process of its own by `start`, with a pipe from the stub as its standard input: `done` is a farewell, its mere end a death.
+tritonserver before 26.04 goes on saying "ready" when a stub is dead (seen with 2.51: idle it stayed ready, under load
+it crashed). A server that is gone is what every load balancer and client understands. Run as a process of its own by
+`start`, with a pipe from the stub as its standard input: `done` is a farewell, the mere end of the pipe a death.
 """
 
 from __future__ import annotations

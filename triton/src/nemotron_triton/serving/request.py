@@ -20,7 +20,10 @@ MAX_TEXT_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
-    """A checked request: either a conversation or a finished prompt, and how to generate. `max_tokens` None means the rest."""
+    """A checked request: a conversation or a finished prompt, and how to generate.
+
+    `max_tokens` None means what the model's makers recommend, as far as the context has room.
+    """
 
     conversation: Conversation | None
     text: str
@@ -61,7 +64,9 @@ def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
             top_p=_within(wire.TOP_P, values.get(wire.TOP_P.name, mode.top_p), 0, 1),
             top_k=int(_within(wire.TOP_K, values.get(wire.TOP_K.name, 0), 0, math.inf)),
             seed=values.get(wire.SEED.name),
-            repetition_penalty=_within(wire.REPETITION_PENALTY, values.get(wire.REPETITION_PENALTY.name, 1.0), 0.01, 10),
+            repetition_penalty=_within(
+                wire.REPETITION_PENALTY, values.get(wire.REPETITION_PENALTY.name, 1.0), 0.01, 10
+            ),
             presence_penalty=_within(wire.PRESENCE_PENALTY, values.get(wire.PRESENCE_PENALTY.name, 0.0), -2, 2),
             frequency_penalty=_within(wire.FREQUENCY_PENALTY, values.get(wire.FREQUENCY_PENALTY.name, 0.0), -2, 2),
             ignore_end=_ignore_end(values.get(wire.END_ID.name)),

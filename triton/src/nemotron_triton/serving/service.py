@@ -117,9 +117,7 @@ class Service:
         """Send *events*, in one response where the wire's order of fields allows it."""
         for response in _responses(events):
             last = wire.FINISH_REASON in response
-            tensors = [
-                self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in response.items()
-            ]
+            tensors = [self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in response.items()]
             flags = self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
             sender.send(self._pb.InferenceResponse(output_tensors=tensors), flags=flags)
 
@@ -144,7 +142,7 @@ def bundle_path(args: dict[str, str]) -> Path:
 
 
 def _responses(events: Sequence[Event]) -> list[dict[wire.Tensor, Any]]:
-    """*events* as responses of tensor values. Within one, a client reads reasoning, text, calls, finish, in this order."""
+    """*events* as responses of tensor values; clients read reasoning, text, calls, finish of each in this order."""
     responses: list[dict[wire.Tensor, Any]] = []
     place = len(_ORDER)
     for event in events:

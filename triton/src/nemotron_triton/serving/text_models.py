@@ -1,5 +1,6 @@
-"""The `preprocessing` and `postprocessing` Triton models: the same prompt and parser functions, for callers who want only
-the prompt, a token count, or the parse of a raw answer. Neither is on the streaming path.
+"""The `preprocessing` and `postprocessing` Triton models: the prompt and parser functions for direct calls.
+
+For callers who want the prompt, a token count, or the parse of a raw answer. Neither is on the streaming path.
 """
 
 from __future__ import annotations

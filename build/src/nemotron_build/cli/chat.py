@@ -1,0 +1,134 @@
+"""`nemotron chat`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotron_client import Client, ContentDelta, Event, Finish, ReasoningDelta, Reply, ToolCall
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+@click.command("chat")
+@click.argument("question", required=False)
+@click.option("--thinking", type=click.Choice(["on", "off"]), help="Whether to think first. Default: the model's.")
+@click.option("--system", help="Instructions for the whole conversation.")
+@click.option("--tools", "tools_file", type=click.Path(path_type=Path), help="JSON file with OpenAI-shaped tools.")
+@click.option(
+    "--messages",
+    "messages_file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="JSON file with earlier messages; - is stdin.",
+)
+@click.option("--max-tokens", type=int, help="Most tokens to generate.")
+@click.option("--temperature", type=float, help="0 is greedy. Default: the model's recommendation.")
+@click.option("--seed", type=int, help="Makes sampling repeatable.")
+@click.option("--url", help="gRPC endpoint, host:port. Default: $NEMOTRON_URL, else 127.0.0.1:8001.")
+@click.option(
+    "--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds the answer may take."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the reply as one JSON document.")
+def command(
+    question: str | None,
+    thinking: str | None,
+    system: str | None,
+    tools_file: Path | None,
+    messages_file: Path | None,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    url: str | None,
+    timeout_s: float,
+    as_json: bool,
+) -> None:
+    """Ask a served model QUESTION and stream its answer.
+
+    The answer and tool calls go to stdout, the thinking to stderr, dimmed on a terminal.
+    """
+    messages: list[Any] = [{"role": "system", "content": system}] if system else []
+    if messages_file:
+        messages += _json_list(messages_file, "messages")
+    if question:
+        messages.append({"role": "user", "content": question})
+    if not messages:
+        raise click.UsageError("give a QUESTION or --messages FILE")
+    with Client(url, timeout_s=timeout_s) as client:
+        events = client.stream(
+            messages,
+            tools=_json_list(tools_file, "tools") if tools_file else None,
+            thinking=None if thinking is None else thinking == "on",
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+        )
+        if as_json:
+            click.echo(json.dumps(_document(Reply.of(events)), ensure_ascii=False, indent=2))
+        else:
+            _show(events)
+
+
+def _show(events: Iterator[Event]) -> None:
+    """Print events as they come, each kind of text beginning on a line of its own."""
+    open_line: bool | None = None  # whether the unfinished line is thinking; None at the start of a line
+    for event in events:
+        if isinstance(event, (ReasoningDelta, ContentDelta)):
+            thinking = isinstance(event, ReasoningDelta)
+            if open_line is not None and open_line != thinking:
+                click.echo(err=open_line)
+            text = _printable(event.text)
+            click.echo(click.style(text, dim=True) if thinking else text, nl=False, err=thinking)
+            open_line = None if text.endswith("\n") else thinking
+            continue
+        if open_line is not None:
+            click.echo(err=open_line)
+            open_line = None
+        if isinstance(event, ToolCall):
+            arguments = ", ".join(
+                f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in event.arguments.items()
+            )
+            click.echo(_printable(f"{event.name}({arguments})"))
+        elif isinstance(event, Finish) and event.reason == "length":
+            click.echo("(cut off by the token limit)", err=True)
+
+
+def _printable(text: str) -> str:
+    """*text* without the control characters that would let a model drive the terminal."""
+    return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _json_list(path: Path, what: str) -> list[Any]:
+    try:
+        with click.open_file(str(path), encoding="utf-8") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+        if len(text) > MAX_FILE_BYTES:
+            raise click.ClickException(
+                f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; that is not a list of {what}"
+            )
+        value = json.loads(text)
+    except OSError as error:
+        raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise click.ClickException(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, list):
+        raise click.ClickException(f"{path} must hold a JSON list of {what}")
+    return value
+
+
+def _document(reply: Reply) -> dict[str, Any]:
+    usage = reply.usage
+    return {
+        "reasoning": reply.reasoning,
+        "content": reply.content,
+        "tool_calls": [call.as_openai() for call in reply.tool_calls],
+        "finish_reason": reply.finish_reason,
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+        },
+    }

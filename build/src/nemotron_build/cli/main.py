@@ -1,0 +1,90 @@
+"""The command group, and the one place where errors become text.
+
+Commands import what they need when they run, so that `nemotron chat` works where only the client is installed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+_COMMANDS = {
+    "build-engine": "nemotron_build.cli.build_engine",
+    "model-repo": "nemotron_build.cli.model_repo",
+    "serve": "nemotron_build.cli.serve",
+    "chat": "nemotron_build.cli.chat",
+}
+# What a plain `pip install nemotron-triton` leaves out, and the extra that brings it.
+_EXTRAS = {
+    "gguf": "cpu",
+    "xllamacpp": "cpu",
+    "safetensors": "cpu",
+    "ml_dtypes": "cpu",
+    "tokenizers": "serve",
+    "jinja2": "serve",
+    "yaml": "serve",
+}
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        if name not in _COMMANDS:
+            return None
+        try:
+            command: click.Command = importlib.import_module(_COMMANDS[name]).command
+        except ModuleNotFoundError as error:
+            raise _missing(error) from error
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            raise _missing(error) from error
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                # The reader of our output went away, as `| head` does: nobody is left to tell.
+                sys.stderr.close()
+                raise SystemExit(1) from error
+            raise click.ClickException(
+                f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+            ) from error
+        except Exception as error:
+            if not isinstance(error, _our_errors()):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
+def _our_errors() -> tuple[type[Exception], ...]:
+    from nemotron_build.errors import BuildError
+    from nemotron_client.errors import ClientError
+    from nemotron_triton.errors import ServingError
+
+    return (BuildError, ServingError, ClientError)
+
+
+def _missing(error: ModuleNotFoundError) -> click.ClickException:
+    extra = _EXTRAS.get((error.name or "").partition(".")[0])
+    if extra is None:
+        raise error
+    return click.ClickException(f"this command needs {error.name}: pip install 'nemotron-triton[{extra}]'")
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="nemotron-triton")
+def main() -> None:
+    r"""From a Nemotron Nano checkpoint to a served model, in three steps.
+
+    \b
+      nemotron build-engine CHECKPOINT --gpu cpu --output BUNDLE
+      nemotron serve BUNDLE
+      nemotron chat "What is an 18% tip on $100?" --thinking on
+
+    Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted.
+    """

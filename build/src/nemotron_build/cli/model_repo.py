@@ -1,0 +1,27 @@
+"""`nemotron model-repo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.engine.factory import check_kind
+from nemotron_triton.repository import configs, write_repository
+
+
+@click.command("model-repo")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not exist.")
+def command(bundle: Path, output: Path) -> None:
+    """Write a Triton model repository for BUNDLE, with the bundle inside.
+
+    Any tritonserver whose Python has this package loads it: tritonserver --model-repository OUTPUT. Large files are
+    shared with BUNDLE through hard links where the file system can.
+    """
+    opened = Bundle.open(bundle)
+    check_kind(opened)
+    write_repository(opened, output)
+    click.echo(f"{output}: {', '.join(configs())}")
+    click.echo(f"serve it with: tritonserver --model-repository {output}")

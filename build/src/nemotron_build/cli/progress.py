@@ -1,0 +1,53 @@
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nemotron_build.engine import Reporter
+
+
+class TerminalReporter(Reporter):
+    """A context manager that shows the stages of a build as they run."""
+
+    def __init__(self) -> None:
+        """Write to stderr, so that stdout stays free for results."""
+        self._console = Console(stderr=True, highlight=False)
+        self._stage = ""
+        self._percent = 0
+        self._bar = Progress(
+            TextColumn("{task.description:>8}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=1)
+
+    def stage(self, name: str) -> None:
+        """See `Reporter.stage`."""
+        self._stage, self._percent = name, 0
+        self._bar.update(self._task, description=name, completed=0, total=1)
+        if not self._console.is_terminal:
+            self._console.print(name)
+
+    def progress(self, done: int, total: int) -> None:
+        """See `Reporter.progress`; without a terminal, a line every 25 percent."""
+        self._bar.update(self._task, completed=done, total=total)
+        percent = 100 * done // total
+        if not self._console.is_terminal and percent >= self._percent + 25:
+            self._percent = percent
+            self._console.print(f"{self._stage}: {done} of {total} tensors")
+
+    def __enter__(self) -> TerminalReporter:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
