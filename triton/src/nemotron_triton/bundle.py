@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 from nemotron_triton.chat.profiles import Profile, profile
 from nemotron_triton.errors import BundleError
@@ -130,6 +130,10 @@ def digest(path: Path) -> str:
 def _read_manifest(file: Path, raw: dict[str, Any]) -> Manifest:
     try:
         manifest = Manifest(**raw | {"memory": Memory(**raw["memory"])})
+        for name, hint in get_type_hints(Manifest).items():
+            value = getattr(manifest, name)
+            if not isinstance(value, get_origin(hint) if get_origin(hint) in (list, dict) else hint):
+                raise TypeError(f"{name} is {value!r}")
     except (TypeError, KeyError) as error:
         raise BundleError(
             f"{file} is not a manifest of schema {SCHEMA_VERSION}: {error}; build the bundle again"

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that `nemotron chat` works wher
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 from typing import Any
 
@@ -43,8 +44,12 @@ class _Group(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        # A SIGTERM unwinds like Ctrl-C, so that temporary files and child processes go.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise SystemExit(128 + signal.SIGINT) from error
         except ModuleNotFoundError as error:
             raise _missing(error) from error
         except OSError as error:
@@ -86,5 +91,6 @@ def main() -> None:
       nemotron serve BUNDLE
       nemotron chat "What is an 18% tip on $100?" --thinking on
 
-    Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 interrupted.
+    Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 or
+    143 interrupted.
     """

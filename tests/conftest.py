@@ -1,0 +1,63 @@
+"""The real parts the tests share: the demo checkpoint, one bundle built from it, one tritonserver that serves it."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nemotron_build.engine import EngineSpec, build
+from nemotron_client import Client
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.server import ServeOptions, serve
+
+ROOT = Path(__file__).parents[1]
+CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
+
+# `python -m pytest` puts the root on sys.path, where the folders `build` and `triton` would pose as the packages of
+# those names.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """The committed demo checkpoint."""
+    return CHECKPOINT
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle of the demo checkpoint, as `--gpu cpu` makes it by default."""
+    path = tmp_path_factory.mktemp("bundle") / "demo"
+    build(EngineSpec(checkpoint=CHECKPOINT, gpu="cpu"), path)
+    return Bundle.open(path)
+
+
+@pytest.fixture(scope="session")
+def served(bundle: Bundle) -> Iterator[ServeOptions]:
+    """A real tritonserver with the demo bundle."""
+    options = serve_options()
+    lines: list[str] = []
+    with serve(bundle, options, log=lines.append) as server:
+        assert server.wait_ready(threading.Event())
+        yield options
+
+
+@pytest.fixture
+def client(served: ServeOptions) -> Iterator[Client]:
+    """A client of the served demo model."""
+    with Client(f"127.0.0.1:{served.grpc_port}", timeout_s=60) as client:
+        yield client
+
+
+def serve_options() -> ServeOptions:
+    """Options with three ports that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
+    http_port, grpc_port, metrics_port = (each.getsockname()[1] for each in sockets)
+    for each in sockets:
+        each.close()
+    return ServeOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=60)

@@ -1,0 +1,119 @@
+"""Guards for what a review forgets: folder names, import directions, adapter sizes, what the wheel carries."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "nemotron_client": ROOT / "clients/src/nemotron_client",
+    "nemotron_triton": ROOT / "triton/src/nemotron_triton",
+    "nemotron_build": ROOT / "build/src/nemotron_build",
+}
+
+
+@pytest.mark.parametrize("name", ["build", "triton"])
+def test_name_does_not_resolve_to_our_folder(name: str) -> None:
+    spec = importlib.util.find_spec(name)
+
+    assert spec is None or str(ROOT / name) not in (spec.submodule_search_locations or [])
+
+
+@pytest.mark.parametrize("folder", ["build", "triton", "clients"])
+def test_no_module_lies_directly_in_a_top_folder(folder: str) -> None:
+    assert list((ROOT / folder).glob("*.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("nemotron_client", {"nemotron_client"}),
+        ("nemotron_triton", {"nemotron_client", "nemotron_triton"}),
+        ("nemotron_build", {"nemotron_client", "nemotron_triton", "nemotron_build"}),
+    ],
+)
+def test_imports_point_one_way(package: str, allowed: set[str]) -> None:
+    ours = {
+        (path.name, name)
+        for path in PACKAGES[package].rglob("*.py")
+        for name in _imported(path)
+        if name.startswith("nemotron_")
+    }
+
+    assert {name for _, name in ours} <= allowed, sorted(ours)
+
+
+@pytest.mark.parametrize("model", ["nemotron", "preprocessing", "postprocessing"])
+def test_adapters_stay_thin(model: str) -> None:
+    lines = (ROOT / "model_repo" / model / "1" / "model.py").read_text().splitlines()
+
+    assert len(lines) < 50
+
+
+def test_importing_the_client_loads_neither_grpc_nor_server_code() -> None:
+    heavy = "grpc", "tokenizers", "torch", "transformers", "jinja2", "nemotron_triton"
+    code = f"import sys, nemotron_client; print([name for name in {heavy!r} if name in sys.modules])"
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_client_works_without_the_server_packages() -> None:
+    code = f"""
+import sys
+for name in {["tokenizers", "jinja2", "yaml", "gguf", "xllamacpp", "safetensors"]!r}:
+    sys.modules[name] = None
+from nemotron_client import Client
+from nemotron_build.cli import main
+main(["chat", "--help"])
+"""
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_wheel_carries_the_packages_the_adapters_and_the_data(tmp_path: Path) -> None:
+    build = "from hatchling.build import build_wheel; import sys; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    for package, folder in PACKAGES.items():
+        expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _shipped(path)}
+        assert {f"{package}/{name}" for name in expected} <= names
+    for model in ("nemotron", "preprocessing", "postprocessing"):
+        assert f"nemotron_triton/model_repo/{model}/1/model.py" in names
+    assert not [name for name in names if name.startswith(("tests", "build/", "ci/"))]
+
+
+def test_the_lock_has_hashes_and_no_addresses() -> None:
+    lock = (ROOT / "ci" / "constraints.txt").read_text()
+    packages = [line for line in lock.splitlines() if line and line[0] not in "# "]
+
+    assert "://" not in lock
+    assert len(packages) > 20
+    assert all(line.endswith("\\") and "==" in line for line in packages)
+
+
+def _imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def _shipped(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
