@@ -112,6 +112,8 @@ class RunningServer:
                 self._process.kill()
         self._process.wait()
         self._reader.join(timeout=2)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
 
     def _read(self, log: LogLine) -> None:
         assert self._process.stdout is not None

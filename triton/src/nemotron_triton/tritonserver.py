@@ -14,8 +14,10 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nemotron_triton.errors import ServerError
 
@@ -32,8 +34,11 @@ class Tritonserver:
     environment: dict[str, str]
 
 
-def find_tritonserver() -> Tritonserver:
-    """The container's tritonserver, else the wheel's; `ServerError` says what to install."""
+def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_var) -> Tritonserver:
+    """The container's tritonserver, else the wheel's; `ServerError` says what to install.
+
+    *config_var* tells how this Python was built.
+    """
     found = shutil.which("tritonserver")
     if found and _CONTAINER_BACKENDS.is_dir():
         return Tritonserver(argv=(found,), environment={})
@@ -57,24 +62,19 @@ def find_tritonserver() -> Tritonserver:
         argv=(str(binary), f"--backend-directory={_backends(root, stub, wheel.version)}"),
         environment={
             # The interpreter's own libpython first: with another patch release's the stub dies while importing.
-            "LD_LIBRARY_PATH": os.pathsep.join([str(_libpython().parent), str(libraries)]),
+            "LD_LIBRARY_PATH": os.pathsep.join([str(_libpython(config_var).parent), str(libraries)]),
             # The stub takes its packages from the first python on PATH.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         },
     )
 
 
-def _libpython() -> Path:
+def _libpython(config_var: Callable[[str], Any]) -> Path:
     """The shared library of this interpreter, which the stub links."""
-    name = sysconfig.get_config_var("INSTSONAME") or ""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    folders = [sysconfig.get_config_var("LIBDIR"), sysconfig.get_config_var("LIBPL")]
-    multiarch = sysconfig.get_config_var("MULTIARCH")
-    folders += [f"/usr/lib/{multiarch}"] if multiarch else []
-    for file in (f"libpython{python}.so.1.0", name):
-        for folder in folders:
-            if folder and file.endswith(".so.1.0") and (path := Path(folder) / file).is_file():
-                return path
+    for folder in (config_var("LIBDIR"), f"/usr/lib/{config_var('MULTIARCH')}"):
+        if folder and (path := Path(folder) / f"libpython{python}.so.1.0").is_file():
+            return path
     raise ServerError(
         f"{sys.executable} has no shared libpython{python}.so.1.0, which tritonserver's Python stub needs: "
         f"`apt-get install libpython{python}`, or use a Python built with --enable-shared"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -65,11 +64,13 @@ class CpuEngine:
         self._active_requests = 0
         self._generated_tokens = 0
         self._cancelled_requests = 0
-        # llama.cpp always listens somewhere; a socket in a private folder is reachable by nobody else.
-        self._folder = tempfile.mkdtemp(prefix="nemotron-cpu-")
+        # llama.cpp always listens somewhere; a socket in a private folder is reachable by nobody else. It is named
+        # through a descriptor, because a socket's path may have 107 bytes and a temporary folder's may have more.
+        self._folder = tempfile.TemporaryDirectory(prefix="nemotron-cpu-")
+        descriptor = os.open(self._folder.name, os.O_PATH)
         params = xllamacpp.CommonParams()
         params.model.path = str(bundle.engine_path)
-        params.hostnames = [f"{self._folder}/llama.sock"]
+        params.hostnames = [f"/proc/self/fd/{descriptor}/llama.sock"]
         params.n_threads_http = 1
         params.ui = False
         params.n_parallel = manifest.max_batch_size
@@ -81,8 +82,10 @@ class CpuEngine:
         try:
             self._server: Any = xllamacpp.Server(params)
         except Exception as error:  # the binding raises RuntimeError, ValueError and its own, by llama.cpp's whim
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.cleanup()
             raise EngineError(f"llama.cpp cannot load {bundle.engine_path}: {error}") from error
+        finally:
+            os.close(descriptor)
         self._threads = ThreadPoolExecutor(manifest.max_batch_size, thread_name_prefix="cpu-engine")
 
     @property
@@ -132,7 +135,7 @@ class CpuEngine:
             running.cancelled = True
         self._threads.shutdown(cancel_futures=True)
         self._server = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.cleanup()
 
     def _work(self, running: _Running, ids: list[int], sampling: Sampling) -> None:
         """Run one request to its end, in a thread of its own."""

@@ -1,0 +1,275 @@
+"""The commands as a user runs them: real processes, real signals, one clear line when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from conftest import ROOT, serve_options
+
+from nemotron_client import Client
+from nemotron_triton.bundle import Bundle, digest
+from nemotron_triton.errors import ServerError
+from nemotron_triton.server import ServeOptions, serve
+from nemotron_triton.tritonserver import Tritonserver, find_tritonserver, launcher_script
+
+NEMOTRON = [sys.executable, "-m", "nemotron_build"]
+TIP = "My bill is $100. What will be the amount for 18% tip?"
+
+
+def nemotron(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*NEMOTRON, *map(str, arguments)], capture_output=True, text=True, timeout=60, **options)
+
+
+def port_flags(options: ServeOptions) -> list[str]:
+    return [word for flag, port in options.ports.items() for word in (flag, str(port))]
+
+
+@contextmanager
+def serving(bundle: Path, *, folder: Path) -> Iterator[tuple[subprocess.Popen[str], ServeOptions]]:
+    """`nemotron serve` in a process of its own, ready."""
+    options = serve_options()
+    process = subprocess.Popen(
+        [*NEMOTRON, "serve", str(bundle), *port_flags(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(folder)},
+    )
+    log: queue.Queue[str] = queue.Queue()
+    assert process.stderr is not None
+    reader = threading.Thread(target=lambda stream=process.stderr: [log.put(line) for line in stream])
+    reader.start()
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == (
+            f"ready: gRPC 127.0.0.1:{options.grpc_port}, HTTP 127.0.0.1:{options.http_port}, "
+            f"metrics http://127.0.0.1:{options.metrics_port}/metrics\n"
+        ), list(log.queue)
+        yield process, options
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        for stream in (process.stdout, process.stderr):
+            stream.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_cleanly_on_a_signal(bundle: Bundle, tmp_path: Path, number: signal.Signals) -> None:
+    with serving(bundle.path, folder=tmp_path) as (process, options):
+        with Client(f"127.0.0.1:{options.grpc_port}") as client:
+            assert client.is_ready()
+        family = psutil.Process(process.pid).children(recursive=True)
+
+        process.send_signal(number)
+        status = process.wait(timeout=30)
+
+        assert status == 0
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert alive == []
+        assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_serve_takes_its_server_along(bundle: Bundle, tmp_path: Path) -> None:
+    with serving(bundle.path, folder=tmp_path) as (process, _):
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert len(family) >= 4
+
+        process.kill()
+
+        _, alive = psutil.wait_procs(family, timeout=20)
+        assert alive == []
+
+
+def test_a_signal_while_loading_stops_too(bundle: Bundle) -> None:
+    options = serve_options()
+    process = subprocess.Popen([*NEMOTRON, "serve", str(bundle.path), *port_flags(options)], stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    process.stderr.readline()  # tritonserver's first line: it is starting
+
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert stderr.endswith(b"stopped\n")
+
+
+@pytest.mark.parametrize("taken", ["--http-port", "--grpc-port", "--metrics-port"])
+def test_a_port_in_use_is_one_clear_line(bundle: Bundle, taken: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        result = nemotron("serve", bundle.path, *port_flags(serve_options()), taken, port)
+
+    assert result.returncode == 1
+    assert result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {taken}\n"
+
+
+def test_a_changed_bundle_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    with (tmp_path / "bundle" / "engine" / "model.gguf").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x55")
+
+    for command in (["serve"], ["model-repo", "--output", str(tmp_path / "models")]):
+        result = nemotron(*command, tmp_path / "bundle")
+        assert result.returncode == 1
+        assert re.fullmatch(r"Error: \S+model\.gguf was changed after the build .*\n", result.stderr)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_bundle_for_another_gpu_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    _edit_manifest(tmp_path / "bundle", gpu="h100", sm=90, kind="tensorrt")
+
+    result = nemotron("serve", tmp_path / "bundle")
+
+    assert result.returncode == 1
+    assert re.fullmatch(r"Error: the bundle \S+ was built for h100 \(SM 90\) as a tensorrt engine.*\n", result.stderr)
+
+
+def test_an_engine_that_cannot_load_is_one_clear_line(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    engine = tmp_path / "bundle" / "engine" / "model.gguf"
+    engine.write_bytes(b"GGUF" + bytes(64))
+    outputs = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["outputs"]
+    _edit_manifest(tmp_path / "bundle", outputs=outputs | {"engine/model.gguf": digest(engine)})
+
+    result = nemotron("serve", tmp_path / "bundle", "--quiet", *port_flags(serve_options()))
+
+    assert result.returncode == 1
+    assert result.stdout == ""
+    line = r"Error: tritonserver exited with status 1 while loading: llama\.cpp cannot load \S+model\.gguf.*\n"
+    assert re.fullmatch(line, result.stderr), result.stderr
+
+
+def test_a_server_that_dies_while_loading_is_one_clear_line(bundle: Bundle) -> None:
+    dying = Tritonserver(argv=("/bin/sh", "-c", "echo 'error: creating server: out of luck'; exit 3"), environment={})
+    with (
+        pytest.raises(ServerError, match="exited with status 3 while loading: error: creating server: out of luck"),
+        serve(bundle, serve_options(), log=lambda line: None, server=dying) as server,
+    ):
+        server.wait_ready(threading.Event())
+
+
+def test_a_python_without_libpython_is_told_what_to_install() -> None:
+    with pytest.raises(ServerError, match=r"has no shared libpython3\.\d+\.so\.1\.0.*apt-get install libpython3"):
+        find_tritonserver({"LIBDIR": "/nowhere", "MULTIARCH": "none"}.get)
+
+
+def test_plain_tritonserver_serves_what_model_repo_wrote(bundle: Bundle, tmp_path: Path) -> None:
+    """No code of ours starts the server, and none of ours asks it."""
+    options = serve_options()
+    assert nemotron("model-repo", bundle.path, "--output", tmp_path / "models").returncode == 0
+    launcher = tmp_path / "tritonserver"
+    launcher.write_text(launcher_script())
+    launcher.chmod(0o755)
+    ports = [f"{flag}={port}" for flag, port in options.ports.items()]
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(
+        [launcher, "--model-repository", tmp_path / "models", *ports], stdout=log, stderr=log, cwd=tmp_path
+    )
+    try:
+        with Client(f"127.0.0.1:{options.grpc_port}") as client:
+            deadline = time.monotonic() + 60
+            while not client.is_ready():
+                assert server.poll() is None, (tmp_path / "log").read_text()[-2000:]
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            ours = client.chat(
+                [{"role": "user", "content": TIP}],
+                tools=json.loads((ROOT / "build/demo/tools.json").read_text()),
+                thinking=False,
+            )
+        example = [sys.executable, ROOT / "clients/examples/plain_tritonclient.py", f"127.0.0.1:{options.grpc_port}"]
+        plain = json.loads(subprocess.run(example, capture_output=True, check=True, timeout=60).stdout)
+    finally:
+        server.terminate()
+        server.wait(timeout=40)
+        log.close()
+
+    (call,) = plain["tool_calls"]
+    assert json.loads(call["function"]["arguments"]) == {"bill_total": 100, "tip_percentage": 18}
+    assert [call["function"]["name"]] == [each.name for each in ours.tool_calls] == ["calculate_tip"]
+    assert plain["finish_reason"] == ours.finish_reason == "tool_calls"
+
+
+def test_chat_shows_calls_as_calls_and_thinking_apart(served: ServeOptions) -> None:
+    url = f"127.0.0.1:{served.grpc_port}"
+    tools = ROOT / "build/demo/tools.json"
+
+    result = nemotron("chat", TIP, "--tools", tools, "--thinking", "on", "--temperature", "0", "--url", url)
+
+    assert result.returncode == 0
+    assert result.stdout == "calculate_tip(bill_total=100, tip_percentage=18)\n"
+    assert result.stderr.strip()
+    assert "think>" not in result.stderr
+
+
+def test_chat_json_is_one_document(served: ServeOptions) -> None:
+    environment = os.environ | {"NEMOTRON_URL": f"127.0.0.1:{served.grpc_port}"}
+
+    result = nemotron("chat", TIP, "--tools", ROOT / "build/demo/tools.json", "--json", env=environment)
+
+    reply = json.loads(result.stdout)
+    assert reply["tool_calls"][0]["function"]["name"] == "calculate_tip"
+    assert reply["finish_reason"] == "tool_calls"
+    assert set(reply["usage"]) == {"input_tokens", "output_tokens", "reasoning_tokens"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        ([], 2, "give a QUESTION or --messages FILE"),
+        (["hi", "--thinking", "maybe"], 2, "'maybe' is not one of 'on', 'off'"),
+        (["hi", "--tools", "/nowhere.json"], 1, "cannot read /nowhere.json: No such file or directory"),
+        (["hi", "--tools", __file__], 1, "is not JSON"),
+        (["hi", "--url", "http://127.0.0.1:8001"], 1, "give host:port without a scheme"),
+        (["hi", "--url", "127.0.0.1:1"], 1, "127.0.0.1:1 is not available"),
+        (["hi", "--timeout", "0"], 1, "timeout_s is 0.0; it must be positive"),
+    ],
+)
+def test_chat_says_what_is_wrong(arguments: list[str], status: int, complaint: str) -> None:
+    result = nemotron("chat", *arguments)
+
+    assert (result.returncode, result.stdout) == (status, "")
+    assert complaint in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_messages_can_come_from_stdin(served: ServeOptions) -> None:
+    history = json.dumps([{"role": "user", "content": "What is the capital of France?"}])
+
+    result = nemotron("chat", "--messages", "-", "--url", f"127.0.0.1:{served.grpc_port}", input=history)
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip()
+
+
+@pytest.mark.parametrize("command", ["build-engine", "model-repo", "serve", "chat"])
+def test_every_command_has_help(command: str) -> None:
+    result = nemotron(command, "--help")
+
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"Usage: nemotron {command}")
+
+
+def _edit_manifest(path: Path, **changes: Any) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps(manifest | changes))
