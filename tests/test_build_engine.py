@@ -88,7 +88,7 @@ def test_head_dim_is_read_from_the_weights_when_the_config_names_none(tmp_path: 
 
     manifest = build(EngineSpec(checkpoint=tmp_path / "c", gpu="cpu", precision="bf16"), tmp_path / "bundle")
 
-    assert "head_dim is 64 in the checkpoint, 128 in the profile" in manifest.profile_differences
+    assert "head_dim 64 instead of 128" in manifest.profile_differences
 
 
 def _edit_config(**changes: Any) -> Callable[[Path], None]:

@@ -71,10 +71,10 @@ class Architecture:
         return shapes
 
     def differences(self, published: Mapping[str, int]) -> list[str]:
-        """Where these dimensions differ from a profile's, a line each; the checkpoint's win."""
+        """Where these dimensions differ from a profile's *published* ones; the checkpoint's win."""
         own = asdict(self)
         return [
-            f"{name} is {own[name]} in the checkpoint, {value} in the profile"
+            f"{name} {own[name]} instead of {value}"
             for name, value in published.items()
             if own[name] != value
         ]

@@ -66,8 +66,8 @@ def command(
     )
     with TerminalReporter() as reporter:
         manifest = build(spec, output, reporter=reporter)
-    for difference in manifest.profile_differences:
-        click.echo(f"note: {difference}", err=True)
+    if manifest.profile_differences:
+        click.echo(f"note: not the dimensions of {profile}: {', '.join(manifest.profile_differences)}", err=True)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
     else:
