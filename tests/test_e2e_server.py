@@ -157,7 +157,7 @@ def test_a_client_that_goes_away_stops_the_generation(client: Client, served: Se
         _wait_for(lambda: metric(served, "active_requests") == 1)
 
         begin = time.monotonic()
-        stream.close()  # type: ignore[attr-defined]
+        stream.close()
         while metric(served, "active_requests"):
             assert time.monotonic() < begin + 5
         stopped_after.append(time.monotonic() - begin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from nemotron_triton.errors import ProfileError, RequestError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "golden-prompts.json").read_text())["cases"]
 PROFILE = profile(DEFAULT_PROFILE)
+NESTED: list[Any] = functools.reduce(lambda inner, _: [inner], range(900), [])
 SWITCH = {"on": True, "off": False, None: None}
 
 
@@ -84,6 +86,8 @@ def test_encoding_makes_control_tokens_of_the_templates_own_only(checkpoint: Pat
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}], None, "an object"),
         ([{"role": "user", "content": "hi"}], [{"type": "function"}], r"tools\[0\] must be"),
         ([{"role": "user", "content": "hi"}], {"a": 1}, "tools must be a list"),
+        ([{"role": "user", "content": "hi"}], [{"name": "f", "x": NESTED}], "tools is nested more than 64 levels"),
+        ([{"role": "user", "content": NESTED}], None, "messages is nested more than 64 levels"),
     ],
 )
 def test_malformed_conversations_are_refused_by_name(messages: Any, tools: Any, complaint: str) -> None:

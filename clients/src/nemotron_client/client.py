@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -81,13 +81,14 @@ class Client:
         frequency_penalty: float | None = None,
         end_id: int | None = None,
         timeout_s: float | None = None,
-    ) -> Iterator[Event]:
+    ) -> Generator[Event, None, None]:
         """The events of the answer as they arrive; the last one is `Finish`.
 
         What is None is left to the server: sampling then follows the model's recommendation for the thinking mode.
         Leaving the loop, or closing the iterator, stops the generation on the server.
 
-        Raises `RequestRejected`, `ServerUnavailable`, `DeadlineExceeded` or `StreamBroken` while it is read.
+        Raises `ClientError` at once for what cannot be sent, and `RequestRejected`, `ServerUnavailable`,
+        `DeadlineExceeded` or `StreamBroken` while it is read.
         """
         request = chat_request(
             {
@@ -127,7 +128,7 @@ class Client:
     ) -> None:
         self.close()
 
-    def _events(self, request: Any, timeout_s: float) -> Iterator[Event]:
+    def _events(self, request: Any, timeout_s: float) -> Generator[Event, None, None]:
         call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=_METADATA)
         started = finished = False
         try:

@@ -7,7 +7,7 @@ lists of text parts are joined. Whether a tool's JSON schema makes sense is not 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from nemotron_triton.errors import RequestError
 ROLES = ("system", "user", "assistant", "tool")
 MAX_MESSAGES = 4096
 MAX_TOOLS = 512
+MAX_DEPTH = 64
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name", "refusal"}
 
 
@@ -49,6 +50,8 @@ def read_conversation(messages: object, tools: object = None) -> Conversation:
     """Check *messages* and *tools*, given as parsed JSON; `RequestError` names the first thing that is wrong."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError(f"messages must be a non-empty list of messages, got {_shown(messages)}")
+    _check_depth("messages", messages)
+    _check_depth("tools", tools)
     if len(messages) > MAX_MESSAGES:
         raise RequestError(f"messages has {len(messages)} entries; at most {MAX_MESSAGES} are accepted")
     if tools is None:
@@ -127,6 +130,7 @@ def _call(where: str, raw: object) -> Call:
             raise RequestError(f"{where}.function.arguments is not JSON ({error}): {_shown(arguments)}") from error
     if arguments is None:
         arguments = {}
+    _check_depth(f"{where}.function.arguments", arguments)
     if not isinstance(arguments, Mapping):
         raise RequestError(f"{where}.function.arguments must be an object, got {_shown(arguments)}")
     _without_surrogates(
@@ -143,6 +147,22 @@ def _function(where: str, raw: object) -> Mapping[str, Any]:
         )
     _without_surrogates(where, json.dumps(function, ensure_ascii=False))
     return function
+
+
+def _check_depth(where: str, value: object) -> None:
+    """Refuse nesting that would exhaust the stack of whatever walks *value* later."""
+    level: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for each in level for item in _items(each)]
+        if not level:
+            return
+    raise RequestError(f"{where} is nested more than {MAX_DEPTH} levels deep")
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 def _shown(value: object) -> str:

@@ -115,7 +115,8 @@ class CpuEngine:
 
     def cancel(self, request_id: str) -> None:
         """See `Engine.cancel`."""
-        if running := self._running.get(request_id):
+        running = self._running.get(request_id)
+        if running and not running.cancelled:
             running.cancelled = True
             running.put(TokenChunk((), "cancelled"))
             self._cancelled_requests += 1
