@@ -26,6 +26,7 @@ from nemotron_triton.errors import EngineError
 
 # A character has at most 4 bytes: that many tokens past the limit are enough to see what the last ones were.
 _CHARACTER_TOKENS = 4
+_RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one"
 _CUT_CHARACTER = "\N{SLIGHTLY SMILING FACE}".encode()
 
 
@@ -185,7 +186,7 @@ def _request(ids: list[int], sampling: Sampling) -> dict[str, Any]:
         "n_predict": sampling.max_tokens + _CHARACTER_TOKENS,
         "samplers": ["penalties", "temperature", "top_k", "top_p"],
         "temperature": sampling.temperature,
-        "top_k": sampling.top_k if sampling.temperature else 1,
+        "top_k": sampling.top_k,
         "top_p": sampling.top_p,
         "min_p": 0.0,
         "repeat_penalty": sampling.repetition_penalty,
@@ -193,7 +194,7 @@ def _request(ids: list[int], sampling: Sampling) -> dict[str, Any]:
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "ignore_eos": sampling.ignore_end,
-    } | ({} if sampling.seed is None else {"seed": sampling.seed & 0xFFFFFFFF})
+    } | ({} if sampling.seed is None else {"seed": sampling.seed % _RANDOM_SEED})
 
 
 class _Answer:

@@ -36,7 +36,6 @@ class Answering:
 
         Raises `RequestError` before the first list, `EngineError` or `Cancelled` at any time.
         """
-        # Off the event loop: a long prompt must not hold up the streams of others.
         ids = await asyncio.to_thread(self._encode, request)
         sampling = self._fit(request, len(ids))
         parser = AnswerParser(tools=request.has_tools)

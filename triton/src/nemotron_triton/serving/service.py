@@ -29,6 +29,7 @@ from nemotron_triton.serving.request import read_request
 
 # A client that went away is noticed within this time; each look costs a message to tritonserver.
 CANCEL_POLL_S = 0.05
+_INTERNAL = "internal error; the server's log has the details"
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +73,11 @@ class Service:
         except ValueError as error:
             self._fail(sender, str(error), self._pb.TritonError.INVALID_ARG)
             return
+        except Exception:
+            # Raised out of `execute` it would only be logged, and the client would wait for ever.
+            _log.exception("request %r cannot be read", request.request_id())
+            self._fail(sender, _INTERNAL, self._pb.TritonError.INTERNAL)
+            return
         # A name of our own: callers may send the same id twice.
         request_id = f"{next(self._numbers)}-{request.request_id()}"
         asyncio.run_coroutine_threadsafe(self._respond(request_id, values, sender), self._loop)
@@ -99,12 +105,13 @@ class Service:
             self._fail(sender, str(error), codes.INTERNAL)
         except Exception:
             _log.exception("request %s failed", request_id)
-            self._fail(sender, "internal error; the server's log has the details", codes.INTERNAL)
+            self._fail(sender, _INTERNAL, codes.INTERNAL)
         finally:
             del self._open[request_id]
 
     async def _answer(self, request_id: str, values: dict[str, Any], sender: Any) -> None:
-        request = read_request(values, self._profile)
+        # Off the event loop, as all work that grows with the prompt is: it must not hold up the streams of others.
+        request = await asyncio.to_thread(read_request, values, self._profile)
         gathered: list[Event] = []
         async with contextlib.aclosing(self._answering.answer(request, request_id)) as answer:
             async for events in answer:
@@ -129,10 +136,14 @@ class Service:
     async def _watch(self) -> None:
         """Cancel in the engine what was cancelled by its client, and keep the metrics current."""
         while True:
-            for request_id, sender in list(self._open.items()):
-                if sender.is_cancelled():
-                    self._engine.cancel(request_id)
-            self._metrics.update(self._engine.statistics())
+            try:
+                for request_id, sender in list(self._open.items()):
+                    if sender.is_cancelled():
+                        self._engine.cancel(request_id)
+                self._metrics.update(self._engine.statistics())
+            except Exception:
+                # One odd request must not end the watch over all others.
+                _log.exception("watching the open requests failed")
             await asyncio.sleep(CANCEL_POLL_S)
 
 
