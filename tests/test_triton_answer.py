@@ -54,6 +54,7 @@ def parse(pieces: Sequence[str], *, tools: bool = True) -> Parsed:
             ("", "", [("a", {"x": '</TOOLCALL> " ]'}), ("b", {})]),
         ),
         ('<TOOLCALL>[{"name": "a", "argum', ("", '<TOOLCALL>[{"name": "a", "argum', [])),
+        ("a\n\n<TOOLCALL>?</TOOLCALL>\n\nb", ("", "a\n\n<TOOLCALL>?</TOOLCALL>\n\nb", [])),
         ("<TOOLCALL>nonsense</TOOLCALL>", ("", "<TOOLCALL>nonsense</TOOLCALL>", [])),
         ("<TOOLCALL>[{}]</TOOLCALL>", ("", "<TOOLCALL>[{}]</TOOLCALL>", [])),
         ("<TOOLCALL>[]</TOOLC", ("", "<TOOLCALL>[]</TOOLC", [])),
@@ -89,6 +90,14 @@ def test_no_visible_character_is_lost_or_invented(text: str) -> None:
     assume(not calls)
 
     assert _visible(reasoning + content) == _visible(text)
+
+
+@given(st.lists(WORDS, max_size=14).map("".join))
+def test_an_answer_without_thinking_or_calls_is_the_text_itself(text: str) -> None:
+    reasoning, content, calls = parse([text])
+    assume(not calls and "<think>" not in text)
+
+    assert (reasoning, content.rstrip()) == ("", text.rstrip())
 
 
 @given(

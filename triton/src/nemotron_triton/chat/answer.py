@@ -106,7 +106,7 @@ class AnswerParser:
                 text, self._pending = _split_held(text, CALL_OPEN, last=last)
         text = self._space + text
         visible = text.rstrip()
-        self._space = "" if self._state == self._call else text[len(visible) :]
+        self._space = text[len(visible) :]
         if visible:
             yield ContentDelta(visible)
 
@@ -121,14 +121,15 @@ class AnswerParser:
         calls = _read_calls(body) if end is not None else None
         if calls is None:
             # Unreadable, or cut off: never run, never lost.
-            yield ContentDelta(CALL_OPEN + body + (CALL_CLOSE if end is not None else ""))
+            yield ContentDelta(self._space + CALL_OPEN + body + (CALL_CLOSE if end is not None else ""))
+            self._state = self._content
         else:
             for name, arguments in calls:
                 yield ToolCall(index=self._calls, id=f"call_{secrets.token_hex(12)}", name=name, arguments=arguments)
                 self._calls += 1
-        self._block = None
+            self._state = self._content_start
+        self._block, self._space = None, ""
         self._pending = "" if end is None else text[end:]
-        self._state = self._content_start
 
 
 class _CallBlock:
