@@ -1,4 +1,4 @@
-"""Checkpoints made for a test: small random Llamas in Hugging Face layout, and a plain reference for what they compute."""
+"""Checkpoints made for a test: small random Llamas in Hugging Face layout, and a reference for what they compute."""
 
 from __future__ import annotations
 

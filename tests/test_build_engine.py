@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import architecture_of, logits, write_checkpoint
 from click.testing import CliRunner
 
+from checkpoints import architecture_of, logits, write_checkpoint
 from nemotron_build.cli import main
 from nemotron_build.engine import PRECISIONS, EngineSpec, build
 from nemotron_triton.bundle import Bundle, digest
@@ -47,7 +47,9 @@ LLAMA3_SCALING = {
     ],
     ids=["demo", "head_dim", "untied", "llama3-rope"],
 )
-def test_the_engine_computes_what_the_checkpoint_says(tmp_path: Path, checkpoint: Path, changes: dict[str, Any]) -> None:
+def test_the_engine_computes_what_the_checkpoint_says(
+    tmp_path: Path, checkpoint: Path, changes: dict[str, Any]
+) -> None:
     weights = write_checkpoint(tmp_path / "checkpoint", checkpoint, **changes)
     architecture = architecture_of(json.loads((tmp_path / "checkpoint" / "config.json").read_text()))
     build(EngineSpec(checkpoint=tmp_path / "checkpoint", gpu="cpu", precision="bf16"), tmp_path / "bundle")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import re
 import shutil
 import signal
@@ -20,8 +19,8 @@ from typing import Any
 
 import psutil
 import pytest
-from conftest import ROOT, serve_options
 
+from conftest import ROOT, serve_options
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import ServerError
@@ -51,17 +50,17 @@ def serving(bundle: Path, *, folder: Path) -> Iterator[tuple[subprocess.Popen[st
         text=True,
         env=os.environ | {"TMPDIR": str(folder)},
     )
-    log: queue.Queue[str] = queue.Queue()
+    assert process.stdout is not None
     assert process.stderr is not None
-    reader = threading.Thread(target=lambda stream=process.stderr: [log.put(line) for line in stream])
+    log: list[str] = []
+    reader = threading.Thread(target=log.extend, args=(process.stderr,))
     reader.start()
     try:
-        assert process.stdout is not None
         line = process.stdout.readline()
         assert line == (
             f"ready: gRPC 127.0.0.1:{options.grpc_port}, HTTP 127.0.0.1:{options.http_port}, "
             f"metrics http://127.0.0.1:{options.metrics_port}/metrics\n"
-        ), list(log.queue)
+        ), log
         yield process, options
     finally:
         process.kill()
@@ -118,7 +117,9 @@ def test_a_port_in_use_is_one_clear_line(bundle: Bundle, taken: str) -> None:
         result = nemotron("serve", bundle.path, *port_flags(serve_options()), taken, port)
 
     assert result.returncode == 1
-    assert result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {taken}\n"
+    assert (
+        result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {taken}\n"
+    )
 
 
 def test_a_changed_bundle_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
@@ -197,7 +198,8 @@ def test_plain_tritonserver_serves_what_model_repo_wrote(bundle: Bundle, tmp_pat
                 tools=json.loads((ROOT / "build/demo/tools.json").read_text()),
                 thinking=False,
             )
-        example = [sys.executable, ROOT / "clients/examples/plain_tritonclient.py", f"127.0.0.1:{options.grpc_port}"]
+        script = str(ROOT / "clients/examples/plain_tritonclient.py")
+        example = [sys.executable, script, f"127.0.0.1:{options.grpc_port}"]
         plain = json.loads(subprocess.run(example, capture_output=True, check=True, timeout=60).stdout)
     finally:
         server.terminate()

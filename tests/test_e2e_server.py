@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from conftest import ROOT, serve_options
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from nemotron_client import Client, ClientError, ContentDelta, Finish, ReasoningDelta, RequestRejected, wire
+from conftest import ROOT, serve_options
+from nemotron_client import Client, ClientError, ContentDelta, Finish, ReasoningDelta, RequestRejected
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
 from nemotron_triton.server import ServeOptions, serve
@@ -63,7 +63,7 @@ def test_usage_adds_up(client: Client) -> None:
 
 def test_a_tool_result_is_used_in_the_answer(client: Client) -> None:
     asked = client.chat(TIP, tools=TOOLS, thinking=False)
-    history = [
+    history: list[dict[str, Any]] = [
         *TIP,
         {"role": "assistant", "content": None, "tool_calls": [call.as_openai() for call in asked.tool_calls]},
         {"role": "tool", "content": '{"tip_amount": 18.0}', "tool_call_id": asked.tool_calls[0].id},
@@ -87,7 +87,11 @@ def test_the_token_limit_ends_an_answer_with_length(client: Client) -> None:
     [
         ([{"role": "boss", "content": "hi"}], {}, r'messages\[0\].role is "boss"; it must be one of'),
         (CAPITAL, {"max_tokens": 0}, "max_tokens is 0; it must be at least 1"),
-        (CAPITAL, {"max_tokens": 1_000_000}, r"max_tokens is 1000000; it must be between 1 and \d+ \(a context of 2048"),
+        (
+            CAPITAL,
+            {"max_tokens": 1_000_000},
+            r"max_tokens is 1000000; it must be between 1 and \d+ \(a context of 2048",
+        ),
         ([{"role": "user", "content": "word " * 5000}], {}, r"the prompt has \d+ tokens and leaves no room"),
         (CAPITAL, {"temperature": -1.0}, "temperature is -1.0; it must be between 0 and 100"),
         (CAPITAL, {"temperature": float("nan")}, "temperature is nan"),
@@ -124,7 +128,9 @@ def test_bad_tensors_are_refused_by_name(served: ServeOptions, tensors: dict[str
 
     with InferenceServerClient(f"127.0.0.1:{served.grpc_port}") as plain:
         plain.start_stream(callback)
-        plain.async_stream_infer("nemotron", [_text(name, value) for name, value in tensors.items()] or [_flag("stream")])
+        plain.async_stream_infer(
+            "nemotron", [_text(name, value) for name, value in tensors.items()] or [_flag("stream")]
+        )
         assert answered.wait(10)
 
     assert re.search(complaint, str(errors[0])), errors
@@ -182,7 +188,10 @@ def test_64_streams_each_get_their_own_answer(client: Client) -> None:
 
     assert len(together) == 64
     assert together == alone
-    right = sum(arguments == [{"bill_total": n, "tip_percentage": 18}] for n, (arguments, *_) in zip(numbers, alone))
+    right = sum(
+        arguments == [{"bill_total": n, "tip_percentage": 18}]
+        for n, (arguments, *_) in zip(numbers, alone, strict=True)
+    )
     assert right >= 60
 
 
@@ -215,7 +224,7 @@ def test_killing_the_stub_ends_every_stream_and_the_server(bundle: Bundle) -> No
         assert not any(reader.is_alive() for reader in readers)
         assert len(errors) == 6
         assert not client.is_ready()
-        with pytest.raises(ServerError, match="tritonserver (was killed|exited).* while serving"):
+        with pytest.raises(ServerError, match=r"tritonserver (was killed|exited).* while serving"):
             server.wait(threading.Event())
 
 
@@ -237,7 +246,9 @@ def test_preprocessing_gives_prompt_and_tokens(served: ServeOptions) -> None:
         result = plain.infer("preprocessing", [_text("messages", json.dumps(CAPITAL).encode()), _flag("thinking")])
 
     prompt = result.as_numpy("prompt")[0, 0].decode()
-    assert prompt.startswith("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\ndetailed thinking on<|eot_id|>")
+    assert prompt.startswith(
+        "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\ndetailed thinking on<|eot_id|>"
+    )
     assert len(result.as_numpy("input_ids").flat) == result.as_numpy("num_input_tokens").item()
 
 
@@ -259,7 +270,7 @@ def plain_url(options: ServeOptions) -> str:
 
 def metric(options: ServeOptions, name: str) -> float:
     url = f"http://127.0.0.1:{options.metrics_port}/metrics"
-    with urllib.request.urlopen(url) as page:  # noqa: S310 - our own server
+    with urllib.request.urlopen(url) as page:
         found = re.search(rf"^nemotron_engine_{name} (\S+)$", page.read().decode(), re.MULTILINE)
     assert found, name
     return float(found[1])

@@ -56,5 +56,5 @@ def test_an_existing_folder_is_never_touched(bundle: Bundle, repository: Path) -
 def test_a_place_that_cannot_be_written_is_one_clear_line(bundle: Bundle, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(BundleError, match="cannot write to .*Not a directory|cannot write to .*File exists"):
+    with pytest.raises(BundleError, match=r"cannot write to .*Not a directory|cannot write to .*File exists"):
         write_repository(bundle, tmp_path / "file" / "models")

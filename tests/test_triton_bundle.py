@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,7 @@ def test_one_changed_byte_is_found(copy: Path, name: str) -> None:
 
 
 def test_a_missing_file_is_found(copy: Path) -> None:
-    os.unlink(copy / "engine" / "model.gguf")
+    (copy / "engine" / "model.gguf").unlink()
 
     with pytest.raises(BundleError, match=r"lacks engine/model.gguf"):
         Bundle.open(copy).verify()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from checkpoints import write_checkpoint
 
+from checkpoints import write_checkpoint
 from nemotron_build.engine import EngineSpec, build
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
@@ -24,12 +24,14 @@ ENDLESS = Sampling(max_tokens=1900, temperature=0.0, top_p=1.0, ignore_end=True)
 
 
 @pytest.fixture(scope="module")
-def random_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Bundle]:
+def random_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Bundle:
     """A model that talks nonsense: broken characters, control tokens, every kind of id."""
     folder = tmp_path_factory.mktemp("random")
     write_checkpoint(folder / "checkpoint", checkpoint)
-    build(EngineSpec(checkpoint=folder / "checkpoint", gpu="cpu", precision="bf16", max_batch_size=2), folder / "bundle")
-    yield Bundle.open(folder / "bundle")
+    build(
+        EngineSpec(checkpoint=folder / "checkpoint", gpu="cpu", precision="bf16", max_batch_size=2), folder / "bundle"
+    )
+    return Bundle.open(folder / "bundle")
 
 
 @asynccontextmanager

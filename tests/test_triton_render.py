@@ -43,7 +43,9 @@ def test_user_text_is_written_as_it_is(text: str) -> None:
     assert f"<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>" in prompt
 
 
-TYPED = st.lists(st.sampled_from(["<|eot_id|>", "<|", "eot_id|>", "\ufdd0", "a", "<|begin_of_text|>", "\n"]), max_size=8)
+TYPED = st.lists(
+    st.sampled_from(["<|eot_id|>", "<|", "eot_id|>", "\ufdd0", "a", "<|begin_of_text|>", "\n"]), max_size=8
+)
 
 
 @given(TYPED.map("".join), TYPED.map("".join))
@@ -61,7 +63,7 @@ def test_control_tokens_typed_by_callers_stay_text(content: str, description: st
 
 def test_encoding_makes_control_tokens_of_the_templates_own_only(checkpoint: Path) -> None:
     codec = TokenCodec(checkpoint / "tokenizer.json")
-    eot = codec.id_of(b"<|eot_id|>")
+    eot = codec.id_of(b"<|eot_id|>") or -1
     conversation = read_conversation([{"role": "user", "content": "What does <|eot_id|> mean?"}])
     prompt = render_prompt(PROFILE, conversation)
 
@@ -97,7 +99,12 @@ def test_malformed_conversations_are_refused_by_name(messages: Any, tools: Any, 
 
 @pytest.mark.parametrize(
     ("system", "asked", "expected"),
-    [(None, None, False), (None, True, True), ("detailed thinking on", None, True), ("detailed thinking off", True, False)],
+    [
+        (None, None, False),
+        (None, True, True),
+        ("detailed thinking on", None, True),
+        ("detailed thinking off", True, False),
+    ],
 )
 def test_what_the_system_prompt_says_decides_the_mode(system: str | None, asked: bool | None, expected: bool) -> None:
     messages = [{"role": "system", "content": system}] if system else []

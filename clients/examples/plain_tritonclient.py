@@ -82,5 +82,4 @@ def ask(url: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(ask(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8001"), sys.stdout, indent=2)
-    print()
+    sys.stdout.write(json.dumps(ask(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:8001"), indent=2) + "\n")

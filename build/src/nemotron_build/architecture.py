@@ -73,11 +73,7 @@ class Architecture:
     def differences(self, published: Mapping[str, int]) -> list[str]:
         """Where these dimensions differ from a profile's *published* ones; the checkpoint's win."""
         own = asdict(self)
-        return [
-            f"{name} {own[name]} instead of {value}"
-            for name, value in published.items()
-            if own[name] != value
-        ]
+        return [f"{name} {own[name]} instead of {value}" for name, value in published.items() if own[name] != value]
 
 
 def read_architecture(config: Mapping[str, Any], query_rows: int | None) -> Architecture:

@@ -53,9 +53,11 @@ class CpuEngine:
         try:
             import xllamacpp
         except ModuleNotFoundError as error:
-            raise EngineError(f"the cpu engine needs xllamacpp: pip install 'nemotron-triton[cpu]' ({error})") from error
+            raise EngineError(
+                f"the cpu engine needs xllamacpp: pip install 'nemotron-triton[cpu]' ({error})"
+            ) from error
         except ImportError as error:
-            raise EngineError(f"llama.cpp cannot be loaded: {error}; apt-get install libgomp1 brings what it links") from error
+            raise EngineError(f"llama.cpp cannot be loaded: {error}; apt-get install libgomp1") from error
         manifest = bundle.manifest
         self._max_seq_len = manifest.max_seq_len
         self._codec = codec

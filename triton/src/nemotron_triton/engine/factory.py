@@ -16,7 +16,7 @@ def check_kind(bundle: Bundle) -> None:
     if manifest.kind not in KINDS:
         sm = f" (SM {manifest.sm})" if manifest.sm else ""
         raise BundleError(
-            f"the bundle {bundle.path} was built for {manifest.gpu}{sm} as a {manifest.kind} engine; nemotron here runs "
+            f"the bundle {bundle.path} was built for {manifest.gpu}{sm} as a {manifest.kind} engine; this one runs "
             f"{', '.join(KINDS)}. Build one here with `nemotron build-engine CHECKPOINT --gpu cpu`"
         )
 
