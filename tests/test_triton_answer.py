@@ -70,10 +70,8 @@ def test_without_tools_a_call_marker_is_text() -> None:
     assert parse([CALL], tools=False) == ("", CALL, [])
 
 
-WORDS = st.sampled_from(
-    ["<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "</TOOL", "</thin", CALL, '{"name": "f", "arguments": {}}']
-    + list('\n a<>"\\[]{}é😀')  # noqa: RUF005 - a list of characters reads worse unpacked
-)
+MARKERS = ["<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "</TOOL", "</thin"]
+WORDS = st.sampled_from([*MARKERS, CALL, '{"name": "f", "arguments": {}}', *'\n a<>"\\[]{}é😀'])
 
 
 @given(st.lists(WORDS, max_size=14).map("".join), st.data())
