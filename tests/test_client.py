@@ -148,6 +148,12 @@ def _text_without_length() -> Any:
     return broken
 
 
+def _number_without_bytes() -> Any:
+    broken = response(LAST)
+    broken.infer_response.raw_output_contents[1] = b""
+    return broken
+
+
 @pytest.mark.parametrize(
     ("message", "complaint"),
     [
@@ -156,6 +162,8 @@ def _text_without_length() -> Any:
         (response({wire.TOOL_CALLS: "{"}), "not ours"),
         (response({wire.FINISH_REASON: "stop"}), "not ours"),
         (_text_without_length(), "not ours"),
+        (_number_without_bytes(), "not ours"),
+        (response({wire.TOOL_CALLS: "[" * 100_000}), "not ours"),
     ],
 )
 def test_a_truncated_or_foreign_stream_is_broken_not_short(message: Any, complaint: str) -> None:
@@ -218,6 +226,22 @@ def test_what_cannot_be_sent_is_said_before_sending(options: dict[str, Any], com
 def test_a_url_with_a_scheme_is_refused() -> None:
     with pytest.raises(ClientError, match="give host:port without a scheme"):
         Client("http://127.0.0.1:8001")
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(timeout_s: float) -> None:
+    with pytest.raises(ClientError, match="timeout_s is"):
+        Client("127.0.0.1:1", timeout_s=timeout_s)
+    with Client("127.0.0.1:1") as client, pytest.raises(ClientError, match="timeout_s is"):
+        client.stream(HI, timeout_s=timeout_s)
+
+
+def test_a_closed_client_says_so() -> None:
+    client = Client("127.0.0.1:1")
+    client.close()
+
+    with pytest.raises(ClientError, match="is closed; make a new one"):
+        client.chat(HI)
 
 
 @given(st.text(max_size=8), st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), max_size=3))

@@ -14,6 +14,21 @@ from nemotron_client.events import ContentDelta, Event, ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerParser
 
 CALL = '<TOOLCALL>[{"name": "tip", "arguments": {"bill": 100}}]</TOOLCALL>'
+UNREADABLE = [
+    f"<TOOLCALL>{body}</TOOLCALL>"
+    for body in (
+        '[{"name": "f", "arguments": {"x": NaN}}]',
+        '[{"name": "f", "arguments": {"x": 1e999}}]',
+        '[{"name": "f", "arguments": {"x": "\\ud83d"}}]',
+        '[{"name": "\\ud83d"}]',
+        '[{"name": "f", "arguments": "' + "[" * 100_000 + '"}]',
+        '[{"name": "f", "arguments": "[1]"}]',
+        "[" * 100_000,
+        '[{"name": 3}]',
+        "[3]",
+        "null",
+    )
+]
 Parsed = tuple[str, str, list[tuple[str, dict[str, Any]]]]
 
 
@@ -57,6 +72,7 @@ def parse(pieces: Sequence[str], *, tools: bool = True) -> Parsed:
         ("a\n\n<TOOLCALL>?</TOOLCALL>\n\nb", ("", "a\n\n<TOOLCALL>?</TOOLCALL>\n\nb", [])),
         ("<TOOLCALL>nonsense</TOOLCALL>", ("", "<TOOLCALL>nonsense</TOOLCALL>", [])),
         ("<TOOLCALL>[{}]</TOOLCALL>", ("", "<TOOLCALL>[{}]</TOOLCALL>", [])),
+        *((block, ("", block, [])) for block in UNREADABLE),
         ("<TOOLCALL>[]</TOOLC", ("", "<TOOLCALL>[]</TOOLC", [])),
         ("1 < 2 <TOOL", ("", "1 < 2 <TOOL", [])),
     ],

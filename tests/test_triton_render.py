@@ -80,7 +80,7 @@ def test_encoding_makes_control_tokens_of_the_templates_own_only(checkpoint: Pat
         ("hi", None, "messages must be a non-empty list"),
         ([{"role": "boss", "content": "hi"}], None, r'messages\[0\].role is "boss"; it must be one of system, user'),
         ([{"role": "user", "content": 3}], None, r"messages\[0\].content must be text"),
-        ([{"role": "user", "contents": "hi"}], None, "unknown keys contents"),
+        ([{"role": "user", "contents": "hi"}], None, r'unknown keys \["contents"\]'),
         ([{"role": "user", "content": [{"type": "image_url"}]}], None, "reads text only"),
         ([{"role": "user", "content": "\ud800"}], None, "half a surrogate pair"),
         ([{"role": "user", "tool_calls": [{}]}], None, "only assistant messages call tools"),

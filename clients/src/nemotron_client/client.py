@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import uuid
 from collections.abc import Generator, Mapping, Sequence
@@ -18,6 +18,12 @@ from nemotron_client.protocol import chat_request, read_events, stubs
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 600.0
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    # http_proxy is for the web; an inference server is near.
+    ("grpc.enable_http_proxy", 0),
+]
 # With this, an error inside the stream ends the RPC with its real status instead of arriving as a message without one.
 _METADATA = (("triton_grpc_error", "true"),)
 
@@ -44,14 +50,8 @@ class Client:
         self.url = url or os.environ.get("NEMOTRON_URL") or DEFAULT_URL
         if "://" in self.url:
             raise ClientError(f"url is {self.url!r}; give host:port without a scheme, such as {DEFAULT_URL}")
-        if timeout_s <= 0:
-            raise ClientError(f"timeout_s is {timeout_s}; it must be positive")
-        self._timeout_s = timeout_s
-        limits = [
-            ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-        ]
-        self._channel = grpc.insecure_channel(self.url, options=limits)
+        self._timeout_s = _checked(timeout_s)
+        self._channel = grpc.insecure_channel(self.url, options=_CHANNEL_OPTIONS)
         self._stub = stubs(self._channel)
 
     def chat(
@@ -107,7 +107,7 @@ class Client:
             },
             request_id=uuid.uuid4().hex,
         )
-        return self._events(request, self._timeout_s if timeout_s is None else timeout_s)
+        return self._events(request, self._timeout_s if timeout_s is None else _checked(timeout_s))
 
     def is_ready(self, timeout_s: float = 5.0) -> bool:
         """Whether the server says that it can answer."""
@@ -129,7 +129,10 @@ class Client:
         self.close()
 
     def _events(self, request: Any, timeout_s: float) -> Generator[Event, None, None]:
-        call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=_METADATA)
+        try:
+            call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=_METADATA)
+        except ValueError as error:
+            raise ClientError(f"this client of {self.url} is closed; make a new one") from error
         started = finished = False
         try:
             for response in call:
@@ -141,13 +144,19 @@ class Client:
                     yield event
         except grpc.RpcError as error:
             raise _as_ours(error, self.url, timeout_s, started=started) from error
-        except (KeyError, TypeError, ValueError, json.JSONDecodeError) as error:
+        except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise StreamBroken(f"{self.url} sent a response that is not ours: {error!r}") from error
         finally:
             if call.is_active():
                 call.cancel()
         if not finished:
             raise StreamBroken(f"{self.url} ended the answer without a finish reason")
+
+
+def _checked(timeout_s: float) -> float:
+    if not 0 < timeout_s < math.inf:
+        raise ClientError(f"timeout_s is {timeout_s}; it must be a positive number of seconds")
+    return timeout_s
 
 
 def _as_ours(error: grpc.RpcError, url: str, timeout_s: float, *, started: bool) -> ClientError:
@@ -157,7 +166,9 @@ def _as_ours(error: grpc.RpcError, url: str, timeout_s: float, *, started: bool)
         return DeadlineExceeded(f"{url} did not finish within {timeout_s:g} s")
     if code in _REJECTED:
         return RequestRejected(details)
-    if started or code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and not started:
+        return ServerUnavailable(f"{url} has no room for this request: {details}")
+    if code != grpc.StatusCode.UNAVAILABLE or started:
         return StreamBroken(f"{url} broke off the answer ({code.name}): {details}")
     return ServerUnavailable(f"{url} is not available: {details}; is it running? start it with `nemotron serve BUNDLE`")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import http.client
 import os
 import re
 import signal
@@ -13,7 +14,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 
 LogLine = Callable[[str], None]
 _POLL_S = 0.1
+# The server is on this machine, whatever http_proxy says.
+_NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _PR_SET_PDEATHSIG = 1
 _MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
 _SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}.*)$")
@@ -119,7 +121,9 @@ class RunningServer:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._tail.append(line.rstrip("\n"))
-            log(line.rstrip("\n"))
+            # A log that nobody reads any more must not stop the server, which blocks when its pipe is full.
+            with contextlib.suppress(OSError, ValueError):
+                log(line.rstrip("\n"))
 
     def _death(self, when: str) -> ServerError:
         self._reader.join(timeout=2)
@@ -190,9 +194,9 @@ def _check_free(host: str, port: int, option: str) -> None:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as reply:  # noqa: S310 - http on our own host
+        with _NO_PROXY.open(url, timeout=2) as reply:
             return bool(reply.status == 200)
-    except (OSError, urllib.error.URLError):
+    except (OSError, http.client.HTTPException):
         return False
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -44,19 +43,19 @@ def command(
         host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=ready_timeout_s
     )
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
 
     def log(line: str) -> None:
         if not quiet:
             click.echo(line, err=True)
 
     with serve(Bundle.open(bundle), options, log=log) as server:
+        # From here on a signal asks for an orderly end; before, it interrupts.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: stop.set())
         if server.wait_ready(stop):
             click.echo(
-                f"ready: gRPC {host}:{grpc_port}, HTTP {host}:{http_port}, metrics http://{host}:{metrics_port}/metrics"
+                f"ready: gRPC {host}:{grpc_port}, HTTP {host}:{http_port}, metrics http://{host}:{metrics_port}/metrics\n"
+                f'ask it: nemotron chat "What is the capital of France?" --url {host}:{grpc_port}'
             )
-            click.echo(f'ask it: nemotron chat "What is an 18% tip on $100?" --url {host}:{grpc_port}')
-            sys.stdout.flush()
             server.wait(stop)
     click.echo("stopped", err=True)

@@ -169,25 +169,22 @@ class _CallBlock:
 
 def _read_calls(body: str) -> list[tuple[str, dict[str, Any]]] | None:
     """The (name, arguments) of each call in a block, or None when the block cannot be read."""
+    calls = []
     try:
         items = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    items = items if isinstance(items, list) else [items]
-    calls = []
-    for item in items:
-        name = item.get("name") if isinstance(item, dict) else None
-        arguments = item.get("arguments") if isinstance(item, dict) else None
-        if isinstance(arguments, str):
-            try:
+        for item in items if isinstance(items, list) else [items]:
+            name, arguments = item["name"], item.get("arguments")
+            if isinstance(arguments, str):
                 arguments = json.loads(arguments)
-            except ValueError:
+            if arguments is None:
+                arguments = {}
+            if not isinstance(name, str) or not name or not isinstance(arguments, dict):
                 return None
-        if arguments is None:
-            arguments = {}
-        if not isinstance(name, str) or not name or not isinstance(arguments, dict):
-            return None
-        calls.append((name, arguments))
+            # What cannot be sent on as JSON in UTF-8 was not readable: NaN, infinities, half of a surrogate pair.
+            json.dumps([name, arguments], allow_nan=False, ensure_ascii=False).encode()
+            calls.append((name, arguments))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return None
     return calls
 
 

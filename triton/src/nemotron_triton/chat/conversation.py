@@ -69,8 +69,8 @@ def read_conversation(messages: object, tools: object = None) -> Conversation:
 def _message(where: str, raw: object) -> Message:
     if not isinstance(raw, Mapping):
         raise RequestError(f"{where} must be an object with a role and a content, got {_shown(raw)}")
-    if unknown := sorted(str(key) for key in raw.keys() - _MESSAGE_KEYS):
-        raise RequestError(f"{where} has unknown keys {', '.join(unknown)}; known: {', '.join(sorted(_MESSAGE_KEYS))}")
+    if unknown := sorted(raw.keys() - _MESSAGE_KEYS):
+        raise RequestError(f"{where} has unknown keys {_shown(unknown)}; known: {', '.join(sorted(_MESSAGE_KEYS))}")
     role = raw.get("role")
     if role not in ROLES:
         raise RequestError(f"{where}.role is {_shown(role)}; it must be one of {', '.join(ROLES)}")

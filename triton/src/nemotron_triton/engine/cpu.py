@@ -44,6 +44,18 @@ class _Running:
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.chunks.put_nowait, item)
 
+    async def next_chunk(self) -> TokenChunk:
+        """Everything that has come, at least one piece: what waits together is sent together."""
+        ids: tuple[int, ...] = ()
+        item = await self.chunks.get()
+        while True:
+            if isinstance(item, EngineError):
+                raise item
+            ids += item.ids
+            if item.finish_reason or self.chunks.empty():
+                return TokenChunk(ids, item.finish_reason)
+            item = self.chunks.get_nowait()
+
 
 class CpuEngine:
     """llama.cpp on one bundle of kind `cpu`."""
@@ -104,11 +116,9 @@ class CpuEngine:
         work = running.loop.run_in_executor(self._threads, self._work, running, list(ids), sampling)
         try:
             while True:
-                item = await running.chunks.get()
-                if isinstance(item, EngineError):
-                    raise item
-                yield item
-                if item.finish_reason:
+                chunk = await running.next_chunk()
+                yield chunk
+                if chunk.finish_reason:
                     return
         finally:
             # Also when the reader goes away in the middle: the thread then stops at its next token.
@@ -145,7 +155,8 @@ class CpuEngine:
         """Run one request to its end, in a thread of its own."""
         if running.cancelled:
             return
-        answer = _Answer(self._codec, self._end_ids, sampling.max_tokens, running.put)
+        end_ids = frozenset() if sampling.ignore_end else self._end_ids
+        answer = _Answer(self._codec, end_ids, sampling.max_tokens, running.put)
 
         def receive(message: dict[str, Any]) -> bool:
             """Called by llama.cpp for every token; True stops the generation."""
@@ -227,7 +238,12 @@ class _Answer:
         self.tokens = details["tokens_predicted"]
         if not details["stop"]:
             ids = self._recover(details["content"].encode(), withheld, tuple(details["tokens"]))
-            return self._send(tuple(token_id for token_id in ids if token_id not in self._end_ids), None)
+            # llama.cpp knows some end tokens by their names; the checkpoint decides.
+            for place, token_id in enumerate(ids):
+                if token_id in self._end_ids:
+                    self._send(ids[:place], "stop")
+                    return True
+            return self._send(ids, None)
         by_length = details["stop_type"] == "limit"
         # The end token is counted as predicted; it adds no text.
         cut = max(0, withheld - (not by_length))

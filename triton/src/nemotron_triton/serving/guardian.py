@@ -7,6 +7,7 @@ it crashed). A server that is gone is what every load balancer and client unders
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,18 +36,29 @@ def stop(guardian: subprocess.Popen[bytes]) -> None:
 
 
 def _main(server_pid: int) -> None:
-    # A file descriptor cannot come to mean another process, a number can.
-    server = os.pidfd_open(server_pid)
+    try:
+        # A file descriptor cannot come to mean another process, a number can.
+        server = os.pidfd_open(server_pid)
+    except OSError as error:
+        _say(f"tritonserver is not guarded against a dead stub: pidfd_open: {error.strerror}")
+        return
     if sys.stdin.buffer.readline() == _FAREWELL:
         return
     try:
         signal.pidfd_send_signal(server, signal.SIGTERM)
-        sys.stderr.write("nemotron: the Python stub of the engine died; stopping tritonserver\n")
+        _say("the Python stub of the engine died; stopping tritonserver")
         time.sleep(_GRACE_S)
         signal.pidfd_send_signal(server, signal.SIGKILL)
     except ProcessLookupError:
         # The server went first, or crashed with its stub.
         pass
+
+
+def _say(line: str) -> None:
+    # Whoever reads the log may have gone too.
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"nemotron: {line}\n")
+        sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class Service:
             _log.exception("request %s failed", request_id)
             self._fail(sender, _INTERNAL, codes.INTERNAL)
         finally:
-            del self._open[request_id]
+            self._open.pop(request_id, None)
 
     async def _answer(self, request_id: str, values: dict[str, Any], sender: Any) -> None:
         # Off the event loop, as all work that grows with the prompt is: it must not hold up the streams of others.
@@ -129,22 +129,27 @@ class Service:
             sender.send(self._pb.InferenceResponse(output_tensors=tensors), flags=flags)
 
     def _fail(self, sender: Any, message: str, code: int) -> None:
-        error = self._pb.TritonError(message, code)
-        response = self._pb.InferenceResponse(output_tensors=[], error=error)
+        response = self._pb.InferenceResponse(output_tensors=[], error=triton_error(self._pb, message, code))
         sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     async def _watch(self) -> None:
         """Cancel in the engine what was cancelled by its client, and keep the metrics current."""
         while True:
-            try:
-                for request_id, sender in list(self._open.items()):
+            for request_id, sender in list(self._open.items()):
+                try:
                     if sender.is_cancelled():
                         self._engine.cancel(request_id)
-                self._metrics.update(self._engine.statistics())
-            except Exception:
-                # One odd request must not end the watch over all others.
-                _log.exception("watching the open requests failed")
+                except Exception:
+                    # One odd request must not end the watch over all others.
+                    _log.exception("request %s can no longer be watched", request_id)
+                    self._open.pop(request_id, None)
+            self._metrics.update(self._engine.statistics())
             await asyncio.sleep(CANCEL_POLL_S)
+
+
+def triton_error(pb_utils: Any, message: str, code: int) -> Any:
+    """An error that gRPC can carry: valid UTF-8, and short enough for a status."""
+    return pb_utils.TritonError(message.encode("utf-8", "backslashreplace").decode()[:2000], code)
 
 
 def bundle_path(args: dict[str, str]) -> Path:

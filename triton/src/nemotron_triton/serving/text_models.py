@@ -19,7 +19,7 @@ from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
 from nemotron_triton.serving.request import read_texts
-from nemotron_triton.serving.service import bundle_path
+from nemotron_triton.serving.service import bundle_path, triton_error
 
 Values = dict[str, Any]
 
@@ -80,8 +80,8 @@ class TextModel:
             }
             outputs = self._compute(values)
         except (ValueError, RequestError) as error:
-            code = self._pb.TritonError.INVALID_ARG
-            return self._pb.InferenceResponse(output_tensors=[], error=self._pb.TritonError(str(error), code))
+            failure = triton_error(self._pb, str(error), self._pb.TritonError.INVALID_ARG)
+            return self._pb.InferenceResponse(output_tensors=[], error=failure)
         return self._pb.InferenceResponse(
             output_tensors=[self._pb.Tensor(tensor.name, _array(tensor, value)) for tensor, value in outputs.items()]
         )
