@@ -21,7 +21,8 @@ from click.testing import CliRunner
 
 from checkpoints import architecture_of, logits, write_checkpoint
 from nemotron_build.cli import main
-from nemotron_build.engine import PRECISIONS, EngineSpec, build
+from nemotron_build.engine import EngineSpec, build
+from nemotron_build.gguf_file import PRECISIONS
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
@@ -106,6 +107,11 @@ def _truncate(folder: Path) -> None:
         file.truncate(1_000_000)
 
 
+def _no_end_token(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": null}')
+    _edit_config(eos_token_id=None)(folder)
+
+
 def _pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -129,7 +135,23 @@ def _pickle(folder: Path) -> None:
         (_edit_config(num_hidden_layers=5), "the weights lack model.layers.4"),
         (_edit_config(hidden_size="wide"), "hidden_size must be a positive integer, got 'wide'"),
         (_edit_config(rope_scaling={"rope_type": "yarn"}), "rope scaling 'yarn'; supported: llama3"),
+        (_edit_config(rope_scaling="x"), "the rope settings must be an object, got 'x'"),
         (_edit_config(attention_bias=True), "biases are not supported"),
+        (_edit_config(num_attention_heads=4, num_key_value_heads=3), "4 heads cannot share 3 key-value heads"),
+        (_edit_config(head_dim=63), "head_dim is 63; rotary embeddings turn pairs"),
+        (_edit_config(vocab_size=1000), "embed_tokens.weight has shape"),
+        (_no_end_token, "names no eos_token_id"),
+        (_edit_config(bos_token_id=99999), "bos_token_id names 99999"),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text('{"weight_map": []}'),
+            "has no weight_map",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors.index.json").write_text(
+                '{"weight_map": {"a": "b.safetensors"}}'
+            ),
+            "lacks b.safetensors, which model.safetensors.index.json lists",
+        ),
     ],
 )
 def test_broken_checkpoints_are_one_clear_line(

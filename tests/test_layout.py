@@ -73,7 +73,8 @@ for name in {["tokenizers", "jinja2", "yaml", "gguf", "xllamacpp", "safetensors"
     sys.modules[name] = None
 from nemotron_client import Client
 from nemotron_build.cli import main
-main(["chat", "--help"])
+for arguments in (["--help"], ["chat", "--help"]):
+    main(arguments, standalone_mode=False)
 """
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

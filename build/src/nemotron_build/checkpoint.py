@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer
 
 from nemotron_build.architecture import Architecture, read_architecture
 from nemotron_build.errors import CheckpointError
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.errors import TokenizerError
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 _FIRST_QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -68,11 +69,16 @@ def inspect(path: Path) -> Checkpoint:
     _check_shapes(architecture, tensors)
     tokenizer = _check_tokenizer(path, architecture)
     generation = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
+    end_ids = _token_ids("eos_token_id", generation.get("eos_token_id") or config.get("eos_token_id"), tokenizer)
+    if not end_ids:
+        raise CheckpointError(
+            f"{path} names no eos_token_id in generation_config.json or config.json: nothing would end"
+        )
     return Checkpoint(
         path=path,
         architecture=architecture,
         tensors={name: tensors[name] for name in architecture.tensors()},
-        end_ids=_token_ids("eos_token_id", generation.get("eos_token_id", config.get("eos_token_id")), tokenizer),
+        end_ids=end_ids,
         bos_id=next(iter(_token_ids("bos_token_id", config.get("bos_token_id"), tokenizer)), None),
     )
 
@@ -102,7 +108,10 @@ def _stored_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
         raise CheckpointError(f"{path} has no *.safetensors{hint}")
     index = path / "model.safetensors.index.json"
     if index.is_file():
-        listed = set(read_json(index).get("weight_map", {}).values())
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict):
+            raise CheckpointError(f"{index} has no weight_map; download it again")
+        listed = set(weight_map.values())
         if missing := sorted(listed - {file.name for file in files}):
             raise CheckpointError(f"{path} lacks {missing[0]}, which {index.name} lists; download it again")
         files = [file for file in files if file.name in listed]
@@ -126,25 +135,25 @@ def _check_shapes(architecture: Architecture, tensors: Mapping[str, StoredTensor
             raise CheckpointError(f"{name} is {tensors[name].dtype}; give the 16-bit checkpoint, not a quantised one")
 
 
-def _check_tokenizer(path: Path, architecture: Architecture) -> Tokenizer:
+def _check_tokenizer(path: Path, architecture: Architecture) -> TokenCodec:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(f"{path} has no tokenizer.json; the engine cannot read or write text without it")
     try:
-        tokenizer: Tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # tokenizers raises bare Exception for every malformed file
-        raise CheckpointError(f"{file} is not a tokenizer: {error}") from error
-    if tokenizer.get_vocab_size() > architecture.vocab_size:
+        codec = TokenCodec(file)
+    except TokenizerError as error:
+        raise CheckpointError(str(error)) from error
+    if codec.vocab_size > architecture.vocab_size:
         raise CheckpointError(
-            f"{file} has {tokenizer.get_vocab_size()} tokens, the model {architecture.vocab_size}; "
+            f"{file} has ids up to {codec.vocab_size - 1}, the model {architecture.vocab_size} tokens; "
             "they do not belong together"
         )
-    return tokenizer
+    return codec
 
 
-def _token_ids(name: str, value: object, tokenizer: Tokenizer) -> tuple[int, ...]:
+def _token_ids(name: str, value: object, tokenizer: TokenCodec) -> tuple[int, ...]:
     ids = value if isinstance(value, list) else [] if value is None else [value]
     for token_id in ids:
-        if not isinstance(token_id, int) or tokenizer.id_to_token(token_id) is None:
+        if not isinstance(token_id, int) or not tokenizer.bytes_of(token_id):
             raise CheckpointError(f"{name} names {token_id!r}, which is no id of the tokenizer")
     return tuple(ids)

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron_build.checkpoint import TOKENIZER_FILES, Checkpoint, inspect
 from nemotron_build.errors import BuildError, OutputError, UnsupportedError
+from nemotron_build.gguf_file import PRECISIONS, write_gguf
 from nemotron_triton.bundle import MANIFEST, Manifest, Memory, digest
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, Profile, profile
 from nemotron_triton.publish import publish
 
 GPUS = ("cpu",)
-PRECISIONS = ("bf16", "fp16", "int8-wo", "int4-wo")
 DEFAULT_PRECISION = "int8-wo"
+# Every slot's cache is allocated at the start, so a 128k default would ask for gigabytes nobody uses.
+_DEFAULT_MAX_SEQ_LEN = 8192
 _ENGINE_FILE = "engine/model.gguf"
 _KV_BYTES_PER_VALUE = 2  # llama.cpp's default KV cache is fp16
 
@@ -98,10 +99,6 @@ def plan(spec: EngineSpec) -> Plan:
     )
 
 
-# Every slot's cache is allocated at the start, so a 128k default would ask for gigabytes nobody uses.
-_DEFAULT_MAX_SEQ_LEN = 8192
-
-
 def build(spec: EngineSpec, output: Path, *, reporter: Reporter | None = None) -> Manifest:
     """Build the bundle of *spec* at *output*, which must not exist; all of it or nothing."""
     reporter = reporter or Reporter()
@@ -109,7 +106,14 @@ def build(spec: EngineSpec, output: Path, *, reporter: Reporter | None = None) -
     planned = plan(spec)
     with publish(output, OutputError) as folder:
         reporter.stage("convert")
-        _write_engine(planned, folder, reporter.progress)
+        (folder / _ENGINE_FILE).parent.mkdir()
+        write_gguf(
+            planned.checkpoint,
+            planned.precision,
+            folder / _ENGINE_FILE,
+            name=planned.profile.name,
+            progress=reporter.progress,
+        )
         tokenizer = folder / "tokenizer"
         tokenizer.mkdir()
         for name in TOKENIZER_FILES:
@@ -119,14 +123,6 @@ def build(spec: EngineSpec, output: Path, *, reporter: Reporter | None = None) -
         manifest = _manifest(planned, folder)
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     return manifest
-
-
-def _write_engine(planned: Plan, folder: Path, progress: Callable[[int, int], None]) -> None:
-    from nemotron_build.gguf_file import write_gguf
-
-    path = folder / _ENGINE_FILE
-    path.parent.mkdir()
-    write_gguf(planned.checkpoint, planned.precision, path, name=planned.profile.name, progress=progress)
 
 
 def _manifest(planned: Plan, folder: Path) -> Manifest:

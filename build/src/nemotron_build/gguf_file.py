@@ -15,7 +15,7 @@ import ml_dtypes  # noqa: F401 - teaches numpy the name bfloat16, which safetens
 import numpy as np
 import numpy.typing as npt
 from gguf.quants import quant_shape_to_byte_shape, quantize
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from nemotron_build.architecture import Architecture, RopeScaling
 from nemotron_build.checkpoint import Checkpoint, read_json
@@ -39,13 +39,13 @@ def write_gguf(checkpoint: Checkpoint, precision: str, path: Path, *, name: str,
     """Write *checkpoint* to *path* at *precision*, calling *progress* with (tensors written, tensors in all)."""
     architecture = checkpoint.architecture
     weight_type, file_type = PRECISIONS[precision]
-    if weight_type in (_Q.Q8_0, _Q.Q4_0) and (
-        architecture.hidden_size % _BLOCK or architecture.intermediate_size % _BLOCK
-    ):
-        raise UnsupportedError(
-            f"{precision} needs weight rows in blocks of {_BLOCK}; hidden_size {architecture.hidden_size} and "
-            f"intermediate_size {architecture.intermediate_size} do not divide. Use --precision bf16"
-        )
+    if weight_type in (_Q.Q8_0, _Q.Q4_0):
+        for tensor, shape in architecture.tensors().items():
+            if shape[-1] % _BLOCK and len(shape) > 1:
+                raise UnsupportedError(
+                    f"{precision} needs weight rows in blocks of {_BLOCK}, and {tensor} has rows of {shape[-1]}; "
+                    "use --precision bf16"
+                )
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)
     writer.add_file_type(file_type)
@@ -115,8 +115,11 @@ def _write_tensors(writer: gguf.GGUFWriter, checkpoint: Checkpoint, weight_type:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for done, (name, stored) in enumerate(checkpoint.tensors.items(), start=1):
-        with safe_open(stored.file, framework="np") as file:
-            values = file.get_tensor(name).astype(np.float32)
+        try:
+            with safe_open(stored.file, framework="np") as file:
+                values = file.get_tensor(name).astype(np.float32)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{name} in {stored.file} cannot be read: {error}") from error
         if not np.isfinite(values).all():
             raise CheckpointError(f"{name} in {stored.file} holds values that are not finite; download it again")
         writer.write_tensor_data(quantize(_in_llama_cpp_order(name, values, architecture), types[name]))

@@ -3,6 +3,7 @@
 ServingError
 ├── ProfileError        no such model profile
 ├── RequestError        the caller's request is wrong: do not retry it unchanged
+├── TokenizerError      a tokenizer.json is missing, malformed, or not byte-level BPE
 ├── BundleError         an engine bundle is missing, changed, or made for another place
 ├── EngineError         the engine cannot start, or failed while generating
 └── ServerError         tritonserver is missing, would not start, or died
@@ -19,6 +20,10 @@ class ProfileError(ServingError):
 
 class RequestError(ServingError):
     """The caller's request is wrong; the message names the field, the value and what is allowed."""
+
+
+class TokenizerError(ServingError):
+    """A tokenizer.json is missing, malformed, or not byte-level BPE."""
 
 
 class BundleError(ServingError):

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from nemotron_build.cli.progress import TerminalReporter
-from nemotron_build.engine import DEFAULT_PRECISION, GPUS, PRECISIONS, EngineSpec, build
+from nemotron_build.engine import DEFAULT_PRECISION, GPUS, EngineSpec, build
+from nemotron_build.gguf_file import PRECISIONS
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
 
 
@@ -73,8 +74,7 @@ def command(
     else:
         memory = manifest.memory
         click.echo(
-            f"{output}: {manifest.precision} for {manifest.gpu}, {memory.weights_bytes / 2**20:.1f} MiB of weights, ",
-            nl=False,
+            f"{output}: {manifest.precision} for {manifest.gpu}, {memory.weights_bytes / 2**20:.1f} MiB of weights and "
+            f"{memory.kv_cache_bytes / 2**20:.1f} MiB of KV cache for {manifest.max_batch_size} requests of "
+            f"{manifest.max_seq_len} tokens at once\nserve it with: nemotron serve {output}"
         )
-        click.echo(f"{manifest.max_batch_size} requests of {manifest.max_seq_len} tokens at once")
-        click.echo(f"serve it with: nemotron serve {output}")

@@ -12,11 +12,12 @@ from typing import Any
 
 import click
 
+# Each command's module and its line in the help, which must not need the module's own packages.
 _COMMANDS = {
-    "build-engine": "nemotron_build.cli.build_engine",
-    "model-repo": "nemotron_build.cli.model_repo",
-    "serve": "nemotron_build.cli.serve",
-    "chat": "nemotron_build.cli.chat",
+    "build-engine": ("nemotron_build.cli.build_engine", "Build an engine bundle from a checkpoint."),
+    "model-repo": ("nemotron_build.cli.model_repo", "Write a Triton model repository for a bundle."),
+    "serve": ("nemotron_build.cli.serve", "Serve a bundle with tritonserver."),
+    "chat": ("nemotron_build.cli.chat", "Ask a served model."),
 }
 # What a plain `pip install nemotron-triton` leaves out, and the extra that brings it.
 _EXTRAS = {
@@ -38,10 +39,14 @@ class _Group(click.Group):
         if name not in _COMMANDS:
             return None
         try:
-            command: click.Command = importlib.import_module(_COMMANDS[name]).command
+            command: click.Command = importlib.import_module(_COMMANDS[name][0]).command
         except ModuleNotFoundError as error:
             raise _missing(error) from error
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         # A SIGTERM unwinds like Ctrl-C, so that temporary files and child processes go.

@@ -15,24 +15,29 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from nemotron_triton.chat.render import Prompt
-from nemotron_triton.errors import BundleError
+from nemotron_triton.errors import TokenizerError
 
 
 class TokenCodec:
     """The tokenizer of one checkpoint."""
 
     def __init__(self, path: Path) -> None:
-        """Read a `tokenizer.json`; `BundleError` if it is missing or not byte-level BPE."""
+        """Read a `tokenizer.json`; `TokenizerError` if it is missing or not byte-level BPE."""
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
             stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except Exception as error:  # tokenizers raises bare Exception for every missing or malformed file
-            raise BundleError(f"cannot read the tokenizer {path}: {error}; build the bundle again") from error
+            raise TokenizerError(f"{path} is not a tokenizer: {error}") from error
         # Only the template writes control tokens; in text from callers their spelling is text.
         self._tokenizer.encode_special_tokens = True
         self._bytes = _token_bytes(stored, path)
         self._control = {token["content"]: token["id"] for token in stored.get("added_tokens", []) if token["special"]}
         self._ids = {text: token_id for token_id, text in enumerate(self._bytes)}
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id."""
+        return len(self._bytes)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """The ids of a rendered prompt; no token is added."""
@@ -73,7 +78,7 @@ class Detokenizer:
 def _token_bytes(stored: dict[str, Any], path: Path) -> list[bytes]:
     model = stored.get("model", {})
     if model.get("type") != "BPE" or '"ByteLevel"' not in json.dumps(stored.get("decoder")):
-        raise BundleError(
+        raise TokenizerError(
             f"{path} is not byte-level BPE, which the Nemotron Nano models have; use their own tokenizer.json"
         )
     byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
