@@ -101,7 +101,8 @@ def test_a_signal_while_loading_stops_too(bundle: Bundle) -> None:
     options = serve_options()
     process = subprocess.Popen([*NEMOTRON, "serve", str(bundle.path), *port_flags(options)], stderr=subprocess.PIPE)
     assert process.stderr is not None
-    process.stderr.readline()  # tritonserver's first line: it is starting
+    while b"loading: nemotron" not in process.stderr.readline():
+        assert process.poll() is None
 
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=30)

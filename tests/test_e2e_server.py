@@ -116,6 +116,9 @@ def test_bad_requests_are_refused_by_name(
         ({"messages": b"[]", "text_input": b"hi"}, "give exactly one of messages"),
         ({}, "give exactly one of messages|expected .* inputs"),
         ({"text_input": b""}, "text_input is empty"),
+        ({"text_input": b"hi", "tools": b"[]"}, "tools goes with messages"),
+        ({"messages": b'[{"role": "user", "\\ud800": 1}]'}, "unknown keys"),
+        ({"messages": b'[{"role": "user", "' + b"k" * 100_000 + b'": 1}]'}, "unknown keys"),
     ],
 )
 def test_bad_tensors_are_refused_by_name(served: ServeOptions, tensors: dict[str, bytes], complaint: str) -> None:

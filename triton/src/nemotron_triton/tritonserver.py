@@ -82,24 +82,34 @@ def _libpython(config_var: Callable[[str], Any]) -> Path:
 
 
 def _backends(root: Path, stub: Path, version: str) -> Path:
-    """A backend directory with the stub for this Python in it: links to the wheel's files, made once."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    """A backend directory with the stub for this Python in it: links to the wheel's files, made once.
+
+    It lies in the environment and goes with it; where that is read-only, in the user's cache.
+    """
     # One for each installed wheel and Python: environments must not share links into each other.
-    place = hashlib.sha256(f"{root}|{stub}".encode()).hexdigest()[:12]
-    target = cache / "nemotron" / f"triton-backends-{version}-{place}"
-    if (target / "python" / stub.name).exists():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".backends-", dir=target.parent))
-        (folder / "python").mkdir()
-        for source in (*(root / "backends" / "python").iterdir(), stub):
-            (folder / "python" / source.name).symlink_to(source)
-        folder.rename(target)
-    except OSError as error:
-        if not (target / "python" / stub.name).exists():
-            raise ServerError(f"cannot prepare tritonserver's backends in {target.parent}: {error.strerror}") from error
-    return target
+    name = f"triton-backends-{version}-{hashlib.sha256(f'{root}|{stub}'.encode()).hexdigest()[:12]}"
+    folders = [Path(sys.prefix) / "share" / "nemotron"]
+    if cache := os.environ.get("XDG_CACHE_HOME") or (os.environ.get("HOME") and f"{os.environ['HOME']}/.cache"):
+        folders.append(Path(cache) / "nemotron")
+    for folder in folders:
+        if (folder / name / "python" / stub.name).exists():
+            return folder / name
+    problems = []
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".backends-", dir=folder) as scratch:
+                made = Path(scratch) / name
+                (made / "python").mkdir(parents=True)
+                for source in (*(root / "backends" / "python").iterdir(), stub):
+                    (made / "python" / source.name).symlink_to(source)
+                made.rename(folder / name)
+        except OSError as error:
+            if not (folder / name / "python" / stub.name).exists():  # else another process was faster
+                problems.append(f"{folder}: {error.strerror}")
+                continue
+        return folder / name
+    raise ServerError(f"cannot prepare tritonserver's backends ({'; '.join(problems)}); make one of these writable")
 
 
 def launcher_script() -> str:

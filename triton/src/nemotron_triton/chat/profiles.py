@@ -1,6 +1,7 @@
 """Everything that depends on which model it is, read from the YAML files in `models/`.
 
-A profile holds names of formats, never code: `render`, `reasoning` and `tool_calls` look the formats up.
+A profile holds the name of its prompt format, never code: `render` looks the template up. How thinking and calls are
+written is `answer`'s, and the same for every profile there is so far.
 """
 
 from __future__ import annotations
@@ -30,17 +31,11 @@ class SamplingDefaults:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One model: its three formats, its control tokens, its recommended sampling, its published dimensions."""
+    """One model: its prompt format, control tokens, recommended sampling and published dimensions."""
 
     name: str
-    checkpoint: str
-    model_type: str
     prompt_format: str
-    reasoning_format: str
-    tool_call_format: str
     control_tokens: tuple[str, ...]
-    end_tokens: tuple[str, ...]
-    max_context_tokens: int
     thinking_on: SamplingDefaults
     thinking_off: SamplingDefaults
     architecture: Mapping[str, int]
@@ -66,7 +61,6 @@ def profile(name: str) -> Profile:
         **fields
         | {
             "control_tokens": tuple(fields["control_tokens"]),
-            "end_tokens": tuple(fields["end_tokens"]),
             "thinking_on": SamplingDefaults(**modes["thinking_on"]),
             "thinking_off": SamplingDefaults(**modes["thinking_off"]),
         }

@@ -15,7 +15,7 @@ from nemotron_triton.chat.render import thinking_mode
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
 
-MAX_TEXT_BYTES = 4 * 1024 * 1024
+MAX_TEXT_CHARACTERS = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,12 @@ def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
         )
     if text == "":
         raise RequestError(f"{wire.TEXT_INPUT.name} is empty; give the prompt")
+    if text and len(text) > MAX_TEXT_CHARACTERS:
+        raise RequestError(
+            f"{wire.TEXT_INPUT.name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are accepted"
+        )
+    if text and wire.TOOLS.name in values:
+        raise RequestError(f"{wire.TOOLS.name} goes with {wire.MESSAGES.name}; a finished prompt holds its own tools")
     conversation = read_texts(messages, values.get(wire.TOOLS.name)) if messages is not None else None
     thinking = values.get(wire.THINKING.name)
     mode = profile.sampling(thinking=thinking_mode(conversation, thinking) if conversation else bool(thinking))
@@ -80,8 +86,8 @@ def read_texts(messages: str, tools: str | None) -> Conversation:
 
 
 def _json(tensor: wire.Tensor, text: str) -> object:
-    if len(text) > MAX_TEXT_BYTES:
-        raise RequestError(f"{tensor.name} has {len(text)} characters; at most {MAX_TEXT_BYTES} are accepted")
+    if len(text) > MAX_TEXT_CHARACTERS:
+        raise RequestError(f"{tensor.name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are accepted")
     try:
         return json.loads(text)
     except RecursionError as error:
