@@ -275,7 +275,7 @@ def plain_url(options: ServeOptions) -> str:
 
 def metric(options: ServeOptions, name: str) -> float:
     url = f"http://127.0.0.1:{options.metrics_port}/metrics"
-    with urllib.request.urlopen(url) as page:
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url) as page:
         found = re.search(rf"^nemotron_engine_{name} (\S+)$", page.read().decode(), re.MULTILINE)
     assert found, name
     return float(found[1])
