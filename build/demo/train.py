@@ -1,0 +1,164 @@
+"""Train the demo checkpoint from nothing and measure it: `python build/demo/train.py --output DIR`.
+
+Needs torch (`pip install '.[train]'`), two cores and no network. What is measured, on held-out prompts, is the engine
+bundle that `nemotron build-engine` makes of the result. The model follows the protocol of Llama Nemotron Nano; it knows
+next to nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch.nn import functional
+
+import evaluate
+import model as llama
+import tokenizer as words
+from batches import Batch, copy_batches, lesson_batches, prompt
+from conversations import held_out, lessons
+from muon import Muon
+from nemotron_build.engine import EngineSpec, build
+from nemotron_triton.bundle import Bundle
+from scoring import summary
+
+CARD = Path(__file__).with_name("card.md")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides which checkpoint comes out."""
+
+    steps: int = 2500
+    seed: int = 1
+    copy_steps: int = 200
+    copy_rows: int = 32
+    lesson_rows: int = 12
+    lesson_copy_rows: int = 12
+    copy_share: float = 0.5
+    copy_until: float = 0.55
+    matrix_rate: float = 0.015
+    other_rate: float = 2e-3
+    held_out: int = 1000
+
+
+def main() -> None:
+    """Parse, train, measure, write."""
+    parser = argparse.ArgumentParser(description="Train the demo checkpoint on synthetic conversations, on the CPU.")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; an existing one is replaced")
+    parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=Recipe.seed, help="default %(default)s")
+    parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="prompts to measure on")
+    options = parser.parse_args()
+    recipe = Recipe(steps=options.steps, seed=options.seed, held_out=options.held_out)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.output.parent) as scratch:
+        made = Path(scratch) / "checkpoint"
+        made.mkdir()
+        make(recipe, made, Path(scratch) / "bundle")
+        if options.output.exists():
+            shutil.rmtree(options.output)
+        made.rename(options.output)
+
+
+def make(recipe: Recipe, directory: Path, bundle: Path) -> None:
+    """Fill *directory* with a checkpoint and its card; *bundle* is where it may be built for measuring."""
+    torch.manual_seed(recipe.seed)
+    started = time.monotonic()
+    texts = (
+        text
+        for lesson in islice(lessons(recipe.seed), 4000)
+        for item in lesson
+        for text in (prompt(item), item.expected)
+    )
+    tokenizer = words.train(texts)
+    words.write(tokenizer, directory)
+    reserved = {prompt(item) for item in islice(held_out(evaluate.SEED), recipe.held_out)}
+    model = train(recipe, tokenizer, reserved)
+    tokens = control_ids(tokenizer)
+    generation = {**tokens, "do_sample": True, "temperature": 0.6, "top_p": 0.95}
+    (directory / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
+    llama.write(model, directory, tokens)
+    minutes = (time.monotonic() - started) / 60
+    build(EngineSpec(checkpoint=directory, gpu="cpu"), bundle)
+    figures = evaluate.table(summary(asyncio.run(evaluate.measure(Bundle.open(bundle), recipe.held_out))))
+    say(figures)
+    card = CARD.read_text(encoding="utf-8")
+    values = {"parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}", "minutes": f"{minutes:.0f}"}
+    values |= {
+        "figures": figures,
+        "steps": str(recipe.steps),
+        "seed": str(recipe.seed),
+        "held-out": str(recipe.held_out),
+    }
+    for name, value in values.items():
+        card = card.replace(f"@{name}@", value)
+    (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def train(recipe: Recipe, tokenizer: Tokenizer, without: set[str]) -> llama.Llama:
+    """Train from random weights: copy sequences first, then lessons, with copy sequences beside them."""
+    model = llama.Llama(llama.Shape())
+    model.start_copying()
+    matrices = [weight for weight in model.layers.parameters() if weight.ndim == 2]
+    others = [model.embed_tokens.weight, *(weight for weight in model.parameters() if weight.ndim == 1)]
+    muon = Muon(matrices, recipe.matrix_rate)
+    adam = torch.optim.AdamW(others, lr=recipe.other_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    talk = lesson_batches(tokenizer, recipe.seed, recipe.lesson_rows, without=without)
+    copies = copy_batches(tokenizer, recipe.seed, recipe.copy_rows)
+    few_copies = copy_batches(tokenizer, recipe.seed + 1, recipe.lesson_copy_rows)
+    started, shown = time.monotonic(), {"copying": 0.0, "lessons": 0.0}
+    for step in range(recipe.steps):
+        progress = step / recipe.steps
+        phase = step if step < recipe.copy_steps else step - recipe.copy_steps
+        scale = min((phase + 1) / 60, 1.0) * min(1.0, 1 - (progress - 0.3) / 0.7 * 0.98)
+        muon.rate = recipe.matrix_rate * scale
+        adam.param_groups[0]["lr"] = recipe.other_rate * scale
+        model.zero_grad()
+        if step < recipe.copy_steps:
+            learn(model, next(copies), 1.0, "copying", shown)
+        else:
+            learn(model, next(talk), 1.0, "lessons", shown)
+            if progress < recipe.copy_until:
+                learn(model, next(few_copies), recipe.copy_share, "copying", shown)
+        torch.nn.utils.clip_grad_norm_(others, 1.0)
+        muon.step()
+        adam.step()
+        if (step + 1) % 50 == 0:
+            losses = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
+            say(f"step {step + 1} of {recipe.steps}, {(time.monotonic() - started) / 60:.1f} min, loss: {losses}")
+    return model
+
+
+def learn(model: llama.Llama, batch: Batch, share: float, name: str, shown: dict[str, float]) -> None:
+    """Add the gradients of one batch; its loss goes into the running mean under *name*."""
+    loss = functional.cross_entropy(model.logits(model(batch.ids).flatten(0, 1)[batch.counted]), batch.targets)
+    (share * loss).backward()  # type: ignore[no-untyped-call]
+    shown[name] = 0.95 * shown[name] + 0.05 * loss.item() if shown[name] else loss.item()
+
+
+def control_ids(tokenizer: Tokenizer) -> dict[str, int | list[int]]:
+    """The ids under their names in Hugging Face files; three tokens end a turn."""
+    ends = [words.token_id(tokenizer, text) for text in (words.END_OF_TURN, "<|end_of_text|>", "<|eom_id|>")]
+    begin, pad = words.token_id(tokenizer, words.BEGIN), words.token_id(tokenizer, words.PAD)
+    return {"bos_token_id": begin, "eos_token_id": ends, "pad_token_id": pad}
+
+
+def say(line: str) -> None:
+    """Write a line of progress."""
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    main()
