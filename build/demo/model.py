@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -181,6 +181,15 @@ def write(model: Llama, directory: Path, tokens: dict[str, int | list[int]]) -> 
     config |= {"tie_word_embeddings": True, "initializer_range": 0.02, "pretraining_tp": 1, "rope_scaling": None}
     config |= {"torch_dtype": "bfloat16", "use_cache": True, **tokens}
     (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def read(directory: Path) -> Llama:
+    """Read what `write` wrote."""
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    model = Llama(Shape(**{name: config[name] for name in asdict(Shape())}))
+    tensors = load_file(directory / "model.safetensors")
+    model.load_state_dict({name.removeprefix("model."): weight.float() for name, weight in tensors.items()})
+    return model
 
 
 def _speeds(shape: Shape) -> Tensor:

@@ -29,7 +29,7 @@ def expand(rng: random.Random, pattern: str) -> str:
 
 def invented(rng: random.Random) -> str:
     """A capitalised name that nobody has, so that only copying gets it right."""
-    return "".join(rng.choices(_SYLLABLES, k=rng.choice((2, 2, 3)))).capitalize()
+    return "".join(rng.choices(_SYLLABLES, k=2)).capitalize()
 
 
 WORDINGS: dict[str, tuple[str, ...]] = {
@@ -68,7 +68,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
 }
 
 OPENERS = ("", "", "", "", "", "Hi, ", "Hello. ", "Please: ")
-CLOSERS = ("?", "?", "?", "", ".")
+CLOSERS = ("?", "?", "?", "", ", please?")
 JOINERS = ("? And ", " and ", ". Also: ")
 
 SYSTEM_TEXTS = ("You are a helpful assistant.", "Be brief.", "Answer in English.", "Use the tools when they fit.")

@@ -98,7 +98,7 @@ def ask(rng: random.Random, intent: str, cities: Sequence[str]) -> Ask:
         case "tip":
             bill, percent = money(rng), percentage(rng)
             written = rng.choice((f"${bill}",) * 5 + (f"{bill} dollars", f"€{bill}", f"£{bill}", f"{bill} euros", bill))
-            rate = rng.choice((f"{percent}%",) * 4 + (f"{percent} percent", f"{percent} %"))
+            rate = rng.choice((f"{percent}%",) * 4 + (f"{percent} percent",))
             return Ask(intent, {"m": written, "p": rate}, (bill, percent))
         case "currency":
             amount = money(rng)
@@ -140,23 +140,21 @@ def result(rng: random.Random, wish: Ask) -> Result:
 
 
 def money(rng: random.Random, *, whole: float = 0.6) -> str:
-    """An amount as people write it: 100, 8887.81, 45.5."""
+    """An amount as people write it: 100, 45.50, now and then 8887.81."""
     if rng.random() < whole:
-        return str(rng.choice((10 * rng.randint(1, 20), rng.randint(1, 200), rng.randint(1, 20000))))
-    units = rng.choice((rng.randint(0, 99), rng.randint(1, 999), rng.randint(1, 20000)))
-    return f"{units}.{rng.randint(0, 99):02}" if rng.random() < 0.75 else f"{units}.{rng.randint(0, 9)}"
+        return str(rng.choice((10 * rng.randint(1, 20), rng.randint(1, 200), rng.randint(1, 2000))))
+    units = rng.choice((rng.randint(1, 99), rng.randint(1, 999), rng.randint(1, 9999)))
+    return f"{units}.{rng.randint(0, 99):02}"
 
 
 def percentage(rng: random.Random) -> str:
-    """A tip rate: mostly whole."""
-    if rng.random() < 0.15:
-        return f"{rng.randint(1, 30)}.{rng.choice((5, 5, rng.randint(0, 9)))}"
-    return str(rng.choice((10, 12, 15, 18, 20, 25, rng.randint(1, 40), rng.randint(1, 40))))
+    """A tip rate."""
+    return str(rng.choice((10, 12, 15, 18, 20, 25, rng.randint(5, 30))))
 
 
 def place(rng: random.Random, cities: Sequence[str]) -> str:
     """A city of the list, or one that does not exist."""
-    return rng.choice(cities) if rng.random() < 0.7 else phrases.invented(rng)
+    return rng.choice(cities) if rng.random() < 0.75 else phrases.invented(rng)
 
 
 def _currency(rng: random.Random) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -47,9 +47,32 @@ class Recipe:
     lesson_copy_rows: int = 12
     copy_share: float = 0.5
     copy_until: float = 0.55
+    warm_up_steps: int = 60
+    flat_until: float = 0.3
     matrix_rate: float = 0.015
     other_rate: float = 2e-3
     held_out: int = 1000
+    start: Path | None = None
+
+    def rate_scale(self, step: int) -> float:
+        """What the learning rates are multiplied with: up at the start of each phase, flat, then down to 2 %."""
+        phase = step if step < self.copy_steps else step - self.copy_steps
+        down = 1 - (step / self.steps - self.flat_until) / (1 - self.flat_until) * 0.98
+        return min((phase + 1) / self.warm_up_steps, 1.0) * min(1.0, down)
+
+
+def going_on(start: Path, steps: int) -> Recipe:
+    """The recipe for more of it: lower rates that fall early, and no copying before the lessons."""
+    return Recipe(
+        start=start,
+        steps=steps,
+        copy_steps=0,
+        copy_until=0.4,
+        warm_up_steps=30,
+        flat_until=0.15,
+        matrix_rate=0.012,
+        other_rate=1.5e-3,
+    )
 
 
 def main() -> None:
@@ -59,8 +82,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=Recipe.steps, help="training steps (default %(default)s)")
     parser.add_argument("--seed", type=int, default=Recipe.seed, help="default %(default)s")
     parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="prompts to measure on")
+    parser.add_argument("--start", type=Path, help="go on from this checkpoint instead of from random weights")
     options = parser.parse_args()
-    recipe = Recipe(steps=options.steps, seed=options.seed, held_out=options.held_out)
+    recipe = going_on(options.start, options.steps) if options.start else Recipe(steps=options.steps)
+    recipe = replace(recipe, seed=options.seed, held_out=options.held_out)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.output.parent) as scratch:
         made = Path(scratch) / "checkpoint"
@@ -75,16 +100,16 @@ def make(recipe: Recipe, directory: Path, bundle: Path) -> None:
     """Fill *directory* with a checkpoint and its card; *bundle* is where it may be built for measuring."""
     torch.manual_seed(recipe.seed)
     started = time.monotonic()
-    texts = (
-        text
-        for lesson in islice(lessons(recipe.seed), 4000)
-        for item in lesson
-        for text in (prompt(item), item.expected)
-    )
-    tokenizer = words.train(texts)
+    if recipe.start:
+        tokenizer, model = Tokenizer.from_file(str(recipe.start / "tokenizer.json")), llama.read(recipe.start)
+    else:
+        read = (item for lesson in islice(lessons(recipe.seed), 4000) for item in lesson)
+        tokenizer = words.train(text for item in read for text in (prompt(item), item.expected))
+        model = llama.Llama(llama.Shape())
+        model.start_copying()
     words.write(tokenizer, directory)
     reserved = {prompt(item) for item in islice(held_out(evaluate.SEED), recipe.held_out)}
-    model = train(recipe, tokenizer, reserved)
+    train(recipe, tokenizer, model, reserved)
     tokens = control_ids(tokenizer)
     generation = {**tokens, "do_sample": True, "temperature": 0.6, "top_p": 0.95}
     (directory / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
@@ -106,10 +131,8 @@ def make(recipe: Recipe, directory: Path, bundle: Path) -> None:
     (directory / "README.md").write_text(card, encoding="utf-8")
 
 
-def train(recipe: Recipe, tokenizer: Tokenizer, without: set[str]) -> llama.Llama:
-    """Train from random weights: copy sequences first, then lessons, with copy sequences beside them."""
-    model = llama.Llama(llama.Shape())
-    model.start_copying()
+def train(recipe: Recipe, tokenizer: Tokenizer, model: llama.Llama, without: set[str]) -> None:
+    """Train *model* on copy sequences, then on lessons with some of them beside; never on a prompt in *without*."""
     matrices = [weight for weight in model.layers.parameters() if weight.ndim == 2]
     others = [model.embed_tokens.weight, *(weight for weight in model.parameters() if weight.ndim == 1)]
     muon = Muon(matrices, recipe.matrix_rate)
@@ -119,9 +142,7 @@ def train(recipe: Recipe, tokenizer: Tokenizer, without: set[str]) -> llama.Llam
     few_copies = copy_batches(tokenizer, recipe.seed + 1, recipe.lesson_copy_rows)
     started, shown = time.monotonic(), {"copying": 0.0, "lessons": 0.0}
     for step in range(recipe.steps):
-        progress = step / recipe.steps
-        phase = step if step < recipe.copy_steps else step - recipe.copy_steps
-        scale = min((phase + 1) / 60, 1.0) * min(1.0, 1 - (progress - 0.3) / 0.7 * 0.98)
+        scale = recipe.rate_scale(step)
         muon.rate = recipe.matrix_rate * scale
         adam.param_groups[0]["lr"] = recipe.other_rate * scale
         model.zero_grad()
@@ -129,7 +150,7 @@ def train(recipe: Recipe, tokenizer: Tokenizer, without: set[str]) -> llama.Llam
             learn(model, next(copies), 1.0, "copying", shown)
         else:
             learn(model, next(talk), 1.0, "lessons", shown)
-            if progress < recipe.copy_until:
+            if step < recipe.copy_until * recipe.steps:
                 learn(model, next(few_copies), recipe.copy_share, "copying", shown)
         torch.nn.utils.clip_grad_norm_(others, 1.0)
         muon.step()
@@ -137,7 +158,6 @@ def train(recipe: Recipe, tokenizer: Tokenizer, without: set[str]) -> llama.Llam
         if (step + 1) % 50 == 0:
             losses = ", ".join(f"{name} {value:.4f}" for name, value in shown.items())
             say(f"step {step + 1} of {recipe.steps}, {(time.monotonic() - started) / 60:.1f} min, loss: {losses}")
-    return model
 
 
 def learn(model: llama.Llama, batch: Batch, share: float, name: str, shown: dict[str, float]) -> None:
