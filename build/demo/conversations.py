@@ -19,6 +19,8 @@ import toolbox
 from toolbox import Ask, Tool
 
 WITH_TOOLS = {"call": 36, "two calls": 22, "result": 20, "no fit": 10, "capital": 8, "small talk": 4}
+# Lessons have more of what is hardest.
+TAUGHT_WITH_TOOLS = {"call": 26, "two calls": 46, "result": 18, "no fit": 5, "capital": 3, "small talk": 2}
 WITHOUT_TOOLS = {"formula": 35, "no fit": 20, "capital": 30, "small talk": 15}
 
 
@@ -54,17 +56,17 @@ def held_out(seed: int) -> Iterator[Conversation]:
     """Single questions without end, with cities of their own; the same ones for the same seed."""
     rng = random.Random(f"held out {seed}")  # noqa: S311 - seeded on purpose
     while True:
-        yield _lesson(rng, 1, phrases.HELD_OUT_CITIES)[0]
+        yield _lesson(rng, 1, phrases.HELD_OUT_CITIES, WITH_TOOLS)[0]
 
 
 def lessons(seed: int) -> Iterator[list[Conversation]]:
     """Groups of one to five questions that share system prompt, tools and mode; the same ones for the same seed."""
     rng = random.Random(f"lessons {seed}")  # noqa: S311 - seeded on purpose
     while True:
-        yield _lesson(rng, rng.choice((1, 2, 3, 4, 5)), phrases.CITIES)
+        yield _lesson(rng, rng.choice((1, 2, 3, 4, 5)), phrases.CITIES, TAUGHT_WITH_TOOLS)
 
 
-def _lesson(rng: random.Random, turns: int, cities: Sequence[str]) -> list[Conversation]:
+def _lesson(rng: random.Random, turns: int, cities: Sequence[str], with_tools: Mapping[str, int]) -> list[Conversation]:
     kit = _kit(rng)
     specs = [tool.spec for tool in kit.values()]
     rng.shuffle(specs)
@@ -76,7 +78,7 @@ def _lesson(rng: random.Random, turns: int, cities: Sequence[str]) -> list[Conve
         thinking = None
     lesson = []
     for _ in range(turns):
-        turn = _turn(rng, kit, cities)
+        turn = _turn(rng, with_tools if kit else WITHOUT_TOOLS, kit, cities)
         expected = f"<think>\n{turn.thought}\n</think>\n\n{turn.answer}" if thinking else turn.answer
         messages = (*system, *turn.messages)
         lesson.append(Conversation(turn.kind, messages, tuple(specs), thinking, expected, turn.facts))
@@ -91,8 +93,7 @@ def _kit(rng: random.Random) -> dict[str, Tool]:
     return {intent: toolbox.tool(rng, intent) for intent in rng.sample(list(toolbox.INTENTS), count)}
 
 
-def _turn(rng: random.Random, kit: Mapping[str, Tool], cities: Sequence[str]) -> _Turn:
-    kinds = WITH_TOOLS if kit else WITHOUT_TOOLS
+def _turn(rng: random.Random, kinds: Mapping[str, int], kit: Mapping[str, Tool], cities: Sequence[str]) -> _Turn:
     kind = rng.choices(list(kinds), list(kinds.values()))[0]
     if kind == "no fit" and len(kit) == len(toolbox.INTENTS):
         kind = "call"

@@ -14,10 +14,9 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 _ALTERNATIVES = re.compile(r"\[([^\[\]]*)\]")
-_SYLLABLES = _words(
-    "ba be bo bra da del dor en fa fen ga gor ha hel il jo ka kel kor la lan len lo lu ma mar mel mi mo na nel nor o "
-    "pa per po ra rel rin ro sa sel si sol ta tan ter ti to tur u val ve vik wa wen yo za zel zor burg ford ton ville"
-)
+_STARTS = _words("b c d f g h j k l m n p r s t v w z br ch cr dr fr gd gr h kr l m ph pl pr qu r s sh st t th tr v")
+_VOWELS = _words("a e i o u a e i o ai au ea ee ie io ou oo y")
+_ENDS = _words("n r l s t k m x nd ng sk rt lm ver burg ton land") + ("",) * 12
 
 
 def expand(rng: random.Random, pattern: str) -> str:
@@ -28,8 +27,12 @@ def expand(rng: random.Random, pattern: str) -> str:
 
 
 def invented(rng: random.Random) -> str:
-    """A capitalised name that nobody has, so that only copying gets it right."""
-    return "".join(rng.choices(_SYLLABLES, k=2)).capitalize()
+    """A capitalised name that nobody has, of any letters, so that only copying gets it right."""
+    syllables = (
+        rng.choice(_STARTS) + rng.choice(_VOWELS) + rng.choice(_ENDS) for _ in range(rng.choice((1, 2, 2, 2, 3)))
+    )
+    name = "".join(syllables).capitalize()
+    return f"{name} {invented(rng)}" if rng.random() < 0.07 else name
 
 
 WORDINGS: dict[str, tuple[str, ...]] = {
