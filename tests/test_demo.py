@@ -1,4 +1,4 @@
-"""The demo checkpoint keeps its promises, measured with the engine that serves it; its own card has the whole figures."""
+"""The demo checkpoint keeps its promises, measured with the engine that serves it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 from itertools import islice
 from pathlib import Path
 
-import evaluate
 import pytest
-from conversations import Conversation, held_out, lessons
-from scoring import score, summary
 
+import evaluate
+from conversations import Conversation, held_out, lessons
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import read_conversation
+from scoring import score, summary
 
 
 def test_the_weights_stay_small(checkpoint: Path) -> None:
