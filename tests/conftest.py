@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from nemotron_build.engine import EngineSpec, build
 from nemotron_client import Client
@@ -21,6 +22,11 @@ CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
 # `python -m pytest` puts the root on sys.path, where the folders `build` and `triton` would pose as the packages of
 # those names.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+# A busy machine is no failure. The nightly size: pytest --hypothesis-profile nightly tests/test_triton_answer.py
+settings.register_profile("suite", deadline=None)
+settings.register_profile("nightly", deadline=None, max_examples=20_000)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

@@ -1,142 +1,261 @@
-"""Thinking, answer and calls taken apart: the same for every way the text is cut."""
+"""Thinking, answer and calls taken apart: nothing lost, nothing invented, the same for every way the text is cut."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nemotron_client.events import ContentDelta, Event, ReasoningDelta, ToolCall
-from nemotron_triton.chat.answer import AnswerParser
+from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
+from nemotron_triton.chat.answer import AnswerParser, AnswerRules, parse_whole
+from nemotron_triton.chat.conversation import ToolChoice
 
-CALL = '<TOOLCALL>[{"name": "tip", "arguments": {"bill": 100}}]</TOOLCALL>'
-UNREADABLE = [
-    f"<TOOLCALL>{body}</TOOLCALL>"
-    for body in (
-        '[{"name": "f", "arguments": {"x": NaN}}]',
-        '[{"name": "f", "arguments": {"x": 1e999}}]',
-        '[{"name": "f", "arguments": {"x": "\\ud83d"}}]',
-        '[{"name": "\\ud83d"}]',
-        '[{"name": "f", "arguments": "' + "[" * 100_000 + '"}]',
-        '[{"name": "f", "arguments": "[1]"}]',
-        "[" * 100_000,
-        '[{"name": 3}]',
-        "[3]",
-        "null",
-    )
-]
-Parsed = tuple[str, str, list[tuple[str, dict[str, Any]]]]
+CALL = {
+    "nemotron_json": '<TOOLCALL>[{"name": "tip", "arguments": {"bill": 100}}]</TOOLCALL>',
+    "qwen3_coder": "<tool_call>\n<function=tip>\n<parameter=bill>\n100\n</parameter>\n</function>\n</tool_call>",
+}
+FORMATS = sorted(CALL)
+TIP = {"type": "object", "properties": {"bill": {"type": "number"}, "note": {"type": "string"}}}
+END_TOKENS = ("<|eot_id|>", "<|im_end|>")
 
 
-def parse(pieces: Sequence[str], *, tools: bool = True) -> Parsed:
-    parser = AnswerParser(tools=tools)
-    events: list[Event] = []
-    for piece in pieces:
-        events += parser.feed(piece)
-    events += parser.finish()
-    return (
+@dataclass(frozen=True)
+class Parsed:
+    """The fold of a stream of events."""
+
+    reasoning: str
+    content: str
+    calls: tuple[tuple[str, str], ...]
+    problems: tuple[Problem, ...]
+
+
+def fold(events: Sequence[Event], problems: Sequence[Problem]) -> Parsed:
+    return Parsed(
         "".join(event.text for event in events if isinstance(event, ReasoningDelta)),
         "".join(event.text for event in events if isinstance(event, ContentDelta)),
-        [(event.name, dict(event.arguments)) for event in events if isinstance(event, ToolCall)],
+        tuple((event.name, event.arguments_json) for event in events if isinstance(event, ToolCall)),
+        tuple(problems),
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("12", ("", "12", [])),
-        ("", ("", "", [])),
-        ("<think>\nSeven plus five.\n</think>\n\n12", ("Seven plus five.", "12", [])),
-        ("<think>\n</think>\n\nParis.", ("", "Paris.", [])),
-        ("  <think>a</think>b", ("a", "b", [])),
-        ("<think>", ("", "", [])),
-        ("<think>\nstill thinking", ("still thinking", "", [])),
-        ("<think>\nnearly </thin", ("nearly </thin", "", [])),
-        ("<think>\na\n</thinking>\n</think>\nb", ("a\n</thinking>", "b", [])),
-        ("<thinker>", ("", "<thinker>", [])),
-        ("a\n\n    b\n", ("", "a\n\n    b", [])),
-        (CALL, ("", "", [("tip", {"bill": 100})])),
-        (f"<think>\nx\n</think>\n\n{CALL}", ("x", "", [("tip", {"bill": 100})])),
-        (f"Let me see.\n\n{CALL}", ("", "Let me see.", [("tip", {"bill": 100})])),
-        (f"{CALL}\n{CALL}\n", ("", "", [("tip", {"bill": 100})] * 2)),
-        (f"<think>\n{CALL}\n</think>\nno", (CALL, "no", [])),
-        (
-            '<TOOLCALL>[{"name": "a", "arguments": {"x": "</TOOLCALL> \\" ]"}}, {"name": "b"}]</TOOLCALL>',
-            ("", "", [("a", {"x": '</TOOLCALL> " ]'}), ("b", {})]),
-        ),
-        ('<TOOLCALL>[{"name": "a", "argum', ("", '<TOOLCALL>[{"name": "a", "argum', [])),
-        ("a\n\n<TOOLCALL>?</TOOLCALL>\n\nb", ("", "a\n\n<TOOLCALL>?</TOOLCALL>\n\nb", [])),
-        ("<TOOLCALL>nonsense</TOOLCALL>", ("", "<TOOLCALL>nonsense</TOOLCALL>", [])),
-        ("<TOOLCALL>[{}]</TOOLCALL>", ("", "<TOOLCALL>[{}]</TOOLCALL>", [])),
-        *((block, ("", block, [])) for block in UNREADABLE),
-        ("<TOOLCALL>[]</TOOLC", ("", "<TOOLCALL>[]</TOOLC", [])),
-        ("1 < 2 <TOOL", ("", "1 < 2 <TOOL", [])),
-    ],
+def rules(style: str, **changes: Any) -> AnswerRules:
+    return AnswerRules(tool_call_format=style, functions={"tip": TIP, "now": None}, end_tokens=END_TOKENS, **changes)
+
+
+def parse(pieces: Sequence[str], how: AnswerRules, *, cut: bool = False) -> Parsed:
+    parser = AnswerParser(how)
+    events = [event for piece in pieces for event in parser.feed(piece)] + parser.finish(cut=cut)
+    return fold(events, parser.problems)
+
+
+SOUP = st.lists(
+    st.sampled_from(
+        [
+            *CALL.values(), "<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "<tool_call>", "</tool_call>",
+            "<function=tip>", "<function=", "</function>", "<parameter=bill>", "<parameter=", "</parameter>",
+            "</TOOL", "</thin", "<tool_c", '{"name": "f", "arguments": {}}', '[{"name": "', '"arguments": {',
+            "```json", "<|eot_id|>", "<|im_end|>", "<|", *'\n \r a<>"\'\\[]{},:é😀0',
+        ]
+    ),
+    max_size=24,
+).map("".join)  # fmt: skip
+RULES = st.builds(
+    rules,
+    st.sampled_from(FORMATS),
+    in_thinking=st.booleans(),
+    parallel=st.booleans(),
+    choice=st.sampled_from([ToolChoice(), ToolChoice("none"), ToolChoice("required"), ToolChoice("named", "tip")]),
 )
-def test_whole_texts(text: str, expected: Parsed) -> None:
-    assert parse([text]) == expected
-    assert parse(list(text)) == expected
 
 
-def test_without_tools_a_call_marker_is_text() -> None:
-    assert parse([CALL], tools=False) == ("", CALL, [])
-
-
-MARKERS = ["<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "</TOOL", "</thin"]
-WORDS = st.sampled_from([*MARKERS, CALL, '{"name": "f", "arguments": {}}', *'\n a<>"\\[]{}é😀'])
-
-
-@given(st.lists(WORDS, max_size=14).map("".join), st.data())
-def test_any_cutting_gives_the_same_result(text: str, data: st.DataObject) -> None:
+def pieces_of(text: str, data: st.DataObject) -> list[str]:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
-    pieces = [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-
-    assert parse(pieces) == parse([text])
+    return [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
-@given(st.lists(WORDS, max_size=14).map("".join))
-def test_no_visible_character_is_lost_or_invented(text: str) -> None:
-    reasoning, content, calls = parse([text])
-    assume(not calls)
+@given(SOUP | st.text(), RULES, st.booleans(), st.data())
+def test_any_cutting_gives_the_same_result(text: str, how: AnswerRules, cut: bool, data: st.DataObject) -> None:
+    whole = parse([text], how, cut=cut)
 
-    assert _visible(reasoning + content) == _visible(text)
+    assert parse(pieces_of(text, data), how, cut=cut) == whole
+    assert parse(list(text), how, cut=cut) == whole
 
 
-@given(st.lists(WORDS, max_size=14).map("".join))
-def test_an_answer_without_thinking_or_calls_is_the_text_itself(text: str) -> None:
-    reasoning, content, calls = parse([text])
-    assume(not calls and "<think>" not in text)
+@given(SOUP, RULES, st.booleans())
+def test_every_call_has_a_name_and_valid_json(text: str, how: AnswerRules, cut: bool) -> None:
+    for name, arguments in parse([text], how, cut=cut).calls:
+        assert name.strip() == name != ""
+        json.loads(arguments)
 
-    assert (reasoning, content.rstrip()) == ("", text.rstrip())
+
+@given(SOUP, RULES, st.booleans())
+def test_no_character_is_lost_or_invented(text: str, how: AnswerRules, cut: bool) -> None:
+    parsed = parse([text], how, cut=cut)
+    assume(not parsed.calls)
+
+    # Blanks next to markers, the think markers and the end tokens are all that may go.
+    assert visible(parsed.reasoning + parsed.content) == visible(text)
+
+
+@given(SOUP, st.sampled_from(FORMATS), st.booleans())
+def test_without_tools_call_markup_is_text(text: str, style: str, cut: bool) -> None:
+    how = AnswerRules(tool_call_format=style, functions={}, end_tokens=END_TOKENS)
+
+    parsed = parse([text], how, cut=cut)
+
+    assert (parsed.calls, parsed.problems) == ((), ())
+    assert visible(parsed.reasoning + parsed.content) == visible(text)
+
+
+PLAIN = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters="<"), max_size=20)
+NAMES = st.text(alphabet="abcdefgh_é", min_size=1, max_size=8)
+NOTES = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_size=20)
 
 
 @given(
-    st.lists(
-        st.tuples(
-            st.text(min_size=1, max_size=8), st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=3)
-        ),
-        min_size=1,
-        max_size=3,
-    ),
+    st.sampled_from(FORMATS),
+    PLAIN,
+    PLAIN,
+    st.lists(st.tuples(NAMES, st.dictionaries(NAMES, NOTES, max_size=3)), max_size=3),
     st.booleans(),
+    st.data(),
 )
-def test_every_call_that_was_written_is_read_back(calls: list[tuple[str, dict[str, str]]], ascii_only: bool) -> None:
-    body = json.dumps([{"name": n, "arguments": a} for n, a in calls], ensure_ascii=ascii_only)
+def test_what_was_written_is_read_back(
+    style: str,
+    thought: str,
+    said: str,
+    calls: list[tuple[str, dict[str, str]]],
+    ascii_only: bool,
+    data: st.DataObject,
+) -> None:
+    assume(not any("</" in value or "<parameter=" in value for _, given_ in calls for value in given_.values()))
+    text = f"<think>\n{thought}\n</think>\n\n{said}\n\n{written(style, calls, ascii_only=ascii_only)}"
+    parser = AnswerParser(rules(style))
 
-    assert parse(list(f"<TOOLCALL>{body}</TOOLCALL>")) == ("", "", calls)
+    events = [event for piece in pieces_of(text, data) for event in parser.feed(piece)] + parser.finish()
+
+    parsed = fold(events, parser.problems)
+    assert (parsed.reasoning.strip(), parsed.content.strip()) == (thought.strip(), said.strip())
+    assert [(name, json.loads(arguments)) for name, arguments in parsed.calls] == calls
+    for event in events:
+        assert not isinstance(event, ReasoningDelta | ContentDelta) or "<" not in event.text
 
 
-def test_reasoning_is_streamed_before_it_ends() -> None:
-    parser = AnswerParser(tools=True)
+@given(st.sampled_from(FORMATS), st.lists(PLAIN, max_size=6), st.booleans())
+def test_text_that_cannot_begin_a_marker_is_not_held_back(style: str, pieces: list[str], thinking: bool) -> None:
+    parser = AnswerParser(rules(style, in_thinking=thinking))
+    fed = out = ""
+    for piece in pieces:
+        fed += piece
+        parsed = fold(parser.feed(piece), [])
+        out += parsed.reasoning + parsed.content
 
-    assert parser.feed("<think>\nfirst thought") == [ReasoningDelta("first thought")]
-    assert parser.in_reasoning
+        # Only blanks wait: they are layout if a marker follows.
+        assert out.rstrip() == (fed.strip() if thinking else fed.rstrip()) or out.strip() == fed.strip()
 
 
-def _visible(text: str) -> str:
-    """*text* without blanks and without the think markers, which are all that may disappear."""
-    return "".join(text.replace("<think>", "").replace("</think>", "").split())
+@pytest.mark.parametrize("style", FORMATS)
+def test_a_call_comes_with_its_last_character_and_parallel_ones_one_by_one(style: str) -> None:
+    text = written(style, [("tip", {"note": "a"}), ("now", {})], ascii_only=True)
+    parser = AnswerParser(rules(style))
+
+    counts = []
+    for char in text:
+        counts += [len([event for event in parser.feed(char) if isinstance(event, ToolCall)])]
+
+    assert sum(counts) == 2
+    assert max(counts) == 1
+
+
+@pytest.mark.parametrize("style", FORMATS)
+@pytest.mark.parametrize(
+    "hostile",
+    ["<" * 9999, "[" * 9999, "{" * 9999, "\\" * 9999, '"' * 9999, "</TOOLCALL" * 999, "<tool_call>" * 999, " " * 9999],
+)
+@pytest.mark.parametrize(
+    "start", ["", "<think>", "<TOOLCALL>", '<TOOLCALL>[{"name": "', "<tool_call>\n<function=f>\n<parameter=a>\n"]
+)
+def test_hostile_text_is_text(style: str, hostile: str, start: str) -> None:
+    text = start + hostile
+
+    parsed = parse([text], rules(style))
+
+    assert parsed == parse([text[: len(start)], *hostile], rules(style))
+    assert parsed.calls == ()
+    assert visible(parsed.reasoning + parsed.content) == visible(text)
+
+
+def test_numbers_arrive_as_they_were_written() -> None:
+    arguments = '{"a": 1.10, "b": 9007199254740993, "c": 1E2, "d": -0.0}'
+
+    parsed = parse([f'<TOOLCALL>[{{"name": "tip", "arguments": {arguments}}}]</TOOLCALL>'], rules("nemotron_json"))
+
+    assert parsed.calls == (("tip", arguments),)
+
+
+def test_nested_too_deeply_is_unreadable_not_an_error() -> None:
+    body = '[{"name": "tip", "arguments": {"a": ' + "[" * 100_000 + "]" * 100_000 + "}}]"
+
+    parsed = parse([f"<TOOLCALL>{body}</TOOLCALL>"], rules("nemotron_json"))
+
+    assert parsed.calls == ()
+    assert [problem.code for problem in parsed.problems] == ["invalid_tool_call"]
+    assert body in parsed.content
+
+
+def test_useless_text_behind_a_good_call_is_reported_with_the_problem() -> None:
+    good = '{"name": "tip", "arguments": {}}'
+
+    parsed = parse([f'<TOOLCALL>[{good}, {{"nome": 1}}, {good}]</TOOLCALL>'], rules("nemotron_json"))
+
+    assert len(parsed.calls) == 2
+    assert parsed.content == ""
+    assert parsed.problems == (Problem(code="missing_name", text=', {"nome": 1}'),)
+
+
+def test_only_the_whole_text_tells_that_an_unopened_block_was_thinking() -> None:
+    text = "hm\n</think>\n\nYes."
+
+    events, problems = parse_whole(text, rules("nemotron_json"), thinking=True)
+
+    assert fold(events, problems) == Parsed("hm", "Yes.", (), ())
+    assert parse([text], rules("nemotron_json")).content == text
+
+
+@pytest.mark.parametrize(
+    ("choice", "text", "codes"),
+    [
+        (ToolChoice("required"), "no", ["tool_choice_unsatisfied"]),
+        (ToolChoice("required"), CALL["nemotron_json"], []),
+        (ToolChoice("named", "now"), CALL["nemotron_json"], ["tool_choice_unsatisfied"]),
+        (ToolChoice("named", "tip"), CALL["nemotron_json"], []),
+    ],
+)
+def test_an_unmet_tool_choice_is_reported(choice: ToolChoice, text: str, codes: list[str]) -> None:
+    parsed = parse([text], rules("nemotron_json", choice=choice))
+
+    assert [problem.code for problem in parsed.problems] == codes
+
+
+def written(style: str, calls: list[tuple[str, dict[str, str]]], *, ascii_only: bool) -> str:
+    """The calls as a model writes them."""
+    if style == "nemotron_json":
+        body = json.dumps([{"name": name, "arguments": given_} for name, given_ in calls], ensure_ascii=ascii_only)
+        return f"<TOOLCALL>{body}</TOOLCALL>" if calls else ""
+    return "\n".join(
+        f"<tool_call>\n<function={name}>\n"
+        + "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in given_.items())
+        + "</function>\n</tool_call>"
+        for name, given_ in calls
+    )
+
+
+def visible(text: str) -> str:
+    """*text* without blanks, think markers and end tokens."""
+    return "".join(re.sub(r"</?think>|<\|eot_id\|>|<\|im_end\|>", "", text).split())

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotron_triton.chat.conversation import read_conversation
+from nemotron_triton.chat.conversation import read_choice, read_conversation
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
-from nemotron_triton.chat.render import render, render_prompt, thinking_mode
+from nemotron_triton.chat.render import RenderOptions, render_prompt, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import ProfileError, RequestError
 
@@ -25,22 +25,23 @@ SWITCH = {"on": True, "off": False, None: None}
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["id"])
 def test_golden_prompts_render_to_the_byte(case: dict[str, Any]) -> None:
-    prompt = render(
-        PROFILE,
-        case["messages"],
-        tools=case["tools"],
+    kwargs = {key: value for key, value in case["chat_template_kwargs"].items() if key != "enable_thinking"}
+    options = RenderOptions(
         thinking=SWITCH[case["thinking"]],
         add_generation_prompt=case["add_generation_prompt"],
+        template_kwargs=kwargs,
     )
 
-    assert prompt == case["expected_prompt"]
+    prompt = render_prompt(profile(case["model"]), read_conversation(case["messages"], case["tools"]), options)
+
+    assert prompt.text == case["expected_prompt"]
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_user_text_is_written_as_it_is(text: str) -> None:
-    prompt = render(PROFILE, [{"role": "user", "content": text}])
+    prompt = render_prompt(PROFILE, read_conversation([{"role": "user", "content": text}]))
 
-    assert f"<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>" in prompt
+    assert f"<|start_header_id|>user<|end_header_id|>\n\n{text}<|eot_id|>" in prompt.text
 
 
 TYPED = st.lists(
@@ -94,7 +95,7 @@ def test_encoding_makes_control_tokens_of_the_templates_own_only(checkpoint: Pat
 )
 def test_malformed_conversations_are_refused_by_name(messages: Any, tools: Any, complaint: str) -> None:
     with pytest.raises(RequestError, match=complaint):
-        render(PROFILE, messages, tools=tools)
+        read_conversation(messages, tools)
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,96 @@ def test_malformed_conversations_are_refused_by_name(messages: Any, tools: Any, 
         (None, True, True),
         ("detailed thinking on", None, True),
         ("detailed thinking off", True, False),
+        ("Be brief.\n  detailed thinking on", None, True),
+        ("Say 'detailed thinking on'.", None, False),
     ],
 )
 def test_what_the_system_prompt_says_decides_the_mode(system: str | None, asked: bool | None, expected: bool) -> None:
     messages = [{"role": "system", "content": system}] if system else []
     conversation = read_conversation([*messages, {"role": "user", "content": "hi"}])
 
-    assert thinking_mode(conversation, asked) is expected
+    assert thinking_mode(PROFILE, conversation, asked) is expected
+
+
+TURNS = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+CHATML = """{% for message in messages %}
+<{{ message.role }}>{{ message.content }}
+{% endfor %}
+{{ '<think>' if enable_thinking }}"""
+
+
+def test_another_template_sees_what_hugging_face_templates_see() -> None:
+    options = RenderOptions(thinking=True, template=CHATML)
+
+    prompt = render_prompt(profile("nemotron-3-nano-4b"), read_conversation(TURNS), options)
+
+    assert prompt.text == "<system>s\n<user>u\n<think>"
+    assert prompt.opens_thinking
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{% if %}", "refused"),
+        ("{{ messages[9].content.x }}", "refused"),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+        ("{{ ''.__class__.__mro__ }}", "refused"),
+        ("{{ messages.append(1) }}", "refused"),
+        ("{{ 1 // 0 }}", "refused"),
+    ],
+)
+def test_a_template_that_fails_or_reaches_out_is_one_line(template: str, complaint: str) -> None:
+    with pytest.raises(RequestError, match=f"chat template.*{complaint}"):
+        render_prompt(PROFILE, read_conversation(TURNS), RenderOptions(template=template))
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "complaint"),
+    [
+        ("nemotron-3-nano-4b", {"prefill_empty_think": True}, "has prefill_empty_think; nemotron-3-nano-4b knows"),
+        (DEFAULT_PROFILE, {"messages": []}, "messages"),
+    ],
+)
+def test_unknown_template_options_are_refused_by_name(name: str, kwargs: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        render_prompt(profile(name), read_conversation(TURNS), RenderOptions(template_kwargs=kwargs))
+
+
+def test_think_tags_from_users_stay_text_and_from_assistants_are_tokens() -> None:
+    turns = [
+        {"role": "user", "content": "What is </think>?"},
+        {"role": "assistant", "content": "<think>\na\n</think>\nA tag."},
+    ]
+    pieces = render_prompt(
+        profile("nemotron-3-nano-4b"), read_conversation(turns), RenderOptions(add_generation_prompt=False)
+    ).pieces()
+
+    control = [text for text, is_control in pieces if is_control]
+    assert control == ["<|im_start|>", "<|im_end|>"] * 2 + ["<|im_start|>", "<think>", "</think>", "<|im_end|>"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "complaint"),
+    [
+        ("always", 'tool_choice is "always"; it must be auto, none, required'),
+        ({"type": "function"}, "it must be auto"),
+        ({"type": "function", "function": {"name": "g"}}, 'names the function "g", which is not among the tools'),
+    ],
+)
+def test_an_impossible_tool_choice_is_refused(raw: object, complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        read_choice(raw, [{"name": "f"}])
+
+
+def test_a_call_cannot_be_required_without_tools() -> None:
+    with pytest.raises(RequestError, match="no tools to call"):
+        read_choice("required", [])
+
+
+def test_profiles_are_found_by_repository_and_alias() -> None:
+    for name in profile_names():
+        known = profile(name)
+        assert {profile(each).name for each in (known.repository, *known.aliases, name.upper())} == {name}
 
 
 def test_unknown_profiles_are_refused_with_the_known_ones() -> None:

@@ -15,7 +15,7 @@ from nemotron_client.errors import (
     ServerUnavailable,
     StreamBroken,
 )
-from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, Reply, ToolCall, Usage
+from nemotron_client.events import ContentDelta, Event, Finish, Problem, ReasoningDelta, Reply, ToolCall, Usage
 
 if TYPE_CHECKING:
     from nemotron_client.client import Client
@@ -27,6 +27,7 @@ __all__ = [
     "DeadlineExceeded",
     "Event",
     "Finish",
+    "Problem",
     "ReasoningDelta",
     "Reply",
     "RequestRejected",

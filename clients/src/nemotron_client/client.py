@@ -70,7 +70,10 @@ class Client:
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
         thinking: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
         top_p: float | None = None,
@@ -85,6 +88,7 @@ class Client:
         """The events of the answer as they arrive; the last one is `Finish`.
 
         What is None is left to the server: sampling then follows the model's recommendation for the thinking mode.
+        *tool_choice* is auto, none, required or `{"type": "function", "function": {"name": ...}}`.
         Leaving the loop, or closing the iterator, stops the generation on the server.
 
         Raises `ClientError` at once for what cannot be sent, and `RequestRejected`, `ServerUnavailable`,
@@ -94,7 +98,10 @@ class Client:
             {
                 "messages": list(messages),
                 "tools": list(tools) if tools else None,
+                "tool_choice": tool_choice,
+                "parallel_tool_calls": parallel_tool_calls,
                 "thinking": thinking,
+                "chat_template_kwargs": chat_template_kwargs,
                 "max_tokens": max_tokens,
                 "temperature": temperature,
                 "top_p": top_p,

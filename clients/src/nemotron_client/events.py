@@ -24,17 +24,24 @@ class ContentDelta:
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCall:
-    """A complete call: `index` counts the calls of one answer from 0, `id` is unique, `arguments` is parsed JSON."""
+    """A complete call: `index` counts the calls of one answer from 0, and `id` is unique.
+
+    `arguments_json` is valid JSON as the model wrote it, so no number has been rounded; `arguments` is its value.
+    """
 
     index: int
     id: str
     name: str
-    arguments: Mapping[str, Any]
+    arguments_json: str
+
+    @property
+    def arguments(self) -> Any:
+        """The arguments as a dict; another JSON value only where the `Finish` names `invalid_arguments`."""
+        return json.loads(self.arguments_json)
 
     def as_openai(self) -> dict[str, Any]:
         """The call as an OpenAI message holds it; `arguments` is a JSON string there."""
-        arguments = json.dumps(self.arguments, ensure_ascii=False)
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": arguments}}
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments_json}}
 
     def as_delta(self) -> dict[str, Any]:
         """The call as the wire carries it, in the shape of an OpenAI stream delta."""
@@ -44,8 +51,28 @@ class ToolCall:
     def from_delta(cls, delta: Mapping[str, Any]) -> ToolCall:
         """The reverse of `as_delta`; `KeyError`, `TypeError` or `ValueError` when *delta* is not one."""
         function = delta["function"]
-        arguments = json.loads(function["arguments"])
-        return cls(index=delta["index"], id=delta["id"], name=function["name"], arguments=arguments)
+        json.loads(function["arguments"])
+        return cls(index=delta["index"], id=delta["id"], name=function["name"], arguments_json=function["arguments"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something that was wrong with the model's answer.
+
+    truncated_tool_call      the token limit fell inside a call
+    invalid_tool_call        call markup that cannot be read
+    missing_name             a call without a usable function name
+    unknown_function         the function is not among the request's tools; the call is passed on
+    invalid_arguments        the arguments are not an object; the call is passed on
+    surplus_tool_call        one more call than `parallel_tool_calls: false` allows; it is left out
+    tool_choice_unsatisfied  the call that `tool_choice` asked for did not come
+
+    A call of the first three kinds is part of the answer's text; behind a good call it stands in `text` instead.
+    """
+
+    code: str
+    function: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +86,11 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True)
 class Finish:
-    """The end of an answer; `reason` is stop, length or tool_calls."""
+    """The end of an answer; `reason` is stop, length or tool_calls, `problems` is what was wrong with it."""
 
     reason: str
     usage: Usage
+    problems: tuple[Problem, ...] = ()
 
 
 Event: TypeAlias = ReasoningDelta | ContentDelta | ToolCall | Finish
@@ -77,6 +105,7 @@ class Reply:
     tool_calls: tuple[ToolCall, ...]
     finish_reason: str
     usage: Usage
+    problems: tuple[Problem, ...] = ()
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Reply:
@@ -102,4 +131,5 @@ class Reply:
             tool_calls=tuple(calls),
             finish_reason=finish.reason,
             usage=finish.usage,
+            problems=finish.problems,
         )

@@ -11,11 +11,11 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from nemotron_client import wire
 from nemotron_client.errors import ClientError
-from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall, Usage
+from nemotron_client.events import ContentDelta, Event, Finish, Problem, ReasoningDelta, ToolCall, Usage
 
 _INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
 _OUTPUTS = {tensor.name: tensor for tensor in wire.OUTPUTS}
-_JSON = {wire.MESSAGES.name, wire.TOOLS.name}
+_JSON = {tensor.name for tensor in (wire.MESSAGES, wire.TOOLS, wire.TOOL_CHOICE, wire.CHAT_TEMPLATE_KWARGS)}
 
 
 def stubs(channel: Any) -> Any:
@@ -77,7 +77,8 @@ def read_events(response: Any) -> Iterator[Event]:
             output_tokens=values[wire.NUM_OUTPUT_TOKENS.name],
             reasoning_tokens=values[wire.NUM_REASONING_TOKENS.name],
         )
-        yield Finish(reason=reason, usage=usage)
+        problems = tuple(Problem(**each) for each in json.loads(values.get(wire.PROBLEMS.name, "[]")))
+        yield Finish(reason=reason, usage=usage, problems=problems)
 
 
 def _unpacked(tensor: wire.Tensor, data: bytes) -> Any:

@@ -36,7 +36,10 @@ class Tensor:
 TEXT_INPUT = Tensor("text_input", "BYTES")  # a finished prompt, instead of messages
 MESSAGES = Tensor("messages", "BYTES")  # JSON: OpenAI-shaped messages
 TOOLS = Tensor("tools", "BYTES")  # JSON: OpenAI-shaped tools
+TOOL_CHOICE = Tensor("tool_choice", "BYTES")  # auto, none, required, or JSON that names a function, as OpenAI has it
+PARALLEL_TOOL_CALLS = Tensor("parallel_tool_calls", "BOOL")  # false: one call at most
 THINKING = Tensor("thinking", "BOOL")
+CHAT_TEMPLATE_KWARGS = Tensor("chat_template_kwargs", "BYTES")  # JSON: object of the model's template options
 STREAM = Tensor("stream", "BOOL")
 # How to generate.
 MAX_TOKENS = Tensor("max_tokens", "INT32")
@@ -57,6 +60,7 @@ TEXT_OUTPUT = Tensor("text_output", "BYTES")
 REASONING_OUTPUT = Tensor("reasoning_output", "BYTES")
 TOOL_CALLS = Tensor("tool_calls", "BYTES")  # JSON: list of calls, OpenAI delta shape
 FINISH_REASON = Tensor("finish_reason", "BYTES")
+PROBLEMS = Tensor("problems", "BYTES")  # JSON: list of what was wrong with the answer; left out when nothing was
 NUM_INPUT_TOKENS = Tensor("num_input_tokens", "INT32")
 NUM_OUTPUT_TOKENS = Tensor("num_output_tokens", "INT32")
 NUM_REASONING_TOKENS = Tensor("num_reasoning_tokens", "INT32")
@@ -71,7 +75,10 @@ INPUTS = (
     TEXT_INPUT,
     MESSAGES,
     TOOLS,
+    TOOL_CHOICE,
+    PARALLEL_TOOL_CALLS,
     THINKING,
+    CHAT_TEMPLATE_KWARGS,
     STREAM,
     MAX_TOKENS,
     TEMPERATURE,
@@ -90,14 +97,15 @@ OUTPUTS = (
     REASONING_OUTPUT,
     TOOL_CALLS,
     FINISH_REASON,
+    PROBLEMS,
     NUM_INPUT_TOKENS,
     NUM_OUTPUT_TOKENS,
     NUM_REASONING_TOKENS,
 )
-PREPROCESSING_INPUTS = (Tensor(MESSAGES.name, "BYTES", optional=False), TOOLS, THINKING)
+PREPROCESSING_INPUTS = (Tensor(MESSAGES.name, "BYTES", optional=False), TOOLS, THINKING, CHAT_TEMPLATE_KWARGS)
 PREPROCESSING_OUTPUTS = (PROMPT, INPUT_IDS, NUM_INPUT_TOKENS)
-POSTPROCESSING_INPUTS = (RAW_OUTPUT, TRUNCATED)
-POSTPROCESSING_OUTPUTS = (TEXT_OUTPUT, REASONING_OUTPUT, TOOL_CALLS, FINISH_REASON)
+POSTPROCESSING_INPUTS = (RAW_OUTPUT, TRUNCATED, TOOLS, TOOL_CHOICE, PARALLEL_TOOL_CALLS, THINKING)
+POSTPROCESSING_OUTPUTS = (TEXT_OUTPUT, REASONING_OUTPUT, TOOL_CALLS, FINISH_REASON, PROBLEMS)
 
 
 def read(tensor: Tensor, array: Any) -> Any:

@@ -17,6 +17,7 @@ from nemotron_triton.errors import BundleError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+CHAT_TEMPLATE = "chat_template.jinja"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
@@ -77,6 +78,16 @@ class Bundle:
     def tokenizer_path(self) -> Path:
         """The checkpoint's `tokenizer.json`."""
         return self.path / "tokenizer" / "tokenizer.json"
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template given to the build instead of the profile's, if one was; `BundleError` if it is gone."""
+        if CHAT_TEMPLATE not in self.manifest.outputs:
+            return None
+        try:
+            return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise BundleError(f"cannot read {self.path / CHAT_TEMPLATE}: {error}; build the bundle again") from error
 
     @classmethod
     def open(cls, path: Path) -> Bundle:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from nemotron_build.cli.files import read_json_list
 from nemotron_client import Client, ContentDelta, Event, Finish, ReasoningDelta, Reply, ToolCall
-
-MAX_FILE_BYTES = 16 * 1024 * 1024
 
 
 @click.command("chat")
@@ -24,6 +24,9 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
     "messages_file",
     type=click.Path(path_type=Path, allow_dash=True),
     help="JSON file with earlier messages; - is stdin.",
+)
+@click.option(
+    "--tool-choice", metavar="CHOICE", help="auto, none, required, or the name of the function that must be called."
 )
 @click.option("--max-tokens", type=int, help="Most tokens to generate.")
 @click.option("--temperature", type=float, help="0 is greedy. Default: the model's recommendation.")
@@ -39,6 +42,7 @@ def command(
     system: str | None,
     tools_file: Path | None,
     messages_file: Path | None,
+    tool_choice: str | None,
     max_tokens: int | None,
     temperature: float | None,
     seed: int | None,
@@ -52,7 +56,7 @@ def command(
     """
     messages: list[Any] = [{"role": "system", "content": system}] if system else []
     if messages_file:
-        messages += _json_list(messages_file, "messages")
+        messages += read_json_list(messages_file, "messages")
     if question:
         messages.append({"role": "user", "content": question})
     if not messages:
@@ -60,7 +64,8 @@ def command(
     with Client(url, timeout_s=timeout_s) as client:
         events = client.stream(
             messages,
-            tools=_json_list(tools_file, "tools") if tools_file else None,
+            tools=read_json_list(tools_file, "tools") if tools_file else None,
+            tool_choice=_choice(tool_choice),
             thinking=None if thinking is None else thinking == "on",
             max_tokens=max_tokens,
             temperature=temperature,
@@ -88,35 +93,29 @@ def _show(events: Iterator[Event]) -> None:
             click.echo(err=open_line)
             open_line = None
         if isinstance(event, ToolCall):
-            arguments = ", ".join(
-                f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in event.arguments.items()
-            )
-            click.echo(_printable(f"{event.name}({arguments})"))
-        elif isinstance(event, Finish) and event.reason == "length":
-            click.echo("(cut off by the token limit)", err=True)
+            click.echo(_printable(f"{event.name}({_shown(event.arguments)})"))
+        elif isinstance(event, Finish):
+            for problem in event.problems:
+                click.echo(_printable(f"({problem.code} {problem.function}".rstrip() + ")"), err=True)
+            if event.reason == "length":
+                click.echo("(cut off by the token limit)", err=True)
+
+
+def _shown(arguments: Any) -> str:
+    if not isinstance(arguments, dict):
+        return json.dumps(arguments, ensure_ascii=False)
+    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+
+
+def _choice(word: str | None) -> str | dict[str, Any] | None:
+    if word in (None, "auto", "none", "required"):
+        return word
+    return {"type": "function", "function": {"name": word}}
 
 
 def _printable(text: str) -> str:
     """*text* without the control characters that would let a model drive the terminal."""
     return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def _json_list(path: Path, what: str) -> list[Any]:
-    try:
-        with click.open_file(str(path), encoding="utf-8") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-        if len(text) > MAX_FILE_BYTES:
-            raise click.ClickException(
-                f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; that is not a list of {what}"
-            )
-        value = json.loads(text)
-    except OSError as error:
-        raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise click.ClickException(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, list):
-        raise click.ClickException(f"{path} must hold a JSON list of {what}")
-    return value
 
 
 def _document(reply: Reply) -> dict[str, Any]:
@@ -131,4 +130,5 @@ def _document(reply: Reply) -> dict[str, Any]:
             "output_tokens": usage.output_tokens,
             "reasoning_tokens": usage.reasoning_tokens,
         },
+        "problems": [asdict(problem) for problem in reply.problems],
     }

@@ -18,6 +18,13 @@ _COMMANDS = {
     "model-repo": ("nemotron_build.cli.model_repo", "Write a Triton model repository for a bundle."),
     "serve": ("nemotron_build.cli.serve", "Serve a bundle with tritonserver."),
     "chat": ("nemotron_build.cli.chat", "Ask a served model."),
+    "models": ("nemotron_build.cli.models", "List the models that are known."),
+    "render": ("nemotron_build.cli.render", "Print the prompt that a model gets to read."),
+    "parse": ("nemotron_build.cli.parse", "Take a raw answer apart."),
+    "compare-template": (
+        "nemotron_build.cli.compare_template",
+        "Compare our prompts with a checkpoint's own template.",
+    ),
 }
 # What a plain `pip install nemotron-triton` leaves out, and the extra that brings it.
 _EXTRAS = {

@@ -1,197 +1,295 @@
 """A model's text taken apart as it streams: thinking, answer, tool calls.
 
-One state machine fed with text deltas; the whole-text result is the fold of the stream, so the two cannot differ. Each
-character is looked at a bounded number of times. Knows the Llama Nemotron markers only, and reads call blocks that are
-valid JSON; an unreadable or cut-off block is returned as the text it is.
+One parser fed with text deltas; the whole-text result is the fold of the stream, so the two cannot differ. Blanks next
+to a marker are layout and disappear; every other character comes out, once, as thinking, answer, or part of a call.
+How a block of calls is read is `calls`' business.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nemotron_client.events import ContentDelta, Event, ReasoningDelta, ToolCall
+from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
+from nemotron_triton.chat.calls import READERS, FoundCall
+from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.profiles import Profile
+from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
-THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
-CALL_OPEN, CALL_CLOSE = "<TOOLCALL>", "</TOOLCALL>"
+_THINK, _END_THINK = "<think>", "</think>"
+_LEADING = Tags(_THINK, _END_THINK)
+_CLOSER = Tags(_END_THINK)
+_BLANK_LINES = re.compile(r"^\s*[\r\n]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRules:
+    """How one answer is to be read.
+
+    *functions* are the request's, by name, with their parameter schemas; None when they are not known, and then any
+    call counts. *in_thinking* says that the prompt ended inside a think block.
+    """
+
+    tool_call_format: str
+    end_tokens: tuple[str, ...] = ()
+    in_thinking: bool = False
+    functions: Mapping[str, Any] | None = None
+    choice: ToolChoice = ToolChoice()
+    parallel: bool = True
+
+    @property
+    def expects_calls(self) -> bool:
+        """Whether call markup means anything; without tools it is text like any other."""
+        return self.functions != {} and self.choice.mode != "none"
+
+
+def answer_rules(
+    profile: Profile,
+    functions: Iterable[Mapping[str, Any]] | None,
+    *,
+    in_thinking: bool,
+    choice: ToolChoice = ToolChoice(),
+    parallel: bool = True,
+) -> AnswerRules:
+    """The rules for an answer of *profile*'s model to a request with these OpenAI `function` objects."""
+    return AnswerRules(
+        tool_call_format=profile.tool_call_format,
+        end_tokens=profile.end_tokens,
+        in_thinking=in_thinking,
+        functions=None if functions is None else {each["name"]: each.get("parameters") for each in functions},
+        choice=choice,
+        parallel=parallel,
+    )
 
 
 class AnswerParser:
     """Feed it the text of one answer, in any pieces; it gives back events as soon as they are certain."""
 
-    def __init__(self, *, tools: bool) -> None:
-        """With *tools* false a call marker is ordinary text: nobody asked for calls."""
-        self._state = self._before_thinking
-        self._pending = ""
-        self._space = ""
-        self._tools = tools
-        self._calls = 0
-        self._block: _CallBlock | None = None
-
-    @property
-    def in_reasoning(self) -> bool:
-        """Whether the text fed last was thinking."""
-        return self._state == self._reasoning
+    def __init__(self, rules: AnswerRules) -> None:
+        """Begin an answer."""
+        self._rules = rules
+        self._source = Source()
+        self._reader = READERS[rules.tool_call_format]
+        self._openers = self._reader.OPENERS if rules.expects_calls else ()
+        self._thought = _Text(lambda text: self._events.append(ReasoningDelta(text)), at_marker=True)
+        self._content = _Text(lambda text: self._events.append(ContentDelta(text)), at_marker=False)
+        self._events: list[Event] = []
+        self._ends = _EndTokens(rules.end_tokens)
+        self._called: list[str] = []
+        self._unread = ""
+        self.problems: list[Problem] = []
+        self.in_reasoning = rules.in_thinking
+        self._steps = self._answer()
+        next(self._steps)
 
     @property
     def called_tools(self) -> bool:
         """Whether a tool call was found."""
-        return self._calls > 0
+        return bool(self._called)
 
     def feed(self, text: str) -> list[Event]:
         """The events that *text* makes certain."""
-        self._pending += text
-        return list(self._run(last=False))
+        return self._advance(self._ends.feed(text))
 
-    def finish(self) -> list[Event]:
-        """What was held back, once no more text will come; call it once."""
-        return list(self._run(last=True))
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """What was held back, once no more text will come; call it once.
 
-    def _run(self, *, last: bool) -> Iterator[Event]:
-        # Each state consumes from self._pending and says whether another should look at the rest.
-        progress = True
-        while progress:
-            state = self._state
-            yield from state(last)
-            progress = self._state != state
+        *cut* says that the token limit ended the answer: a call that is not whole then stays text.
+        """
+        text = self._ends.finish()
+        events = self._advance(text) if text else []
+        self._source.end(cut=cut)
+        events += self._advance("")
+        choice = self._rules.choice
+        satisfied = choice.name in self._called if choice.mode == "named" else bool(self._called)
+        if choice.forced and not satisfied:
+            self._problem("tool_choice_unsatisfied", function=choice.name)
+        return events
 
-    def _before_thinking(self, last: bool) -> Iterator[Event]:
-        """Leading blanks, then perhaps `<think>`."""
-        text = self._pending.lstrip()
-        if text.startswith(THINK_OPEN):
-            self._pending = text[len(THINK_OPEN) :].lstrip("\n")
-            self._state = self._reasoning_start
-        elif last or not THINK_OPEN.startswith(text):
-            self._state = self._content
-        return iter(())
+    def _advance(self, text: str) -> list[Event]:
+        self._source.feed(text)
+        next(self._steps, None)
+        events, self._events = self._events, []
+        return events
 
-    def _reasoning_start(self, last: bool) -> Iterator[Event]:
-        """Blanks between the opener and the first thought."""
-        self._pending = self._pending.lstrip()
-        if self._pending or last:
-            self._state = self._reasoning
-        return iter(())
+    def _answer(self) -> Wait[None]:
+        """The whole of an answer: perhaps thinking, then text and calls."""
+        source = self._source
+        blanks = yield from source.run(BLANKS)
+        marker = yield from source.accept(_LEADING)
+        closed = marker == _END_THINK
+        if marker == _THINK or (self.in_reasoning and not closed):
+            self.in_reasoning = True
+            closed = yield from self._reasoning()
+        self.in_reasoning = False
+        if closed:
+            self._content.marker()
+            blanks = yield from source.run(BLANKS)
+            while (yield from source.accept(_CLOSER)):
+                blanks = yield from source.run(BLANKS)
+        if closed or not marker:
+            self._content.write(blanks)
+        yield from self._text_and_calls()
 
-    def _reasoning(self, last: bool) -> Iterator[Event]:
-        """Thinking, up to the first `</think>`; the blanks before it belong to the marker."""
-        thought, closer, rest = self._pending.partition(THINK_CLOSE)
-        if closer:
-            self._pending, self._state = rest, self._content_start
-            thought = thought.rstrip()
-        else:
-            thought, self._pending = _split_held(thought, THINK_CLOSE, last=last)
-            thought, self._pending = thought.rstrip(), thought[len(thought.rstrip()) :] + self._pending
-            if last:
-                self._pending = ""
-        if thought:
-            yield ReasoningDelta(thought)
+    def _reasoning(self) -> Wait[bool]:
+        """Thinking, up to the first `</think>`; False when it never comes.
 
-    def _content_start(self, last: bool) -> Iterator[Event]:
-        """The newlines between the thinking and the answer."""
-        self._pending = self._pending.lstrip("\n")
-        if self._pending or last:
-            self._state = self._content
-        return iter(())
+        From call markup on, the text is held back: a call rehearsed in thinking is only thinking, but a model that
+        stops after one forgot to end its thinking first.
+        """
+        source, thought = self._source, self._thought
+        stop = yield from source.until(Tags(_END_THINK, *self._openers), thought.write)
+        if stop in self._openers:
+            held = [stop]
+            stop = yield from source.until(_CLOSER, held.append)
+            if not stop and not source.cut and self._calls_in("".join(held)):
+                return False
+            thought.write("".join(held))
+        if not stop:
+            thought.finish()
+        return bool(stop)
 
-    def _content(self, last: bool) -> Iterator[Event]:
-        """The answer. Blanks are held until something follows: at the end, or before a call, they are layout."""
-        text, self._pending = self._pending, ""
-        if self._tools:
-            text, opener, rest = text.partition(CALL_OPEN)
-            if opener:
-                self._block, self._pending, self._state = _CallBlock(), rest, self._call
+    def _calls_in(self, text: str) -> bool:
+        """Take over the calls in *text*, and what stands between them; False, and nothing happens, if it has none."""
+        inner = AnswerParser(replace(self._rules, in_thinking=False, choice=ToolChoice(), end_tokens=()))
+        events = [*inner.feed(text), *inner.finish()]
+        if inner.called_tools:
+            self._events += events
+            self._called += inner._called
+            self.problems += inner.problems
+        return inner.called_tools
+
+    def _text_and_calls(self) -> Wait[None]:
+        source, content = self._source, self._content
+        openers = looked_for = Tags(*self._openers)
+        while tag := (yield from source.until(looked_for, content.write)):
+            looked_for = openers
+            if tag not in self._openers:
+                continue  # the closer of a block that was text from some point on
+            self._unread = tag
+            source.mark()
+            reader = self._reader(source, self._rules.functions or {}, self._found, self._skipped)
+            problem = yield from reader.read(tag)
+            rest = source.since_mark()
+            if problem and self._unread:
+                content.write(self._unread + rest)
+                self._problem(problem)
+            elif problem:
+                self._problem(problem, text=rest)
             else:
-                text, self._pending = _split_held(text, CALL_OPEN, last=last)
-        text = self._space + text
-        visible = text.rstrip()
-        self._space = text[len(visible) :]
-        if visible:
-            yield ContentDelta(visible)
+                content.marker()
+                content.write(rest[len(rest.rstrip()) :])
+            if not self._unread:
+                looked_for = Tags(*self._openers, self._reader.CLOSER)
+        content.finish()
 
-    def _call(self, last: bool) -> Iterator[Event]:
-        """Inside a call block."""
-        assert self._block is not None
-        text, self._pending = self._pending, ""
-        end = self._block.feed(text)
-        if end is None and not last:
+    def _skipped(self, code: str) -> bool:
+        """A call was of no use. Behind a good one it is left out; otherwise the whole block is only text."""
+        if not self._unread:
+            self._problem(code, text=self._source.since_mark())
+            self._source.mark()
+        return not self._unread
+
+    def _found(self, call: FoundCall) -> None:
+        """A call was read: everything up to here is accounted for."""
+        self._source.mark()
+        self._unread = ""
+        self._content.marker()
+        if self._called and not self._rules.parallel:
+            self._problem("surplus_tool_call", function=call.name)
             return
-        body = self._block.body
-        calls = _read_calls(body) if end is not None else None
-        if calls is None:
-            # Unreadable, or cut off: never run, never lost.
-            yield ContentDelta(self._space + CALL_OPEN + body + (CALL_CLOSE if end is not None else ""))
-            self._state = self._content
-        else:
-            for name, arguments in calls:
-                yield ToolCall(index=self._calls, id=f"call_{secrets.token_hex(12)}", name=name, arguments=arguments)
-                self._calls += 1
-            self._state = self._content_start
-        self._block, self._space = None, ""
-        self._pending = "" if end is None else text[end:]
+        if self._rules.functions is not None and call.name not in self._rules.functions:
+            self._problem("unknown_function", function=call.name)
+        if not call.arguments_json.startswith("{"):
+            self._problem("invalid_arguments", function=call.name)
+        index, call_id = len(self._called), f"call_{secrets.token_hex(12)}"
+        self._events.append(ToolCall(index=index, id=call_id, name=call.name, arguments_json=call.arguments_json))
+        self._called.append(call.name)
+
+    def _problem(self, code: str, *, function: str = "", text: str = "") -> None:
+        self.problems.append(Problem(code=code, function=function, text=text))
 
 
-class _CallBlock:
-    """Finds the end of a call block: `</TOOLCALL>` outside of JSON strings, each character looked at once."""
+def parse_whole(
+    text: str, rules: AnswerRules, *, thinking: bool, cut: bool = False
+) -> tuple[list[Event], list[Problem]]:
+    """The events of a finished answer, and what was wrong with it.
 
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._matched = 0
-        self._in_string = False
-        self._escaped = False
-
-    @property
-    def body(self) -> str:
-        text = "".join(self._parts)
-        return text.removesuffix(CALL_CLOSE) if self._matched == len(CALL_CLOSE) else text
-
-    def feed(self, text: str) -> int | None:
-        """The position in *text* after the closer, or None when it has not come yet."""
-        for i, char in enumerate(text):
-            if self._in_string:
-                if self._escaped:
-                    self._escaped = False
-                elif char == "\\":
-                    self._escaped = True
-                elif char == '"':
-                    self._in_string = False
-                continue
-            self._matched = self._matched + 1 if char == CALL_CLOSE[self._matched] else int(char == CALL_CLOSE[0])
-            if char == '"':
-                self._in_string = True
-            if self._matched == len(CALL_CLOSE):
-                self._parts.append(text[: i + 1])
-                return i + 1
-        self._parts.append(text)
-        return None
+    The same as streaming it, with one exception that only the whole text can decide: a model that was asked to think
+    and that closes a block which it never opened was thinking until there.
+    """
+    openers = READERS[rules.tool_call_format].OPENERS if rules.expects_calls else ()
+    first = Tags(_THINK, _END_THINK, *openers).pattern.search(text)
+    if thinking and first and first[0] == _END_THINK:
+        rules = replace(rules, in_thinking=True)
+    parser = AnswerParser(rules)
+    return [*parser.feed(text), *parser.finish(cut=cut)], parser.problems
 
 
-def _read_calls(body: str) -> list[tuple[str, dict[str, Any]]] | None:
-    """The (name, arguments) of each call in a block, or None when the block cannot be read."""
-    calls = []
-    try:
-        items = json.loads(body)
-        for item in items if isinstance(items, list) else [items]:
-            name, arguments = item["name"], item.get("arguments")
-            if isinstance(arguments, str):
-                arguments = json.loads(arguments)
-            if arguments is None:
-                arguments = {}
-            if not isinstance(name, str) or not name or not isinstance(arguments, dict):
-                return None
-            # What cannot be sent on as JSON in UTF-8 was not readable: NaN, infinities, half of a surrogate pair.
-            json.dumps([name, arguments], allow_nan=False, ensure_ascii=False).encode()
-            calls.append((name, arguments))
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return None
-    return calls
+class _Text:
+    """Text on its way out. Blanks wait for what follows them: next to a marker they are layout, and dropped."""
+
+    def __init__(self, emit: Callable[[str], object], *, at_marker: bool) -> None:
+        self._emit = emit
+        self._blanks: list[str] = []
+        self._begun = False
+        self._at_marker = at_marker
+
+    def write(self, text: str) -> None:
+        visible = text.rstrip()
+        if visible:
+            visible = "".join([*self._blanks, visible])
+            if self._at_marker and not self._begun:
+                visible = _BLANK_LINES.sub("", visible, count=1)
+            self._emit(visible)
+            self._begun, self._at_marker, self._blanks = True, False, []
+            text = text[len(text.rstrip()) :]
+        if text:
+            self._blanks.append(text)
+
+    def marker(self) -> None:
+        """A marker stands here. Blanks between two pieces of the same text are kept, whatever stood between them."""
+        self._at_marker = True
+        if not self._begun:
+            self._blanks = []
+
+    def finish(self) -> None:
+        """Nothing follows."""
+        if self._blanks and not self._at_marker:
+            self._emit("".join(self._blanks))
 
 
-def _split_held(text: str, marker: str, *, last: bool) -> tuple[str, str]:
-    """*text* without the longest end that could begin *marker*, and that end; nothing is held at the *last* piece."""
-    if not last:
-        for size in range(min(len(marker) - 1, len(text)), 0, -1):
-            if marker.startswith(text[-size:]):
-                return text[:-size], text[-size:]
-    return text, ""
+class _EndTokens:
+    """Cuts the tokens that end a turn, and blanks among them, off the end of a text; elsewhere they are text."""
+
+    def __init__(self, tokens: tuple[str, ...]) -> None:
+        self._tags = Tags(*tokens)
+        self._piece = re.compile("|".join([*map(re.escape, self._tags.tags), r"\s+"]))
+        self._ends: list[str] = []
+        self._begun = ""
+
+    def feed(self, text: str) -> str:
+        """What of the text so far is not at its end."""
+        text, out, at = self._begun + text, [], 0
+        kept = len(text) - self._tags.begun(text)
+        self._begun = text[kept:]
+        while at < kept:
+            found = self._piece.match(text, at, kept) if self._ends else self._tags.pattern.search(text, at, kept)
+            if found:
+                out.append(text[at : found.start()])
+                self._ends.append(found[0])
+                at = found.end()
+            elif self._ends:
+                out += self._ends
+                self._ends = []
+            else:
+                out.append(text[at:kept])
+                at = kept
+        return "".join(out)
+
+    def finish(self) -> str:
+        """What was held back and is no end token."""
+        return "".join([*self._ends, self._begun]) if self._begun else ""

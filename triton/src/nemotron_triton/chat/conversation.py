@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from nemotron_triton.errors import RequestError
 
@@ -46,24 +46,65 @@ class Conversation:
     functions: tuple[Mapping[str, Any], ...] = field(default=())
 
 
+@dataclass(frozen=True)
+class ToolChoice:
+    """What the request wants: calls as the model likes, none, some, or one of the function *name*."""
+
+    mode: Literal["auto", "none", "required", "named"] = "auto"
+    name: str = ""
+
+    @property
+    def forced(self) -> bool:
+        """Whether there must be a call."""
+        return self.mode in ("required", "named")
+
+
 def read_conversation(messages: object, tools: object = None) -> Conversation:
     """Check *messages* and *tools*, given as parsed JSON; `RequestError` names the first thing that is wrong."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError(f"messages must be a non-empty list of messages, got {_shown(messages)}")
     _check_depth("messages", messages)
-    _check_depth("tools", tools)
     if len(messages) > MAX_MESSAGES:
         raise RequestError(f"messages has {len(messages)} entries; at most {MAX_MESSAGES} are accepted")
+    return Conversation(
+        messages=tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages)),
+        functions=read_functions(tools),
+    )
+
+
+def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
+    """Check *tools*, given as parsed JSON (null is none), and return their OpenAI `function` objects."""
     if tools is None:
-        tools = []
+        return ()
+    _check_depth("tools", tools)
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise RequestError(f"tools must be a list of functions, got {_shown(tools)}")
     if len(tools) > MAX_TOOLS:
         raise RequestError(f"tools has {len(tools)} entries; at most {MAX_TOOLS} are accepted")
-    return Conversation(
-        messages=tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages)),
-        functions=tuple(_function(f"tools[{i}]", tool) for i, tool in enumerate(tools)),
-    )
+    return tuple(_function(f"tools[{i}]", tool) for i, tool in enumerate(tools))
+
+
+def read_choice(raw: object, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
+    """Check a `tool_choice`, given as parsed JSON: null, "auto", "none", "required" or a named function."""
+    names = {function["name"] for function in functions}
+    if raw is None or raw == "auto":
+        return ToolChoice()
+    if raw == "none":
+        return ToolChoice("none")
+    if raw == "required":
+        if not names:
+            raise RequestError("tool_choice is required, but there are no tools to call; give some, or choose auto")
+        return ToolChoice("required")
+    function = raw.get("function") if isinstance(raw, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if not isinstance(name, str):
+        raise RequestError(
+            f"tool_choice is {_shown(raw)}; it must be auto, none, required or "
+            '{"type": "function", "function": {"name": ...}}'
+        )
+    if name not in names:
+        raise RequestError(f"tool_choice names the function {_shown(name)}, which is not among the tools")
+    return ToolChoice("named", name)
 
 
 def _message(where: str, raw: object) -> Message:

@@ -1,16 +1,16 @@
 """Everything that depends on which model it is, read from the YAML files in `models/`.
 
-A profile holds the name of its prompt format, never code: `render` looks the template up. How thinking and calls are
-written is `answer`'s, and the same for every profile there is so far.
+A profile names its prompt, reasoning and tool-call formats, never code: `render` looks the template up, `answer` and
+`calls` the rest. The three are separate, because models mix them.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -30,38 +30,69 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ThinkingSwitch:
+    """How thinking is switched: by a line in the system prompt, or by a template argument.
+
+    `default` is what a request gets that names no mode; None where the model is then left to itself.
+    """
+
+    control: Literal["system_prompt", "enable_thinking"]
+    default: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One model: its prompt format, control tokens, recommended sampling and published dimensions."""
+    """One model: its formats, tokens, recommended sampling and published dimensions.
+
+    `template_settings` are constants of the model for its template, `template_options` are what a request may set.
+    """
 
     name: str
+    repository: str
     prompt_format: str
-    control_tokens: tuple[str, ...]
-    thinking_on: SamplingDefaults
-    thinking_off: SamplingDefaults
+    reasoning_format: Literal["think_tags_model_opens", "think_tags_prompt_opens"]
+    tool_call_format: Literal["nemotron_json", "qwen3_coder"]
+    thinking: ThinkingSwitch
+    context_tokens: int
+    control_tokens: Mapping[str, int]
+    end_tokens: tuple[str, ...]
+    sampling_defaults: Mapping[str, SamplingDefaults]
     architecture: Mapping[str, int]
+    aliases: tuple[str, ...] = ()
+    template_settings: Mapping[str, Any] = field(default_factory=dict)
+    template_options: tuple[str, ...] = ()
 
-    def sampling(self, *, thinking: bool) -> SamplingDefaults:
-        """The recommended sampling of the mode."""
-        return self.thinking_on if thinking else self.thinking_off
+    def sampling(self, *, thinking: bool, tools: bool = False) -> SamplingDefaults:
+        """The recommended sampling of the mode, and of tool calling where the makers tell the two apart."""
+        if tools and "tool_calling" in self.sampling_defaults:
+            return self.sampling_defaults["tool_calling"]
+        return self.sampling_defaults["thinking_on" if thinking else "thinking_off"]
+
+    def opens_thinking(self, *, thinking: bool) -> bool:
+        """Whether the prompt ends inside a think block, so that the model's text begins in it."""
+        return thinking and self.reasoning_format == "think_tags_prompt_opens"
 
 
 def profile_names() -> list[str]:
-    """The names `profile` accepts, sorted."""
+    """The profiles there are, sorted."""
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-@functools.cache
 def profile(name: str) -> Profile:
-    """The profile called *name*; `ProfileError` lists the known ones."""
-    if name not in profile_names():
-        raise ProfileError(f"no model profile named {name!r}; known: {', '.join(profile_names())}")
+    """The profile called *name*, or made for the repository called so; `ProfileError` lists the known ones."""
+    for known in map(_read, profile_names()):
+        if name.lower() in {each.lower() for each in (known.name, known.repository, *known.aliases)}:
+            return known
+    raise ProfileError(f"no model profile named {name!r}; known: {', '.join(profile_names())}")
+
+
+@functools.cache
+def _read(name: str) -> Profile:
     fields: dict[str, Any] = yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     modes = fields.pop("sampling")
-    return Profile(
-        **fields
-        | {
-            "control_tokens": tuple(fields["control_tokens"]),
-            "thinking_on": SamplingDefaults(**modes["thinking_on"]),
-            "thinking_off": SamplingDefaults(**modes["thinking_off"]),
-        }
-    )
+    made = {
+        "thinking": ThinkingSwitch(**fields.pop("thinking")),
+        "sampling_defaults": {mode: SamplingDefaults(**values) for mode, values in modes.items()},
+    }
+    lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+    return Profile(name=name, **fields | lists | made)

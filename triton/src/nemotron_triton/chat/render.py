@@ -10,7 +10,8 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,12 +19,14 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from nemotron_triton.chat.conversation import Conversation, Message, read_conversation
+from nemotron_triton.chat.conversation import Conversation, Message
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.errors import RequestError
 
 TEMPLATES = Path(__file__).parent / "templates"
-_TOGGLE = re.compile(r"detailed thinking (on|off)\b")
+_TOGGLE = re.compile(r"^[ \t]*detailed thinking (on|off)\b", re.MULTILINE)
+_THINK_TAGS = ("<think>", "</think>")
+_RESERVED = {"messages", "tools", "add_generation_prompt"}
 # Unicode noncharacters: never assigned, so at least one of them is free in any text a person sends.
 _MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
@@ -41,6 +44,11 @@ class Prompt:
         """The prompt as the model sees it."""
         return self.marked.replace(self.marker, "")
 
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether it ends inside a think block, so that the model's text begins in it."""
+        return self.text.rstrip().endswith("<think>")
+
     def pieces(self) -> Iterator[tuple[str, bool]]:
         """The prompt cut at the template's control tokens: (text, is it a control token)."""
         for i, piece in enumerate(_alternatives(self.control_tokens).split(self.marked)):
@@ -48,79 +56,101 @@ class Prompt:
                 yield piece.replace(self.marker, ""), bool(i % 2)
 
 
-def render(
-    profile: Profile,
-    messages: Sequence[Mapping[str, Any]],
-    *,
-    tools: Sequence[Mapping[str, Any]] | None = None,
-    thinking: bool | None = None,
-    add_generation_prompt: bool = True,
-) -> str:
-    """The prompt text for OpenAI-shaped *messages* and *tools*; `RequestError` when they are malformed."""
-    conversation = read_conversation(messages, tools)
-    return render_prompt(profile, conversation, thinking=thinking, add_generation_prompt=add_generation_prompt).text
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """How a conversation is rendered, beyond what it says. *thinking* None is the model's own default.
 
-
-def render_prompt(
-    profile: Profile,
-    conversation: Conversation,
-    *,
-    thinking: bool | None = None,
-    add_generation_prompt: bool = True,
-) -> Prompt:
-    """The prompt for *conversation*, thinking switched on, off, or (None) as the conversation itself says."""
-    messages = [_for_template(message) for message in _with_toggle(conversation.messages, thinking)]
-    tools = [{"type": "function", "function": function} for function in conversation.functions]
-    marker = _free_marker(json.dumps([messages, tools], ensure_ascii=False))
-    typed = functools.partial(_mark, _alternatives(profile.control_tokens), marker)
-    try:
-        marked = _template(profile.prompt_format).render(
-            messages=typed(messages), tools=typed(tools), add_generation_prompt=add_generation_prompt
-        )
-    except (jinja2.TemplateError, RecursionError) as error:
-        raise RequestError(f"the chat template {profile.prompt_format} refused these messages: {error}") from error
-    return Prompt(marked, marker, profile.control_tokens)
-
-
-def thinking_mode(conversation: Conversation, thinking: bool | None) -> bool:
-    """Whether the model will think: what the system prompt says, else *thinking*, else off as the template has it."""
-    first = conversation.messages[0]
-    if first.role == "system" and (written := _TOGGLE.match(first.content.lstrip())):
-        return written[1] == "on"
-    return bool(thinking)
-
-
-def _with_toggle(messages: Sequence[Message], thinking: bool | None) -> list[Message]:
-    """*messages* with the toggle as first line of the system prompt.
-
-    A toggle the caller wrote there stays as it is. Without one, and with no mode asked for, a system prompt is left
-    alone and an empty or absent one becomes `detailed thinking off`, as the published tool template has it.
+    *template_kwargs* go to the template; for our own templates they are the profile's `template_options`.
+    *template* is the text of another template to use; it gets what Hugging Face templates get.
     """
+
+    thinking: bool | None = None
+    add_generation_prompt: bool = True
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    template: str | None = None
+
+
+def render_prompt(profile: Profile, conversation: Conversation, options: RenderOptions = RenderOptions()) -> Prompt:
+    """The prompt for *conversation*; `RequestError` when the template refuses it or an option does not exist."""
+    kwargs = dict(options.template_kwargs)
+    thinking = options.thinking
+    if not options.template and (unknown := sorted(kwargs.keys() - set(profile.template_options))):
+        known = ", ".join(("enable_thinking", *profile.template_options))
+        raise RequestError(f"chat_template_kwargs has {', '.join(unknown)}; {profile.name} knows {known}")
+    if reserved := sorted(kwargs.keys() & _RESERVED):
+        raise RequestError(f"chat_template_kwargs may not hold {', '.join(reserved)}: requests have fields for these")
+    messages = [_for_template(message) for message in _with_toggle(profile, conversation.messages, thinking)]
+    tools = [{"type": "function", "function": function} for function in conversation.functions]
+    marker = _free_marker(json.dumps([messages, tools, kwargs], ensure_ascii=False))
+    mark = functools.partial(_mark, marker)
+    control = tuple(profile.control_tokens)
+    # What an assistant wrote may hold the think tags it was trained to write; from anyone else they are text.
+    spoken = tuple(token for token in control if token not in _THINK_TAGS)
+    try:
+        marked = _template(options.template, profile.prompt_format).render(
+            messages=[mark(spoken if message["role"] == "assistant" else control, message) for message in messages],
+            tools=mark(control, tools),
+            add_generation_prompt=options.add_generation_prompt,
+            enable_thinking=thinking_mode(profile, conversation, thinking),
+            **profile.template_settings,
+            **mark(control, kwargs),
+        )
+    except (jinja2.TemplateError, RecursionError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+        name = "--chat-template" if options.template else profile.prompt_format
+        raise RequestError(f"the chat template {name} refused these messages: {error}") from error
+    return Prompt(marked, marker, control)
+
+
+def thinking_mode(profile: Profile, conversation: Conversation, thinking: bool | None) -> bool:
+    """Whether the model will think: what the system prompt says, else *thinking*, else the model's default."""
+    if profile.thinking.control == "system_prompt" and (written := _written_toggle(conversation.messages)):
+        return written == "on"
+    return bool(profile.thinking.default if thinking is None else thinking)
+
+
+def _written_toggle(messages: Sequence[Message]) -> str | None:
+    """What the caller wrote as a line of the system prompt: "on", "off" or nothing."""
+    found = _TOGGLE.search(messages[0].content) if messages[0].role == "system" else None
+    return found[1] if found else None
+
+
+def _with_toggle(profile: Profile, messages: Sequence[Message], thinking: bool | None) -> Sequence[Message]:
+    """*messages* with the toggle as first line of the system prompt, for models that are switched there.
+
+    A toggle the caller wrote stays as it is. With no mode asked for, a system prompt is left alone and an empty or
+    absent one gets the model's default, as the published templates have it.
+    """
+    if profile.thinking.control != "system_prompt":
+        return messages
     has_system = messages[0].role == "system"
     text = messages[0].content if has_system else ""
-    if not _TOGGLE.match(text.lstrip()) and not (thinking is None and text):
-        toggle = f"detailed thinking {'on' if thinking else 'off'}"
-        text = f"{toggle}\n\n{text}" if text else toggle
+    mode = profile.thinking.default if thinking is None and not text.strip() else thinking
+    if mode is not None and not _written_toggle(messages):
+        toggle = f"detailed thinking {'on' if mode else 'off'}"
+        text = f"{toggle}\n\n{text}" if text.strip() else toggle
     return [Message(role="system", content=text), *messages[has_system:]]
 
 
 def _for_template(message: Message) -> dict[str, Any]:
-    """The message as chat templates expect it; reasoning of earlier turns is dropped, as the model was trained."""
-    content = message.content
-    if message.role == "assistant" and "</think>" in content:
-        content = content.rpartition("</think>")[2].lstrip("\n")
-    calls = [{"type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in message.calls]
-    return {"role": message.role, "content": content} | ({"tool_calls": calls} if calls else {})
+    """The message as Hugging Face chat templates expect it."""
+    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.reasoning:
+        made["reasoning_content"] = message.reasoning
+    if message.calls:
+        made["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.calls
+        ]
+    return made
 
 
-def _mark(control: re.Pattern[str], marker: str, value: Any) -> Any:
+def _mark(marker: str, control: tuple[str, ...], value: Any) -> Any:
     """*value* with *marker* put after the first character of every control token in its strings, keys included."""
     if isinstance(value, str):
-        return control.sub(lambda found: found[0][0] + marker + found[0][1:], value)
+        return _alternatives(control).sub(lambda found: found[0][0] + marker + found[0][1:], value)
     if isinstance(value, Mapping):
-        return {_mark(control, marker, key): _mark(control, marker, item) for key, item in value.items()}
+        return {_mark(marker, control, key): _mark(marker, control, item) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [_mark(control, marker, item) for item in value]
+        return [_mark(marker, control, item) for item in value]
     return value
 
 
@@ -136,8 +166,17 @@ def _alternatives(tokens: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("(" + "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)) + ")")
 
 
+def _template(text: str | None, prompt_format: str) -> jinja2.Template:
+    return _environment().get_template(f"{prompt_format}.jinja") if text is None else _compiled(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(text: str) -> jinja2.Template:
+    return _environment().from_string(text)
+
+
 @functools.cache
-def _template(name: str) -> jinja2.Template:
+def _environment() -> jinja2.Environment:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True,
         lstrip_blocks=True,
@@ -147,12 +186,23 @@ def _template(name: str) -> jinja2.Template:
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
-    return environment.get_template(f"{name}.jinja")
+    environment.globals["strftime_now"] = _strftime_now
+    return environment
 
 
-def _tojson(value: object, indent: int | None = None) -> str:
+def _tojson(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
     """JSON as the models saw it in training: non-ASCII kept and nothing HTML-escaped, unlike Jinja's own filter."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().astimezone().strftime(pattern)
 
 
 def _raise_exception(message: str) -> NoReturn:

@@ -191,7 +191,7 @@ def _threads(weights_bytes: int) -> int:
 
 def _request(ids: list[int], sampling: Sampling) -> dict[str, Any]:
     """What llama.cpp's completion handler is asked."""
-    return {
+    asked: dict[str, Any] = {
         "prompt": ids,
         "stream": True,
         "return_tokens": True,
@@ -207,7 +207,12 @@ def _request(ids: list[int], sampling: Sampling) -> dict[str, Any]:
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "ignore_eos": sampling.ignore_end,
-    } | ({} if sampling.seed is None else {"seed": sampling.seed % _RANDOM_SEED})
+    }
+    if sampling.seed is not None:
+        asked["seed"] = sampling.seed % _RANDOM_SEED
+    if sampling.grammar is not None:
+        asked["grammar"] = sampling.grammar
+    return asked
 
 
 class _Answer:

@@ -13,7 +13,8 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class Sampling:
     """How to pick tokens. The order is the Hugging Face one: penalties, temperature, top-k, top-p.
 
-    `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch those off; `seed` None draws one.
+    `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch those off; `seed` None draws one. `grammar`, in GBNF,
+    allows only the texts it describes.
     """
 
     max_tokens: int
@@ -25,6 +26,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     ignore_end: bool = False
+    grammar: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,12 @@
-"""The engine's statistics as Prometheus metrics on Triton's metrics endpoint."""
+"""The engine's statistics, and what was wrong with answers, as Prometheus metrics on Triton's metrics endpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
 
 _FAMILIES = {
@@ -39,3 +41,23 @@ class EngineMetrics:
             else:
                 self._metrics[field].set(value)
             self._last[field] = value
+
+
+class ProblemMetrics:
+    """Counts problems by their code."""
+
+    def __init__(self, pb_utils: Any) -> None:
+        """Register the family with Triton."""
+        self._family = pb_utils.MetricFamily(
+            name="nemotron_answer_problems_total",
+            description="Problems with the model's answers, by code",
+            kind=pb_utils.MetricFamily.COUNTER,
+        )
+        self._metrics: dict[str, Any] = {}
+
+    def count(self, problems: Iterable[Problem]) -> None:
+        """Add one for each."""
+        for problem in problems:
+            if problem.code not in self._metrics:
+                self._metrics[problem.code] = self._family.Metric(labels={"code": problem.code})
+            self._metrics[problem.code].increment(1)

@@ -4,45 +4,43 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.chat.conversation import Conversation, read_conversation
+from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_conversation, read_functions
 from nemotron_triton.chat.profiles import Profile
-from nemotron_triton.chat.render import thinking_mode
+from nemotron_triton.chat.render import RenderOptions, thinking_mode
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
 
 MAX_TEXT_CHARACTERS = 4 * 1024 * 1024
+_OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wire.CHAT_TEMPLATE_KWARGS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChatRequest:
     """A checked request: a conversation or a finished prompt, and how to generate.
 
-    `max_tokens` None means what the model's makers recommend, as far as the context has room.
+    `thinking` is the mode the model is in, `max_tokens` None what its makers recommend, as far as the context has room.
     """
 
     conversation: Conversation | None
     text: str
-    thinking: bool | None
+    render: RenderOptions
+    thinking: bool
+    choice: ToolChoice
+    parallel: bool
     stream: bool
     max_tokens: int | None
     sampling: Sampling
 
-    @property
-    def has_tools(self) -> bool:
-        """Whether the model may call anything."""
-        return self.conversation is not None and bool(self.conversation.functions)
-
 
 def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
     """Check the *values* of a request's tensors, by name; `RequestError` names the tensor and what it may hold."""
-    messages = values.get(wire.MESSAGES.name)
     text = values.get(wire.TEXT_INPUT.name)
-    if (messages is None) == (text is None):
+    if (wire.MESSAGES.name in values) == (text is not None):
         raise RequestError(
             f"give exactly one of {wire.MESSAGES.name} (a conversation) and {wire.TEXT_INPUT.name} (a finished prompt)"
         )
@@ -52,16 +50,22 @@ def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
         raise RequestError(
             f"{wire.TEXT_INPUT.name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are accepted"
         )
-    if text and wire.TOOLS.name in values:
-        raise RequestError(f"{wire.TOOLS.name} goes with {wire.MESSAGES.name}; a finished prompt holds its own tools")
-    conversation = read_texts(messages, values.get(wire.TOOLS.name)) if messages is not None else None
-    thinking = values.get(wire.THINKING.name)
-    mode = profile.sampling(thinking=thinking_mode(conversation, thinking) if conversation else bool(thinking))
+    if text and (misplaced := [each.name for each in _OF_CONVERSATIONS if each.name in values]):
+        raise RequestError(f"{misplaced[0]} goes with {wire.MESSAGES.name}; a finished prompt holds its own tools")
+    conversation, choice = (None, ToolChoice("none")) if text else read_chat(values)
+    render = read_render_options(values)
+    thinking = bool(render.thinking)
+    if conversation:
+        thinking = thinking_mode(profile, conversation, render.thinking)
+    mode = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
     max_tokens = values.get(wire.MAX_TOKENS.name)
     return ChatRequest(
         conversation=conversation,
         text=text or "",
+        render=render,
         thinking=thinking,
+        choice=choice,
+        parallel=values.get(wire.PARALLEL_TOOL_CALLS.name, True),
         stream=values.get(wire.STREAM.name, False),
         max_tokens=None if max_tokens is None else int(_within(wire.MAX_TOKENS, max_tokens, 1, math.inf)),
         sampling=Sampling(
@@ -80,12 +84,46 @@ def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
     )
 
 
-def read_texts(messages: str, tools: str | None) -> Conversation:
-    """The conversation in the JSON of the `messages` and `tools` tensors."""
-    return read_conversation(_json(wire.MESSAGES, messages), None if tools is None else _json(wire.TOOLS, tools))
+def read_chat(values: Mapping[str, Any]) -> tuple[Conversation, ToolChoice]:
+    """The conversation and the tool choice in the `messages`, `tools` and `tool_choice` tensors.
+
+    With the choice `none` the conversation has no tools: what the model does not see it cannot call.
+    """
+    conversation = read_conversation(_json(values, wire.MESSAGES), _json(values, wire.TOOLS))
+    choice = read_tool_choice(values, conversation.functions)
+    return (replace(conversation, functions=()) if choice.mode == "none" else conversation), choice
 
 
-def _json(tensor: wire.Tensor, text: str) -> object:
+def read_tools(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
+    """The functions in the `tools` tensor; None without it."""
+    tools = _json(values, wire.TOOLS)
+    return None if tools is None else read_functions(tools)
+
+
+def read_tool_choice(values: Mapping[str, Any], functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
+    """The `tool_choice` tensor: a plain word, or JSON."""
+    word = values.get(wire.TOOL_CHOICE.name)
+    return read_choice(word if word in ("auto", "none", "required") else _json(values, wire.TOOL_CHOICE), functions)
+
+
+def read_render_options(values: Mapping[str, Any]) -> RenderOptions:
+    """The `thinking` and `chat_template_kwargs` tensors; `enable_thinking` among the latter is the same switch."""
+    kwargs = _json(values, wire.CHAT_TEMPLATE_KWARGS)
+    if kwargs is None:
+        kwargs = {}
+    if not isinstance(kwargs, dict):
+        raise RequestError(f"{wire.CHAT_TEMPLATE_KWARGS.name} must be a JSON object")
+    thinking, switch = values.get(wire.THINKING.name), kwargs.pop("enable_thinking", None)
+    if switch is not None and not isinstance(switch, bool):
+        raise RequestError(f"{wire.CHAT_TEMPLATE_KWARGS.name}.enable_thinking must be true or false")
+    return RenderOptions(thinking=switch if thinking is None else thinking, template_kwargs=kwargs)
+
+
+def _json(values: Mapping[str, Any], tensor: wire.Tensor) -> Any:
+    """The JSON in a tensor, None where the request has no such tensor."""
+    text = values.get(tensor.name)
+    if text is None:
+        return None
     if len(text) > MAX_TEXT_CHARACTERS:
         raise RequestError(f"{tensor.name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are accepted")
     try:

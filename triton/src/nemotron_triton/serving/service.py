@@ -12,19 +12,20 @@ import itertools
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
+from nemotron_client.events import ContentDelta, Event, Finish, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.errors import EngineError, RequestError, ServingError
 from nemotron_triton.serving import guardian
 from nemotron_triton.serving.answering import Answering, Cancelled
-from nemotron_triton.serving.metrics import EngineMetrics
+from nemotron_triton.serving.metrics import EngineMetrics, ProblemMetrics
 from nemotron_triton.serving.request import read_request
 
 # A client that went away is noticed within this time; each look costs a message to tritonserver.
@@ -50,9 +51,10 @@ class Service:
         codec = TokenCodec(bundle.tokenizer_path)
         self._engine = start_engine(bundle, codec)
         self._profile = bundle.profile
-        self._answering = Answering(bundle.profile, codec, self._engine)
+        self._answering = Answering(bundle.profile, bundle.chat_template, codec, self._engine)
         self._pb = pb_utils
         self._metrics = EngineMetrics(pb_utils)
+        self._problem_metrics = ProblemMetrics(pb_utils)
         self._open: dict[str, Any] = {}
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
@@ -116,9 +118,16 @@ class Service:
         async with contextlib.aclosing(self._answering.answer(request, request_id)) as answer:
             async for events in answer:
                 gathered += events
+                if isinstance(events[-1], Finish) and events[-1].problems:
+                    self._note(request_id, events[-1].problems)
                 if request.stream or isinstance(events[-1], Finish):
                     self._send(sender, gathered)
                     gathered = []
+
+    def _note(self, request_id: str, problems: Sequence[Problem]) -> None:
+        """Log and count what was wrong with an answer; codes and function names only, never its text."""
+        _log.warning("request %s: %s", request_id, ", ".join(f"{each.code} {each.function!r}" for each in problems))
+        self._problem_metrics.count(problems)
 
     def _send(self, sender: Any, events: Sequence[Event]) -> None:
         """Send *events*, in one response where the wire's order of fields allows it."""
@@ -160,25 +169,39 @@ def bundle_path(args: dict[str, str]) -> Path:
 def _responses(events: Sequence[Event]) -> list[dict[wire.Tensor, Any]]:
     """*events* as responses of tensor values; clients read reasoning, text, calls, finish of each in this order."""
     responses: list[dict[wire.Tensor, Any]] = []
-    place = len(_ORDER)
-    for event in events:
-        if _ORDER[type(event)] < place:
-            responses.append({wire.TEXT_OUTPUT: ""})
-        place = _ORDER[type(event)]
-        response = responses[-1]
-        if isinstance(event, ReasoningDelta):
-            response[wire.REASONING_OUTPUT] = response.get(wire.REASONING_OUTPUT, "") + event.text
-        elif isinstance(event, ContentDelta):
-            response[wire.TEXT_OUTPUT] += event.text
-        elif isinstance(event, ToolCall):
-            calls = json.loads(response.get(wire.TOOL_CALLS, "[]"))
-            response[wire.TOOL_CALLS] = json.dumps([*calls, event.as_delta()], ensure_ascii=False)
-        else:
-            response[wire.FINISH_REASON] = event.reason
-            response[wire.NUM_INPUT_TOKENS] = event.usage.input_tokens
-            response[wire.NUM_OUTPUT_TOKENS] = event.usage.output_tokens
-            response[wire.NUM_REASONING_TOKENS] = event.usage.reasoning_tokens
+    for _, group in itertools.groupby(_placed(events), key=lambda placed: placed[0]):
+        events = [event for _, event in group]
+        texts = [event.text for event in events if isinstance(event, ContentDelta)]
+        thoughts = [event.text for event in events if isinstance(event, ReasoningDelta)]
+        calls = [event.as_delta() for event in events if isinstance(event, ToolCall)]
+        response: dict[wire.Tensor, Any] = {wire.TEXT_OUTPUT: "".join(texts)}
+        if thoughts:
+            response[wire.REASONING_OUTPUT] = "".join(thoughts)
+        if calls:
+            response[wire.TOOL_CALLS] = json.dumps(calls, ensure_ascii=False)
+        if isinstance(events[-1], Finish):
+            response |= _ending(events[-1])
+        responses.append(response)
     return responses
+
+
+def _placed(events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
+    """Each event with the number of the response it goes into: a new one where the order within one would be broken."""
+    number, place = 0, -1
+    for event in events:
+        number += _ORDER[type(event)] < place
+        place = _ORDER[type(event)]
+        yield number, event
+
+
+def _ending(finish: Finish) -> dict[wire.Tensor, Any]:
+    problems = [asdict(problem) for problem in finish.problems]
+    return {
+        wire.FINISH_REASON: finish.reason,
+        wire.NUM_INPUT_TOKENS: finish.usage.input_tokens,
+        wire.NUM_OUTPUT_TOKENS: finish.usage.output_tokens,
+        wire.NUM_REASONING_TOKENS: finish.usage.reasoning_tokens,
+    } | ({wire.PROBLEMS: json.dumps(problems, ensure_ascii=False)} if problems else {})
 
 
 _ORDER: dict[type[Event], int] = {ReasoningDelta: 0, ContentDelta: 1, ToolCall: 2, Finish: 3}

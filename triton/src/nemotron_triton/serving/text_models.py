@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ import numpy as np
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.chat.answer import AnswerParser
+from nemotron_triton.chat.answer import answer_rules, parse_whole
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
-from nemotron_triton.serving.request import read_texts
+from nemotron_triton.serving.request import read_chat, read_render_options, read_tool_choice, read_tools
 from nemotron_triton.serving.service import bundle_path, triton_error
 
 Values = dict[str, Any]
@@ -41,8 +42,9 @@ class TextModel:
         bundle, codec = _open(args, pb_utils)
 
         def compute(values: Values) -> dict[wire.Tensor, Any]:
-            conversation = read_texts(values[wire.MESSAGES.name], values.get(wire.TOOLS.name))
-            prompt = render_prompt(bundle.profile, conversation, thinking=values.get(wire.THINKING.name))
+            conversation, _ = read_chat(values)
+            options = replace(read_render_options(values), template=bundle.chat_template)
+            prompt = render_prompt(bundle.profile, conversation, options)
             ids = codec.encode(prompt)
             return {wire.PROMPT: prompt.text, wire.INPUT_IDS: ids, wire.NUM_INPUT_TOKENS: len(ids)}
 
@@ -50,19 +52,28 @@ class TextModel:
 
     @classmethod
     def postprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
-        """A raw answer to reasoning, text and calls."""
-        _open(args, pb_utils)
+        """A raw answer to reasoning, text and calls. Without `tools` any call counts."""
+        bundle, _ = _open(args, pb_utils)
 
         def compute(values: Values) -> dict[wire.Tensor, Any]:
-            parser = AnswerParser(tools=True)
-            events = [*parser.feed(values[wire.RAW_OUTPUT.name]), *parser.finish()]
-            truncated = values.get(wire.TRUNCATED.name, False)
+            functions = read_tools(values)
+            thinking = values.get(wire.THINKING.name, False)
+            rules = answer_rules(
+                bundle.profile,
+                functions,
+                in_thinking=bundle.profile.opens_thinking(thinking=thinking),
+                choice=read_tool_choice(values, functions or ()),
+                parallel=values.get(wire.PARALLEL_TOOL_CALLS.name, True),
+            )
+            cut = values.get(wire.TRUNCATED.name, False)
+            events, problems = parse_whole(values[wire.RAW_OUTPUT.name], rules, thinking=thinking, cut=cut)
             calls = [event.as_delta() for event in events if isinstance(event, ToolCall)]
             return {
                 wire.TEXT_OUTPUT: "".join(event.text for event in events if isinstance(event, ContentDelta)),
                 wire.REASONING_OUTPUT: "".join(event.text for event in events if isinstance(event, ReasoningDelta)),
                 wire.TOOL_CALLS: json.dumps(calls, ensure_ascii=False),
-                wire.FINISH_REASON: "length" if truncated else "tool_calls" if calls else "stop",
+                wire.FINISH_REASON: "length" if cut else "tool_calls" if calls else "stop",
+                wire.PROBLEMS: json.dumps([asdict(problem) for problem in problems], ensure_ascii=False),
             }
 
         return cls(pb_utils, wire.POSTPROCESSING_INPUTS, compute)

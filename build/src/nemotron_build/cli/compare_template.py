@@ -1,0 +1,34 @@
+"""`nemotron compare-template`."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from pathlib import Path
+
+import click
+
+from nemotron_build.templates import compare
+from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
+
+
+@click.command("compare-template")
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")
+def command(checkpoint: Path, model: str) -> None:
+    """Compare our prompts with those of CHECKPOINT's own chat template, over a fixed set of conversations.
+
+    Prints what differs, as unified diffs. Exit status 0 when nothing does, 1 when something does.
+    """
+    differing = total = 0
+    for result in compare(profile(model), checkpoint):
+        total += 1
+        if result.ours == result.theirs:
+            continue
+        differing += 1
+        lines = difflib.unified_diff(
+            result.theirs.splitlines(), result.ours.splitlines(), "the checkpoint's", "ours", lineterm=""
+        )
+        click.echo(f"{result.name}:\n" + "\n".join(f"  {line}" for line in lines))
+    click.echo(f"{total - differing} of {total} conversations render alike", err=True)
+    sys.exit(1 if differing else 0)

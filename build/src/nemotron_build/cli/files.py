@@ -1,0 +1,51 @@
+"""Input files of commands, read with limits; whatever is wrong with one is a single line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+MAX_FILE_BYTES = 16 * 1024 * 1024
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file; `-` is stdin."""
+    try:
+        with click.open_file(str(path), encoding="utf-8", errors="strict") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise click.ClickException(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.ClickException(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise click.ClickException(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, the most that is read")
+    return str(text)
+
+
+def read_json_list(path: Path, what: str) -> list[Any]:
+    """The JSON list in a file of *what*, a plural."""
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise click.ClickException(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, list):
+        raise click.ClickException(f"{path} must hold a JSON list of {what}")
+    return value
+
+
+def json_lines() -> Iterator[dict[str, Any]]:
+    """The JSON objects on stdin, one a line; a line that is none becomes `{"error": ...}`, so that none is lost."""
+    for line in sys.stdin.buffer:
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield {"error": f"this line is not JSON: {error}"}
+            continue
+        yield value if isinstance(value, dict) else {"error": "this line is not a JSON object"}

@@ -1,0 +1,154 @@
+"""`nemotron render`, `parse`, `models` and `compare-template`: what people and scripts get to see."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from nemotron_build.cli import main
+from nemotron_triton.chat.profiles import profile, profile_names
+from nemotron_triton.chat.render import TEMPLATES
+
+CALL = '<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>'
+ASK = [{"role": "user", "content": "hi"}]
+
+
+def run(*arguments: str, given: str = "", status: int = 0) -> str:
+    result = CliRunner().invoke(main, arguments, input=given)
+    assert result.exit_code == status, result.output
+    return result.stdout if status == 0 else result.output
+
+
+def lines(command: str, *requests: dict[str, Any], options: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    given = "".join(json.dumps(request) + "\n" for request in requests)
+    return [json.loads(line) for line in run(command, "--jsonl", *options, given=given).splitlines()]
+
+
+def test_render_prints_the_prompt_to_the_byte() -> None:
+    assert run("render", "hi", "--model", "nemotron-3-nano-4b", "--thinking", "off") == (
+        "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think></think>"
+    )
+
+
+def test_render_answers_each_line_and_loses_none() -> None:
+    answers = lines(
+        "render",
+        {"id": 1, "messages": ASK, "thinking": True},
+        {"id": 2, "model": "nvidia/NVIDIA-Nemotron-3-Nano-4B-BF16", "messages": ASK, "thinking": None},
+        {"id": 3, "messages": "hi"},
+        {"id": 4, "messages": ASK, "add_generation_prompt": False, "chat_template_kwargs": {"enable_thinking": True}},
+        {"id": 5, "messages": ASK, "model": "gpt-2"},
+        {"id": 6, "messages": ASK, "tempreature": 1},
+        {"id": "\ud800", "messages": ASK, "thinking": "yes"},
+    )
+
+    assert [answer["id"] for answer in answers] == [1, 2, 3, 4, 5, 6, "\ud800"]
+    assert "detailed thinking on" in answers[0]["prompt"]
+    assert answers[1]["prompt"].endswith("<think>\n")
+    assert "non-empty list" in answers[2]["error"]
+    assert answers[3]["prompt"].endswith("hi<|eot_id|>")
+    assert "no model profile named 'gpt-2'" in answers[4]["error"]
+    assert "unknown keys tempreature" in answers[5]["error"]
+    assert "true, false or null" in answers[6]["error"]
+
+
+def test_render_takes_another_template(tmp_path: Path) -> None:
+    (tmp_path / "t.jinja").write_text("{{ messages[0].content }}!")
+    (tmp_path / "broken.jinja").write_text("{% if %}")
+
+    assert run("render", "hi", "--model", "nemotron-3-nano-4b", "--chat-template", str(tmp_path / "t.jinja")) == "hi!"
+    assert "refused" in run("render", "hi", "--chat-template", str(tmp_path / "broken.jinja"), status=1)
+
+
+def test_parse_prints_one_document(tmp_path: Path) -> None:
+    (tmp_path / "raw.txt").write_text(f"<think>\nhm\n</think>\n\nYes. {CALL}", encoding="utf-8")
+
+    result = json.loads(run("parse", str(tmp_path / "raw.txt"), "--thinking", "on", "--deltas"))
+
+    (call,) = result["tool_calls"]
+    assert (result["reasoning"], result["content"], result["finish_reason"]) == ("hm", "Yes.", "tool_calls")
+    assert (call["type"], call["function"]) == ("function", {"name": "f", "arguments": '{"a": 1}'})
+    assert [next(iter(delta)) for delta in result["deltas"]] == ["role", "reasoning_content", "content", "tool_calls"]
+
+
+def test_parse_answers_each_line_and_loses_none() -> None:
+    answers = lines(
+        "parse",
+        {"id": 1, "text": CALL, "tools": []},
+        {"id": 2, "chunks": ["<TOOL", CALL[5:]], "tools": [{"type": "function", "function": {"name": "g"}}]},
+        {"id": 3, "text": "x", "model": "nemotron-3-nano-4b", "thinking": True},
+        {"id": 4, "text": "x", "model": "nemotron-3-nano-4b", "thinking": True, "think_prefilled": False},
+        {"id": 5, "text": "x" + CALL[:30], "engine_finish": "length"},
+        {"id": 6},
+        {"id": 7, "text": "x", "engine_finish": "eos"},
+        {"id": 8, "text": "x", "tool_choice": "maybe"},
+    )
+
+    assert [answer["id"] for answer in answers] == list(range(1, 9))
+    assert (answers[0]["content"], answers[0]["tool_calls"]) == (CALL, [])
+    assert (answers[1]["error"], answers[1]["finish_reason"]) == ("unknown_function", "tool_calls")
+    assert (answers[2]["reasoning"], answers[3]["content"]) == ("x", "x")
+    assert (answers[4]["error"], answers[4]["finish_reason"]) == ("truncated_tool_call", "length")
+    assert "give text" in answers[5]["error"]
+    assert "must be stop or length" in answers[6]["error"]
+    assert "must be auto, none" in answers[7]["error"]
+
+
+@pytest.mark.parametrize("command", ["render", "parse"])
+def test_lines_that_are_not_requests_are_answered_with_an_error(command: str) -> None:
+    answers = run(command, "--jsonl", given='nonsense\n[1]\n\n{"id": 1, "x": 2}\n').splitlines()
+
+    assert [json.loads(answer)["id"] for answer in answers] == [None, None, 1]
+    assert all("error" in json.loads(answer) for answer in answers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (("render",), 2, "give a QUESTION"),
+        (("parse",), 2, "give a FILE"),
+        (("parse", "/nowhere"), 1, "cannot read /nowhere"),
+        (("render", "hi", "--model", "gpt-2"), 1, "no model profile named 'gpt-2'"),
+        (("render", "hi", "--tools", "/nowhere"), 1, "cannot read /nowhere"),
+        (("compare-template", "/nowhere"), 1, "no tokenizer_config.json"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: tuple[str, ...], status: int, complaint: str) -> None:
+    assert complaint in run(*arguments, status=status)
+
+
+def test_models_lists_the_profiles() -> None:
+    listed = json.loads(run("models", "--json"))
+
+    assert [each["name"] for each in listed] == profile_names()
+    assert all(f"{name}\n" in run("models") for name in profile_names())
+
+
+@pytest.mark.parametrize("stored", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_template_is_compared_with_itself_and_with_a_wrong_one(tmp_path: Path, stored: str) -> None:
+    ours = (TEMPLATES / "nemotron_3.jinja").read_text()
+    broken = ours.replace("</tool_response>\\n' -}}", "</tool_response>' -}}")
+
+    def store(template: str) -> None:
+        text = template if stored.endswith(".jinja") else json.dumps({"chat_template": template})
+        (tmp_path / stored).write_text(text)
+
+    store(ours)
+    same = CliRunner().invoke(main, ["compare-template", str(tmp_path), "--model", "nemotron-3-nano-4b"])
+    store(broken)
+    other = CliRunner().invoke(main, ["compare-template", str(tmp_path), "--model", "nemotron-3-nano-4b"])
+
+    assert (same.exit_code, same.stdout) == (0, "")
+    assert other.exit_code == 1
+    assert "two results, tools, thinking on:" in other.stdout
+    assert "an earlier answer" not in other.stdout
+
+
+def test_every_profile_has_its_template() -> None:
+    assert {f"{profile(name).prompt_format}.jinja" for name in profile_names()} <= {
+        path.name for path in TEMPLATES.iterdir()
+    }

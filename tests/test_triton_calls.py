@@ -1,0 +1,103 @@
+"""Lenient JSON and schema types: what is repaired, and what is left alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemotron_triton.chat.lenient_json import members, repaired
+from nemotron_triton.chat.schema import as_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=5), st.booleans(), st.sampled_from([None, 1]))
+def test_valid_json_is_not_touched(value: dict[str, Any], ascii_only: bool, indent: int | None) -> None:
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
+
+    assert repaired(text, "{") == text
+    assert {key: json.loads(member) for key, member in (members(text) or {}).items()} == value
+
+
+@given(st.text(max_size=60) | st.text(alphabet="{}[]\"':,\\ aT1", max_size=60))
+def test_whatever_comes_out_is_valid_json(text: str) -> None:
+    made = repaired("{" + text, "{")
+
+    assert made is None or isinstance(json.loads(made), dict)
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ("{'a': 1}", {"a": 1}),
+        ("{'a': 'x\"y'}", {"a": 'x"y'}),
+        ('{"a": True, "b": None,}', {"a": True, "b": None}),
+        ('{"a": [1, 2}', {"a": [1, 2]}),
+        ('{"a": {"b": 1}', {"a": {"b": 1}}),
+        ('{"a": 1,, "b": 2}', {"a": 1, "b": 2}),
+        ('{"a": "x\ty"}', {"a": "x\ty"}),
+        ('{"a": "Trueish None"}', {"a": "Trueish None"}),
+        ('{"a": "it\\\'s"}', {"a": "it's"}),
+        ('{"a": 1} x', None),
+        ('{"a": nope}', None),
+        ('{"a": NaN}', None),
+        ('{"a": "x}', None),
+        ('{"a" 1}', None),
+        ('{"a": 01}', None),
+    ],
+)
+def test_repairs(broken: str, expected: dict[str, Any] | None) -> None:
+    made = repaired(broken, "{")
+
+    assert (None if made is None else json.loads(made)) == expected
+
+
+@pytest.mark.parametrize(
+    ("declared", "text", "expected"),
+    [
+        ({"type": "string"}, "007", "007"),
+        ({"type": "string"}, "null", "null"),
+        ({"type": "string"}, ' "q" ', ' "q" '),
+        ({"type": "integer"}, "007", 7),
+        ({"type": "integer"}, "-5", -5),
+        ({"type": "integer"}, "5.0", 5),
+        ({"type": "integer"}, "5.5", "5.5"),
+        ({"type": "integer"}, "9007199254740993", 9007199254740993),
+        ({"type": "integer"}, "९", "९"),
+        ({"type": "number"}, "1e2", 100.0),
+        ({"type": "number"}, "+.5", 0.5),
+        ({"type": "number"}, "inf", "inf"),
+        ({"type": "boolean"}, "True", True),
+        ({"type": "boolean"}, "1", "1"),
+        ({"type": ["integer", "null"]}, "null", None),
+        ({"type": ["string", "null"]}, "None", None),
+        ({"type": "integer", "nullable": True}, "null", None),
+        ({"anyOf": [{"type": "number"}, {"type": "null"}]}, "12.5", 12.5),
+        ({"oneOf": [{"$ref": "#/$defs/point"}]}, '{"x": 1}', {"x": 1}),
+        ({"$ref": "#/$defs/nowhere"}, "5", "5"),
+        ({"enum": [1, 2]}, "2", 2),
+        ({"const": True}, "true", True),
+        ({"type": "object"}, "{'x': True}", {"x": True}),
+        ({"type": "object"}, "x", "x"),
+        ({"type": "array"}, "[1, 'a',]", [1, "a"]),
+        ({"items": {"type": "string"}}, '["a"]', ["a"]),
+        ({"type": "list"}, "[1]", [1]),
+        ({}, "5", "5"),
+        (None, "5", "5"),
+        (True, "5", "5"),
+    ],
+)
+def test_text_becomes_what_the_schema_declares(declared: object, text: str, expected: object) -> None:
+    root = {"$defs": {"point": {"type": "object"}}}
+
+    value = json.loads(as_json(text, declared, root))
+
+    assert (value, type(value)) == (expected, type(expected))

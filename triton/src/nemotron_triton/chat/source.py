@@ -1,0 +1,131 @@
+"""Text that arrives in pieces, for parsers written as generators that wait where they need more.
+
+A parser calls these methods with `yield from`; each comes back with what it was asked for as soon as that is certain,
+however the text is cut. Every character is looked at a bounded number of times, and only the beginning of a tag is
+ever held back. Knows nothing of what the text means.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+# A piece of parser: yields to wait for text, returns its result.
+Wait: TypeAlias = Generator[None, None, T]
+
+BLANKS = re.compile(r"\s+")
+
+
+class Tags:
+    """A set of fixed strings to look for. For `until`, a tag's first character stands nowhere else in it."""
+
+    def __init__(self, *tags: str) -> None:
+        """*tags* in any order, perhaps none; where one begins another, the longer wins."""
+        self.tags = sorted(tags, key=len, reverse=True)
+        self.pattern = re.compile("|".join(map(re.escape, self.tags)) or "(?!)")
+        self.longest = max(map(len, tags), default=0)
+        self._firsts = {tag[0] for tag in tags if len(tag) > 1}
+
+    def begun(self, text: str) -> int:
+        """How many characters at the end of *text* could be the beginning of a tag."""
+        window = text[-(self.longest - 1) :] if self.longest > 1 else ""
+        start = max((window.rfind(first) for first in self._firsts), default=-1)
+        return len(window) - start if start >= 0 and self.could_become(window[start:]) else 0
+
+    def could_become(self, text: str) -> bool:
+        """Whether *text* is the beginning of a tag, and shorter than it."""
+        return any(len(text) < len(tag) and tag.startswith(text) for tag in self.tags)
+
+
+class Source:
+    """One text, read from its beginning to its end."""
+
+    def __init__(self) -> None:
+        """Nothing has arrived yet."""
+        self.ended = False
+        self.cut = False
+        self._text = ""
+        self._at = 0
+        self._log: list[str] | None = None
+
+    def feed(self, text: str) -> None:
+        """More has arrived."""
+        self._text = self._text[self._at :] + text
+        self._at = 0
+
+    def end(self, *, cut: bool = False) -> None:
+        """Nothing more will arrive; *cut* says that the text was cut off, and did not end by itself."""
+        self.ended, self.cut = True, cut
+
+    def mark(self) -> None:
+        """Remember what is read from here on, for `since_mark`."""
+        self._log = []
+
+    def since_mark(self) -> str:
+        """What was read since the mark, which is removed."""
+        read, self._log = "".join(self._log or ()), None
+        return read
+
+    def until(self, tags: Tags, out: Callable[[str], object]) -> Wait[str]:
+        """Hand the text before the next tag to *out*, in pieces, and return the tag, read; "" at the end."""
+        while True:
+            found = tags.pattern.search(self._text, self._at)
+            held = 0 if found or self.ended else tags.begun(self._text[self._at :])
+            end = found.start() if found else len(self._text) - held
+            if end > self._at:
+                out(self._take(end))
+            if found:
+                return self._take(found.end())
+            if self.ended:
+                return ""
+            yield
+
+    def see(self, tags: Tags) -> Wait[str]:
+        """The longest tag that stands right here, unread; "" when there is none."""
+        while True:
+            here = self._text[self._at : self._at + tags.longest]
+            if self.ended or not tags.could_become(here):
+                return next((tag for tag in tags.tags if here.startswith(tag)), "")
+            yield
+
+    def accept(self, tags: Tags) -> Wait[str]:
+        """As `see`, and reads it."""
+        tag = yield from self.see(tags)
+        return self._take(self._at + len(tag))
+
+    def broken_off(self, tags: Tags) -> bool:
+        """Whether everything has ended in the middle of a tag; reads what there is of it."""
+        broken = self.ended and tags.could_become(self._text[self._at : self._at + tags.longest])
+        if broken:
+            self._take(len(self._text))
+        return broken
+
+    def peek(self) -> Wait[str]:
+        """The next character, unread; "" at the end."""
+        while self._at == len(self._text) and not self.ended:
+            yield
+        return self._text[self._at : self._at + 1]
+
+    def one(self) -> Wait[str]:
+        """The next character, read; "" at the end."""
+        char = yield from self.peek()
+        return self._take(self._at + len(char))
+
+    def run(self, pattern: re.Pattern[str] = BLANKS) -> Wait[str]:
+        """Read the characters here that *pattern*, a repeated class, matches: blanks, unless told otherwise."""
+        pieces = []
+        while True:
+            if found := pattern.match(self._text, self._at):
+                pieces.append(self._take(found.end()))
+            if self._at < len(self._text) or self.ended:
+                return "".join(pieces)
+            yield
+
+    def _take(self, end: int) -> str:
+        taken = self._text[self._at : end]
+        self._at = end
+        if self._log is not None:
+            self._log.append(taken)
+        return taken
