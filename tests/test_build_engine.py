@@ -20,8 +20,10 @@ import pytest
 from click.testing import CliRunner
 
 from checkpoints import architecture_of, logits, write_checkpoint
+from nemotron_build.checkpoint import inspect
 from nemotron_build.cli import main
 from nemotron_build.engine import EngineSpec, build
+from nemotron_build.errors import CheckpointError
 from nemotron_build.gguf_file import PRECISIONS
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.chat.tokens import TokenCodec
@@ -260,3 +262,29 @@ def _wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.01)
+
+
+def test_a_template_of_ones_own_goes_into_the_bundle(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("{{ messages[0].content }}")
+
+    build(EngineSpec(checkpoint=checkpoint, gpu="cpu", chat_template=tmp_path / "own.jinja"), tmp_path / "bundle")
+
+    bundle = Bundle.open(tmp_path / "bundle")
+    bundle.verify()
+    assert bundle.chat_template == "{{ messages[0].content }}"
+
+
+def test_a_template_that_does_not_compile_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.jinja").write_text("one\n{% if %}")
+
+    with pytest.raises(CheckpointError, match=r"own\.jinja is not a chat template: line 2"):
+        build(EngineSpec(checkpoint=checkpoint, gpu="cpu", chat_template=tmp_path / "own.jinja"), tmp_path / "bundle")
+
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_tokens_that_are_not_as_published_are_reported(checkpoint: Path) -> None:
+    differences = inspect(checkpoint).token_differences({"<|eot_id|>": 128009, "<|im_end|>": 11})
+
+    assert differences[0].startswith("token <|eot_id|> ")
+    assert differences[1] == "no token <|im_end|>"

@@ -61,7 +61,7 @@ def test_render_takes_another_template(tmp_path: Path) -> None:
     (tmp_path / "broken.jinja").write_text("{% if %}")
 
     assert run("render", "hi", "--model", "nemotron-3-nano-4b", "--chat-template", str(tmp_path / "t.jinja")) == "hi!"
-    assert "refused" in run("render", "hi", "--chat-template", str(tmp_path / "broken.jinja"), status=1)
+    assert "line 1" in run("render", "hi", "--chat-template", str(tmp_path / "broken.jinja"), status=1)
 
 
 def test_parse_prints_one_document(tmp_path: Path) -> None:

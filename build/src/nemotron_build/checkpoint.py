@@ -43,8 +43,18 @@ class Checkpoint:
     path: Path
     architecture: Architecture
     tensors: Mapping[str, StoredTensor]
+    tokenizer: TokenCodec
     end_ids: tuple[int, ...]
     bos_id: int | None
+
+    def token_differences(self, published: Mapping[str, int]) -> list[str]:
+        """Where the tokenizer's control tokens differ from a profile's *published* ids; the checkpoint's win."""
+        own = {text: self.tokenizer.control_id(text) for text in published}
+        return [
+            f"no token {text}" if own[text] is None else f"token {text} {own[text]} instead of {token_id}"
+            for text, token_id in published.items()
+            if own[text] != token_id
+        ]
 
     @property
     def files(self) -> list[Path]:
@@ -78,6 +88,7 @@ def inspect(path: Path) -> Checkpoint:
         path=path,
         architecture=architecture,
         tensors={name: tensors[name] for name in architecture.tensors()},
+        tokenizer=tokenizer,
         end_ids=end_ids,
         bos_id=next(iter(_token_ids("bos_token_id", config.get("bos_token_id"), tokenizer)), None),
     )

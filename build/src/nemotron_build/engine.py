@@ -13,7 +13,8 @@ from pathlib import Path
 from nemotron_build.checkpoint import TOKENIZER_FILES, Checkpoint, inspect
 from nemotron_build.errors import BuildError, OutputError, UnsupportedError
 from nemotron_build.gguf_file import PRECISIONS, write_gguf
-from nemotron_triton.bundle import MANIFEST, Manifest, Memory, digest
+from nemotron_build.templates import read_template
+from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, digest
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, Profile, profile
 from nemotron_triton.publish import publish
 
@@ -35,6 +36,7 @@ class EngineSpec:
     profile: str = DEFAULT_PROFILE
     max_seq_len: int | None = None
     max_batch_size: int = 8
+    chat_template: Path | None = None
 
     def __post_init__(self) -> None:
         """Reject what could only fail later."""
@@ -59,6 +61,7 @@ class Plan:
     precision: str
     max_seq_len: int
     max_batch_size: int
+    chat_template: str | None
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -96,6 +99,7 @@ def plan(spec: EngineSpec) -> Plan:
         precision=DEFAULT_PRECISION if spec.precision == "auto" else spec.precision,
         max_seq_len=max_seq_len,
         max_batch_size=spec.max_batch_size,
+        chat_template=read_template(spec.chat_template) if spec.chat_template else None,
     )
 
 
@@ -119,6 +123,8 @@ def build(spec: EngineSpec, output: Path, *, reporter: Reporter | None = None) -
         for name in TOKENIZER_FILES:
             if (source := planned.checkpoint.path / name).is_file():
                 shutil.copyfile(source, tokenizer / name)
+        if planned.chat_template is not None:
+            (folder / CHAT_TEMPLATE).write_text(planned.chat_template, encoding="utf-8")
         reporter.stage("package")
         manifest = _manifest(planned, folder)
         (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
@@ -145,7 +151,10 @@ def _manifest(planned: Plan, folder: Path) -> Manifest:
             kv_cache_bytes=planned.kv_cache_bytes,
         ),
         ran_on_this_hardware=True,
-        profile_differences=checkpoint.architecture.differences(planned.profile.architecture),
+        profile_differences=[
+            *checkpoint.architecture.differences(planned.profile.architecture),
+            *checkpoint.token_differences(planned.profile.control_tokens),
+        ],
         tool_versions={name: importlib.metadata.version(name) for name in ("nemotron-triton", "gguf", "safetensors")},
         inputs={path.name: digest(path) for path in checkpoint.files},
         outputs={path.relative_to(folder).as_posix(): digest(path) for path in files},

@@ -12,7 +12,7 @@ from nemotron_build.checkpoint import read_json
 from nemotron_build.errors import CheckpointError
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import Profile
-from nemotron_triton.chat.render import RenderOptions, render_prompt
+from nemotron_triton.chat.render import RenderOptions, check_template, render_prompt
 from nemotron_triton.errors import RequestError
 
 MAX_TEMPLATE_BYTES = 1024 * 1024
@@ -94,11 +94,8 @@ def compare(profile: Profile, checkpoint: Path) -> Iterator[Comparison]:
 
 def own_templates(checkpoint: Path) -> dict[str, str]:
     """The chat templates of a checkpoint by name, `default` among them; `CheckpointError` when it has none."""
-    file = checkpoint / "chat_template.jinja"
-    if file.is_file():
-        if file.stat().st_size > MAX_TEMPLATE_BYTES:
-            raise CheckpointError(f"{file} is larger than {MAX_TEMPLATE_BYTES >> 20} MiB; this is not a chat template")
-        return {"default": file.read_text(encoding="utf-8", errors="replace")}
+    if (checkpoint / "chat_template.jinja").is_file():
+        return {"default": read_template(checkpoint / "chat_template.jinja")}
     found = read_json(checkpoint / "tokenizer_config.json").get("chat_template")
     if isinstance(found, str):
         return {"default": found}
@@ -109,3 +106,15 @@ def own_templates(checkpoint: Path) -> dict[str, str]:
     raise CheckpointError(
         f"{checkpoint} has no chat template: neither chat_template.jinja nor one in tokenizer_config.json"
     )
+
+
+def read_template(path: Path) -> str:
+    """The text of a template that Jinja can compile; `CheckpointError` says what is wrong with it."""
+    try:
+        if path.stat().st_size > MAX_TEMPLATE_BYTES:
+            raise CheckpointError(f"{path} is larger than {MAX_TEMPLATE_BYTES >> 20} MiB; this is not a chat template")
+        text = path.read_text(encoding="utf-8")
+        check_template(text)
+    except (OSError, UnicodeDecodeError, RequestError) as error:
+        raise CheckpointError(f"{path} is not a chat template: {error}") from error
+    return text

@@ -41,6 +41,9 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
     show_default=True,
     help="Requests generated for at once; more wait.",
 )
+@click.option(
+    "--chat-template", type=click.Path(path_type=Path), help="Jinja file to render prompts with, instead of ours."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the bundle's manifest on stdout.")
 def command(
     checkpoint: Path,
@@ -50,6 +53,7 @@ def command(
     profile: str,
     max_seq_len: int | None,
     max_batch_size: int,
+    chat_template: Path | None,
     as_json: bool,
 ) -> None:
     """Build an engine bundle from CHECKPOINT, a Hugging Face checkpoint folder.
@@ -64,11 +68,12 @@ def command(
         profile=profile,
         max_seq_len=max_seq_len,
         max_batch_size=max_batch_size,
+        chat_template=chat_template,
     )
     with TerminalReporter() as reporter:
         manifest = build(spec, output, reporter=reporter)
     if manifest.profile_differences:
-        click.echo(f"note: not the dimensions of {profile}: {', '.join(manifest.profile_differences)}", err=True)
+        click.echo(f"note: not as published for {profile}: {', '.join(manifest.profile_differences)}", err=True)
     if as_json:
         click.echo(manifest.to_json(), nl=False)
     else:

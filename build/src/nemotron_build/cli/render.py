@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.files import json_lines, read_json_list, read_text
+from nemotron_build.cli.files import json_lines, read_json_list
+from nemotron_build.templates import read_template
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
 from nemotron_triton.chat.render import RenderOptions, render_prompt
@@ -44,7 +45,7 @@ def command(
     With --jsonl each line of stdin holds messages and, if wanted, id, model, tools, thinking (true, false or null),
     chat_template_kwargs and add_generation_prompt; each line of stdout holds the id and the prompt or an error.
     """
-    template = read_text(template_file) if template_file else None
+    template = read_template(template_file) if template_file else None
     if jsonl:
         for request in json_lines():
             click.echo(json.dumps({"id": request.get("id")} | _answer(request, model, template)))

@@ -167,11 +167,10 @@ class XmlBlock(BlockReader):
                     return self.unreadable()
                 values, tag = fields, read.ended_by if read.ended_by in _FOLLOWERS else ""
                 continue
-            at_end = (yield from source.peek()) == ""
-            next_one = yield from source.see(_OPENERS)
-            implied = next_one or (at_end and not source.cut and (values or not bare))
-            if tag not in (_END_FUNCTION, _END_CALL) and not implied:
-                return self.unreadable()
+            if tag not in (_END_FUNCTION, _END_CALL):
+                at_end = (yield from source.peek()) == "" and not source.cut
+                if not (yield from source.see(_OPENERS)) and not (at_end and (values or not bare)):
+                    return self.unreadable()
             if not name:
                 return "missing_name"
             pairs = (f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in values.items())

@@ -101,6 +101,14 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
     return Prompt(marked, marker, control)
 
 
+def check_template(text: str) -> None:
+    """Compile a template that is to replace a profile's own; `RequestError` says what is wrong with it, and where."""
+    try:
+        _compiled(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise RequestError(f"line {error.lineno}: {error.message}") from error
+
+
 def thinking_mode(profile: Profile, conversation: Conversation, thinking: bool | None) -> bool:
     """Whether the model will think: what the system prompt says, else *thinking*, else the model's default."""
     if profile.thinking.control == "system_prompt" and (written := _written_toggle(conversation.messages)):

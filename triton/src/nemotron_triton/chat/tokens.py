@@ -49,6 +49,10 @@ class TokenCodec:
                 ids.extend(self._tokenizer.encode(text, add_special_tokens=False).ids)
         return ids
 
+    def control_id(self, text: str) -> int | None:
+        """The id of the control token *text*, or None."""
+        return self._control.get(text)
+
     def bytes_of(self, token_id: int) -> bytes:
         """What a token adds to the text; ids outside the vocabulary add nothing."""
         return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
