@@ -79,7 +79,7 @@ def test_a_named_function_is_the_one_that_is_called(client: Client, name: str) -
     assert set(call.arguments) == set(schema["required"])
 
 
-ODD_NAMES = ['a"b', "back\\slash", "new\nline", "größe", "x" * 200, "]</TOOLCALL>", "| root"]
+ODD_NAMES = ['a"b', "back\\slash", "new\nline", "größe", "x" * 60, "]</TOOLCALL>", "| root"]
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

@@ -15,8 +15,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from conversations import Conversation, lessons
+from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import profile
-from nemotron_triton.chat.render import render
+from nemotron_triton.chat.render import RenderOptions, render_prompt
 from tokenizer import END_OF_TURN, FIXED, SPECIAL, token_id
 
 _PROFILE = profile("llama-nemotron-nano-4b-v1.1")
@@ -42,7 +43,8 @@ class _Row:
 
 def prompt(conversation: Conversation) -> str:
     """The prompt as the server renders it."""
-    return render(_PROFILE, conversation.messages, tools=conversation.tools or None, thinking=conversation.thinking)
+    read = read_conversation(conversation.messages, conversation.tools)
+    return render_prompt(_PROFILE, read, RenderOptions(thinking=conversation.thinking)).text
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from conversations import Conversation, held_out
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import read_conversation
-from nemotron_triton.chat.render import render_prompt
+from nemotron_triton.chat.render import RenderOptions, render_prompt
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Sampling
@@ -31,7 +31,7 @@ async def measure(bundle: Bundle, count: int, *, show_wrong: bool = False) -> li
 
     async def one(number: int, item: Conversation) -> Score:
         conversation = read_conversation(item.messages, item.tools)
-        ids = codec.encode(render_prompt(bundle.profile, conversation, thinking=item.thinking))
+        ids = codec.encode(render_prompt(bundle.profile, conversation, RenderOptions(thinking=item.thinking)))
         mode = bundle.profile.sampling(thinking=item.thinks)
         sampling = Sampling(max_tokens=200, temperature=mode.temperature, top_p=mode.top_p, seed=number)
         detokenizer = Detokenizer(codec)

@@ -29,10 +29,10 @@ def expand(rng: random.Random, pattern: str) -> str:
 def invented(rng: random.Random) -> str:
     """A capitalised name that nobody has, of any letters, so that only copying gets it right."""
     syllables = (
-        rng.choice(_STARTS) + rng.choice(_VOWELS) + rng.choice(_ENDS) for _ in range(rng.choice((1, 2, 2, 2, 3)))
+        rng.choice(_STARTS) + rng.choice(_VOWELS) + rng.choice(_ENDS) for _ in range(rng.choice((1, 1, 2, 2, 2, 3)))
     )
     name = "".join(syllables).capitalize()
-    return f"{name} {invented(rng)}" if rng.random() < 0.07 else name
+    return f"{name} {invented(rng)}" if rng.random() < 0.05 else name
 
 
 WORDINGS: dict[str, tuple[str, ...]] = {

@@ -154,7 +154,7 @@ def percentage(rng: random.Random) -> str:
 
 def place(rng: random.Random, cities: Sequence[str]) -> str:
     """A city of the list, or one that does not exist: most of them, so that names are copied and not known."""
-    return rng.choice(cities) if rng.random() < 0.3 else phrases.invented(rng)
+    return rng.choice(cities) if rng.random() < 0.15 else phrases.invented(rng)
 
 
 def _currency(rng: random.Random) -> tuple[str, str]:

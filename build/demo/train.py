@@ -39,14 +39,14 @@ CARD = Path(__file__).with_name("card.md")
 class Recipe:
     """Everything that decides which checkpoint comes out."""
 
-    steps: int = 2500
+    steps: int = 4000
     seed: int = 1
     copy_steps: int = 200
     copy_rows: int = 32
     lesson_rows: int = 12
-    lesson_copy_rows: int = 12
+    lesson_copy_rows: int = 8
     copy_share: float = 0.5
-    copy_until: float = 0.55
+    copy_until: float = 0.45
     warm_up_steps: int = 60
     flat_until: float = 0.3
     matrix_rate: float = 0.015
@@ -90,14 +90,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.output.parent) as scratch:
         made = Path(scratch) / "checkpoint"
         made.mkdir()
-        make(recipe, made, Path(scratch) / "bundle")
+        values = make(recipe, made)
         if options.output.exists():
             shutil.rmtree(options.output)
+        # The weights are safe before anything else can go wrong.
         made.rename(options.output)
+        values |= measure(recipe, options.output, Path(scratch) / "bundle")
+    card = CARD.read_text(encoding="utf-8")
+    for name, value in values.items():
+        card = card.replace(f"@{name}@", value)
+    (options.output / "README.md").write_text(card, encoding="utf-8")
 
 
-def make(recipe: Recipe, directory: Path, bundle: Path) -> None:
-    """Fill *directory* with a checkpoint and its card; *bundle* is where it may be built for measuring."""
+def make(recipe: Recipe, directory: Path) -> dict[str, str]:
+    """Fill *directory* with a checkpoint; what its card should say of the training."""
     torch.manual_seed(recipe.seed)
     started = time.monotonic()
     if recipe.start:
@@ -114,21 +120,20 @@ def make(recipe: Recipe, directory: Path, bundle: Path) -> None:
     generation = {**tokens, "do_sample": True, "temperature": 0.6, "top_p": 0.95}
     (directory / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n", encoding="utf-8")
     llama.write(model, directory, tokens)
-    minutes = (time.monotonic() - started) / 60
-    build(EngineSpec(checkpoint=directory, gpu="cpu"), bundle)
-    figures = evaluate.table(summary(asyncio.run(evaluate.measure(Bundle.open(bundle), recipe.held_out))))
-    say(figures)
-    card = CARD.read_text(encoding="utf-8")
-    values = {"parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}", "minutes": f"{minutes:.0f}"}
-    values |= {
-        "figures": figures,
+    return {
+        "parameters": f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}",
+        "minutes": f"{(time.monotonic() - started) / 60:.0f}",
         "steps": str(recipe.steps),
         "seed": str(recipe.seed),
-        "held-out": str(recipe.held_out),
     }
-    for name, value in values.items():
-        card = card.replace(f"@{name}@", value)
-    (directory / "README.md").write_text(card, encoding="utf-8")
+
+
+def measure(recipe: Recipe, checkpoint: Path, bundle: Path) -> dict[str, str]:
+    """Build *bundle* of the checkpoint and measure it; what the card should say of it."""
+    build(EngineSpec(checkpoint=checkpoint, gpu="cpu"), bundle)
+    figures = evaluate.table(summary(asyncio.run(evaluate.measure(Bundle.open(bundle), recipe.held_out))))
+    say(figures)
+    return {"figures": figures, "held-out": str(recipe.held_out)}
 
 
 def train(recipe: Recipe, tokenizer: Tokenizer, model: llama.Llama, without: set[str]) -> None:

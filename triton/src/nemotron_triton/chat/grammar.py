@@ -50,7 +50,7 @@ def forced_call(
     root = block(f"({' | '.join(names)})", parallel and choice.mode == "required")
     if thinking != "none":
         opener = _literal("<think>\n") if thinking == "model opens" else ""
-        root = f'{opener} free "</think>" [\\n]* {root}'
+        root = f'{opener} free "</think>" ("\\n" "\\n"?)? {root}'
     rules = [f"{name} ::= {call(function)}" for name, function in zip(names, wanted, strict=True)]
     return "\n".join([f"root ::= {root}", *rules, _COMMON])
 

@@ -56,6 +56,7 @@ class Service:
         self._metrics = EngineMetrics(pb_utils)
         self._problem_metrics = ProblemMetrics(pb_utils)
         self._open: dict[str, Any] = {}
+        self._closing = False
         self._numbers = itertools.count(1)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nemotron-loop", daemon=True)
@@ -87,7 +88,8 @@ class Service:
     def close(self) -> None:
         """What `finalize` does; Triton calls it when no request is left."""
         guardian.stop(self._guardian)
-        self._watcher.cancel()
+        self._closing = True
+        self._watcher.result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
         self._engine.close()
@@ -143,7 +145,7 @@ class Service:
 
     async def _watch(self) -> None:
         """Cancel in the engine what was cancelled by its client, and keep the metrics current."""
-        while True:
+        while not self._closing:
             for request_id, sender in list(self._open.items()):
                 try:
                     if sender.is_cancelled():
