@@ -25,8 +25,8 @@ def test_held_out_answers_follow_the_protocol(bundle: Bundle) -> None:
     shares = {name: right / count for name, (right, count) in figures.items()}
     # Below the card's figures by what 300 draws can vary.
     assert shares["protocol"] >= 0.97, figures
-    assert shares["calls"] >= 0.88, figures
-    assert shares["results"] >= 0.88, figures
+    assert shares["calls"] >= 0.95, figures
+    assert shares["results"] >= 0.9, figures
 
 
 def test_conversations_are_the_same_every_time() -> None:

@@ -197,7 +197,7 @@ def test_64_streams_each_get_their_own_answer(client: Client) -> None:
         for number, reply in zip(numbers, replies, strict=True)
     ]
     # The model may get a number wrong; streams that were mixed up would all be.
-    assert sum(own) >= 48
+    assert sum(own) >= 58
 
 
 def test_killing_the_stub_ends_every_stream_and_the_server(bundle: Bundle) -> None:
