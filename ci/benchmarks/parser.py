@@ -66,18 +66,19 @@ TEXTS: dict[str, tuple[str, Callable[[int], str]]] = {
 }
 
 
-def seconds(pieces: Sequence[str], style: str) -> float:
-    """The least of several runs, which together take about a second for small inputs."""
-    best, started = float("inf"), time.perf_counter()
-    while True:
-        parser = AnswerParser(AnswerRules(tool_call_format=style, functions=_TOOLS))
+def seconds(pieces: Sequence[str], style: str, size: int) -> float:
+    """For one run: the mean over as many as make a million characters, the best of three such rounds."""
+    runs = max(1, SIZES[-1] // size)
+    best = float("inf")
+    for _ in range(3):
         begin = time.perf_counter()
-        for piece in pieces:
-            parser.feed(piece)
-        parser.finish()
+        for _ in range(runs):
+            parser = AnswerParser(AnswerRules(tool_call_format=style, functions=_TOOLS))
+            for piece in pieces:
+                parser.feed(piece)
+            parser.finish()
         best = min(best, time.perf_counter() - begin)
-        if time.perf_counter() - started > 1:
-            return best
+    return best / runs
 
 
 def main() -> int:
@@ -92,10 +93,10 @@ def main() -> int:
         costs = []
         for size in SIZES:
             text = make(size)
-            costs.append(seconds(text, style) / len(text) * 1e9)
+            costs.append(seconds(text, style, size) / len(text) * 1e9)
         large = make(SIZES[-1])
         megabytes = len(large.encode()) / 1e6
-        whole = megabytes / seconds([large], style)
+        whole = megabytes / seconds([large], style, SIZES[-1])
         ratio = max(costs) / min(costs)
         flat = flat and ratio <= FLAT
         shown = " | ".join(f"{cost:.0f}" for cost in costs)

@@ -273,6 +273,8 @@ class _EndTokens:
 
     def feed(self, text: str) -> str:
         """What of the text so far is not at its end."""
+        if "<" not in text and not self._begun and not self._ends:
+            return text
         text, out, at = self._begun + text, [], 0
         kept = len(text) - self._tags.begun(text)
         self._begun = text[kept:]

@@ -7,6 +7,7 @@ sent cannot be taken back. Which calls are wanted, and what becomes of the text 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
@@ -14,7 +15,8 @@ from typing import Any, ClassVar, TypeAlias
 from nemotron_triton.chat import lenient_json, schema
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
-_LAYOUT = ("[", "]", ",", "}", "```json", "```python", "```")
+_BRACKETS = re.compile(r"[\s\[\],}]+")
+_FENCES = ("```json", "```python", "```")
 _FUNCTION, _PARAMETER, _CALL = "<function=", "<parameter=", "<tool_call>"
 _END_PARAMETER, _END_FUNCTION, _END_CALL = "</parameter>", "</function>", "</tool_call>"
 _FUNCTIONS, _OPENERS = Tags(_FUNCTION), Tags(_CALL, _FUNCTION)
@@ -80,10 +82,11 @@ class JsonBlock(BlockReader):
     def read_to(self, closer: str) -> Wait[Problem]:
         """Read calls up to *closer*. Between them only brackets, commas, blanks and code fences may stand."""
         source, inside, closers = self.source, lenient_json.structure(closer), Tags(closer)
-        between = Tags("{", closer, *_LAYOUT)
+        between = Tags("{", closer, *_FENCES)
         anything = list_closed = False
         while True:
-            yield from source.run(BLANKS)
+            brackets = (yield from source.run(_BRACKETS)).strip()
+            anything, list_closed = anything or brackets != "", list_closed or "]" in brackets
             tag = yield from source.accept(between)
             while tag == "{":
                 read = yield from lenient_json.read_container(source, inside)
@@ -93,9 +96,7 @@ class JsonBlock(BlockReader):
                 anything, list_closed, tag = True, True, read.ended_by
             if tag == closer:
                 return None if anything else "invalid_tool_call"
-            if tag:
-                anything, list_closed = True, list_closed or tag == "]"
-            else:
+            if not tag:
                 yield from source.peek()
                 source.broken_off(closers)
                 # Behind a closed list, text is the answer going on: the closer is missing.

@@ -28,11 +28,11 @@ class Tags:
         self.longest = max(map(len, tags), default=0)
         self._firsts = {tag[0] for tag in tags if len(tag) > 1}
 
-    def begun(self, text: str) -> int:
-        """How many characters at the end of *text* could be the beginning of a tag."""
-        window = text[-(self.longest - 1) :] if self.longest > 1 else ""
-        start = max((window.rfind(first) for first in self._firsts), default=-1)
-        return len(window) - start if start >= 0 and self.could_become(window[start:]) else 0
+    def begun(self, text: str, at: int = 0) -> int:
+        """How many characters at the end of *text*, from *at* on, could be the beginning of a tag."""
+        at = max(at, len(text) - self.longest + 1)
+        start = max((text.rfind(first, at) for first in self._firsts), default=-1)
+        return len(text) - start if start >= 0 and self.could_become(text[start:]) else 0
 
     def could_become(self, text: str) -> bool:
         """Whether *text* is the beginning of a tag, and shorter than it."""
@@ -52,7 +52,7 @@ class Source:
 
     def feed(self, text: str) -> None:
         """More has arrived."""
-        self._text = self._text[self._at :] + text
+        self._text = self._text[self._at :] + text if self._at < len(self._text) else text
         self._at = 0
 
     def end(self, *, cut: bool = False) -> None:
@@ -72,7 +72,7 @@ class Source:
         """Hand the text before the next tag to *out*, in pieces, and return the tag, read; "" at the end."""
         while True:
             found = tags.pattern.search(self._text, self._at)
-            held = 0 if found or self.ended else tags.begun(self._text[self._at :])
+            held = 0 if found or self.ended else tags.begun(self._text, self._at)
             end = found.start() if found else len(self._text) - held
             if end > self._at:
                 out(self._take(end))
