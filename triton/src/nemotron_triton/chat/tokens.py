@@ -46,7 +46,8 @@ class TokenCodec:
             if is_control and text in self._control:
                 ids.append(self._control[text])
             else:
-                ids.extend(self._tokenizer.encode(text, add_special_tokens=False).ids)
+                # A batch of one: unlike `encode` it releases the GIL, so a long prompt does not hold up other streams.
+                ids.extend(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
         return ids
 
     def control_id(self, text: str) -> int | None:
