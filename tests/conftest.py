@@ -23,7 +23,7 @@ CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
 # those names.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
-# A busy machine is no failure. The nightly size: pytest --hypothesis-profile nightly tests/test_triton_answer.py
+# A busy machine is no failure. README.md says how the nightly size is run.
 settings.register_profile("suite", deadline=None)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)
 settings.load_profile("suite")

@@ -25,13 +25,13 @@ _FIELDS = {
 @click.command("parse")
 @click.argument("file", required=False, type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")
-@click.option("--thinking", type=click.Choice(["on", "off"]), default="off", help="What was asked for.")
+@click.option("--thinking", type=click.Choice(["on", "off"]), help="What was asked for. Default: the model's.")
 @click.option("--tools", "tools_file", type=click.Path(path_type=Path), help="JSON file; without it any call counts.")
 @click.option("--cut", is_flag=True, help="The token limit ended the answer.")
 @click.option("--deltas", is_flag=True, help="Also give the stream of deltas that the answer becomes.")
 @click.option("--jsonl", is_flag=True, help="Read requests from stdin, one JSON object a line, and answer each.")
 def command(
-    file: Path | None, model: str, thinking: str, tools_file: Path | None, cut: bool, deltas: bool, jsonl: bool
+    file: Path | None, model: str, thinking: str | None, tools_file: Path | None, cut: bool, deltas: bool, jsonl: bool
 ) -> None:
     """Take the raw answer in FILE (- is stdin) apart: reasoning, content, tool calls.
 
@@ -47,7 +47,7 @@ def command(
         raise click.UsageError("give a FILE with a raw answer (- is stdin), or --jsonl")
     request = {
         "text": read_text(file),
-        "thinking": thinking == "on",
+        "thinking": None if thinking is None else thinking == "on",
         "engine_finish": "length" if cut else "stop",
     } | ({"tools": read_json_list(tools_file, "tools")} if tools_file else {})
     result = parse(request, model, deltas=deltas)
@@ -73,7 +73,8 @@ def parse(request: Mapping[str, Any], model: str, *, deltas: bool) -> dict[str, 
     finish = request.get("engine_finish", "stop")
     if finish not in ("stop", "length"):
         raise RequestError(f"engine_finish is {finish!r}; it must be stop or length")
-    known, thinking = profile(request.get("model") or model), bool(request.get("thinking"))
+    known, asked = profile(request.get("model") or model), request.get("thinking")
+    thinking = bool(known.thinking.default if asked is None else asked)
     functions = read_functions(request["tools"]) if "tools" in request else None
     prefilled = request.get("think_prefilled")
     rules = answer_rules(
