@@ -256,5 +256,6 @@ def written(style: str, calls: list[tuple[str, dict[str, str]]], *, ascii_only: 
 
 
 def visible(text: str) -> str:
-    """*text* without blanks, think markers and end tokens."""
-    return "".join(re.sub(r"</?think>|<\|eot_id\|>|<\|im_end\|>", "", text).split())
+    """*text* without blanks, think markers, end tokens, and lists of no calls."""
+    text = "".join(re.sub(r"</?think>|<\|eot_id\|>|<\|im_end\|>", "", text).split())
+    return re.sub(r"<(TOOLCALL|tool_call)>(?:```(?:json)?)*\[(?:```(?:json)?)*\](?:```(?:json)?)*(?:</\1>)?", "", text)

@@ -83,24 +83,24 @@ class JsonBlock(BlockReader):
         """Read calls up to *closer*. Between them only brackets, commas, blanks and code fences may stand."""
         source, inside, closers = self.source, lenient_json.structure(closer), Tags(closer)
         between = Tags("{", closer, *_FENCES)
-        anything = list_closed = False
+        any_call, brackets = False, ""
         while True:
-            brackets = (yield from source.run(_BRACKETS)).strip()
-            anything, list_closed = anything or brackets != "", list_closed or "]" in brackets
+            brackets = (brackets + "".join((yield from source.run(_BRACKETS)).split()))[:3]
             tag = yield from source.accept(between)
             while tag == "{":
                 read = yield from lenient_json.read_container(source, inside)
                 problem = self._report(read.text)
                 if problem and (read.text is None or not self.skipped(problem)):
                     return problem
-                anything, list_closed, tag = True, True, read.ended_by
+                any_call, tag = True, read.ended_by
+            readable = any_call or brackets == "[]"
             if tag == closer:
-                return None if anything else "invalid_tool_call"
+                return None if readable else "invalid_tool_call"
             if not tag:
                 yield from source.peek()
                 source.broken_off(closers)
-                # Behind a closed list, text is the answer going on: the closer is missing.
-                return None if list_closed else self.unreadable()
+                # Behind a call, text is the answer going on: the closer is missing.
+                return None if readable else self.unreadable()
 
     def _report(self, text: str | None) -> Problem:
         """Report the call that *text* is, or say why it is none."""
