@@ -1,7 +1,7 @@
 """What taking an answer apart costs: nanoseconds per character up to 1,000,000 characters, and MB/s.
 
-One character per delta is the worst case of streaming. The cost is taken over stretches of 1,000 characters, at several
-depths of a text of a million; the quickest stretch near a depth counts, because a busy machine only ever adds time.
+One character per delta is the worst case of streaming. Parsers that have read texts of several lengths take turns, a
+thousand characters each, so that a machine whose speed changes treats them alike; medians over the turns are shown.
 Flat means that the largest figure of a row is at most 1.3 times its smallest; the exit status is 1 when a row is not.
 The end of the text, where what was held back is decided, is a column of its own.
 """
@@ -9,6 +9,7 @@ The end of the text, where what was held back is decided, is a column of its own
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from nemotron_triton.chat.answer import AnswerParser, AnswerRules
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 _STRETCH = 1_000
+_TURNS = 21
 FLAT = 1.3
 _TOOLS = {"note": {"type": "object", "properties": {"text": {"type": "string"}}}}
 
@@ -74,29 +76,29 @@ def parser(style: str) -> AnswerParser:
     return AnswerParser(AnswerRules(tool_call_format=style, functions=_TOOLS))
 
 
-def stretches(text: str, style: str) -> tuple[list[float], float]:
-    """Seconds for each 1,000 characters of *text*, one character per delta, and for its end."""
-    fed, took = parser(style), []
-    for start in range(0, len(text), _STRETCH):
-        piece = text[start : start + _STRETCH]
-        begin = time.perf_counter()
-        for char in piece:
-            fed.feed(char)
-        took.append(time.perf_counter() - begin)
+def seconds(fed: AnswerParser, text: str) -> float:
+    """How long *text* takes, one character per delta."""
     begin = time.perf_counter()
-    fed.finish()
-    return took, time.perf_counter() - begin
+    for char in text:
+        fed.feed(char)
+    return time.perf_counter() - begin
 
 
 def costs_ns(text: str, style: str) -> tuple[list[float], float]:
     """Nanoseconds per character at each depth, and for the end per character of the whole text."""
-    rounds = [stretches(text, style) for _ in range(2)]
-    rounds += [(stretches(text[: DEPTHS[1]], style)[0], float("inf")) for _ in range(20)]
-    costs = []
-    for depth in DEPTHS:
-        near = slice(depth // _STRETCH // 2, depth // _STRETCH)
-        costs.append(min(min(took[near], default=float("inf")) for took, _ in rounds) / _STRETCH * 1e9)
-    return costs, min(end for _, end in rounds) / len(text) * 1e9
+    parsers = [parser(style) for _ in DEPTHS]
+    starts = [min(depth, len(text) - _TURNS * _STRETCH) for depth in DEPTHS]
+    for fed, start in zip(parsers, starts, strict=True):
+        seconds(fed, text[:start])
+    turns = [
+        [seconds(fed, text[start + turn * _STRETCH :][:_STRETCH]) for fed, start in zip(parsers, starts, strict=True)]
+        for turn in range(_TURNS)
+    ]
+    begin = time.perf_counter()
+    parsers[-1].finish()
+    end = time.perf_counter() - begin
+    costs = [statistics.median(column) / _STRETCH * 1e9 for column in zip(*turns, strict=True)]
+    return costs, end / len(text) * 1e9
 
 
 def whole_mb_per_s(text: str, style: str) -> float:
