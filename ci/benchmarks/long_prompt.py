@@ -1,6 +1,6 @@
 """What a very long prompt does to another request's stream, on a real tritonserver with the demo model.
 
-One client streams tokens while others send prompts of about 100,000 tokens, which are rendered and tokenised before
+One client streams tokens while another sends prompts of 182,000 tokens, which are rendered and tokenised before
 the model refuses them as too long. Shown are the longest pauses between two events of the stream, with and without.
 """
 
