@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.files import read_json_list
+from nemotron_build.cli.files import read_json_list, read_messages
 from nemotron_client import Client, ContentDelta, Event, Finish, ReasoningDelta, Reply, ToolCall
 
 
@@ -54,13 +54,7 @@ def command(
 
     The answer and tool calls go to stdout, the thinking to stderr, dimmed on a terminal.
     """
-    messages: list[Any] = [{"role": "system", "content": system}] if system else []
-    if messages_file:
-        messages += read_json_list(messages_file, "messages")
-    if question:
-        messages.append({"role": "user", "content": question})
-    if not messages:
-        raise click.UsageError("give a QUESTION or --messages FILE")
+    messages = read_messages(system, messages_file, question)
     with Client(url, timeout_s=timeout_s) as client:
         events = client.stream(
             messages,

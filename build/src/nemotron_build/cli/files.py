@@ -38,6 +38,18 @@ def read_json_list(path: Path, what: str) -> list[Any]:
     return value
 
 
+def read_messages(system: str | None, file: Path | None, question: str | None) -> list[Any]:
+    """The conversation that a command's options make: instructions, earlier messages, the question."""
+    messages: list[Any] = [{"role": "system", "content": system}] if system else []
+    if file:
+        messages += read_json_list(file, "messages")
+    if question:
+        messages.append({"role": "user", "content": question})
+    if not messages:
+        raise click.UsageError("give a QUESTION or --messages FILE")
+    return messages
+
+
 def json_lines() -> Iterator[dict[str, Any]]:
     """The JSON objects on stdin, one a line; a line that is none becomes `{"error": ...}`, so that none is lost."""
     for line in sys.stdin.buffer:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nemotron_build.cli.files import json_lines, read_json_list
+from nemotron_build.cli.files import json_lines, read_json_list, read_messages
 from nemotron_build.templates import read_template
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
-from nemotron_triton.chat.render import RenderOptions, render_prompt
+from nemotron_triton.chat.render import RenderOptions, render_options, render_prompt
 from nemotron_triton.errors import RequestError, ServingError
 
 _FIELDS = {"id", "model", "messages", "tools", "thinking", "chat_template_kwargs", "add_generation_prompt"}
@@ -50,13 +51,7 @@ def command(
         for request in json_lines():
             click.echo(json.dumps({"id": request.get("id")} | _answer(request, model, template)))
         return
-    messages: list[Any] = [{"role": "system", "content": system}] if system else []
-    if messages_file:
-        messages += read_json_list(messages_file, "messages")
-    if question:
-        messages.append({"role": "user", "content": question})
-    if not messages:
-        raise click.UsageError("give a QUESTION or --messages FILE")
+    messages = read_messages(system, messages_file, question)
     tools = read_json_list(tools_file, "tools") if tools_file else None
     options = RenderOptions(thinking=None if thinking is None else thinking == "on", template=template)
     click.echo(render_prompt(profile(model), read_conversation(messages, tools), options).text, nl=False)
@@ -68,17 +63,12 @@ def _answer(request: Mapping[str, Any], model: str, template: str | None) -> dic
             raise RequestError(request["error"])
         if unknown := sorted(request.keys() - _FIELDS):
             raise RequestError(f"unknown keys {', '.join(unknown)}; known: {', '.join(sorted(_FIELDS))}")
-        thinking, generation = request.get("thinking"), request.get("add_generation_prompt", True)
-        kwargs = request.get("chat_template_kwargs") or {}
+        thinking = request.get("thinking")
         if thinking not in (True, False, None):
             raise RequestError("thinking must be true, false or null")
-        if not isinstance(kwargs, dict):
-            raise RequestError("chat_template_kwargs must be an object")
-        switch = kwargs.pop("enable_thinking", None)
-        options = RenderOptions(
-            thinking=switch if thinking is None else thinking,
-            add_generation_prompt=bool(generation),
-            template_kwargs=kwargs,
+        options = replace(
+            render_options(thinking, request.get("chat_template_kwargs")),
+            add_generation_prompt=bool(request.get("add_generation_prompt", True)),
             template=template,
         )
         conversation = read_conversation(request.get("messages"), request.get("tools"))

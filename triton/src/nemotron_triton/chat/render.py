@@ -70,6 +70,17 @@ class RenderOptions:
     template: str | None = None
 
 
+def render_options(thinking: bool | None, template_kwargs: object) -> RenderOptions:
+    """The options in a request; `enable_thinking` among its *template_kwargs* is the same switch as *thinking*."""
+    if not isinstance(template_kwargs, (Mapping, type(None))):
+        raise RequestError("chat_template_kwargs must be a JSON object")
+    kwargs = dict(template_kwargs or {})
+    switch = kwargs.pop("enable_thinking", None)
+    if not isinstance(switch, (bool, type(None))):
+        raise RequestError("chat_template_kwargs.enable_thinking must be true or false")
+    return RenderOptions(thinking=switch if thinking is None else thinking, template_kwargs=kwargs)
+
+
 def render_prompt(profile: Profile, conversation: Conversation, options: RenderOptions = RenderOptions()) -> Prompt:
     """The prompt for *conversation*; `RequestError` when the template refuses it or an option does not exist."""
     kwargs = dict(options.template_kwargs)

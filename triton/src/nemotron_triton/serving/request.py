@@ -11,7 +11,7 @@ from typing import Any
 from nemotron_client import wire
 from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_conversation, read_functions
 from nemotron_triton.chat.profiles import Profile
-from nemotron_triton.chat.render import RenderOptions, thinking_mode
+from nemotron_triton.chat.render import RenderOptions, render_options, thinking_mode
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
 
@@ -107,16 +107,8 @@ def read_tool_choice(values: Mapping[str, Any], functions: Iterable[Mapping[str,
 
 
 def read_render_options(values: Mapping[str, Any]) -> RenderOptions:
-    """The `thinking` and `chat_template_kwargs` tensors; `enable_thinking` among the latter is the same switch."""
-    kwargs = _json(values, wire.CHAT_TEMPLATE_KWARGS)
-    if kwargs is None:
-        kwargs = {}
-    if not isinstance(kwargs, dict):
-        raise RequestError(f"{wire.CHAT_TEMPLATE_KWARGS.name} must be a JSON object")
-    thinking, switch = values.get(wire.THINKING.name), kwargs.pop("enable_thinking", None)
-    if switch is not None and not isinstance(switch, bool):
-        raise RequestError(f"{wire.CHAT_TEMPLATE_KWARGS.name}.enable_thinking must be true or false")
-    return RenderOptions(thinking=switch if thinking is None else thinking, template_kwargs=kwargs)
+    """What the `thinking` and `chat_template_kwargs` tensors say."""
+    return render_options(values.get(wire.THINKING.name), _json(values, wire.CHAT_TEMPLATE_KWARGS))
 
 
 def _json(values: Mapping[str, Any], tensor: wire.Tensor) -> Any:
