@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from nemotron_build.architecture import Architecture
+from nemotron_build.architecture import Architecture, read_architecture
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,10 +39,10 @@ def write_checkpoint(folder: Path, demo: Path, *, seed: int = 0, **changes: Any)
 
 
 def architecture_of(config: dict[str, Any]) -> Architecture:
-    """The architecture in *config*, without the checks."""
-    from nemotron_build.architecture import read_architecture
-
-    return read_architecture(config, None)
+    """The Llama in *config*."""
+    architecture = read_architecture(config)
+    assert isinstance(architecture, Architecture)
+    return architecture
 
 
 def logits(architecture: Architecture, weights: dict[str, Any], ids: Sequence[int]) -> Floats:
@@ -90,3 +92,26 @@ def _rotation(architecture: Architecture, length: int) -> tuple[Floats, Floats]:
 def _rotate(x: Floats, cos: Floats, sin: Floats) -> Floats:
     first, second = np.split(x, 2, axis=-1)
     return np.asarray(x * cos + np.concatenate([-second, first], axis=-1) * sin)
+
+
+def write_sparse_checkpoint(folder: Path, demo: Path, config: dict[str, Any], shards: int = 2) -> None:
+    """Write a checkpoint of *config*'s real size whose weights are holes: all zeros, and no space on the disk."""
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copyfile(demo / name, folder / name)
+    (folder / "config.json").write_text(json.dumps(config | {"torch_dtype": "bfloat16"}))
+    tensors = sorted(read_architecture(config).tensors().items())
+    weight_map = {}
+    for shard in range(shards):
+        file = folder / f"model-{shard + 1:05}-of-{shards:05}.safetensors"
+        header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        offset = 0
+        for name, shape in tensors[shard::shards]:
+            end = offset + 2 * math.prod(shape)
+            header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
+            weight_map[name], offset = file.name, end
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        file.write_bytes(len(text).to_bytes(8, "little") + text)
+        os.truncate(file, 8 + len(text) + offset)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))

@@ -75,14 +75,14 @@ def test_the_engine_computes_what_the_checkpoint_says(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_precision_makes_a_bundle_on_record(tmp_path: Path, checkpoint: Path, precision: str) -> None:
-    manifest = build(EngineSpec(checkpoint=checkpoint, gpu="cpu", precision=precision), tmp_path / "bundle")
+    manifest = build(EngineSpec(checkpoint=checkpoint, gpu="cpu", precision=precision), tmp_path / "bundle").manifest
 
     assert Bundle.open(tmp_path / "bundle").manifest == manifest
     assert manifest.precision == precision
     assert manifest.inputs["model.safetensors"] == digest(checkpoint / "model.safetensors")
     written = {p.relative_to(tmp_path / "bundle").as_posix() for p in (tmp_path / "bundle").rglob("*") if p.is_file()}
     assert written == {*manifest.outputs, "manifest.json"}
-    assert os.listdir(tmp_path) == ["bundle"]
+    assert sorted(os.listdir(tmp_path)) == ["bundle", "bundle.build"]
 
 
 def test_head_dim_is_read_from_the_weights_when_the_config_names_none(tmp_path: Path, checkpoint: Path) -> None:
@@ -91,7 +91,7 @@ def test_head_dim_is_read_from_the_weights_when_the_config_names_none(tmp_path: 
     del config["head_dim"]
     (tmp_path / "c" / "config.json").write_text(json.dumps(config))
 
-    manifest = build(EngineSpec(checkpoint=tmp_path / "c", gpu="cpu", precision="bf16"), tmp_path / "bundle")
+    manifest = build(EngineSpec(checkpoint=tmp_path / "c", gpu="cpu", precision="bf16"), tmp_path / "bundle").manifest
 
     assert "head_dim 64 instead of 128" in manifest.profile_differences
 
@@ -174,10 +174,10 @@ def test_broken_checkpoints_are_one_clear_line(
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--gpu", "h1000"], "--gpu h1000 is not supported yet; known: cpu"),
-        (["--precision", "fp3"], "--precision fp3 does not exist for cpu; known: auto, bf16"),
+        (["--gpu", "h1000"], "--gpu h1000 is not known; did you mean h100? known: auto, a10g"),
+        (["--precision", "fp3"], "--precision fp3 does not exist; known: auto, bf16"),
         (["--model", "gpt-2"], "no model profile named 'gpt-2'"),
-        (["--max-seq-len", "999999"], "--max-seq-len is 999999; the checkpoint goes up to 2048"),
+        (["--max-seq-len", "999999"], "--max-seq-len is 999999; the model goes up to 2048"),
         (["--max-seq-len", "0"], "--max-seq-len is 0"),
         (["--max-batch-size", "0"], "--max-batch-size is 0"),
     ],

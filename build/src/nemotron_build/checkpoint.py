@@ -6,20 +6,25 @@ Refuses pickled weights (they run code when loaded) and everything whose shapes 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import SafetensorError, safe_open
 
-from nemotron_build.architecture import Architecture, read_architecture
-from nemotron_build.errors import CheckpointError
+from nemotron_build.architecture import MODEL_TYPES, Architecture, Dimensions, HybridArchitecture, read_architecture
+from nemotron_build.errors import CheckpointError, UnsupportedError
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import TokenizerError
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
-_FIRST_QUERY = "model.layers.0.self_attn.q_proj.weight"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+# What the build reads, or what must stay on record: settings, templates, model code (never run here), licences.
+_TEXT_FILES = ("config.json", "generation_config.json", "special_tokens_map.json", "model.safetensors.index.json")
+_TEXT_PATTERNS = ("*.jinja", "chat_template.json", "*.py", "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "NOTICE*")
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 class _Slice(Protocol):
@@ -41,11 +46,18 @@ class Checkpoint:
     """An inspected checkpoint: every tensor of its architecture is there with the right shape."""
 
     path: Path
-    architecture: Architecture
+    architecture: Architecture | HybridArchitecture
     tensors: Mapping[str, StoredTensor]
+    config_dtype: str | None
     tokenizer: TokenCodec
     end_ids: tuple[int, ...]
     bos_id: int | None
+
+    @property
+    def dtype(self) -> str:
+        """What most of the weights are stored in, in torch's spelling: bfloat16, float16 or float32."""
+        matrices = Counter(tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) > 1)
+        return _DTYPES[matrices.most_common(1)[0][0]]
 
     def token_differences(self, published: Mapping[str, int]) -> list[str]:
         """Where the tokenizer's control tokens differ from a profile's *published* ids; the checkpoint's win."""
@@ -60,23 +72,45 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """Every file the build depends on, sorted by name."""
         weights = {tensor.file for tensor in self.tensors.values()}
-        texts = (self.path / name for name in ("config.json", "generation_config.json", *TOKENIZER_FILES))
+        texts = {self.path / name for name in (*_TEXT_FILES, *TOKENIZER_FILES)}
+        texts |= {found for pattern in _TEXT_PATTERNS for found in self.path.glob(pattern)}
         return sorted(weights | {path for path in texts if path.is_file()})
 
+    @property
+    def template_files(self) -> list[Path]:
+        """The chat templates it brings, apart from one inside tokenizer_config.json."""
+        return [path for path in self.files if path.suffix == ".jinja" or path.name == "chat_template.json"]
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+    @property
+    def licence_files(self) -> list[Path]:
+        """Its licence and notices, which a bundle has to carry on."""
+        return [path for path in self.files if path.name.lower().startswith(("licen", "notice"))]
 
 
-def inspect(path: Path) -> Checkpoint:
-    """The checkpoint at *path*; `CheckpointError` or `UnsupportedError` says what is wrong with it."""
+def inspect(
+    path: Path,
+    *,
+    model_types: Sequence[str] = MODEL_TYPES,
+    purpose: str = "engines",
+    query_rows: int | None = None,
+) -> Checkpoint:
+    """The checkpoint at *path*; `CheckpointError` or `UnsupportedError` says what is wrong with it.
+
+    *purpose*, a plural, is what is made of *model_types* alone: a model of the wrong kind is the first thing to say.
+    *query_rows*, the rows of a `q_proj`, is for what an unfinished build left of a checkpoint: everything but weights.
+    """
     if not path.is_dir():
         raise CheckpointError(f"no checkpoint at {path}: give the folder that holds config.json and *.safetensors")
     config = read_json(path / "config.json")
-    # A model of the wrong kind is the first thing to say: its weights would only look odd.
-    tensors = {} if config.get("model_type") == "nemotron_h" else dict(_stored_tensors(path))
-    first = tensors.get(_FIRST_QUERY)
-    architecture = read_architecture(config, first.shape[0] if first else None)
-    _check_shapes(architecture, tensors)
+    if (model_type := config.get("model_type")) not in model_types:
+        raise UnsupportedError(
+            f"config.json has model_type {model_type!r}; {purpose} are made from: {', '.join(model_types)}"
+        )
+    tensors = {} if query_rows else dict(_stored_tensors(path))
+    queries = (tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".q_proj.weight"))
+    architecture = read_architecture(config, query_rows or next(queries, None))
+    if not query_rows:
+        _check_shapes(architecture, tensors)
     tokenizer = _check_tokenizer(path, architecture)
     generation = read_json(path / "generation_config.json") if (path / "generation_config.json").is_file() else {}
     end_ids = _token_ids("eos_token_id", generation.get("eos_token_id") or config.get("eos_token_id"), tokenizer)
@@ -87,7 +121,8 @@ def inspect(path: Path) -> Checkpoint:
     return Checkpoint(
         path=path,
         architecture=architecture,
-        tensors={name: tensors[name] for name in architecture.tensors()},
+        tensors={name: tensors[name] for name in architecture.tensors() if name in tensors},
+        config_dtype=config.get("torch_dtype") or config.get("dtype"),
         tokenizer=tokenizer,
         end_ids=end_ids,
         bos_id=next(iter(_token_ids("bos_token_id", config.get("bos_token_id"), tokenizer)), None),
@@ -136,7 +171,7 @@ def _stored_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
             raise CheckpointError(f"{file} is truncated or not safetensors ({error}); download it again") from error
 
 
-def _check_shapes(architecture: Architecture, tensors: Mapping[str, StoredTensor]) -> None:
+def _check_shapes(architecture: Dimensions, tensors: Mapping[str, StoredTensor]) -> None:
     for name, shape in architecture.tensors().items():
         if name not in tensors:
             raise CheckpointError(f"the weights lack {name}, which config.json implies; download the checkpoint again")
@@ -146,7 +181,7 @@ def _check_shapes(architecture: Architecture, tensors: Mapping[str, StoredTensor
             raise CheckpointError(f"{name} is {tensors[name].dtype}; give the 16-bit checkpoint, not a quantised one")
 
 
-def _check_tokenizer(path: Path, architecture: Architecture) -> TokenCodec:
+def _check_tokenizer(path: Path, architecture: Dimensions) -> TokenCodec:
     file = path / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(f"{path} has no tokenizer.json; the engine cannot read or write text without it")

@@ -1,161 +1,168 @@
-"""Checkpoint to engine bundle: decide everything first (`plan`), then do it (`build`).
+"""Checkpoint to engine bundle: `dry_run` shows what a build would do, `build` does it, `resume` finishes it elsewhere.
 
-Builds for `cpu` only so far; other GPUs are refused with what is possible.
+Deciding is `build_plan`'s, the steps are in `stages/`; here is their order, and what a second run finds already done.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from nemotron_build.checkpoint import TOKENIZER_FILES, Checkpoint, inspect
-from nemotron_build.errors import BuildError, OutputError, UnsupportedError
-from nemotron_build.gguf_file import PRECISIONS, write_gguf
-from nemotron_build.templates import read_template
-from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, digest
-from nemotron_triton.chat.profiles import DEFAULT_PROFILE, Profile, profile
-from nemotron_triton.publish import publish
+from nemotron_build.build_plan import make_plan, resumed_plan
+from nemotron_build.errors import DoesNotFitError, OutputError
+from nemotron_build.host import Host, read_host
+from nemotron_build.planning.planner import MemoryPlan
+from nemotron_build.processes import Runner, run
+from nemotron_build.reporter import Reporter
+from nemotron_build.spec import EngineSpec
+from nemotron_build.stages.inspect import digest_files
+from nemotron_build.stages.kinds import stages_of
+from nemotron_build.stages.package import RESUME, package, plan_record, restore_folder
+from nemotron_build.stages.pipeline import Stage, key_of, run_stages
+from nemotron_build.stages.workspace import Workspace
+from nemotron_triton.bundle import MANIFEST, Bundle, Manifest
+from nemotron_triton.errors import BundleError
 
-GPUS = ("cpu",)
-DEFAULT_PRECISION = "int8-wo"
-# Every slot's cache is allocated at the start, so a 128k default would ask for gigabytes nobody uses.
-_DEFAULT_MAX_SEQ_LEN = 8192
-_ENGINE_FILE = "engine/model.gguf"
-_KV_BYTES_PER_VALUE = 2  # llama.cpp's default KV cache is fp16
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineSpec:
-    """Everything a user decides about a build."""
-
-    checkpoint: Path
-    gpu: str
-    precision: str = "auto"
-    profile: str = DEFAULT_PROFILE
-    max_seq_len: int | None = None
-    max_batch_size: int = 8
-    chat_template: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Reject what could only fail later."""
-        if self.gpu not in GPUS:
-            raise UnsupportedError(f"--gpu {self.gpu} is not supported yet; known: {', '.join(GPUS)}")
-        if self.precision not in ("auto", *PRECISIONS):
-            raise UnsupportedError(
-                f"--precision {self.precision} does not exist for cpu; known: auto, {', '.join(PRECISIONS)}"
-            )
-        if self.max_batch_size < 1:
-            raise BuildError(f"--max-batch-size is {self.max_batch_size}; at least 1 request must run")
-        if self.max_seq_len is not None and self.max_seq_len < 16:
-            raise BuildError(f"--max-seq-len is {self.max_seq_len}; no prompt fits, give at least 16")
+__all__ = ["Built", "EngineSpec", "Reporter", "build", "dry_run", "resume"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a build will make: decided from the checkpoint's headers alone."""
+class Built:
+    """What a build came to: its manifest, and why it had to stop where it did, if it did."""
 
-    checkpoint: Checkpoint
-    profile: Profile
-    precision: str
-    max_seq_len: int
-    max_batch_size: int
-    chat_template: str | None
-
-    @property
-    def kv_bytes_per_token(self) -> int:
-        """Keys and values of one token in every layer, bytes."""
-        return self.checkpoint.architecture.kv_values_per_token * _KV_BYTES_PER_VALUE
-
-    @property
-    def kv_cache_bytes(self) -> int:
-        """The cache for every request at full length, which llama.cpp allocates at the start."""
-        return self.kv_bytes_per_token * self.max_seq_len * self.max_batch_size
+    manifest: Manifest
+    blocked: str | None = None
 
 
-class Reporter:
-    """Hears what a build is doing; this one does not listen."""
-
-    def stage(self, name: str) -> None:
-        """The build enters the stage *name*."""
-
-    def progress(self, done: int, total: int) -> None:
-        """*done* of *total* steps of the stage are finished."""
+def workspace_of(output: Path) -> Workspace:
+    """Where the stages of the bundle at *output* are kept."""
+    return Workspace(output.with_name(f"{output.name}.build"))
 
 
-def plan(spec: EngineSpec) -> Plan:
-    """Inspect the checkpoint and settle every open choice; writes nothing."""
-    checkpoint = inspect(spec.checkpoint)
-    architecture = checkpoint.architecture
-    max_seq_len = spec.max_seq_len or min(architecture.max_position_embeddings, _DEFAULT_MAX_SEQ_LEN)
-    if max_seq_len > architecture.max_position_embeddings:
-        raise BuildError(
-            f"--max-seq-len is {max_seq_len}; the checkpoint goes up to {architecture.max_position_embeddings}"
-        )
-    return Plan(
-        checkpoint=checkpoint,
-        profile=profile(spec.profile),
-        precision=DEFAULT_PRECISION if spec.precision == "auto" else spec.precision,
-        max_seq_len=max_seq_len,
-        max_batch_size=spec.max_batch_size,
-        chat_template=read_template(spec.chat_template) if spec.chat_template else None,
-    )
+def dry_run(spec: EngineSpec, output: Path, *, host: Host | None = None) -> dict[str, Any]:
+    """The whole plan as JSON values: settings, memory, stages and exact commands. Writes nothing, reads no weights."""
+    host = host or read_host()
+    plan = make_plan(spec)
+    stages = stages_of(plan, {}, host, workspace_of(output))
+    rows: list[dict[str, Any]] = [{"name": "inspect", "commands": [], "blocked": None}]
+    rows += [
+        {"name": stage.name, "commands": [list(argv) for argv in stage.commands], "blocked": stage.blocked}
+        for stage in stages
+    ]
+    rows.append({"name": "package", "commands": [], "blocked": None})
+    return {
+        "output": str(output),
+        "config": plan.config,
+        "warnings": list(plan.decision.warnings),
+        "plan": plan_record(plan),
+        "stages": rows,
+    }
 
 
-def build(spec: EngineSpec, output: Path, *, reporter: Reporter | None = None) -> Manifest:
-    """Build the bundle of *spec* at *output*, which must not exist; all of it or nothing."""
+def build(
+    spec: EngineSpec,
+    output: Path,
+    *,
+    reporter: Reporter | None = None,
+    host: Host | None = None,
+    runner: Runner = run,
+) -> Built:
+    """Build the bundle of *spec* at *output*; stages that were done before, and still hold, are not done again.
+
+    A bundle at *output* is replaced when the new one is complete; anything else there is left alone (`OutputError`).
+    `DoesNotFitError` when the plan does not fit its GPU.
+    """
+    plan = make_plan(spec)
+    if not plan.memory.fits and plan.gpu.sm is not None:
+        raise DoesNotFitError(does_not_fit(plan.memory))
     reporter = reporter or Reporter()
-    reporter.stage("inspect")
-    planned = plan(spec)
-    with publish(output, OutputError) as folder:
-        reporter.stage("convert")
-        (folder / _ENGINE_FILE).parent.mkdir()
-        write_gguf(
-            planned.checkpoint,
-            planned.precision,
-            folder / _ENGINE_FILE,
-            name=planned.profile.name,
-            progress=reporter.progress,
-        )
-        tokenizer = folder / "tokenizer"
-        tokenizer.mkdir()
-        for name in TOKENIZER_FILES:
-            if (source := planned.checkpoint.path / name).is_file():
-                shutil.copyfile(source, tokenizer / name)
-        if planned.chat_template is not None:
-            (folder / CHAT_TEMPLATE).write_text(planned.chat_template, encoding="utf-8")
+    host = host or read_host()
+    workspace = workspace_of(output)
+    _check_place(output)
+    with workspace.open(reporter):
+        restore_folder(output)
+        digests = digest_files(plan.checkpoint, workspace, reporter)
+        stages = stages_of(plan, digests, host, workspace)
+        build_key = key_of(plan.config, digests, [[stage.name, stage.settings] for stage in stages])
+        if finished := _finished(output, build_key):
+            reporter.note(f"{output} is up to date")
+            return Built(manifest=finished)
+        outcome = run_stages(stages, workspace, reporter=reporter, runner=runner, given={})
+        remaining = _from(stages, outcome.blocked)
         reporter.stage("package")
-        manifest = _manifest(planned, folder)
-        (folder / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-    return manifest
+        manifest = package(plan, outcome, remaining, output, host=host, digests=digests, build_key=build_key)
+    return Built(manifest=manifest, blocked=outcome.blocked.blocked if outcome.blocked else None)
 
 
-def _manifest(planned: Plan, folder: Path) -> Manifest:
-    checkpoint = planned.checkpoint
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return Manifest(
-        profile=planned.profile.name,
-        gpu="cpu",
-        sm=None,
-        kind="cpu",
-        precision=planned.precision,
-        kv_precision="fp16",
-        engine_file=_ENGINE_FILE,
-        end_ids=list(checkpoint.end_ids),
-        max_seq_len=planned.max_seq_len,
-        max_batch_size=planned.max_batch_size,
-        memory=Memory(
-            weights_bytes=(folder / _ENGINE_FILE).stat().st_size,
-            kv_bytes_per_token=planned.kv_bytes_per_token,
-            kv_cache_bytes=planned.kv_cache_bytes,
-        ),
-        ran_on_this_hardware=True,
-        profile_differences=[
-            *checkpoint.architecture.differences(planned.profile.architecture),
-            *checkpoint.token_differences(planned.profile.control_tokens),
-        ],
-        tool_versions={name: importlib.metadata.version(name) for name in ("nemotron-triton", "gguf", "safetensors")},
-        inputs={path.name: digest(path) for path in checkpoint.files},
-        outputs={path.relative_to(folder).as_posix(): digest(path) for path in files},
-    )
+def resume(place: Path, *, reporter: Reporter | None = None, host: Host | None = None, runner: Runner = run) -> Built:
+    """Go on with the unfinished bundle at *place* where its manifest says it ended; `BundleError` if it was changed."""
+    reporter = reporter or Reporter()
+    host = host or read_host()
+    workspace = workspace_of(place)
+    with workspace.open(reporter):
+        restore_folder(place)
+        bundle = Bundle.open(place)
+        manifest = bundle.manifest
+        if manifest.state == "complete":
+            reporter.note(f"{place} is complete")
+            return Built(manifest=manifest)
+        reporter.stage("inspect")
+        bundle.verify()
+        plan = resumed_plan(bundle)
+        stages = stages_of(plan, manifest.inputs, host, workspace)
+        names = [stage.name for stage in stages]
+        todo = stages[names.index(str(manifest.next_stage)) :]
+        folders = sorted((place / RESUME).iterdir()) if (place / RESUME).is_dir() else []
+        given = {folder.name: folder for folder in folders if folder.is_dir()}
+        outcome = run_stages(todo, workspace, reporter=reporter, runner=runner, given=given)
+        if outcome.blocked and outcome.blocked.name == manifest.next_stage:
+            return Built(manifest=manifest, blocked=outcome.blocked.blocked)
+        remaining = _from(todo, outcome.blocked)
+        reporter.stage("package")
+        made = package(
+            plan,
+            outcome,
+            remaining,
+            place,
+            host=host,
+            digests=manifest.inputs,
+            build_key=manifest.build_key,
+            before=manifest,
+        )
+    return Built(manifest=made, blocked=outcome.blocked.blocked if outcome.blocked else None)
+
+
+def does_not_fit(memory: MemoryPlan) -> str:
+    """Why *memory* does not fit, and what does."""
+    what = []
+    if memory.max_concurrency:
+        what.append(f"--max-batch-size {memory.max_concurrency}")
+    if memory.max_seq_len:
+        what.append(f"--max-seq-len {memory.max_seq_len}")
+    fits = " or ".join(what) or "another precision or GPU"
+    return f"this does not fit {memory.gpu}: {memory.reason}; {fits} fits, and `nemotron plan` shows more"
+
+
+def _check_place(output: Path) -> None:
+    """Refuse a place where something else is than a bundle of ours."""
+    if output.is_symlink() or (output.exists() and not (output / MANIFEST).is_file()):
+        raise OutputError(f"{output} exists; remove it or give another --output")
+    if not output.name:
+        raise OutputError(f"{output} is no place for a bundle; give another --output")
+
+
+def _finished(output: Path, build_key: str) -> Manifest | None:
+    """The manifest of the bundle at *output* if it is complete, unchanged and what would be built."""
+    try:
+        bundle = Bundle.open(output)
+        if (bundle.manifest.build_key, bundle.manifest.state) != (build_key, "complete"):
+            return None
+        bundle.verify()
+    except BundleError:
+        return None
+    return bundle.manifest
+
+
+def _from(stages: list[Stage], blocked: Stage | None) -> list[Stage]:
+    return stages[stages.index(blocked) :] if blocked else []

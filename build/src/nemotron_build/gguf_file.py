@@ -1,6 +1,6 @@
 """A Llama checkpoint as the GGUF file that llama.cpp runs, written tensor by tensor.
 
-Peak memory is one tensor in float32. Knows Llama and byte-level BPE only; everything else was refused by `inspect`.
+Peak memory is one tensor in float32. Knows Llama and byte-level BPE only; everything else is refused.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ PRECISIONS: dict[str, tuple[_Q, _FILE]] = {
     "int4-wo": (_Q.Q4_0, _FILE.MOSTLY_Q4_0),
 }
 _BLOCK = 32
+MODEL_TYPES = (Architecture.model_type,)
 
 
 def write_gguf(checkpoint: Checkpoint, precision: str, path: Path, *, name: str, progress: Progress) -> None:
     """Write *checkpoint* to *path* at *precision*, calling *progress* with (tensors written, tensors in all)."""
-    architecture = checkpoint.architecture
+    architecture = _llama(checkpoint)
     weight_type, file_type = PRECISIONS[precision]
     if weight_type in (_Q.Q8_0, _Q.Q4_0):
         for tensor, shape in architecture.tensors().items():
@@ -53,6 +54,15 @@ def write_gguf(checkpoint: Checkpoint, precision: str, path: Path, *, name: str,
     _write_tokenizer(writer, checkpoint)
     _write_tensors(writer, checkpoint, weight_type, progress)
     writer.close()
+
+
+def _llama(checkpoint: Checkpoint) -> Architecture:
+    if not isinstance(checkpoint.architecture, Architecture):
+        raise UnsupportedError(
+            f"config.json has model_type {checkpoint.architecture.model_type!r}; "
+            f"cpu engines are made from: {', '.join(MODEL_TYPES)}"
+        )
+    return checkpoint.architecture
 
 
 def _write_dimensions(writer: gguf.GGUFWriter, architecture: Architecture) -> None:
@@ -98,7 +108,7 @@ def _write_tokenizer(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
 
 
 def _write_tensors(writer: gguf.GGUFWriter, checkpoint: Checkpoint, weight_type: _Q, progress: Progress) -> None:
-    architecture = checkpoint.architecture
+    architecture = _llama(checkpoint)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, architecture.num_hidden_layers)
     extra = {}
     if architecture.rope_scaling:

@@ -10,15 +10,22 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
 from nemotron_triton.chat.profiles import Profile, profile
 from nemotron_triton.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SCHEMA = Path(__file__).with_name("manifest.schema.json")
 MANIFEST = "manifest.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+
+
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+_STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +35,37 @@ class Memory:
     weights_bytes: int
     kv_bytes_per_token: int
     kv_cache_bytes: int
+    state_bytes_per_sequence: int = 0
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What quantising cost, on held-out text: perplexities, share of tokens with the source's best guess, divergence."""
+
+    tokens: int
+    perplexity_source: float
+    perplexity: float
+    top1_agreement: float
+    kl_divergence_nats: float
+
+    __pydantic_config__ = _STRICT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything about a bundle that somebody may have to know later. Digests are SHA-256, paths relative."""
+    """Everything about a bundle that somebody may have to know later. Digests are SHA-256, paths relative.
+
+    `state` is unfinished for a bundle whose `next_stage` needs a machine that the build did not have; nobody serves it.
+    `build_key` is the digest of all that decided the build (`stages` holds that of each stage), `config` every setting
+    as it was resolved, `plan` the memory plan and roofline, `llm_args` what TensorRT-LLM's LLM API is to be called with.
+    """
 
     profile: str
     gpu: str
     sm: int | None
-    kind: str
+    kind: Literal["cpu", "tensorrt", "pytorch", "edge"]
     precision: str
     kv_precision: str
     engine_file: str
@@ -46,15 +74,36 @@ class Manifest:
     max_batch_size: int
     memory: Memory
     ran_on_this_hardware: bool
+    build_key: Digest
+    built_at: str
+    state: Literal["complete", "unfinished"] = "complete"
+    next_stage: str | None = None
+    max_num_tokens: int | None = None
+    container: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    llm_args: dict[str, Any] | None = None
+    quality: Quality | None = None
+    checks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    stages: dict[str, Digest] = field(default_factory=dict)
     profile_differences: list[str] = field(default_factory=list)
     tool_versions: dict[str, str] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    outputs: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, Digest] = field(default_factory=dict)
+    outputs: dict[str, Digest] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
+
+    __pydantic_config__ = _STRICT
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
         return json.dumps(asdict(self), indent=2) + "\n"
+
+
+def manifest_schema() -> str:
+    """The JSON Schema of `manifest.json`, as `manifest.schema.json` holds it."""
+    schema = TypeAdapter(Manifest).json_schema() | {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return json.dumps(schema, indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -96,7 +145,8 @@ class Bundle:
         try:
             if file.stat().st_size > MAX_MANIFEST_BYTES:
                 raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES >> 20} MiB; this is not a manifest")
-            raw = json.loads(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            raw = json.loads(text)
         except FileNotFoundError as error:
             raise BundleError(
                 f"no bundle at {path}: it has no {MANIFEST}; make one with `nemotron build-engine`"
@@ -108,7 +158,7 @@ class Bundle:
             raise BundleError(
                 f"{file} has schema version {version!r}, this nemotron reads {SCHEMA_VERSION}: build the bundle again"
             )
-        return cls(path, _read_manifest(file, raw))
+        return cls(path, _read_manifest(file, text))
 
     def verify(self, *, only: Iterable[str] = ()) -> None:
         """Check every file (or *only* those) against its digest; `BundleError` names the first that differs."""
@@ -138,16 +188,14 @@ def digest(path: Path) -> str:
     return sha256.hexdigest()
 
 
-def _read_manifest(file: Path, raw: dict[str, Any]) -> Manifest:
+def _read_manifest(file: Path, text: str) -> Manifest:
     try:
-        manifest = Manifest(**raw | {"memory": Memory(**raw["memory"])})
-        for name, hint in get_type_hints(Manifest).items():
-            value = getattr(manifest, name)
-            if not isinstance(value, get_origin(hint) if get_origin(hint) in (list, dict) else hint):
-                raise TypeError(f"{name} is {value!r}")
-    except (TypeError, KeyError) as error:
+        manifest = TypeAdapter(Manifest).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{file} is not a manifest of schema {SCHEMA_VERSION}: {error}; build the bundle again"
+            f"{file} is not a manifest of schema {SCHEMA_VERSION}: {where}: {first['msg']}; build the bundle again"
         ) from error
     for name in (*manifest.outputs, manifest.engine_file):
         if Path(name).is_absolute() or ".." in Path(name).parts:

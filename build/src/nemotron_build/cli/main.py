@@ -12,8 +12,13 @@ from typing import Any
 
 import click
 
+from nemotron_build.cli.status import REFUSED
+from nemotron_build.errors import RefusedError
+
 # Each command's module and its line in the help, which must not need the module's own packages.
 _COMMANDS = {
+    "plan": ("nemotron_build.cli.plan", "Say whether a model fits a GPU, and how fast it can be."),
+    "gpus": ("nemotron_build.cli.gpus", "List the GPUs that are known."),
     "build-engine": ("nemotron_build.cli.build_engine", "Build an engine bundle from a checkpoint."),
     "model-repo": ("nemotron_build.cli.model_repo", "Write a Triton model repository for a bundle."),
     "serve": ("nemotron_build.cli.serve", "Serve a bundle with tritonserver."),
@@ -32,10 +37,15 @@ _EXTRAS = {
     "xllamacpp": "cpu",
     "safetensors": "cpu",
     "ml_dtypes": "cpu",
+    "pynvml": "build",
     "tokenizers": "serve",
     "jinja2": "serve",
     "yaml": "serve",
 }
+
+
+class _Refused(click.ClickException):
+    exit_code = REFUSED
 
 
 class _Group(click.Group):
@@ -75,7 +85,8 @@ class _Group(click.Group):
         except Exception as error:
             if not isinstance(error, _our_errors()):
                 raise
-            raise click.ClickException(str(error)) from error
+            failure = _Refused if isinstance(error, RefusedError) else click.ClickException
+            raise failure(str(error)) from error
 
 
 def _our_errors() -> tuple[type[Exception], ...]:
@@ -96,13 +107,14 @@ def _missing(error: ModuleNotFoundError) -> click.ClickException:
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="nemotron-triton")
 def main() -> None:
-    r"""From a Nemotron Nano checkpoint to a served model, in three steps.
+    """From a Nemotron Nano checkpoint to a served model, in three steps.
 
     \b
       nemotron build-engine CHECKPOINT --gpu cpu --output BUNDLE
       nemotron serve BUNDLE
       nemotron chat "What is an 18% tip on $100?" --thinking on
 
-    Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 130 or
-    143 interrupted.
-    """
+    Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 it
+    does not fit the GPU, 4 GPU, model, precision and engine kind do not go together
+    (the line names the nearest that do), 130 or 143 interrupted.
+    """  # noqa: D301 - click wants the control character

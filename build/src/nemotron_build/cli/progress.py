@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from nemotron_build.engine import Reporter
+from nemotron_build.reporter import Reporter
 
 
 class TerminalReporter(Reporter):
@@ -38,10 +38,14 @@ class TerminalReporter(Reporter):
     def progress(self, done: int, total: int) -> None:
         """See `Reporter.progress`; without a terminal, a line every 25 percent."""
         self._bar.update(self._task, completed=done, total=total)
-        percent = 100 * done // total
+        percent = 100 * done // total if total else 100
         if not self._console.is_terminal and percent >= self._percent + 25:
             self._percent = percent
-            self._console.print(f"{self._stage}: {done} of {total} tensors")
+            self._console.print(f"{self._stage}: {done} of {total}")
+
+    def note(self, text: str) -> None:
+        """See `Reporter.note`."""
+        self._console.print(text, soft_wrap=True)
 
     def __enter__(self) -> TerminalReporter:
         self._bar.start()

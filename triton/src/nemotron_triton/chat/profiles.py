@@ -44,7 +44,8 @@ class ThinkingSwitch:
 class Profile:
     """One model: its formats, tokens, recommended sampling and published dimensions.
 
-    `template_settings` are constants of the model for its template, `template_options` are what a request may set.
+    `template_settings` are constants of the model for its template, `template_options` are what a request may set,
+    `architecture` is as in the checkpoint's `config.json`.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Profile:
     control_tokens: Mapping[str, int]
     end_tokens: tuple[str, ...]
     sampling_defaults: Mapping[str, SamplingDefaults]
-    architecture: Mapping[str, int]
+    architecture: Mapping[str, Any]
     aliases: tuple[str, ...] = ()
     template_settings: Mapping[str, Any] = field(default_factory=dict)
     template_options: tuple[str, ...] = ()

@@ -1,0 +1,44 @@
+"""`nemotron gpus`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from nemotron_build.cli.tables import console, table
+from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
+
+_ARITHMETIC = ("bf16", "fp8", "int8", "int4", "fp4")
+
+
+@click.command("gpus")
+@click.option("--json", "as_json", is_flag=True, help="Print everything that is known of them as one JSON document.")
+def command(as_json: bool) -> None:
+    """List the GPUs that engines are planned for, with the numbers that plans use.
+
+    A ~ marks numbers that were not looked up again; --json names the source of each.
+    """
+    known = [find_gpu(name) for name in gpu_names()]
+    if as_json:
+        click.echo(json.dumps([asdict(gpu) for gpu in known], indent=2))
+        return
+    numbers = ("SM", "GiB", "GB/s", *(f"{name} T/s" for name in _ARITHMETIC))
+    rows = table("name", "GPU", *numbers, "also called", right=numbers)
+    for gpu in known:
+        rows.add_row(gpu.name, gpu.title, *_numbers(gpu), ", ".join(gpu.aliases))
+    console().print(rows)
+
+
+def _numbers(gpu: Gpu) -> list[str]:
+    def shown(value: float | None, source: str, unit: float = 1.0, digits: int = 0) -> str:
+        mark = "~" if source in gpu.unverified else ""
+        return "" if value is None else f"{mark}{value / unit:.{digits}f}"
+
+    return [
+        "" if gpu.sm is None else str(gpu.sm),
+        shown(gpu.memory_bytes, "memory", 2**30, 1),
+        shown(gpu.bandwidth, "bandwidth", 1e9),
+        *(shown(gpu.rates[name], "rates", 1e12) for name in _ARITHMETIC),
+    ]

@@ -1,0 +1,118 @@
+"""`nemotron plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nemotron_build.architecture import Dimensions, read_architecture
+from nemotron_build.cli.plan_text import plan_json, print_comparison, print_plan, refusal_json
+from nemotron_build.cli.status import DOES_NOT_FIT, REFUSED
+from nemotron_build.errors import RefusedError
+from nemotron_build.planning.gpus import AUTO, find_gpu, gpu_names
+from nemotron_build.planning.precisions import KINDS, KV_PRECISIONS, PRECISION_NAMES
+from nemotron_build.planning.request import PlanRequest
+from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
+
+
+@click.command("plan")
+@click.option("--model", metavar="NAME", help=f"Default: {DEFAULT_PROFILE}. Known: {', '.join(profile_names())}.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Read the dimensions from this checkpoint instead.")
+@click.option(
+    "--gpu",
+    default=AUTO,
+    show_default=True,
+    metavar="GPU",
+    help=f"auto is the one of this machine. Known: {', '.join(gpu_names())}.",
+)
+@click.option(
+    "--precision",
+    default=PlanRequest.precision,
+    show_default=True,
+    metavar="P",
+    help=f"Weights: {', '.join(PRECISION_NAMES)}. auto is the recommended one.",
+)
+@click.option(
+    "--kv-precision",
+    default=PlanRequest.kv_precision,
+    show_default=True,
+    metavar="P",
+    help=f"KV cache: {', '.join(KV_PRECISIONS)}.",
+)
+@click.option(
+    "--max-seq-len",
+    type=int,
+    default=PlanRequest.max_seq_len,
+    show_default=True,
+    help="Prompt and answer together, tokens.",
+)
+@click.option(
+    "--concurrency", type=int, default=PlanRequest.concurrency, show_default=True, help="Requests served at once."
+)
+@click.option("--engine-kind", "kind", metavar="KIND", help=f"{', '.join(KINDS)}. Default: the one for GPU and model.")
+@click.option("--all-gpus", is_flag=True, help="Compare every known GPU and precision.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, whatever the answer is.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    /,
+    model: str | None,
+    checkpoint: Path | None,
+    gpu: str,
+    all_gpus: bool,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
+    """Say whether a model fits a GPU, how fast it can be, and what would fit instead. Runs nothing, needs no GPU.
+
+    Exit status: 0 it fits, 3 it does not (the answer names what would), 4 the combination cannot be built (with the
+    reason and the nearest that can), 1 or 2 for a wrong name or number. With --all-gpus always 0.
+    """
+    name, architecture = _model(model, checkpoint)
+    if all_gpus:
+        _compare(name, architecture, wishes, as_json=as_json)
+        return
+    request = PlanRequest(gpu=find_gpu(gpu), architecture=architecture, **wishes)
+    try:
+        answer = request.answer()
+    except RefusedError as error:
+        if not as_json:
+            raise
+        click.echo(json.dumps(refusal_json(name, request, error), indent=2))
+        ctx.exit(REFUSED)
+    alternatives = [] if answer.fits else request.alternatives()
+    if as_json:
+        click.echo(json.dumps(plan_json(name, answer, alternatives), indent=2))
+    else:
+        print_plan(name, answer, alternatives)
+    if not answer.fits:
+        ctx.exit(DOES_NOT_FIT)
+
+
+def _model(model: str | None, checkpoint: Path | None) -> tuple[str, Dimensions]:
+    if checkpoint is None:
+        known = profile(model or DEFAULT_PROFILE)
+        return known.name, read_architecture(known.architecture)
+    from nemotron_build.checkpoint import inspect
+
+    inspected = inspect(checkpoint)
+    return (profile(model).name if model else checkpoint.resolve().name), inspected.architecture
+
+
+def _compare(name: str, architecture: Dimensions, wishes: dict[str, Any], *, as_json: bool) -> None:
+    precisions = PRECISION_NAMES if wishes["precision"] == AUTO else (wishes["precision"],)
+    rows = []
+    for gpu in map(find_gpu, gpu_names()):
+        for precision in precisions:
+            request = PlanRequest(gpu=gpu, architecture=architecture, **wishes | {"precision": precision})
+            try:
+                rows.append(plan_json(name, request.answer(), ()))
+            except RefusedError as error:
+                rows.append(refusal_json(name, request, error))
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        print_comparison(rows)

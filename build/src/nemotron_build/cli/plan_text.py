@@ -1,0 +1,160 @@
+"""Plans as JSON documents and as tables. Lays out what the planner decided; computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from nemotron_build.cli.tables import console, table
+from nemotron_build.errors import RefusedError
+from nemotron_build.planning.planner import MemoryPlan, gib
+from nemotron_build.planning.request import Alternative, PlanRequest
+
+_KEYS = (
+    "fits", "status", "reason", "suggestion", "model", "gpu", "sm", "engine_kind", "precision", "kv_precision",
+    "parameters", "weights_bytes", "kv_bytes_per_token", "state_bytes_per_sequence", "asked", "max_seq_len",
+    "max_concurrency", "tokens_per_second_bound", "settings", "memory", "roofline", "roofline_reason", "warnings",
+    "notes", "why", "suggestions",
+)  # fmt: skip
+
+
+def plan_json(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]) -> dict[str, Any]:
+    """*plan* as one document; every document has the same keys."""
+    memory = asdict(plan.memory)
+    del memory["weights"]["tied"]
+    decision = plan.decision
+    return _document(
+        fits=plan.fits,
+        status="warning" if decision.warnings else "allowed",
+        reason=plan.reason,
+        model=model,
+        gpu=plan.gpu.name,
+        sm=plan.gpu.sm,
+        engine_kind=decision.kind,
+        precision=decision.precision.name,
+        kv_precision=decision.kv_precision,
+        parameters=plan.parameters,
+        weights_bytes=plan.weights_bytes,
+        kv_bytes_per_token=plan.kv_bytes_per_token,
+        state_bytes_per_sequence=plan.state_bytes_per_sequence,
+        asked={"max_seq_len": plan.asked_seq_len, "concurrency": plan.concurrency},
+        max_seq_len=plan.max_seq_len,
+        max_concurrency=plan.max_concurrency,
+        tokens_per_second_bound=plan.tokens_per_second_bound,
+        settings=asdict(plan.settings),
+        memory=memory,
+        roofline=plan.roofline and asdict(plan.roofline),
+        roofline_reason=plan.roofline_reason,
+        warnings=decision.warnings,
+        notes=decision.notes,
+        why=decision.why,
+        suggestions=[
+            {
+                "options": dict(each.options),
+                "max_seq_len": each.plan.max_seq_len,
+                "max_concurrency": each.plan.max_concurrency,
+                "warnings": each.plan.decision.warnings,
+            }
+            for each in alternatives
+        ],
+    )
+
+
+def refusal_json(model: str, request: PlanRequest, error: RefusedError) -> dict[str, Any]:
+    """The same document for a combination that cannot be built; what was not decided is null."""
+    return _document(
+        fits=False,
+        status="refused",
+        reason=error.reason,
+        suggestion=error.suggestion,
+        model=model,
+        gpu=request.gpu.name,
+        sm=request.gpu.sm,
+        engine_kind=request.kind,
+        precision=request.precision,
+        kv_precision=request.kv_precision,
+        parameters=request.architecture.parameters,
+        asked={"max_seq_len": request.max_seq_len, "concurrency": request.concurrency},
+        warnings=(),
+        notes=(),
+        why=(),
+        suggestions=[{"options": error.suggestion}] if error.suggestion else [],
+    )
+
+
+def _document(**values: Any) -> dict[str, Any]:
+    return {key: values.get(key) for key in _KEYS}
+
+
+def print_plan(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]) -> None:
+    """*plan* for people, on stdout."""
+    out, decision, memory = console(), plan.decision, plan.memory
+    out.print(f"{model} on {plan.gpu}: {decision.kind} engine, {decision.precision.name} weights, ", end="")
+    out.print(f"{decision.kv_precision} KV cache")
+    verdict = "fits" if plan.fits else "does not fit"
+    out.print(f"{verdict}: {plan.reason}\n", style="green" if plan.fits else "red")
+    sizes = table("memory", "size", right=("size",))
+    parts = {
+        "usable": memory.total,
+        "weights, quantised matrices": memory.weights.linear,
+        "weights, scales": memory.weights.scales,
+        "weights, embedding": memory.weights.embedding,
+        "weights, head": memory.weights.head,
+        "weights, other": memory.weights.other,
+        "activations (estimate)": memory.activations,
+        "runtime (estimate)": memory.runtime,
+        "recurrent state": memory.state,
+        "KV cache, at most": memory.kv_budget,
+        "KV cache, as asked": memory.kv_needed,
+    }
+    for name, count in parts.items():
+        sizes.add_row(name, gib(count))
+    out.print(sizes)
+    out.print(f"\nKV cache: {plan.kv_bytes_per_token} bytes a token", end="")
+    out.print(f"; recurrent state: {plan.state_bytes_per_sequence} bytes a request")
+    out.print(f"longest context with {plan.concurrency} at once: {plan.max_seq_len} tokens")
+    out.print(f"most at once with {plan.asked_seq_len} tokens each: {plan.max_concurrency}")
+    if plan.roofline is None:
+        out.print(f"speed: no bound, {plan.roofline_reason}")
+    else:
+        out.print("speed at most, tokens/s (from data sheets; expect half to two thirds):")
+        for bound in (plan.roofline.batch_1_empty, plan.roofline.batch_1_full, plan.roofline.asked):
+            what = f"{bound.concurrency} x {bound.context_tokens} tokens of context"
+            out.print(f"  {bound.tokens_per_second:,.0f} with {what}, {bound.bytes_per_step / 1e9:.2f} GB a step")
+        if prefill := plan.roofline.prefill_tokens_per_second:
+            out.print(f"  {prefill:,.0f} reading prompts")
+    for heading, lines in (("why", decision.why), ("note", decision.notes), ("warning", decision.warnings)):
+        for line in lines:
+            out.print(f"{heading}: {line}", style="yellow" if heading == "warning" else None)
+    for each in alternatives:
+        out.print(f"would fit: {each}")
+
+
+def print_comparison(rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each GPU and precision, on stdout."""
+    right = ("weights GiB", "most at once", "longest", "tokens/s at most")
+    lines = table("GPU", "precision", "KV", "engine", "", *right, "", right=right)
+    last = None
+    for row in rows:
+        name = "" if row["gpu"] == last else row["gpu"]
+        last = row["gpu"]
+        if row["status"] == "refused":
+            remedy = " ".join(f"{option} {value}" for option, value in row["suggestion"].items())
+            lines.add_row(name, row["precision"], "", "", "refused", "", "", "", "", f"use {remedy}", style="dim")
+            continue
+        speed = row["tokens_per_second_bound"]
+        lines.add_row(
+            name,
+            row["precision"],
+            row["kv_precision"],
+            row["engine_kind"],
+            "fits" if row["fits"] else "too big",
+            f"{row['weights_bytes'] / 2**30:.1f}",
+            str(row["max_concurrency"]),
+            str(row["max_seq_len"]),
+            "" if speed is None else f"{speed:,.0f}",
+            "unverified" if row["status"] == "warning" else "",
+            style=None if row["fits"] else "red",
+        )
+    console().print(lines)

@@ -1,0 +1,24 @@
+"""Tables on stdout: colour on a terminal, plain elsewhere, and never cut to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from rich.console import Console
+from rich.table import Table
+
+# Wider than any of our tables: a narrow terminal wraps whole lines, which reads better than wrapped cells.
+_WIDTH = 200
+
+
+def console() -> Console:
+    """A console on stdout that takes text as it is."""
+    return Console(highlight=False, markup=False, soft_wrap=True, width=_WIDTH)
+
+
+def table(*headers: str, right: Collection[str]) -> Table:
+    """An empty table without lines; the columns named in *right* are aligned there."""
+    made = Table(*headers, box=None, pad_edge=False)
+    for column in made.columns:
+        column.justify = "right" if column.header in right else "left"
+    return made

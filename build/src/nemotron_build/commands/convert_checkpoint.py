@@ -1,0 +1,27 @@
+"""TensorRT-LLM's own conversion script for Llama, which makes the weight-only formats. In NVIDIA's container only.
+
+Their weights are stored in the order the kernels read, which only TensorRT-LLM knows; ModelOpt does not write them.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Literal
+
+# Where the images 25.06 and later have it, as their users call it; not read in 26.07 itself.
+CONTAINER_SCRIPT = PurePosixPath("/app/examples/models/core/llama/convert_checkpoint.py")
+
+
+def convert_checkpoint_argv(
+    *,
+    script: str,
+    model_dir: str,
+    output_dir: str,
+    dtype: Literal["bfloat16", "float16"],
+    weight_only: str,
+    int8_kv_cache: bool = False,
+) -> list[str]:
+    """The command that turns a Hugging Face checkpoint into a TensorRT-LLM one; *weight_only* is int8 or int4."""
+    argv = ["python3", script, "--model_dir", model_dir, "--output_dir", output_dir, "--dtype", dtype]
+    argv += ["--use_weight_only", "--weight_only_precision", weight_only]
+    return [*argv, "--int8_kv_cache"] if int8_kv_cache else argv

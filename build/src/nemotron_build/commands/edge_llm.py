@@ -1,0 +1,114 @@
+"""Commands of TensorRT Edge-LLM 0.11.0, the engines of Jetson Thor.
+
+For Llama and nemotron_h two steps make an engine: `quantize` on any host (not for 16 bit), then `build` on the device,
+which takes the Hugging Face checkpoint itself. `export` writes ONNX for the C++ builder instead, which the wheel does
+not hold. Both want a chat template in the checkpoint. At run time the engine wants that checkpoint beside it: most
+weights stay there. Read from the wheel, with `quantize` and `export` run on a CPU; `build` was never run here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nemotron_build.errors import BuildError, UnsupportedError
+
+# The wheels' native payloads, x86-64 and aarch64; Thor is 110. Ada (89) and Hopper (90) have none.
+SMS = (80, 86, 87, 100, 110, 120, 121)
+# Ours to the tool's `--quantization`. Whatever the checkpoint is in, 16 bit is FP16 here.
+_QUANTIZATIONS = {
+    "bf16": None,
+    "fp16": None,
+    "fp8": "fp8",
+    "nvfp4": "nvfp4",
+    "int4-awq": "int4_awq",
+    "int8-sq": "int8_sq",
+}
+_KV_PRECISIONS = ("auto", "bf16", "fp16", "fp8")
+# A name the tool knows: calibration on a file of one's own goes by the environment, `calibration_environment`.
+_DATASET = "cnn_dailymail"
+_DATASET_VARIABLE = "EDGELLM_QUANT_DATASET_CNN_DAILYMAIL"
+# A line of the file is an object with the text under this key.
+DATASET_KEY = "article"
+
+
+def calibration_environment(dataset: str) -> dict[str, str]:
+    """What `quantize_argv` needs in its environment to calibrate on *dataset*, a JSONL file.
+
+    Each line is an object with its text under `DATASET_KEY`, of which the tool reads 512 tokens. The command line knows
+    datasets by name only, and downloads them, but each can be pointed at a local file.
+    """
+    return {_DATASET_VARIABLE: dataset, "HF_HUB_OFFLINE": "1"}
+
+
+def quantize_argv(
+    *,
+    model_dir: str,
+    output_dir: str,
+    precision: str,
+    num_samples: int,
+    kv_precision: str = "auto",
+    device: Literal["cuda", "cpu"] = "cuda",
+) -> list[str]:
+    """The command that turns a Hugging Face checkpoint into a quantised one, computed and kept in FP16.
+
+    *num_samples* texts are calibrated on. An FP8 KV cache is asked for here and nowhere else: its scales are what makes
+    `build` use one. The output layer stays in 16 bit.
+    """
+    if precision not in _QUANTIZATIONS:
+        raise UnsupportedError(f"Edge-LLM has no {precision}; it has {', '.join(_QUANTIZATIONS)}")
+    if kv_precision not in _KV_PRECISIONS:
+        raise UnsupportedError(f"Edge-LLM has no KV cache in {kv_precision}; it has fp16 and fp8")
+    quantization = _QUANTIZATIONS[precision]
+    if quantization is None and kv_precision != "fp8":
+        raise BuildError("16 bit needs no quantisation; Edge-LLM builds from the checkpoint as it is")
+    if num_samples < 1:
+        raise BuildError(f"num_samples is {num_samples}; calibration needs at least one text")
+    argv = ["tensorrt-edgellm-quantize", "llm", "--model_dir", model_dir, "--output_dir", output_dir]
+    if quantization is not None:
+        argv += ["--quantization", quantization]
+    if kv_precision == "fp8":
+        argv += ["--kv_cache_quantization", "fp8"]
+    argv += ["--dtype", "fp16", "--device", device]
+    return [*argv, "--text_dataset", _DATASET, "--num_samples", str(num_samples)]
+
+
+def export_argv(*, model_dir: str, output_dir: str, sm: int) -> list[str]:
+    """The command that writes `llm/model.onnx` and what belongs to it, for the C++ builder; lengths are given there.
+
+    *model_dir* is a quantised checkpoint or a 16-bit one. Runs on a CPU, and reads nothing of the GPU it might find:
+    *sm* selects the kernels.
+    """
+    _check_sm(sm)
+    return ["tensorrt-edgellm-export", model_dir, output_dir, "--dtype", "float16", "--target-sm", str(sm)]
+
+
+def build_argv(
+    *, model_dir: str, engine_dir: str, sm: int, max_batch_size: int, max_input_len: int, max_seq_len: int
+) -> list[str]:
+    """The command that compiles a checkpoint, quantised or 16-bit, into `llm.engine` on the device it is for.
+
+    Lengths are in tokens of one sequence; *max_seq_len*, prompt and answer together, is the cache's capacity per
+    sequence, which the runtime rounds up to pages of 128. One prefill computes up to *max_batch_size* times
+    *max_input_len* tokens. The tool's own defaults are 32 and 96 tokens.
+    """
+    _check_sm(sm)
+    if min(max_batch_size, max_input_len) < 1:
+        raise BuildError("every limit of an engine is at least 1")
+    if max_input_len >= max_seq_len:
+        raise BuildError(f"a prompt of max_input_len ({max_input_len}) leaves no token of max_seq_len ({max_seq_len})")
+    settings: dict[str, str | int] = {
+        "--model-dir": model_dir,
+        "--engine-dir": engine_dir,
+        "--components": "llm",
+        "--max-input-len": max_input_len,
+        "--max-kv-cache-capacity": max_seq_len,
+        "--max-batch-size": max_batch_size,
+        "--max-lora-rank": 0,
+    }
+    return ["tensorrt-edgellm-build", *(str(word) for setting in settings.items() for word in setting)]
+
+
+def _check_sm(sm: int) -> None:
+    if sm not in SMS:
+        known = ", ".join(str(known) for known in SMS)
+        raise UnsupportedError(f"Edge-LLM has nothing for SM {sm}, only for {known}; TensorRT-LLM is for data centres")

@@ -1,0 +1,172 @@
+"""Every open choice of a build settled by the rules, or refused with the nearest combination that works. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nemotron_build.architecture import Dimensions
+from nemotron_build.errors import RefusedError, UnsupportedError
+from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
+from nemotron_build.planning.precisions import (
+    AUTO,
+    KINDS,
+    KV_PRECISIONS,
+    PRECISION_NAMES,
+    PRECISIONS,
+    Kind,
+    Precision,
+    find_precision,
+)
+from nemotron_build.planning.rules import Combination, Finding, default_kind
+
+# The recommended precision is the first of these that is listed as supported.
+_RECOMMENDED = ("nvfp4", "fp8", "int4-awq", "bf16", "fp16")
+_RECOMMENDED_ON_CPU = ("int8-wo", "bf16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A combination that can be built.
+
+    `kv_precision` is concrete: bf16, fp16, fp8 or int8. `why` says how each `auto` was settled, `warnings` what is
+    unverified, `notes` what else is known.
+    """
+
+    kind: Kind
+    precision: Precision
+    kv_precision: str
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+
+
+def decide(
+    gpu: Gpu, architecture: Dimensions, *, precision: str = AUTO, kv_precision: str = AUTO, kind: str | None = None
+) -> Decision:
+    """Settle every open choice; *kind* None is the default for the GPU and model.
+
+    `RefusedError` gives the reason and the nearest combination that works, `UnsupportedError` is for unknown names.
+    """
+    wish = _Wish(gpu=gpu, architecture=architecture, kind=kind, precision=precision, kv_precision=kv_precision)
+    combination, why = wish.settle()
+    findings = list(combination.findings())
+    if reasons := _texts(findings, "refused"):
+        raise RefusedError(reasons[0], _nearest(wish))
+    return Decision(
+        kind=combination.kind,
+        precision=combination.precision,
+        kv_precision=combination.kv_precision,
+        warnings=_texts(findings, "warning"),
+        notes=_texts(findings, "note"),
+        why=why,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What was asked for; `kind` None and `auto` are left open."""
+
+    gpu: Gpu
+    architecture: Dimensions
+    kind: str | None
+    precision: str
+    kv_precision: str
+
+    def settle(self) -> tuple[Combination, tuple[str, ...]]:
+        """The combination that is meant, possible or not, and how each open choice was settled."""
+        combination, why = self._weights(self._kind())
+        if self.kv_precision not in KV_PRECISIONS:
+            raise UnsupportedError(
+                f"--kv-precision {self.kv_precision} does not exist; known: {', '.join(KV_PRECISIONS)}"
+            )
+        if self.kv_precision in ("fp8", "int8"):
+            return replace(combination, kv_precision=self.kv_precision), why
+        if self.kv_precision == AUTO:
+            in_fp8 = replace(combination, kv_precision="fp8")
+            if combination.precision.arithmetic in ("fp8", "fp4") and _same(in_fp8, combination):
+                return in_fp8, (*why, f"KV cache in fp8, as the weights are {combination.precision.name}")
+            why = (*why, f"KV cache in {combination.kv_precision}: fp8 by default only beside fp8 and fp4 weights")
+        return combination, why
+
+    def _weights(self, kind: Kind) -> tuple[Combination, tuple[str, ...]]:
+        """The combination with a 16-bit KV cache; `auto` is the first precision that nothing speaks against."""
+        if self.precision != AUTO:
+            return self._in_16_bit(kind, find_precision(self.precision, kind)), ()
+        names = _RECOMMENDED_ON_CPU if kind == "cpu" else _RECOMMENDED
+        passed_over: list[str] = []
+        for name in names:
+            combination = self._in_16_bit(kind, find_precision(name, kind))
+            against = [each.text for each in combination.findings() if each.level == "refused" or each.cell]
+            if not against:
+                break
+            passed_over.append(against[0])
+        return combination, (
+            f"precision {name}, the first of {', '.join(names)} that is listed as supported",
+            *passed_over,
+        )
+
+    def _kind(self) -> Kind:
+        if self.kind is None:
+            return default_kind(self.gpu, self.architecture)
+        for kind in KINDS:
+            if kind == self.kind:
+                return kind
+        raise UnsupportedError(f"--engine-kind {self.kind} does not exist; known: {', '.join(KINDS)}")
+
+    def _in_16_bit(self, kind: Kind, precision: Precision) -> Combination:
+        fp16 = precision.name == "fp16" or kind in ("edge", "cpu")
+        return Combination(
+            gpu=self.gpu,
+            architecture=self.architecture,
+            kind=kind,
+            precision=precision,
+            kv_precision="fp16" if fp16 else "bf16",
+        )
+
+
+def _same(one: Combination, other: Combination) -> bool:
+    return list(one.findings()) == list(other.findings())
+
+
+def _texts(findings: list[Finding], level: str) -> tuple[str, ...]:
+    return tuple(finding.text for finding in findings if finding.level == level)
+
+
+def _nearest(wish: _Wish) -> dict[str, str]:
+    """The options to change in *wish* for something that works: as few as can be, listed cells before unverified."""
+    others = (find_gpu(name) for name in gpu_names() if name != wish.gpu.name)
+    for gpu in (wish.gpu, *others):
+        if found := min(_changes(replace(wish, gpu=gpu)), default=None, key=lambda each: each[0]):
+            return ({} if gpu is wish.gpu else {"--gpu": gpu.name}) | found[1]
+    return {}
+
+
+def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
+    """Every change of kind, precision and KV precision that makes *wish* possible, with its cost."""
+    kinds = [wish.kind, *(kind for kind in KINDS if kind != wish.kind)]
+    precisions = [wish.precision, *sorted(PRECISION_NAMES, key=lambda name: _distance(name, wish.precision))]
+    kv_precisions = [wish.kv_precision, *(["fp8"] if wish.kv_precision == "int8" else []), AUTO]
+    for choice in itertools.product(enumerate(kinds), enumerate(precisions), enumerate(kv_precisions)):
+        (kind_at, kind), (precision_at, precision), (kv_at, kv_precision) = choice
+        combination, _ = replace(wish, kind=kind, precision=precision, kv_precision=kv_precision).settle()
+        findings = list(combination.findings())
+        if _texts(findings, "refused"):
+            continue
+        changes = {}
+        if kind_at and kind is not None:
+            changes["--engine-kind"] = kind
+        if precision_at:
+            changes["--precision"] = precision
+        if kv_at:
+            changes["--kv-precision"] = kv_precision
+        cells = sum(finding.cell for finding in findings)
+        weight = 4 * bool(kind_at) + 2 * bool(precision_at) + bool(kv_at)
+        yield (weight, cells, kind_at, precision_at, kv_at), changes
+
+
+def _distance(name: str, wanted: str) -> int:
+    """How far the weights of *name* are from those *wanted*, bits."""
+    bits = {each.name: each.weight_bits for each in PRECISIONS}
+    return abs(bits[name] - bits.get(wanted, bits[name]))

@@ -1,0 +1,152 @@
+"""The GPUs that are known (`gpus.yaml`), and which one this machine has. One GPU per engine; no multi-GPU plans."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from nemotron_build.errors import UnsupportedError
+
+AUTO = "auto"
+_FILE = Path(__file__).with_name("gpus.yaml")
+_MIB = 1 << 20
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gpu:
+    """One GPU as a program sees it.
+
+    `memory_bytes` is what may be used of it, `bandwidth` in bytes/s, `rates` dense operations/s by arithmetic (bf16,
+    fp8, int8, int4, fp4), None where there is no such arithmetic; `sm` is None for the CPU. `sources` says where each
+    number is from, `unverified` which of them were not looked up again. `system_bytes` of a unified memory
+    are left to the host.
+    """
+
+    name: str
+    title: str
+    sm: int | None
+    memory_bytes: int
+    bandwidth: float | None
+    rates: Mapping[str, float | None]
+    sources: Mapping[str, str]
+    aliases: tuple[str, ...] = ()
+    nvml_names: tuple[str, ...] = ()
+    unverified: tuple[str, ...] = ()
+    system_bytes: int = 0
+
+    def __str__(self) -> str:
+        return self.title if self.sm is None else f"{self.title} (SM{self.sm})"
+
+
+def gpu_names() -> list[str]:
+    """The names of the catalogue, in its order."""
+    return list(_catalogue())
+
+
+def find_gpu(name: str) -> Gpu:
+    """The GPU called *name*, any case, or the local one for `auto`; `UnsupportedError` lists what is known."""
+    wanted = name.strip().lower()
+    if wanted == AUTO:
+        return local_gpu()
+    by_name = {alias: gpu for gpu in _catalogue().values() for alias in (gpu.name, *gpu.aliases)}
+    if wanted not in by_name:
+        near = difflib.get_close_matches(wanted, by_name, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UnsupportedError(f"--gpu {name} is not known{hint} known: {AUTO}, {', '.join(gpu_names())}")
+    return by_name[wanted]
+
+
+def local_gpu() -> Gpu:
+    """The GPU of this machine, by NVML; its own report of the memory wins over the catalogue's.
+
+    `UnsupportedError` when there is no NVML, no GPU, several kinds of GPU, or one that is not in the catalogue.
+    """
+    try:
+        import pynvml
+    except ModuleNotFoundError as error:
+        raise UnsupportedError(
+            "--gpu auto asks the driver through nvidia-ml-py: pip install 'nemotron-triton[build]', or name the GPU"
+        ) from error
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        raise UnsupportedError(
+            f"--gpu auto finds no NVIDIA driver here ({error}); name the GPU: {', '.join(gpu_names())}"
+        ) from error
+    try:
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+        seen = [(_text(pynvml.nvmlDeviceGetName(each)), _sm(pynvml, each), _memory(pynvml, each)) for each in handles]
+    except pynvml.NVMLError as error:
+        raise UnsupportedError(
+            f"--gpu auto cannot read the GPU ({error}); name it: {', '.join(gpu_names())}"
+        ) from error
+    finally:
+        pynvml.nvmlShutdown()
+    if not seen:
+        raise UnsupportedError(f"--gpu auto finds no GPU here; name it: {', '.join(gpu_names())}")
+    if len(kinds := sorted({title for title, _, _ in seen})) > 1:
+        raise UnsupportedError(f"--gpu auto finds several kinds of GPU here ({', '.join(kinds)}); name one")
+    title, sm, memory_bytes = seen[0]
+    for gpu in _catalogue().values():
+        if title in gpu.nvml_names and gpu.sm == sm:
+            return replace(gpu, memory_bytes=memory_bytes - gpu.system_bytes if memory_bytes else gpu.memory_bytes)
+    raise UnsupportedError(
+        f"--gpu auto finds {title} (SM{sm}), which is not in the catalogue; name the GPU that is nearest to it: "
+        + ", ".join(f"{gpu.name} (SM{gpu.sm})" for gpu in _catalogue().values() if gpu.sm)
+    )
+
+
+def _sm(pynvml: Any, handle: Any) -> int:
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return int(major) * 10 + int(minor)
+
+
+def _memory(pynvml: Any, handle: Any) -> int | None:
+    try:
+        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+    except pynvml.NVMLError:
+        return None  # Jetson's unified memory is not NVML's to report.
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+@functools.cache
+def _catalogue() -> dict[str, Gpu]:
+    entries: dict[str, dict[str, Any]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    return {name: _read(name, entry) for name, entry in entries.items()}
+
+
+def _read(name: str, entry: dict[str, Any]) -> Gpu:
+    system_bytes = entry.pop("system_mib", 0) * _MIB
+    memory_mib, bandwidth = entry.pop("memory_mib"), entry.pop("bandwidth_gb_s")
+    rates = {arithmetic: rate and rate * 1e12 for arithmetic, rate in entry.pop("rates").items()}
+    lists: dict[str, Any] = {key: tuple(entry.pop(key, ())) for key in ("aliases", "nvml_names", "unverified")}
+    return Gpu(
+        name=name,
+        memory_bytes=(memory_mib * _MIB if memory_mib else _host_memory()) - system_bytes,
+        bandwidth=bandwidth and bandwidth * 1e9,
+        rates=rates,
+        system_bytes=system_bytes,
+        **lists,
+        **entry,
+    )
+
+
+def _host_memory() -> int:
+    """Memory of this machine, or of the container it is, bytes."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        limit = _CGROUP_LIMIT.read_text().strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdigit() else total

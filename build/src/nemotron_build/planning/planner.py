@@ -1,0 +1,226 @@
+"""Whether a model fits a GPU, with how long a context and how many requests, and the settings that follow. Pure.
+
+Weights, KV cache and recurrent state are exact for their formats. Activations and the runtime's own memory are
+estimates that were never measured on the hardware, and say so in the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nemotron_build.architecture import Dimensions
+from nemotron_build.errors import BuildError
+from nemotron_build.planning.decision import Decision
+from nemotron_build.planning.gpus import Gpu
+from nemotron_build.planning.precisions import WeightBytes, weight_bytes
+from nemotron_build.planning.roofline import Roofline, roofline
+
+DEFAULT_MAX_SEQ_LEN = 8192
+DEFAULT_CONCURRENCY = 8
+KV_BLOCK_TOKENS = 32
+# TensorRT-LLM's default: more tokens in one step make prefill no faster, only its buffers larger.
+MAX_STEP_TOKENS = 8192
+# What TensorRT-LLM takes of the memory that is free once the engine is loaded; the rest is for fragmentation.
+_KV_FRACTION = 0.9
+_RUNTIME_BYTES = 1 << 30
+_DRIVER_SHARE = 0.02
+_BITS = {"bf16": 16, "fp16": 16, "fp8": 8, "int8": 8}
+_ACTIVATION_BYTES = 2
+_LOGIT_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Where the memory goes, bytes.
+
+    `activations` = tokens of a step x `activation_values_per_token` x 2, and a row of FP32 logits for each sequence
+    (estimate). `runtime` = 1 GiB for the CUDA context and libraries, and on a GPU 2 percent for the driver (estimate).
+    `kv_budget` is what is left for keys and values beside the recurrent `state` of all sequences, and `kv_needed` what
+    they take at the asked length, in whole blocks.
+    """
+
+    total: int
+    weights: WeightBytes
+    activations: int
+    runtime: int
+    state: int
+    kv_budget: int
+    kv_needed: int
+
+    estimates: tuple[str, ...] = ("activations", "runtime")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The engine's limits that follow; the KV cache's fraction is None where an engine takes no such setting."""
+
+    max_batch_size: int
+    max_num_tokens: int
+    max_seq_len: int
+    kv_cache_free_gpu_mem_fraction: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """What a GPU can do with a model.
+
+    `max_seq_len` is the longest context at `concurrency` sequences, in whole KV blocks and at most the model's;
+    `max_concurrency` the most sequences of `asked_seq_len` tokens; both 0 when nothing fits. `roofline` is None where
+    the bandwidth is not known, and `roofline_reason` says why.
+    """
+
+    gpu: Gpu
+    decision: Decision
+    asked_seq_len: int
+    concurrency: int
+    parameters: int
+    kv_bytes_per_token: int
+    state_bytes_per_sequence: int
+    memory: Memory
+    max_seq_len: int
+    max_concurrency: int
+    fits: bool
+    reason: str
+    settings: Settings
+    roofline: Roofline | None
+    roofline_reason: str | None
+
+    @property
+    def weights_bytes(self) -> int:
+        """All weights, scales included."""
+        return self.memory.weights.total
+
+    @property
+    def tokens_per_second_bound(self) -> float | None:
+        """Most tokens/s of one sequence with an empty context; None where the bandwidth is not known."""
+        return self.roofline.batch_1_empty.tokens_per_second if self.roofline else None
+
+
+def plan(
+    gpu: Gpu,
+    architecture: Dimensions,
+    decision: Decision,
+    *,
+    max_seq_len: int = DEFAULT_MAX_SEQ_LEN,
+    concurrency: int = DEFAULT_CONCURRENCY,
+) -> MemoryPlan:
+    """The plan for *concurrency* sequences of *max_seq_len* tokens, prompt and answer together.
+
+    `BuildError` for numbers that no machine could serve; that it does not fit is a plan, not an error.
+    """
+    if concurrency < 1:
+        raise BuildError(f"--concurrency is {concurrency}; at least 1 request must run")
+    if max_seq_len < 16:
+        raise BuildError(f"--max-seq-len is {max_seq_len}; no prompt fits, give at least 16")
+    if max_seq_len > architecture.max_position_embeddings:
+        raise BuildError(
+            f"--max-seq-len is {max_seq_len}; the model goes up to {architecture.max_position_embeddings} tokens"
+        )
+    demand = _Demand(gpu, architecture, decision)
+    longest = demand.blocks(architecture.max_position_embeddings)
+    blocks = _most(longest, lambda blocks: demand.fits(concurrency, blocks * KV_BLOCK_TOKENS))
+    most = _most(MAX_STEP_TOKENS, lambda concurrency: demand.fits(concurrency, max_seq_len))
+    memory = demand.memory(concurrency, max_seq_len)
+    fits = concurrency <= most
+    kv_bits = _BITS[decision.kv_precision]
+    found = roofline(
+        gpu,
+        architecture,
+        decision.precision,
+        kv_bits=kv_bits,
+        concurrency=concurrency,
+        context_tokens=max_seq_len,
+    )
+    return MemoryPlan(
+        gpu=gpu,
+        decision=decision,
+        asked_seq_len=max_seq_len,
+        concurrency=concurrency,
+        parameters=architecture.parameters,
+        kv_bytes_per_token=demand.kv_bytes_per_token,
+        state_bytes_per_sequence=demand.state_bytes,
+        memory=memory,
+        max_seq_len=min(blocks * KV_BLOCK_TOKENS, architecture.max_position_embeddings),
+        max_concurrency=most,
+        fits=fits,
+        reason=_reason(memory, concurrency, max_seq_len, fits=fits),
+        settings=Settings(
+            max_batch_size=concurrency,
+            max_num_tokens=demand.step_tokens(concurrency, max_seq_len),
+            max_seq_len=max_seq_len,
+            kv_cache_free_gpu_mem_fraction=_KV_FRACTION if decision.kind in ("tensorrt", "pytorch") else None,
+        ),
+        roofline=found,
+        roofline_reason=None if found else f"bandwidth {gpu.sources['bandwidth']}",
+    )
+
+
+class _Demand:
+    """What some sequences of some length ask of the memory; more of either never asks less."""
+
+    def __init__(self, gpu: Gpu, architecture: Dimensions, decision: Decision) -> None:
+        self._gpu, self._architecture, self._kind = gpu, architecture, decision.kind
+        self._weights = weight_bytes(architecture, decision.precision)
+        self._runtime = _RUNTIME_BYTES + (0 if gpu.sm is None else int(gpu.memory_bytes * _DRIVER_SHARE))
+        self._fraction = _KV_FRACTION if decision.kind in ("tensorrt", "pytorch") else 1.0
+        self.kv_bytes_per_token = architecture.kv_values_per_token * _BITS[decision.kv_precision] // 8
+        self.state_bytes = architecture.state_bytes_per_sequence()
+
+    def memory(self, concurrency: int, seq_len: int) -> Memory:
+        seq_len = self.blocks(seq_len) * KV_BLOCK_TOKENS
+        tokens = self.step_tokens(concurrency, seq_len)
+        activations = (
+            tokens * self._architecture.activation_values_per_token * _ACTIVATION_BYTES
+            + concurrency * self._architecture.vocab_size * _LOGIT_BYTES
+        )
+        state = concurrency * self.state_bytes
+        free = self._gpu.memory_bytes - self._weights.total - activations - self._runtime
+        return Memory(
+            total=self._gpu.memory_bytes,
+            weights=self._weights,
+            activations=activations,
+            runtime=self._runtime,
+            state=state,
+            kv_budget=max(0, int(free * self._fraction) - state),
+            kv_needed=concurrency * seq_len * self.kv_bytes_per_token,
+        )
+
+    def fits(self, concurrency: int, seq_len: int) -> bool:
+        memory = self.memory(concurrency, seq_len)
+        return memory.kv_needed <= memory.kv_budget
+
+    def step_tokens(self, concurrency: int, seq_len: int) -> int:
+        """Tokens one step computes at most: a whole prompt on edge, elsewhere prompts come in chunks."""
+        prompts = seq_len if self._kind == "edge" else min(MAX_STEP_TOKENS, concurrency * seq_len)
+        return max(concurrency, prompts)
+
+    @staticmethod
+    def blocks(tokens: int) -> int:
+        return -(-tokens // KV_BLOCK_TOKENS)
+
+
+def _most(limit: int, possible: Callable[[int], bool]) -> int:
+    """The largest of 1 to *limit* that is *possible*, 0 when none is; below a possible one all are."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if possible(middle) else (low, middle - 1)
+    return low
+
+
+def _reason(memory: Memory, concurrency: int, seq_len: int, *, fits: bool) -> str:
+    asked = f"{concurrency} x {seq_len} tokens"
+    if fits:
+        spare = memory.kv_budget - memory.kv_needed
+        return f"{asked} take {gib(memory.kv_needed)} of KV cache; {gib(spare)} of {gib(memory.kv_budget)} stay free"
+    fixed = memory.weights.total + memory.activations + memory.runtime + memory.state
+    return (
+        f"{asked} need {gib(memory.kv_needed)} of KV cache; of {gib(memory.total)}, weights, activations, state and "
+        f"runtime take {gib(fixed)}, which leaves {gib(memory.kv_budget)}"
+    )
+
+
+def gib(count: int) -> str:
+    """*count* bytes for people."""
+    return f"{count / 2**30:.1f} GiB"

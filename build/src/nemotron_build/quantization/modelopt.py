@@ -1,0 +1,51 @@
+"""Jobs for ModelOpt, run in its own environment: `worker` does them, this asks for them and hears how they go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nemotron_build.errors import ToolError
+from nemotron_build.processes import Runner, run
+from nemotron_build.quantization.environment import Environment
+
+WORKER = Path(__file__).with_name("worker.py")
+Progress = Callable[[int, int], None]
+
+
+def run_job(
+    environment: Environment,
+    job: str,
+    settings: dict[str, Any],
+    *,
+    log: Path,
+    progress: Progress = lambda *_: None,
+    runner: Runner = run,
+) -> Any:
+    """Do *job* of `worker` with *settings* and give back its result; `ToolError` says in one line why it could not.
+
+    What the libraries print is added to *log*, the settings stay beside it.
+    """
+    python = environment.python(log=log, runner=runner)
+    heard: dict[str, Any] = {}
+
+    def hear(line: str) -> None:
+        message = json.loads(line)
+        if "done" in message:
+            progress(message["done"], message["total"])
+        else:
+            heard.update(message)
+
+    file = log.with_suffix(".job.json")
+    file.write_text(json.dumps({"job": job, **settings}), encoding="utf-8")
+    runner(worker_argv(python, file), log, on_line=hear)
+    if "result" not in heard:
+        raise ToolError(f"ModelOpt: {heard.get('error', 'it ended without a word')}; the whole log is {log}")
+    return heard["result"]
+
+
+def worker_argv(python: Path, job_file: Path) -> list[str]:
+    """How the worker is started; `-I` keeps this environment's packages and the user's out of that one."""
+    return [str(python), "-I", str(WORKER), str(job_file)]

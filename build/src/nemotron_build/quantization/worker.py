@@ -1,0 +1,293 @@
+"""What runs inside a ModelOpt environment: one job, read from a JSON file, told of in JSON lines on stdout.
+
+Imports nothing of ours, because that environment has nothing of ours. Everything the libraries print goes to stderr.
+Reads safetensors only, never remote code. Jobs: `quantize`, `export_tensorrt_llm`, `export_hf`, `measure`.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import functools
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import modelopt.torch.opt as mto
+import modelopt.torch.quantization as mtq
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_OFF: dict[str, Any] = {"enable": False}
+
+
+class JobError(Exception):
+    """The job cannot be done; the text is one line for a person."""
+
+
+def main() -> None:
+    """Do the job in the file named by the first argument."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never write on behalf of a build that is gone
+    out = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+
+    def tell(**message: Any) -> None:
+        out.write(json.dumps(message) + "\n")
+
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    torch.manual_seed(0)
+    if job["device"] == "auto":
+        job["device"] = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        tell(result=_JOBS[job.pop("job")](tell=tell, **job))
+    except JobError as error:
+        tell(error=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        tell(error=f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+
+
+def quantize(
+    *,
+    tell: Callable[..., None],
+    checkpoint: str,
+    output: str,
+    precision: str,
+    kv_precision: str,
+    dtype: str,
+    calibration: list[list[int]],
+    held_out: list[list[int]],
+    device: str,
+) -> dict[str, Any]:
+    """Quantise *checkpoint* into *output* (ModelOpt's Hugging Face form) and measure it on *held_out*."""
+    mto.enable_huggingface_checkpointing()
+    with tempfile.TemporaryDirectory(dir=output) as scratch:
+        model = _load(checkpoint, dtype, device)
+        reference = Reference(model, held_out, Path(scratch) / "logits", functools.partial(_progress, tell, "source"))
+        model = _quantized(model, precision, kv_precision, calibration, 128, tell)
+        quality = reference.compare(model, functools.partial(_progress, tell, "quantised"))
+    model.save_pretrained(output)
+    return quality
+
+
+def export_tensorrt_llm(*, tell: Callable[..., None], quantized: str, output: str, dtype: str, device: str) -> None:
+    """Write a quantised model as a TensorRT-LLM checkpoint of one rank."""
+    from modelopt.torch.export import export_tensorrt_llm_checkpoint
+
+    mto.enable_huggingface_checkpointing()
+    model = _load(quantized, dtype, device)
+    tell(what="export", done=0, total=1)
+    with torch.inference_mode():
+        export_tensorrt_llm_checkpoint(model, "llama", _DTYPES[dtype], output, inference_tensor_parallel=1)
+    tell(what="export", done=1, total=1)
+
+
+def export_hf(*, tell: Callable[..., None], quantized: str, output: str, dtype: str, device: str) -> None:
+    """Write a quantised model as the quantised Hugging Face checkpoint that TensorRT-LLM's PyTorch backend reads."""
+    from modelopt.torch.export import export_hf_checkpoint
+
+    mto.enable_huggingface_checkpointing()
+    model = _load(quantized, dtype, device)
+    tell(what="export", done=0, total=1)
+    with torch.inference_mode():
+        export_hf_checkpoint(model, export_dir=output)
+    tell(what="export", done=1, total=1)
+
+
+def measure(
+    *,
+    tell: Callable[..., None],
+    checkpoint: str,
+    precisions: list[str],
+    dtype: str,
+    blocks: dict[str, int],
+    calibration: list[list[int]],
+    held_out: list[list[int]],
+    device: str,
+    plot: str | None,
+) -> dict[str, Any]:
+    """What every one of *precisions* costs on *held_out*: precision → measurements, or why it could not be had."""
+    found: dict[str, Any] = {}
+    steps = len(precisions) + 1
+    with tempfile.TemporaryDirectory() as scratch:
+        tell(what="source", done=0, total=steps)
+        reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", lambda *_: None)
+        for done, precision in enumerate(precisions, start=1):
+            tell(what=precision, done=done, total=steps)
+            try:
+                model = _load(checkpoint, "fp16" if precision == "fp16" else dtype, device)
+                model = _quantized(model, precision, "auto", calibration, blocks.get(precision, 128), lambda **_: None)
+            except JobError as error:
+                found[precision] = {"unavailable": str(error)}
+                continue
+            found[precision] = reference.compare(model, lambda *_: None)
+    tell(what="done", done=steps, total=steps)
+    if plot:
+        _plot(found, plot)
+    return found
+
+
+class Reference:
+    """What the source model says on held-out text, kept on disk: logits, float32, shape (tokens, vocabulary)."""
+
+    def __init__(
+        self, model: Any, sequences: list[list[int]], path: Path, progress: Callable[[int, int], None]
+    ) -> None:
+        """Run *model* over *sequences*, which are token ids; each token after the first is predicted."""
+        self._sequences = sequences
+        self._total = sum(len(ids) - 1 for ids in sequences)
+        self._device = next(model.parameters()).device
+        self._logits: Any = None
+        loss = 0.0
+        for done, (start, logits, wanted) in enumerate(self._run(model), start=1):
+            if self._logits is None:
+                self._logits = np.memmap(path, np.float32, "w+", shape=(self._total, logits.shape[-1]))
+            self._logits[start : start + len(wanted)] = logits.cpu().numpy()
+            loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+            progress(done, len(sequences))
+        self._perplexity = float(np.exp(loss / self._total))
+
+    def compare(self, model: Any, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """Perplexity of both, share of tokens with the same best guess, mean KL divergence in nats per token."""
+        loss = agreed = divergence = 0.0
+        for done, (start, logits, wanted) in enumerate(self._run(model), start=1):
+            source = torch.from_numpy(self._logits[start : start + len(wanted)].copy()).to(self._device)
+            loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+            agreed += float((source.argmax(-1) == logits.argmax(-1)).sum())
+            surprise = torch.nn.functional.kl_div(
+                logits.log_softmax(-1), source.log_softmax(-1), log_target=True, reduction="sum"
+            )
+            divergence += float(surprise)
+            progress(done, len(self._sequences))
+        return {
+            "tokens": self._total,
+            "perplexity_source": self._perplexity,
+            "perplexity": float(np.exp(loss / self._total)),
+            "top1_agreement": agreed / self._total,
+            "kl_divergence_nats": max(0.0, divergence / self._total),
+        }
+
+    def _run(self, model: Any) -> Iterator[tuple[int, Any, Any]]:
+        start = 0
+        for ids in self._sequences:
+            tokens = torch.tensor([ids], device=self._device)
+            with torch.inference_mode():
+                logits = model(tokens, use_cache=False).logits[0, :-1].float()
+            yield start, logits, tokens[0, 1:]
+            start += len(ids) - 1
+
+
+def _progress(tell: Callable[..., None], what: str, done: int, total: int) -> None:
+    tell(what=what, done=done, total=total)
+
+
+def _load(checkpoint: str, dtype: str, device: str) -> Any:
+    model = AutoModelForCausalLM.from_pretrained(
+        checkpoint, dtype=_DTYPES[dtype], use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
+    return model.eval().to(device)
+
+
+def _quantized(
+    model: Any, precision: str, kv_precision: str, calibration: list[list[int]], block: int, tell: Callable[..., None]
+) -> Any:
+    config = _config(precision, kv_precision, block)
+    if config is None:
+        return model
+    device = next(model.parameters()).device
+    if precision == "nvfp4" and device.type != "cuda":
+        raise JobError("ModelOpt quantises to NVFP4 on a CUDA device only")
+
+    def calibrate(model: Any) -> None:
+        for done, ids in enumerate(calibration, start=1):
+            with torch.inference_mode():
+                model(torch.tensor([ids], device=device), use_cache=False)
+            tell(what="calibration", done=done, total=len(calibration))
+
+    with torch.inference_mode():
+        model = mtq.quantize(model, config, calibrate)
+    for name, module in model.named_modules():
+        amax = getattr(module, "_amax", None)
+        if amax is not None and not torch.isfinite(amax).all():
+            raise JobError(f"calibration left {name} with a range that is not finite")
+    return model
+
+
+def _config(precision: str, kv_precision: str, block: int) -> dict[str, Any] | None:
+    """ModelOpt's configuration; None when nothing is quantised. lm_head and the embedding stay as they are."""
+    presets = {
+        "fp8": mtq.FP8_DEFAULT_CFG,
+        "fp8-rowwise": mtq.FP8_PER_CHANNEL_PER_TOKEN_CFG,
+        "int8-sq": mtq.INT8_SMOOTHQUANT_CFG,
+        "int4-awq": mtq.INT4_AWQ_CFG,
+        "w4a8-awq": mtq.W4A8_AWQ_BETA_CFG,
+        "nvfp4": mtq.NVFP4_DEFAULT_CFG,
+    }
+    config: dict[str, Any] = {"quant_cfg": {"default": _OFF}, "algorithm": "max"}
+    if precision in presets:
+        config = copy.deepcopy(presets[precision])
+    elif precision in ("int8-wo", "int4-wo"):
+        # TensorRT-LLM's weight-only formats: one scale for each output channel.
+        weight = {"num_bits": 8 if precision == "int8-wo" else 4, "axis": 0}
+        config = copy.deepcopy(mtq.INT8_DEFAULT_CFG)
+        config["quant_cfg"] |= {"*weight_quantizer": weight, "*input_quantizer": _OFF}
+    elif precision not in _DTYPES:
+        raise JobError(f"no ModelOpt configuration for {precision}")
+    if precision in ("int4-awq", "w4a8-awq") and block != 128:
+        weights = config["quant_cfg"]["*weight_quantizer"]
+        (weights[0] if isinstance(weights, list) else weights)["block_sizes"][-1] = block
+    if kv_precision == "fp8":
+        config["quant_cfg"]["*[kv]_bmm_quantizer"] = {"num_bits": (4, 3), "axis": None, "enable": True}
+    elif kv_precision == "int8":
+        config["quant_cfg"]["*[kv]_bmm_quantizer"] = {"num_bits": 8, "axis": None, "enable": True}
+    elif precision in _DTYPES:
+        return None
+    return config
+
+
+def _plot(found: dict[str, Any], path: str) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    rows = {name: values for name, values in found.items() if "unavailable" not in values}
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 0.45 * len(rows) + 1.6), sharey=True, layout="constrained")
+    panels = [
+        ("kl_divergence_nats", "KL divergence from the source, nats per token"),
+        ("top1_agreement", "same best token as the source"),
+        ("perplexity", "perplexity (dashed: source)"),
+    ]
+    for axis, (key, title) in zip(axes, panels, strict=True):
+        bars = axis.barh(list(rows), [values[key] for values in rows.values()], color="#76b900")
+        axis.bar_label(bars, fmt="%.4g", padding=3, fontsize=8)
+        axis.set_title(title, fontsize=9)
+        axis.margins(x=0.2)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[2].axvline(next(iter(rows.values()))["perplexity_source"], color="black", linestyle="--", linewidth=1)
+    axes[0].invert_yaxis()
+    partial = path + ".partial"
+    figure.savefig(partial, dpi=150, format="png", metadata={"Software": None})
+    shutil.move(partial, path)
+
+
+_JOBS: dict[str, Callable[..., Any]] = {
+    "quantize": quantize,
+    "export_tensorrt_llm": export_tensorrt_llm,
+    "export_hf": export_hf,
+    "measure": measure,
+}
+
+if __name__ == "__main__":
+    main()

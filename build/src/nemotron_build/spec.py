@@ -1,0 +1,99 @@
+"""What a user decides about a build: from flags, and from one YAML file. Decides nothing itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from nemotron_build.errors import BuildError
+from nemotron_build.planning.planner import DEFAULT_CONCURRENCY
+from nemotron_triton.chat.profiles import DEFAULT_PROFILE
+
+MAX_CONFIG_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """Everything a user decides about a build. Lengths are in tokens; None and `auto` are settled by the plan.
+
+    `calibration` and `quality_data` are JSON Lines of conversations, by default the small sets that come with us;
+    `chat_template` is a Jinja file, `image` the container that compiles, `device` where quantisation computes.
+    """
+
+    checkpoint: Path
+    gpu: str
+    precision: str = "auto"
+    kv_precision: str = "auto"
+    engine_kind: str | None = None
+    profile: str = DEFAULT_PROFILE
+    max_seq_len: int | None = None
+    max_batch_size: int = DEFAULT_CONCURRENCY
+    chat_template: Path | None = None
+    calibration: Path | None = None
+    calibration_samples: int = 512
+    quality_data: Path | None = None
+    quality_samples: int = 24
+    device: str = "auto"
+    image: str | None = None
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        """Reject what could only fail later."""
+        for name in ("max_batch_size", "calibration_samples", "quality_samples"):
+            if getattr(self, name) < 1:
+                raise BuildError(f"{_flag(name)} is {getattr(self, name)}; at least 1 is needed")
+        if self.max_seq_len is not None and self.max_seq_len < 16:
+            raise BuildError(f"--max-seq-len is {self.max_seq_len}; no prompt fits, give at least 16")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise BuildError(f"--device {self.device} does not exist; known: auto, cpu, cuda")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, in `EngineSpec`'s names; `BuildError` for what it does not know, with the nearest.
+
+    Relative paths in it count from its own folder.
+    """
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise BuildError(f"{path} is larger than {MAX_CONFIG_BYTES >> 20} MiB; this is not a build's configuration")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BuildError(f"cannot read {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise BuildError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise BuildError(f"{path} must hold settings as `name: value`")
+    hints = {field.name: str(field.type) for field in dataclasses.fields(EngineSpec)}
+    for name in values:
+        if name not in hints:
+            near = difflib.get_close_matches(str(name), hints, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise BuildError(f"{path}: no setting is called {name!r}; {hint}known: {', '.join(hints)}")
+    for name, value in values.items():
+        if hints[name].startswith("Path") and isinstance(value, str):
+            values[name] = str(path.parent / Path(value).expanduser())
+    return values
+
+
+def make_spec(values: Mapping[str, Any]) -> EngineSpec:
+    """The spec with *values*, checked; `BuildError` names the setting that is wrong or missing."""
+    try:
+        return TypeAdapter(EngineSpec).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
+            raise BuildError(f"{_flag(name)} is missing; give it, or set {name} in the --config file") from error
+        raise BuildError(f"{_flag(name)}: {first['msg']}, got {first['input']!r}") from error
+
+
+def _flag(name: str) -> str:
+    return "CHECKPOINT" if name == "checkpoint" else f"--{name.replace('_', '-')}"

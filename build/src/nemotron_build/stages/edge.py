@@ -1,0 +1,140 @@
+"""The stages of an `edge` bundle: TensorRT Edge-LLM quantises anywhere, builds on the device. Not run on hardware.
+
+The builder takes the Hugging Face checkpoint itself, and the engine wants that same checkpoint beside it at run time,
+so the bundle carries both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from nemotron_build.build_plan import BuildPlan
+from nemotron_build.commands.edge_llm import DATASET_KEY, build_argv, calibration_environment, quantize_argv
+from nemotron_build.commands.versions import EDGE_LLM, EDGE_TENSORRT
+from nemotron_build.host import Host
+from nemotron_build.stages.modelopt import quantizes
+from nemotron_build.stages.pipeline import Stage, Work, key_of
+from nemotron_build.stages.verified import write_checks
+from nemotron_build.stages.workspace import Workspace, link_or_copy
+from nemotron_triton.chat.render import TEMPLATES
+
+_ENGINE, _CHECKPOINT = "engine", "checkpoint"
+_MISSING = f"TensorRT Edge-LLM is not installed here: pip install tensorrt-edgellm=={EDGE_LLM}"
+
+
+def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
+    """Take the checkpoint, quantise it where the precision asks for it, build on the device, verify."""
+    quantized = [_quantize(plan, host, workspace)] if quantizes(plan) else []
+    return [_take(plan, digests), *quantized, _compile(plan, host, workspace), _verify(plan)]
+
+
+def tool_versions() -> dict[str, str]:
+    """What an engine depends on: it works with no other version."""
+    return {"tensorrt-edgellm": EDGE_LLM, "tensorrt": EDGE_TENSORRT}
+
+
+def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
+    """The checkpoint with a chat template in it, without which Edge-LLM exports nothing."""
+
+    def make(work: Work) -> None:
+        for path in plan.checkpoint.files:
+            link_or_copy(path, work.folder / _CHECKPOINT / path.name)
+        template = work.folder / _CHECKPOINT / "chat_template.jinja"
+        if not template.exists():
+            ours = (TEMPLATES / f"{plan.profile.prompt_format}.jinja").read_text(encoding="utf-8")
+            template.write_text(plan.chat_template or ours, encoding="utf-8")
+
+    settings = {"inputs": dict(digests), "template": plan.chat_template, "profile": plan.profile.name}
+    return Stage(name="convert", make=make, settings=settings, reads_source=True)
+
+
+def _quantize(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
+    def argv(source: Path, output: Path) -> list[str]:
+        return quantize_argv(
+            model_dir=str(source),
+            output_dir=str(output),
+            precision=plan.decision.precision.name,
+            kv_precision=plan.decision.kv_precision,
+            num_samples=len(plan.calibration),
+            device="cpu" if plan.spec.device == "cpu" or not host.sms else "cuda",
+        )
+
+    def make(work: Work) -> None:
+        texts = work.log.with_suffix(".calibration.jsonl")
+        bytes_of = plan.checkpoint.tokenizer.bytes_of
+        lines = (b"".join(map(bytes_of, ids)).decode(errors="replace") for ids in plan.calibration)
+        texts.write_text("".join(json.dumps({DATASET_KEY: line}) + "\n" for line in lines), encoding="utf-8")
+        source, output = work.inputs["convert"] / _CHECKPOINT, work.folder / _CHECKPOINT
+        work.runner(argv(source, output), work.log, env=calibration_environment(str(texts)))
+
+    return Stage(
+        name="quantize",
+        make=make,
+        settings={
+            "argv": argv(Path("SOURCE"), Path("OUTPUT")),
+            "samples": key_of(plan.calibration),
+            "tools": tool_versions(),
+        },
+        needs=("convert",),
+        commands=(argv(workspace.output("convert") / _CHECKPOINT, workspace.output("quantize.partial") / _CHECKPOINT),),
+        blocked=None if host.edge_llm else _MISSING,
+    )
+
+
+def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
+    limits, sm = plan.memory.settings, plan.gpu.sm
+    assert sm is not None
+    origin = _origin(plan)
+
+    def argv(checkpoint: Path, output: Path) -> list[str]:
+        return build_argv(
+            model_dir=str(checkpoint),
+            engine_dir=str(output),
+            sm=sm,
+            max_batch_size=limits.max_batch_size,
+            max_input_len=limits.max_seq_len - 1,
+            max_seq_len=limits.max_seq_len,
+        )
+
+    def make(work: Work) -> None:
+        work.runner(argv(work.inputs[origin] / _CHECKPOINT, work.folder / _ENGINE), work.log)
+
+    return Stage(
+        name="compile",
+        make=make,
+        settings={"argv": argv(Path("CHECKPOINT"), Path("OUTPUT")), "tools": tool_versions()},
+        needs=(origin,),
+        commands=(argv(workspace.output(origin) / _CHECKPOINT, workspace.output("compile.partial") / _ENGINE),),
+        blocked=host.lacks_gpu(sm, plan.gpu.title) or (None if host.edge_llm else _MISSING),
+    )
+
+
+def _verify(plan: BuildPlan) -> Stage:
+    origin = _origin(plan)
+
+    def make(work: Work) -> None:
+        from nemotron_build.verification.hf_checkpoint import check_hf_config
+        from nemotron_build.verification.trtllm_engine import check_edge_engine
+
+        checks = check_hf_config(work.inputs[origin] / _CHECKPOINT, plan.checkpoint.architecture)
+        write_checks(work.folder, [*checks, *check_edge_engine(work.inputs["compile"] / _ENGINE)])
+
+    return Stage(name="verify", make=make, settings={}, needs=(origin, "compile"))
+
+
+def _origin(plan: BuildPlan) -> str:
+    """The stage whose checkpoint is built."""
+    return "quantize" if quantizes(plan) else "convert"
+
+
+def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The files of the engine, and of the checkpoint it reads at run time, by their place in the bundle."""
+    origin = folders.get("quantize", folders["convert"])
+    return {
+        f"{root}/{path.relative_to(folder / root).as_posix()}": path
+        for root, folder in ((_ENGINE, folders["compile"]), (_CHECKPOINT, origin))
+        for path in sorted((folder / root).rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,125 @@
+"""The stages that ModelOpt does for `tensorrt` and `pytorch` bundles: quantise, and export what was quantised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemotron_build.build_plan import BuildPlan
+from nemotron_build.host import Host
+from nemotron_build.quantization.environment import Environment
+from nemotron_build.quantization.modelopt import run_job, worker_argv
+from nemotron_build.stages.pipeline import Stage, Work, key_of
+from nemotron_build.stages.verified import write_checks, write_quality
+from nemotron_build.stages.workspace import Workspace
+
+# ModelOpt only measures what these cost; TensorRT-LLM's own script makes them.
+MEASURED_ONLY = ("int8-wo", "int4-wo")
+_SIXTEEN_BIT = ("bf16", "fp16")
+
+
+def quantizes(plan: BuildPlan) -> bool:
+    """Whether anything is quantised: weights or KV cache."""
+    return plan.decision.precision.name not in _SIXTEEN_BIT or plan.decision.kv_precision not in _SIXTEEN_BIT
+
+
+def quantize_stage(
+    plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, environment: Environment
+) -> Stage:
+    """Calibrate and quantise into `model/`, and measure on held-out text what it cost."""
+    precision = plan.decision.precision.name
+    common: dict[str, Any] = {
+        "checkpoint": str(plan.checkpoint.path.absolute()),
+        "dtype": plan.dtype,
+        "device": plan.spec.device,
+    }
+
+    def make(work: Work) -> None:
+        samples: dict[str, Any] = {"calibration": plan.calibration, "held_out": plan.held_out}
+        if precision in MEASURED_ONLY:
+            settings = common | samples | {"precisions": [precision], "blocks": {}, "plot": None}
+            quality = _job(work, environment, "measure", settings)[precision]
+        else:
+            (work.folder / "model").mkdir()
+            settings = (
+                common
+                | samples
+                | {
+                    "output": str(work.folder / "model"),
+                    "precision": precision,
+                    "kv_precision": plan.decision.kv_precision,
+                }
+            )
+            quality = _job(work, environment, "quantize", settings)
+        write_quality(work.folder, quality)
+
+    return Stage(
+        name="quantize",
+        make=make,
+        settings={
+            "inputs": weights_only(plan, digests),
+            "precision": precision,
+            "kv_precision": plan.decision.kv_precision,
+            "dtype": plan.dtype,
+            "device": plan.spec.device,
+            "samples": key_of(plan.calibration, plan.held_out) if digests else "",
+            "tools": environment.versions,
+        },
+        commands=(_command(environment, workspace, "quantize"),),
+        # Seen: its block scales are computed by CUDA kernels only.
+        blocked=None if host.sms or precision != "nvfp4" else "ModelOpt quantises to NVFP4 on an NVIDIA GPU only",
+        reads_source=True,
+    )
+
+
+def export_stage(
+    plan: BuildPlan,
+    digests: Mapping[str, str],
+    workspace: Workspace,
+    environment: Environment,
+    job: str,
+    check: Callable[[Path], list[str]],
+) -> Stage:
+    """Export into `checkpoint/` with *job*, and keep only what *check* finds to be the source's."""
+    needs = ("quantize",) if quantizes(plan) else ()
+
+    def make(work: Work) -> None:
+        (work.folder / "checkpoint").mkdir()
+        source = work.inputs["quantize"] / "model" if needs else plan.checkpoint.path.absolute()
+        settings = {
+            "quantized": str(source),
+            "output": str(work.folder / "checkpoint"),
+            "dtype": plan.dtype,
+            "device": plan.spec.device,
+        }
+        _job(work, environment, job, settings)
+        write_checks(work.folder, check(work.folder / "checkpoint"))
+
+    return Stage(
+        name="convert",
+        make=make,
+        settings={
+            "inputs": weights_only(plan, digests),
+            "job": job,
+            "dtype": plan.dtype,
+            "tools": environment.versions,
+        },
+        needs=needs,
+        commands=(_command(environment, workspace, "convert"),),
+        reads_source=not needs,
+    )
+
+
+def weights_only(plan: BuildPlan, digests: Mapping[str, str]) -> dict[str, str]:
+    """The digests that decide the weights: a new tokenizer or licence quantises nothing anew."""
+    names = {tensor.file.name for tensor in plan.checkpoint.tensors.values()} | {"config.json"}
+    return {name: digest for name, digest in digests.items() if name in names}
+
+
+def _job(work: Work, environment: Environment, job: str, settings: dict[str, Any]) -> Any:
+    return run_job(environment, job, settings, log=work.log, progress=work.reporter.progress, runner=work.runner)
+
+
+def _command(environment: Environment, workspace: Workspace, stage: str) -> list[str]:
+    return worker_argv(environment.folder() / "bin" / "python", workspace.log(stage).with_suffix(".job.json"))

@@ -1,0 +1,219 @@
+"""The last stage: the bundle, put together beside its place and moved there by one rename.
+
+A bundle that a machine could not finish is packaged too: it carries what the remaining stages read, so that
+`nemotron build-engine --resume` goes on with it where the GPU is.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from nemotron_build.build_plan import BuildPlan
+from nemotron_build.checkpoint import TOKENIZER_FILES
+from nemotron_build.commands.llm_api import llm_api_arguments
+from nemotron_build.commands.trtllm_build import paged_context_attention
+from nemotron_build.errors import OutputError
+from nemotron_build.host import Host
+from nemotron_build.stages import kinds, tensorrt
+from nemotron_build.stages.pipeline import Outcome, Stage
+from nemotron_build.stages.verified import read_checks, read_quality
+from nemotron_build.stages.workspace import digests_of, link_or_copy
+from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, Quality
+
+SOURCE, RESUME = "source", "resume"
+
+
+def package(
+    plan: BuildPlan,
+    outcome: Outcome,
+    remaining: list[Stage],
+    output: Path,
+    *,
+    host: Host,
+    digests: Mapping[str, str],
+    build_key: str,
+    before: Manifest | None = None,
+) -> Manifest:
+    """Make the bundle at *output*, in the place of an earlier one; *remaining* are the stages still to be done.
+
+    *before* is the manifest of the unfinished bundle that was gone on with: what was found then stays on record.
+
+    `OutputError` when it cannot be written; then *output* is as it was.
+    """
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, path in _files(plan, outcome, remaining).items():
+            link_or_copy(path, partial / name)
+        if plan.chat_template is not None:
+            (partial / CHAT_TEMPLATE).write_text(plan.chat_template, encoding="utf-8")
+        manifest = _manifest(plan, outcome, remaining, partial, host=host, digests=digests, build_key=build_key)
+        if before:
+            manifest = replace(
+                manifest,
+                quality=manifest.quality or before.quality,
+                checks=[*before.checks, *(check for check in manifest.checks if check not in before.checks)],
+                stages=before.stages | manifest.stages,
+                config=before.config,
+            )
+        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        replace_folder(partial, output)
+    except OSError as error:
+        raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def replace_folder(new: Path, place: Path) -> None:
+    """Move *new* to *place*; what was there goes when the new folder is in its place."""
+    old = place.with_name(f".{place.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    new.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(place: Path) -> None:
+    """Undo a `replace_folder` that was killed between its two renames."""
+    old = place.with_name(f".{place.name}.old")
+    if old.exists() and not place.exists():
+        old.rename(place)
+
+
+def _files(plan: BuildPlan, outcome: Outcome, remaining: list[Stage]) -> dict[str, Path]:
+    checkpoint = plan.checkpoint
+    files = {f"tokenizer/{name}": checkpoint.path / name for name in TOKENIZER_FILES}
+    files |= {f"licence/{path.name}": path for path in checkpoint.licence_files}
+    if not remaining:
+        files |= kinds.engine_files(plan, outcome.folders)
+    else:
+        weights = {stored.file for stored in checkpoint.tensors.values()}
+        reads_source = any(stage.reads_source for stage in remaining)
+        files |= {f"{SOURCE}/{path.name}": path for path in checkpoint.files if reads_source or path not in weights}
+        for need in {need for stage in remaining for need in stage.needs if need in outcome.folders}:
+            folder = outcome.folders[need]
+            files |= {f"{RESUME}/{need}/{name}": folder / name for name in digests_of(folder)}
+        for name, path in (("calibration", plan.spec.calibration), ("quality_data", plan.spec.quality_data)):
+            if path:
+                files[f"{RESUME}/{name}.jsonl"] = path
+    return {name: path for name, path in files.items() if path.is_file()}
+
+
+def _manifest(
+    plan: BuildPlan,
+    outcome: Outcome,
+    remaining: list[Stage],
+    folder: Path,
+    *,
+    host: Host,
+    digests: Mapping[str, str],
+    build_key: str,
+) -> Manifest:
+    decision, memory = plan.decision, plan.memory
+    quality = read_quality(outcome.folders["quantize"]) if "quantize" in outcome.folders else None
+    folders = [outcome.folders[name] for name in ("convert", "verify") if name in outcome.folders]
+    return Manifest(
+        profile=plan.profile.name,
+        gpu=plan.gpu.name,
+        sm=plan.gpu.sm,
+        kind=decision.kind,
+        precision=decision.precision.name,
+        kv_precision=decision.kv_precision,
+        engine_file=kinds.engine_place(plan),
+        end_ids=list(plan.checkpoint.end_ids),
+        max_seq_len=memory.settings.max_seq_len,
+        max_batch_size=memory.settings.max_batch_size,
+        max_num_tokens=memory.settings.max_num_tokens,
+        memory=Memory(
+            weights_bytes=_weights_bytes(plan, folder),
+            kv_bytes_per_token=memory.kv_bytes_per_token,
+            kv_cache_bytes=memory.kv_bytes_per_token * memory.settings.max_seq_len * memory.settings.max_batch_size,
+            state_bytes_per_sequence=memory.state_bytes_per_sequence,
+        ),
+        # The CPU engine is what this project's own tests run; no GPU was ever at hand.
+        ran_on_this_hardware=decision.kind == "cpu",
+        build_key=build_key,
+        built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        state="unfinished" if remaining else "complete",
+        next_stage=remaining[0].name if remaining else None,
+        container=tensorrt.image(plan, host) if decision.kind == "tensorrt" else None,
+        config=plan.config,
+        plan=plan_record(plan),
+        llm_args=_llm_args(plan),
+        quality=Quality(**quality) if quality else None,
+        checks=[check for each in folders for check in read_checks(each)],
+        warnings=list(decision.warnings),
+        stages=dict(outcome.keys),
+        profile_differences=profile_differences(plan),
+        tool_versions=kinds.tool_versions(plan, host),
+        inputs=dict(digests),
+        outputs=digests_of(folder),
+    )
+
+
+def profile_differences(plan: BuildPlan) -> list[str]:
+    """Where the checkpoint is not as published; its own files win."""
+    return [
+        *plan.checkpoint.architecture.differences(plan.profile.architecture),
+        *plan.checkpoint.token_differences(plan.profile.control_tokens),
+    ]
+
+
+def plan_record(plan: BuildPlan) -> dict[str, Any]:
+    """The memory plan, the roofline and the architecture as JSON values."""
+    memory = plan.memory
+    record = {
+        "architecture": {"model_type": plan.checkpoint.architecture.model_type}
+        | dataclasses.asdict(plan.checkpoint.architecture),
+        "fits": memory.fits,
+        "reason": memory.reason,
+        "parameters": memory.parameters,
+        "max_seq_len": memory.max_seq_len,
+        "max_concurrency": memory.max_concurrency,
+        "memory": dataclasses.asdict(memory.memory),
+        "settings": dataclasses.asdict(memory.settings),
+        "roofline": dataclasses.asdict(memory.roofline) if memory.roofline else None,
+        "why": list(plan.decision.why),
+        "notes": list(plan.decision.notes),
+    }
+    return dict(json.loads(json.dumps(record)))
+
+
+def _weights_bytes(plan: BuildPlan, folder: Path) -> int:
+    """What the weights take: the file's size where it is one file, else the plan's figure."""
+    file = folder / kinds.engine_place(plan)
+    return file.stat().st_size if file.is_file() else plan.memory.weights_bytes
+
+
+def _llm_args(plan: BuildPlan) -> dict[str, Any] | None:
+    """What TensorRT-LLM's LLM API is called with; paths are the bundle's."""
+    decision, settings = plan.decision, plan.memory.settings
+    if decision.kind not in ("tensorrt", "pytorch"):
+        return None
+    assert settings.kv_cache_free_gpu_mem_fraction is not None
+    hybrid = plan.memory.state_bytes_per_sequence > 0
+    return llm_api_arguments(
+        "tensorrt" if decision.kind == "tensorrt" else "pytorch",
+        model="engine",
+        tokenizer="tokenizer",
+        max_batch_size=settings.max_batch_size,
+        max_num_tokens=settings.max_num_tokens,
+        # Without chunked prefill, which 1.2.1 is not known to do for Mamba layers, a prompt is one step.
+        max_input_len=min(settings.max_seq_len - 1, settings.max_num_tokens) if hybrid else settings.max_seq_len - 1,
+        max_seq_len=settings.max_seq_len,
+        free_gpu_memory_fraction=settings.kv_cache_free_gpu_mem_fraction,
+        hybrid=hybrid,
+        kv_precision=decision.kv_precision,
+        paged_context_attention=decision.kind == "pytorch"
+        or paged_context_attention(decision.precision.name, decision.kv_precision),
+    )

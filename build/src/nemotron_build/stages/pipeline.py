@@ -1,0 +1,84 @@
+"""Stages in a row: each is skipped when it was done before, and the row ends where this machine cannot go on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nemotron_build.processes import Runner
+from nemotron_build.reporter import Reporter
+from nemotron_build.stages.workspace import Workspace, digests_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a stage gets: its own empty folder, the outputs it asked for, a log, and somebody to tell."""
+
+    folder: Path
+    inputs: Mapping[str, Path]
+    log: Path
+    reporter: Reporter
+    runner: Runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step of a build.
+
+    `settings` is all that decides its output besides the outputs of the stages it `needs`: digests of inputs, choices,
+    tool versions. `commands` are the programs it runs, as argv. `blocked` says why this machine cannot do it,
+    `reads_source` that it reads the checkpoint's weights themselves.
+    """
+
+    name: str
+    make: Callable[[Work], None]
+    settings: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+    commands: tuple[Sequence[str], ...] = field(default=())
+    blocked: str | None = None
+    reads_source: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How far a build came: the folder and key of every stage that is done, and the one that is blocked, if any."""
+
+    folders: Mapping[str, Path]
+    keys: Mapping[str, str]
+    blocked: Stage | None = None
+
+
+def key_of(*parts: Any) -> str:
+    """The SHA-256 of *parts*, which are JSON values."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def run_stages(
+    stages: Sequence[Stage], workspace: Workspace, *, reporter: Reporter, runner: Runner, given: Mapping[str, Path]
+) -> Outcome:
+    """Run *stages* in *workspace*, which is open; *given* are outputs that were made elsewhere, by stage."""
+    folders: dict[str, Path] = {}
+    keys: dict[str, str] = {}
+    digests: dict[str, Mapping[str, str]] = {}
+    for name, folder in given.items():
+        folders[name], digests[name] = folder, digests_of(folder)
+    for stage in stages:
+        key = key_of(stage.name, stage.settings, {need: digests.get(need) for need in stage.needs})
+        if workspace.has(stage.name, key):
+            reporter.note(f"{stage.name}: done before")
+        elif stage.blocked:
+            return Outcome(folders=folders, keys=keys, blocked=stage)
+        else:
+            reporter.stage(stage.name)
+            with workspace.making(stage.name, key) as folder:
+                inputs = {need: folders[need] for need in stage.needs}
+                log = workspace.log(stage.name)
+                stage.make(Work(folder=folder, inputs=inputs, log=log, reporter=reporter, runner=runner))
+        folders[stage.name], keys[stage.name] = workspace.output(stage.name), key
+        digests[stage.name] = workspace.digests(stage.name)
+    return Outcome(folders=folders, keys=keys)

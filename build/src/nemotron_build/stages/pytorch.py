@@ -1,0 +1,62 @@
+"""The stages of a `pytorch` bundle: a Hugging Face checkpoint, quantised by ModelOpt where asked. Not run on hardware.
+
+TensorRT-LLM's PyTorch backend compiles nothing; the engine is the checkpoint and the LLM API's arguments.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+from nemotron_build.build_plan import BuildPlan
+from nemotron_build.host import Host
+from nemotron_build.quantization.environment import MODELOPT_HF
+from nemotron_build.stages.modelopt import export_stage, quantize_stage
+from nemotron_build.stages.pipeline import Stage, Work
+from nemotron_build.stages.verified import write_checks
+from nemotron_build.stages.workspace import Workspace, link_or_copy
+
+_ENGINE = "engine"
+
+
+def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
+    """Quantise and export, or take the checkpoint as it is; then verify."""
+    from nemotron_build.verification.hf_checkpoint import check_hf_checkpoint
+
+    decision = plan.decision
+    check = functools.partial(
+        check_hf_checkpoint, source=plan.checkpoint, precision=decision.precision, kv_precision=decision.kv_precision
+    )
+    # The LLM API quantises a KV cache by itself; FP8 needs scales only to be more exact.
+    if decision.precision.quant_algo:
+        found = [
+            quantize_stage(plan, digests, host, workspace, MODELOPT_HF),
+            export_stage(plan, digests, workspace, MODELOPT_HF, "export_hf", check),
+        ]
+    else:
+        found = [_take(plan, digests)]
+
+    def verify(work: Work) -> None:
+        write_checks(work.folder, check(work.inputs["convert"] / "checkpoint"))
+
+    return [*found, Stage(name="verify", make=verify, settings={}, needs=("convert",))]
+
+
+def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
+    def make(work: Work) -> None:
+        for path in plan.checkpoint.files:
+            link_or_copy(path, work.folder / "checkpoint" / path.name)
+
+    return Stage(name="convert", make=make, settings={"inputs": dict(digests)}, reads_source=True)
+
+
+def tool_versions() -> dict[str, str]:
+    """What quantised it; the LLM API that will load it is not part of the build."""
+    return dict(MODELOPT_HF.versions)
+
+
+def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The files of the engine by their place in the bundle."""
+    folder = folders["convert"] / "checkpoint"
+    return {f"{_ENGINE}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}

@@ -1,0 +1,186 @@
+"""The stages of a `tensorrt` bundle: ModelOpt → TensorRT-LLM checkpoint → `trtllm-build`. Not run on hardware.
+
+Quantising and exporting run anywhere; the weight-only formats are converted by TensorRT-LLM's own script, and only
+`trtllm-build` needs the GPU it builds for. What is compiled was compared with its source before.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePath, PurePosixPath
+
+from nemotron_build.build_plan import BuildPlan
+from nemotron_build.commands.container import Mount, container_argv
+from nemotron_build.commands.convert_checkpoint import CONTAINER_SCRIPT, convert_checkpoint_argv
+from nemotron_build.commands.trtllm_build import trtllm_build_argv
+from nemotron_build.commands.versions import TENSORRT, TENSORRT_LLM, TRITON_IMAGE
+from nemotron_build.host import Host
+from nemotron_build.quantization.environment import MODELOPT_TRTLLM
+from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
+from nemotron_build.stages.pipeline import Stage, Work
+from nemotron_build.stages.verified import write_checks
+from nemotron_build.stages.workspace import Workspace
+
+_WEIGHT_ONLY = {"int8-wo": "int8", "int4-wo": "int4"}
+_ENGINE = "engine"
+# Where the container sees the folders of the host.
+_SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
+_Argv = Callable[[PurePath, PurePath], list[str]]
+
+
+def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
+    """Quantise where the precision asks for it, convert, compile, verify."""
+    weight_only = plan.decision.precision.name in _WEIGHT_ONLY
+    found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
+    if weight_only:
+        found.append(_convert_weight_only(plan, digests, host, workspace))
+    else:
+        found.append(
+            export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
+        )
+    return [*found, _compile(plan, host, workspace), _verify(plan)]
+
+
+def tool_versions(host: Host) -> dict[str, str]:
+    """What an engine depends on, and must meet again where it is loaded."""
+    local = host.tensorrt_llm if host.builds_engines else None
+    return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": TENSORRT, **MODELOPT_TRTLLM.versions}
+
+
+def image(plan: BuildPlan, host: Host) -> str | None:
+    """The container that compiles, or None where TensorRT-LLM is installed."""
+    return None if host.builds_engines else plan.spec.image or TRITON_IMAGE
+
+
+def _check_export(plan: BuildPlan) -> functools.partial[list[str]]:
+    from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
+
+    decision = plan.decision
+    return functools.partial(
+        check_trtllm_checkpoint,
+        source=plan.checkpoint,
+        precision=decision.precision.name,
+        kv_precision=decision.kv_precision,
+    )
+
+
+def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> Stage:
+    def argv(source: PurePath, output: PurePath) -> list[str]:
+        return convert_checkpoint_argv(
+            script=str(CONTAINER_SCRIPT),
+            model_dir=str(source),
+            output_dir=str(output),
+            dtype="float16" if plan.dtype == "fp16" else "bfloat16",
+            weight_only=_WEIGHT_ONLY[plan.decision.precision.name],
+            int8_kv_cache=plan.decision.kv_precision == "int8",
+        )
+
+    def command(output: Path) -> list[str]:
+        # The script calibrates an INT8 KV cache on a data set that it downloads, and on nothing else.
+        network = plan.decision.kv_precision == "int8"
+        return _in_container(plan, argv, plan.checkpoint.path.absolute(), output, network=network)
+
+    def make(work: Work) -> None:
+        (work.folder / "checkpoint").mkdir()
+        work.runner(command(work.folder / "checkpoint"), work.log)
+
+    settings = argv(PurePath("SOURCE"), PurePath("OUTPUT"))[2:]
+    return Stage(
+        name="convert",
+        make=make,
+        settings={"inputs": dict(digests), "argv": settings, "tools": tool_versions(host), "image": image(plan, host)},
+        commands=(command(workspace.output("convert.partial") / "checkpoint"),),
+        # The script comes with the container only; the package does not have it.
+        blocked=None
+        if host.docker
+        else "the script that converts to weight-only formats is in NVIDIA's container, and there is no docker here",
+        reads_source=True,
+    )
+
+
+def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
+    limits, sm = plan.memory.settings, plan.gpu.sm
+    assert sm is not None
+
+    def argv(checkpoint: PurePath, output: PurePath) -> list[str]:
+        return trtllm_build_argv(
+            checkpoint_dir=str(checkpoint),
+            output_dir=str(output / _ENGINE),
+            timing_cache=str(output / "timing.cache"),
+            precision=plan.decision.precision.name,
+            kv_precision=plan.decision.kv_precision,
+            sm=sm,
+            max_batch_size=limits.max_batch_size,
+            max_input_len=limits.max_seq_len - 1,
+            max_seq_len=limits.max_seq_len,
+            max_num_tokens=limits.max_num_tokens,
+        )
+
+    def command(checkpoint: Path, output: Path) -> list[str]:
+        return _in_container_or_here(plan, host, argv, checkpoint, output)
+
+    def make(work: Work) -> None:
+        work.runner(command(work.inputs["convert"] / "checkpoint", work.folder), work.log)
+
+    return Stage(
+        name="compile",
+        make=make,
+        settings={
+            "argv": argv(PurePath("CHECKPOINT"), PurePath("OUTPUT")),
+            "sm": sm,
+            "tools": tool_versions(host),
+            "image": image(plan, host),
+        },
+        needs=("convert",),
+        commands=(command(workspace.output("convert") / "checkpoint", workspace.output("compile.partial")),),
+        blocked=host.lacks_gpu(sm, plan.gpu.title) or host.lacks_tensorrt_llm(),
+    )
+
+
+def _in_container_or_here(plan: BuildPlan, host: Host, argv: _Argv, source: Path, output: Path) -> list[str]:
+    return argv(source, output) if host.builds_engines else _in_container(plan, argv, source, output)
+
+
+def _in_container(plan: BuildPlan, argv: _Argv, source: Path, output: Path, *, network: bool = False) -> list[str]:
+    return container_argv(
+        argv(_SOURCE, _OUTPUT),
+        mounts=[
+            Mount(host=PurePosixPath(source), container=_SOURCE),
+            Mount(host=PurePosixPath(output), container=_OUTPUT, read_only=False),
+        ],
+        user=(os.getuid(), os.getgid()),
+        image=plan.spec.image or TRITON_IMAGE,
+        network=network,
+    )
+
+
+def _verify(plan: BuildPlan) -> Stage:
+    limits = plan.memory.settings
+
+    def make(work: Work) -> None:
+        from nemotron_build.verification.trtllm_engine import check_trtllm_engine
+
+        checks = check_trtllm_engine(
+            work.inputs["compile"] / _ENGINE,
+            plan.checkpoint.architecture,
+            precision=plan.decision.precision,
+            kv_precision=plan.decision.kv_precision,
+            max_batch_size=limits.max_batch_size,
+            max_seq_len=limits.max_seq_len,
+            max_num_tokens=limits.max_num_tokens,
+        )
+        write_checks(work.folder, checks)
+
+    return Stage(name="verify", make=make, settings={}, needs=("compile",))
+
+
+def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The files of the engine by their place in the bundle."""
+    folder = folders["compile"]
+    return {
+        f"{_ENGINE}/{path.relative_to(folder / _ENGINE).as_posix()}": path
+        for path in sorted((folder / _ENGINE).rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,128 @@
+"""The folder beside a bundle where its stages' outputs are kept, each with the key of all that it depends on.
+
+    OUTPUT.build/convert/        what the stage made
+    OUTPUT.build/convert.json    its key, and size, time and SHA-256 of every file
+    OUTPUT.build/logs/           what its tools printed
+
+An output appears by a rename when it is complete; one that was changed since, or has another key, is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nemotron_build.errors import OutputError
+from nemotron_build.locks import locked
+from nemotron_build.reporter import Reporter
+from nemotron_triton.bundle import digest
+
+
+class Workspace:
+    """See the module. Only `open` makes one usable: it holds the lock."""
+
+    def __init__(self, folder: Path) -> None:
+        """The workspace at *folder*, which need not exist yet."""
+        self.folder = folder.absolute()
+
+    @contextlib.contextmanager
+    def open(self, reporter: Reporter) -> Iterator[None]:
+        """Hold the workspace, waiting while another build does, and clear what an interrupted one left behind."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to {self.folder.parent}: {error.strerror or error}") from error
+        with locked(self.folder / "lock", lambda: reporter.note(f"waiting for another build in {self.folder}")):
+            for left in self.folder.glob("*.partial"):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
+
+    def output(self, stage: str) -> Path:
+        """Where *stage*'s output is, once it is made."""
+        return self.folder / stage
+
+    def log(self, stage: str) -> Path:
+        """Where *stage*'s tools write what they print."""
+        return self.folder / "logs" / f"{stage}.log"
+
+    def digests(self, stage: str) -> dict[str, str]:
+        """The SHA-256 of every file of *stage*'s output."""
+        return {name: entry[2] for name, entry in self._record(stage).get("files", {}).items()}
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether *stage* was made with *key* and is as it was made; files with another time are read again."""
+        record = self._record(stage)
+        files: Mapping[str, Any] = record.get("files", {})
+        folder = self.output(stage)
+        if record.get("key") != key or set(files) != set(_files(folder)):
+            return False
+        for name, (size, time, sha256) in files.items():
+            status = (folder / name).stat()
+            if (status.st_size, status.st_mtime_ns) != (size, time) and digest(folder / name) != sha256:
+                return False
+        return True
+
+    @contextlib.contextmanager
+    def making(self, stage: str, key: str) -> Iterator[Path]:
+        """An empty folder, which becomes *stage*'s output when the block succeeds and goes when it fails."""
+        partial, folder = self.folder / f"{stage}.partial", self.output(stage)
+        try:
+            partial.mkdir()
+            yield partial
+            files = {name: partial / name for name in _files(partial)}
+            stats = {name: path.stat() for name, path in files.items()}
+            entries = {name: [stats[name].st_size, stats[name].st_mtime_ns, digest(files[name])] for name in files}
+            self._forget(stage)
+            partial.rename(folder)
+            write_atomically(self._record_file(stage), json.dumps({"key": key, "files": entries}, indent=1))
+        except OSError as error:
+            raise OutputError(f"stage {stage} cannot write in {self.folder}: {error.strerror or error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def _forget(self, stage: str) -> None:
+        self._record_file(stage).unlink(missing_ok=True)
+        shutil.rmtree(self.output(stage), ignore_errors=True)
+
+    def _record_file(self, stage: str) -> Path:
+        return self.folder / f"{stage}.json"
+
+    def _record(self, stage: str) -> dict[str, Any]:
+        try:
+            record = json.loads(self._record_file(stage).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return record if isinstance(record, dict) else {}
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file in *folder*, by its place in it."""
+    return {name: digest(folder / name) for name in _files(folder)}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write *text* to *path*: all of it, or what was there before."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put *source* at *target* too: a hard link where the file system can, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target, follow_symlinks=True)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,1 @@
+"""Whether what a tool wrote is what it was asked to write."""

@@ -1,0 +1,268 @@
+"""A TensorRT-LLM checkpoint of a Llama against the checkpoint it was made from.
+
+Compares the dimensions, the quantisation, every tensor's shape and type, every scale, and on a sample of rows the
+weights themselves: a scale times a quantised weight must give back the source's. Exporters have written wrong head
+sizes (ModelOpt 0.47, INT4) and lost scales; nothing later would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nemotron_build.architecture import Architecture
+from nemotron_build.checkpoint import Checkpoint, read_json
+from nemotron_build.errors import CheckpointError, VerificationError
+from nemotron_build.verification.tensors import Array, read_tensors
+
+_SAMPLED_ROWS = 64
+_BLOCK = 128
+# Projections of a layer: the name in a TensorRT-LLM checkpoint, and what is stacked in it, in Hugging Face's names.
+_PROJECTIONS = {
+    "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention.dense": ("self_attn.o_proj",),
+    "mlp.fc": ("mlp.gate_proj",),
+    "mlp.gate": ("mlp.up_proj",),
+    "mlp.proj": ("mlp.down_proj",),
+}
+_KEPT = {
+    "transformer.vocab_embedding.weight": "model.embed_tokens.weight",
+    "transformer.ln_f.weight": "model.norm.weight",
+    "lm_head.weight": "lm_head.weight",
+}
+_KEPT_IN_LAYER = {
+    "input_layernorm.weight": "input_layernorm.weight",
+    "post_layernorm.weight": "post_attention_layernorm.weight",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """How a precision is stored: `quant_algo`, the weights' type, each scale's shape, and how far weights may be off.
+
+    Scale shapes are written with `out` and `in` (features of the matrix) and `blocks` (in / 128).
+    *error* is the largest relative Frobenius distance of the weights from the source's.
+    """
+
+    quant_algo: str | None
+    dtype: str
+    scales: Mapping[str, tuple[str | int, ...]]
+    error: float
+
+
+_ACTIVATION = {"activation_scaling_factor": (1,)}
+_PREQUANT = {"prequant_scaling_factor": ("in",)}
+# The bounds are far above what rounding costs normal weights (FP8 2.6 %, INT8 1 to 2 %, INT4 9 to 15 %) and far below
+# what a lost scale or a wrong order of rows costs (100 % and more).
+FORMATS: dict[str, Format] = {
+    "bf16": Format(quant_algo=None, dtype="bfloat16", scales={}, error=0.01),
+    "fp16": Format(quant_algo=None, dtype="float16", scales={}, error=0.01),
+    "fp8": Format(
+        quant_algo="FP8", dtype="float8_e4m3fn", scales={**_ACTIVATION, "weights_scaling_factor": (1,)}, error=0.2
+    ),
+    "fp8-rowwise": Format(
+        quant_algo="FP8_PER_CHANNEL_PER_TOKEN",
+        dtype="float8_e4m3fn",
+        scales={"per_channel_scale": ("out",)},
+        error=0.2,
+    ),
+    "int8-sq": Format(
+        quant_algo="W8A8_SQ_PER_CHANNEL",
+        dtype="int8",
+        scales={**_ACTIVATION, **_PREQUANT, "weights_scaling_factor": ("out",)},
+        error=0.2,
+    ),
+    "int4-awq": Format(
+        quant_algo="W4A16_AWQ",
+        dtype="int4",
+        scales={**_PREQUANT, "weights_scaling_factor": ("out", "blocks")},
+        error=0.5,
+    ),
+    "w4a8-awq": Format(
+        quant_algo="W4A8_AWQ",
+        dtype="int4",
+        scales={
+            **_ACTIVATION,
+            **_PREQUANT,
+            "weights_scaling_factor": ("out", "blocks"),
+            "weights_scaling_factor_2": (1,),
+        },
+        error=0.5,
+    ),
+}
+
+
+def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: str, kv_precision: str) -> list[str]:
+    """What was found right in *folder*, a line each; `VerificationError` lists what is wrong.
+
+    *precision* is a key of `FORMATS`, *kv_precision* fp8, int8, or a 16-bit type.
+    """
+    architecture = source.architecture
+    assert isinstance(architecture, Architecture)
+    form = FORMATS[precision]
+    try:
+        config = read_json(folder / "config.json")
+    except CheckpointError as error:
+        raise VerificationError(str(error)) from error
+    tensors = read_tensors(folder / "rank0.safetensors")
+    problems = [
+        *_wrong_settings(config, architecture, form, kv_precision, precision),
+        *_wrong_tensors(tensors, architecture, form, kv_precision, precision),
+    ]
+    if not problems:
+        problems += _wrong_values(tensors, source, form)
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise VerificationError(f"the exported checkpoint {folder} is wrong: {'; '.join(problems[:5])}{more}")
+    scales = sum(name.endswith(("_factor", "_factor_2", "_scale")) for name in tensors)
+    return [
+        f"config.json has the source's dimensions (head size {architecture.head_dim}, {architecture.num_hidden_layers} "
+        "layers), rotary embedding and the asked quantisation",
+        f"{len(tensors)} tensors have the shapes and types that follow",
+        f"{scales} scales are finite and positive",
+        "embedding, norms and lm_head are the source's",
+        f"the weights of {architecture.num_hidden_layers * len(_PROJECTIONS)} projections give back the source's",
+    ]
+
+
+def _wrong_settings(
+    config: Mapping[str, Any], architecture: Architecture, form: Format, kv_precision: str, precision: str
+) -> Iterator[str]:
+    quantization = config.get("quantization") or {}
+    scaling = architecture.rope_scaling
+    expected: dict[str, Any] = {
+        "architecture": "LlamaForCausalLM",
+        "dtype": "float16" if precision == "fp16" else "bfloat16",
+        "num_hidden_layers": architecture.num_hidden_layers,
+        "num_attention_heads": architecture.num_attention_heads,
+        "num_key_value_heads": architecture.num_key_value_heads,
+        "hidden_size": architecture.hidden_size,
+        "head_size": architecture.head_dim,
+        "intermediate_size": architecture.intermediate_size,
+        "vocab_size": architecture.vocab_size,
+        "max_position_embeddings": architecture.max_position_embeddings,
+        "norm_epsilon": architecture.rms_norm_eps,
+        "rotary_base": architecture.rope_theta,
+        "share_embedding_table": architecture.tie_word_embeddings,
+    }
+    found = {name: config.get(name) for name in expected}
+    if scaling:
+        stored = config.get("rotary_scaling") or {}
+        for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
+            expected[f"rotary_scaling.{name}"] = getattr(scaling, name)
+            found[f"rotary_scaling.{name}"] = stored.get(name)
+    expected["quantization.quant_algo"] = form.quant_algo
+    expected["quantization.kv_cache_quant_algo"] = {"fp8": "FP8", "int8": "INT8"}.get(kv_precision)
+    if form.dtype == "int4":
+        expected["quantization.group_size"] = _BLOCK
+    for name in [name for name in expected if name.startswith("quantization.")]:
+        found[name] = quantization.get(name.removeprefix("quantization."))
+    for name, value in expected.items():
+        if found[name] != value:
+            yield f"config.json has {name} {found[name]!r} instead of {value!r}"
+    if form.quant_algo and "lm_head" not in quantization.get("exclude_modules", []):
+        yield "config.json does not exclude lm_head from quantisation"
+
+
+def _expected_tensors(
+    architecture: Architecture, form: Format, kv_precision: str, precision: str
+) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Every tensor's type and shape."""
+    plain = "float16" if precision == "fp16" else "bfloat16"
+    source = architecture.tensors()
+    expected = {name: (plain, source[origin]) for name, origin in _KEPT.items() if origin in source}
+    for layer in range(architecture.num_hidden_layers):
+        ours, theirs = f"transformer.layers.{layer}.", f"model.layers.{layer}."
+        for name, origin in _KEPT_IN_LAYER.items():
+            expected[ours + name] = (plain, source[theirs + origin])
+        for name, parts in _PROJECTIONS.items():
+            rows = sum(source[f"{theirs}{part}.weight"][0] for part in parts)
+            columns = source[f"{theirs}{parts[0]}.weight"][1]
+            packed = (rows // 2, columns) if form.dtype == "int4" else (rows, columns)
+            expected[f"{ours}{name}.weight"] = ("int8" if form.dtype == "int4" else form.dtype, packed)
+            sizes: dict[str | int, int] = {"out": rows, "in": columns, "blocks": columns // _BLOCK}
+            for scale, shape in form.scales.items():
+                dtype = plain if scale == "prequant_scaling_factor" else "float32"
+                expected[f"{ours}{name}.{scale}"] = (dtype, tuple(sizes.get(size, 1) for size in shape))
+        if kv_precision in ("fp8", "int8"):
+            for scale in ("k_cache", "v_cache", "kv_cache"):
+                expected[f"{ours}attention.{scale}_scaling_factor"] = ("float32", (1,))
+    return expected
+
+
+def _wrong_tensors(
+    tensors: Mapping[str, Array], architecture: Architecture, form: Format, kv_precision: str, precision: str
+) -> Iterator[str]:
+    expected = _expected_tensors(architecture, form, kv_precision, precision)
+    for name, (dtype, shape) in expected.items():
+        if name not in tensors:
+            yield f"{name} is missing"
+            continue
+        found = tensors[name]
+        if (found.dtype.name, found.shape) != (dtype, shape):
+            yield f"{name} is {found.dtype.name} {list(found.shape)} instead of {dtype} {list(shape)}"
+        elif name.endswith(("_factor", "_factor_2", "_scale")):
+            values = found.astype(np.float32)
+            if not np.isfinite(values).all() or not (values > 0).all():
+                bad = values[~(np.isfinite(values) & (values > 0))]
+                yield f"{name} holds {bad.flat[0]}, and a scale is finite and positive"
+    yield from (f"{name} does not belong there" for name in tensors.keys() - expected.keys())
+
+
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format) -> Iterator[str]:
+    files = {stored.file: read_tensors(stored.file) for stored in source.tensors.values()}
+    weights = {name: files[stored.file][name] for name, stored in source.tensors.items()}
+    kept = {name: origin for name, origin in _KEPT.items() if name in tensors}
+    for layer in range(source.architecture.num_hidden_layers):
+        kept |= {
+            f"transformer.layers.{layer}.{name}": f"model.layers.{layer}.{origin}"
+            for name, origin in _KEPT_IN_LAYER.items()
+        }
+    for name, origin in kept.items():
+        rows = _sample(len(weights[origin]))
+        found, wanted = tensors[name][rows].astype(np.float32), weights[origin][rows].astype(np.float32)
+        if not np.allclose(found, wanted, rtol=2**-7, atol=1e-6):
+            yield f"{name} is not the source's {origin}"
+    for layer in range(source.architecture.num_hidden_layers):
+        for name, parts in _PROJECTIONS.items():
+            ours = f"transformer.layers.{layer}.{name}"
+            first = 0
+            for part in parts:
+                origin = f"model.layers.{layer}.{part}.weight"
+                rows = _sample(len(weights[origin]))
+                wanted = weights[origin][rows].astype(np.float32)
+                found = _effective(tensors, ours, rows + first, form)
+                off = float(np.linalg.norm(found - wanted) / max(float(np.linalg.norm(wanted)), 1e-12))
+                if not off <= form.error:
+                    yield f"{ours}.weight is {off:.0%} off the source's {origin}"
+                first += len(weights[origin])
+
+
+def _sample(count: int) -> Array:
+    """Indices of up to 64 rows, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_ROWS)).round().astype(np.int64))
+
+
+def _effective(tensors: Mapping[str, Array], name: str, rows: Array, form: Format) -> Array:
+    """What an input is multiplied with: the stored weight times its scales, float32, shape (rows, in)."""
+    stored = tensors[f"{name}.weight"]
+    if form.dtype == "int4":
+        # Two output channels share a byte, the even one in the low nibble.
+        nibbles = (stored[rows // 2].view(np.uint8) >> (4 * (rows % 2)[:, None]).astype(np.uint8)) & 15
+        weight = np.where(nibbles > 7, nibbles.astype(np.float32) - 16, nibbles.astype(np.float32))
+    else:
+        weight = stored[rows].astype(np.float32)
+    for scale in ("weights_scaling_factor", "per_channel_scale"):
+        if scale in form.scales:
+            values = tensors[f"{name}.{scale}"]
+            spread = values[rows] if len(values) > 1 else values[None]
+            weight = weight * np.repeat(
+                spread.reshape(len(spread), -1), weight.shape[1] // (spread.size // len(spread)), 1
+            )
+    if "prequant_scaling_factor" in form.scales:
+        weight = weight * tensors[f"{name}.prequant_scaling_factor"].astype(np.float32)
+    return weight

@@ -1,0 +1,77 @@
+"""The `config.json` of a compiled TensorRT-LLM engine against the plan it was compiled from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nemotron_build.architecture import Dimensions
+from nemotron_build.checkpoint import read_json
+from nemotron_build.commands.versions import has_engines
+from nemotron_build.errors import BuildError, CheckpointError, VerificationError
+from nemotron_build.planning.precisions import Precision
+
+
+def check_trtllm_engine(
+    folder: Path,
+    architecture: Dimensions,
+    *,
+    precision: Precision,
+    kv_precision: str,
+    max_batch_size: int,
+    max_seq_len: int,
+    max_num_tokens: int,
+) -> list[str]:
+    """What was found right, a line each; `VerificationError` lists what is wrong."""
+    try:
+        config = read_json(folder / "config.json")
+    except CheckpointError as error:
+        raise VerificationError(f"the engine has no readable config.json: {error}") from error
+    model, build = _object(config, "pretrained_config"), _object(config, "build_config")
+    quantization = _object(model, "quantization")
+    expected: list[tuple[str, Any, Any]] = [
+        ("head_size", model.get("head_size"), architecture.head_dim),
+        ("num_hidden_layers", model.get("num_hidden_layers"), architecture.num_hidden_layers),
+        ("num_attention_heads", model.get("num_attention_heads"), architecture.num_attention_heads),
+        ("num_key_value_heads", model.get("num_key_value_heads"), architecture.num_key_value_heads),
+        ("hidden_size", model.get("hidden_size"), architecture.hidden_size),
+        ("vocab_size", model.get("vocab_size"), architecture.vocab_size),
+        ("quant_algo", quantization.get("quant_algo"), precision.quant_algo),
+        (
+            "kv_cache_quant_algo",
+            quantization.get("kv_cache_quant_algo"),
+            {"fp8": "FP8", "int8": "INT8"}.get(kv_precision),
+        ),
+        ("max_batch_size", build.get("max_batch_size"), max_batch_size),
+        ("max_seq_len", build.get("max_seq_len"), max_seq_len),
+        ("max_num_tokens", build.get("max_num_tokens"), max_num_tokens),
+        ("kv_cache_type", build.get("kv_cache_type"), "PAGED"),
+    ]
+    problems = [f"{name} is {found!r} instead of {value!r}" for name, found, value in expected if found != value]
+    version = str(config.get("version"))
+    try:
+        if not has_engines(version):
+            problems.append(f"TensorRT-LLM {version} has no engines")
+    except BuildError as error:
+        problems.append(str(error))
+    if not (folder / "rank0.engine").is_file():
+        problems.append("rank0.engine is missing")
+    if problems:
+        raise VerificationError(f"the engine in {folder} is not what was planned: {'; '.join(problems[:5])}")
+    return [
+        f"the engine of TensorRT-LLM {version} has the source's dimensions (head size {architecture.head_dim})",
+        f"its limits are the plan's: {max_batch_size} sequences of {max_seq_len} tokens, {max_num_tokens} in a step",
+    ]
+
+
+def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:
+    value = parent.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def check_edge_engine(folder: Path) -> list[str]:
+    """Whether an engine folder of TensorRT Edge-LLM is whole; `VerificationError` names what is missing."""
+    missing = [name for name in ("llm.engine", "config.json") if not (folder / name).is_file()]
+    if missing:
+        raise VerificationError(f"the engine in {folder} lacks {' and '.join(missing)}")
+    return ["llm.engine and its config.json are there"]

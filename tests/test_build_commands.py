@@ -1,0 +1,631 @@
+"""Commands and settings of NVIDIA's tools, held against what the tools take (`data/trtllm_contract.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from nemotron_build.commands import edge_llm, trtllm_build, versions
+from nemotron_build.commands.container import Mount, container_argv, image_reference
+from nemotron_build.commands.llm_api import Kind, llm_api_arguments
+from nemotron_build.errors import BuildError, UnsupportedError
+
+CONTRACT: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "trtllm_contract.json").read_text())
+BUILD = CONTRACT["trtllm_build"]
+EDGE = CONTRACT["edge_llm"]["commands"]
+SMS = (80, 86, 89, 90, 100, 110, 120)
+KV_PRECISIONS = ("auto", "fp8", "int8")
+
+# The tables a person would draw: what trtllm-build compiles for which GPU.
+BEFORE_ADA = {"bf16", "fp16", "int8-sq", "int8-wo", "int4-wo", "int4-awq"}
+HOPPER_AND_ADA = {*BEFORE_ADA, "fp8", "fp8-rowwise", "w4a8-awq"}
+COMPILES: dict[int, set[str]] = {
+    80: BEFORE_ADA,
+    86: BEFORE_ADA,
+    89: HOPPER_AND_ADA,
+    90: HOPPER_AND_ADA,
+    100: {"bf16", "fp16", "fp8", "nvfp4"},
+    110: set(),
+    120: {*HOPPER_AND_ADA, "nvfp4"},
+}
+CELLS = list(product(trtllm_build.PRECISIONS, KV_PRECISIONS, SMS))
+ALLOWED = [cell for cell in CELLS if cell[0] in COMPILES[cell[2]] and not (cell[1] == "int8" and cell[2] == 100)]
+REFUSED = [cell for cell in CELLS if cell not in ALLOWED]
+
+
+class BreachError(AssertionError):
+    """A command or a setting that the tool would not take."""
+
+
+# The checker
+
+
+def check_argv(argv: Sequence[str], command: str, flags: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What *argv* gives each flag of *command*; `BreachError` for anything its parser would refuse."""
+    words = command.split()
+    if list(argv[: len(words)]) != words:
+        raise BreachError(f"{argv[: len(words)]} is not {command}")
+    names = {alias: name for name, flag in flags.items() for alias in (name, *flag.get("aliases", ()))}
+    positionals = [name for name, flag in flags.items() if flag["type"] == "positional"]
+    given: dict[str, str] = {}
+    rest = list(argv[len(words) :])
+    while rest:
+        word = rest.pop(0)
+        if not isinstance(word, str):
+            raise BreachError(f"{word!r} is no string")
+        if not word.startswith("-"):
+            if not positionals:
+                raise BreachError(f"{word} has no flag")
+            given[positionals.pop(0)] = word
+            continue
+        if word not in names:
+            raise BreachError(f"{command} has no {word}")
+        name = names[word]
+        if name in given:
+            raise BreachError(f"{name} is given twice")
+        if flags[name].get("deprecated"):
+            raise BreachError(f"{name} is deprecated")
+        given[name] = "" if flags[name]["type"] == "flag" else _value(name, flags[name], rest)
+    missing = positionals + [name for name, flag in flags.items() if flag.get("required") and name not in given]
+    if missing:
+        raise BreachError(f"{command} needs {', '.join(missing)}")
+    return given
+
+
+def _value(name: str, flag: Mapping[str, Any], rest: list[str]) -> str:
+    if not rest or rest[0].startswith("--"):
+        raise BreachError(f"{name} has no value")
+    value = rest.pop(0)
+    if flag["type"] == "int" and not value.lstrip("-").isdecimal():
+        raise BreachError(f"{name} is {value}, not a number")
+    if "choices" in flag and value not in [str(choice) for choice in flag["choices"]]:
+        raise BreachError(f"{name} is {value}, not one of {flag['choices']}")
+    return value
+
+
+def check_trtllm_build(argv: Sequence[str], precision: str, kv_precision: str, sm: int) -> dict[str, str]:
+    """`check_argv`, and the rules between flags that trtllm-build enforces or silently applies."""
+    given = check_argv(argv, "trtllm-build", BUILD["flags"])
+    for required in ("--checkpoint_dir", "--output_dir"):
+        if required not in given:
+            raise BreachError(f"{required} is missing")
+    for rule in BUILD["exclusive"]:
+        if all(flag in given and value in (None, given[flag]) for flag, value in rule):
+            raise BreachError(f"{' and '.join(flag for flag, _ in rule)} exclude each other")
+    for flag, value in BUILD["refused"]:
+        if given.get(flag) == value:
+            raise BreachError(f"{flag} {value} is refused")
+    if sm == 100:
+        for flag, off in BUILD["refused_on_sm_100"].items():
+            if given.get(flag, off) != off:
+                raise BreachError(f"{flag} raises NotImplementedError on SM 100")
+    if given["--use_fused_mlp"] == "enable" and precision not in BUILD["fused_mlp_precisions"]:
+        raise BreachError("--use_fused_mlp would be turned off")
+    fp8_attention = given["--use_fp8_context_fmha"] == "enable"
+    if fp8_attention and (precision not in BUILD["fp8_context_attention_precisions"] or sm < 89):
+        raise BreachError("--use_fp8_context_fmha would be turned off")
+    if given["--use_paged_context_fmha"] == "enable":
+        if kv_precision == "int8":
+            raise BreachError("--use_paged_context_fmha does not go with an INT8 KV cache")
+        if fp8_attention != (kv_precision == "fp8"):
+            raise BreachError("with paged attention, FP8 attention and an FP8 KV cache go together")
+    return given
+
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "Path": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "None": (type(None),),
+    "dict": (dict,),
+}
+
+
+def check_llm_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
+    """`BreachError` for an argument that TensorRT-LLM 1.2.1's LLM API would not take, nested ones included."""
+    api = CONTRACT["llm_api"]
+    _check_fields(arguments, api[kind], kind)
+    for name in ("kv_cache_config", "scheduler_config", "cuda_graph_config"):
+        if name in arguments:
+            _check_fields(arguments[name], api[name], name)
+    if kind == "tensorrt" and arguments["kv_cache_config"].get("dtype", "auto") != api["tensorrt_kv_dtype"]:
+        raise BreachError("kv_cache_config.dtype must stay auto")
+
+
+def _check_fields(values: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    for name, value in values.items():
+        if name not in fields:
+            raise BreachError(f"{where} has no {name}")
+        field = fields[name]
+        if any(field.get(mark) for mark in ("unverified", "not_in", "deprecated")):
+            raise BreachError(f"{where}.{name} is not verified for 1.2.1")
+        if field.get("choices") and value not in field["choices"]:
+            raise BreachError(f"{where}.{name} is {value!r}, not one of {field['choices']}")
+        kinds = field["type"].split("|")
+        # A class is given as the mapping of its fields.
+        expected = tuple(kind for name in kinds for kind in _JSON_TYPES.get(name, (dict,)))
+        if not isinstance(value, expected) or (isinstance(value, bool) and "bool" not in kinds):
+            raise BreachError(f"{where}.{name} is {value!r}, not {field['type']}")
+    missing = [name for name, field in fields.items() if field.get("required") and name not in values]
+    if missing:
+        raise BreachError(f"{where} needs {', '.join(missing)}")
+
+
+# trtllm-build
+
+
+def build_argv(precision: str = "bf16", kv_precision: str = "auto", sm: int = 90, **changes: Any) -> list[str]:
+    """A command as a plan for a small card would ask for it."""
+    limits: dict[str, Any] = {
+        "max_batch_size": 16,
+        "max_input_len": 8000,
+        "max_seq_len": 8192,
+        "max_num_tokens": 4096,
+    }
+    return trtllm_build.trtllm_build_argv(
+        checkpoint_dir="/work/checkpoint",
+        output_dir="/work/engine",
+        timing_cache="/work/timing.cache",
+        precision=precision,
+        kv_precision=kv_precision,
+        sm=sm,
+        **{**limits, **changes},
+    )
+
+
+@pytest.mark.parametrize(("precision", "kv_precision", "sm"), ALLOWED)
+def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precision: str, sm: int) -> None:
+    argv = build_argv(precision, kv_precision, sm)
+
+    given = check_trtllm_build(argv, precision, kv_precision, sm)
+    assert given["--max_batch_size"] == "16"
+    assert given["--max_input_len"] == "8000"
+    assert given["--max_seq_len"] == "8192"
+    assert given["--max_num_tokens"] == "4096"
+    assert given["--output_timing_cache"] == "/work/timing.cache"
+    assert (given["--kv_cache_type"], given["--tokens_per_block"]) == ("paged", "32")
+    assert given["--multiple_profiles"] == "enable"
+
+
+@pytest.mark.parametrize(("precision", "kv_precision", "sm"), REFUSED)
+def test_what_trtllm_build_would_refuse_is_refused_at_once(precision: str, kv_precision: str, sm: int) -> None:
+    with pytest.raises(UnsupportedError, match=rf"SM {sm}"):
+        build_argv(precision, kv_precision, sm)
+
+
+@pytest.mark.parametrize(
+    ("precision", "plugin"),
+    [("bf16", "auto"), ("int4-awq", "auto"), ("fp8", "disable"), ("fp8-rowwise", "disable"), ("nvfp4", "nvfp4")],
+)
+def test_matrices_go_where_they_are_fastest(precision: str, plugin: str) -> None:
+    given = check_argv(build_argv(precision, sm=120), "trtllm-build", BUILD["flags"])
+
+    assert given["--gemm_plugin"] == plugin
+
+
+@pytest.mark.parametrize(
+    ("precision", "kv_precision", "paged", "fp8_attention"),
+    [
+        ("bf16", "auto", True, False),
+        ("bf16", "bf16", True, False),
+        ("bf16", "fp8", False, False),
+        ("int4-awq", "int8", False, False),
+        ("fp8", "auto", True, False),
+        ("fp8", "fp8", True, True),
+        ("w4a8-awq", "fp8", True, True),
+        ("fp8-rowwise", "fp8", False, False),
+    ],
+)
+def test_prompts_start_from_cached_blocks_where_the_attention_can(
+    precision: str, kv_precision: str, paged: bool, fp8_attention: bool
+) -> None:
+    given = check_argv(build_argv(precision, kv_precision, 89), "trtllm-build", BUILD["flags"])
+
+    assert given["--use_paged_context_fmha"] == ("enable" if paged else "disable")
+    assert given["--use_fp8_context_fmha"] == ("enable" if fp8_attention else "disable")
+    assert trtllm_build.paged_context_attention(precision, kv_precision) is paged
+
+
+def test_an_earlier_timing_cache_is_started_from() -> None:
+    argv = build_argv(input_timing_cache="/work/earlier.cache")
+
+    assert check_argv(argv, "trtllm-build", BUILD["flags"])["--input_timing_cache"] == "/work/earlier.cache"
+    assert "--input_timing_cache" not in build_argv()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_batch_size": 0}, "at least 1"),
+        ({"max_input_len": 8192}, "leaves no token"),
+        ({"max_num_tokens": 8}, "below max_batch_size"),
+        ({"tokens_per_block": 48}, "power of two"),
+    ],
+)
+def test_limits_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        build_argv(**changes)
+
+
+@pytest.mark.parametrize(("precision", "kv_precision"), [("fp4", "auto"), ("bf16", "fp4")])
+def test_an_unknown_precision_is_answered_with_the_known_ones(precision: str, kv_precision: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"fp4 is no .*precision .*fp8"):
+        build_argv(precision, kv_precision)
+
+
+# The container
+
+
+def test_a_command_runs_in_the_container_without_network_as_the_caller() -> None:
+    mounts = [
+        Mount(host=PurePosixPath("/data/checkpoint"), container=PurePosixPath("/checkpoint")),
+        Mount(host=PurePosixPath("/data/out"), container=PurePosixPath("/out"), read_only=False),
+    ]
+
+    argv = container_argv(["trtllm-build", "--output_dir", "/out"], mounts=mounts, user=(1000, 1001))
+
+    assert " ".join(argv) == (
+        "docker run --rm --gpus all --network none --ipc=host --ulimit memlock=-1 --ulimit stack=67108864"
+        " --user 1000:1001 --env USER=nemotron --env HOME=/tmp"
+        " -v /data/checkpoint:/checkpoint:ro -v /data/out:/out"
+        " nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3 trtllm-build --output_dir /out"
+    )
+
+
+@pytest.mark.parametrize("host", ["checkpoint", "/data/a:b"])
+def test_a_folder_docker_would_misread_is_no_mount(host: str) -> None:
+    with pytest.raises(BuildError, match="docker"):
+        Mount(host=PurePosixPath(host), container=PurePosixPath("/checkpoint"))
+
+
+def test_no_command_is_no_container() -> None:
+    with pytest.raises(BuildError, match="no command"):
+        container_argv([], mounts=[], user=(0, 0))
+
+
+def test_an_image_is_named_by_tag_or_by_digest() -> None:
+    repository = CONTRACT["triton_images"]["repository"]
+
+    assert image_reference() == versions.TRITON_IMAGE
+    assert image_reference(tag="26.04-trtllm-python-py3") == f"{repository}:26.04-trtllm-python-py3"
+    assert image_reference(digest="sha256:abc") == f"{repository}@sha256:abc"
+    assert image_reference("localhost:5000/server:1", digest="sha256:abc") == "localhost:5000/server@sha256:abc"
+    assert image_reference("server@sha256:abc", tag="2") == "server:2"
+    with pytest.raises(BuildError, match="not by both"):
+        image_reference(tag="1", digest="sha256:abc")
+
+
+# Versions
+
+
+def test_the_image_holds_the_versions_commands_are_written_for() -> None:
+    images = CONTRACT["triton_images"]
+    repository, _, tag = versions.TRITON_IMAGE.partition(":")
+    holds = images["tags"][tag.removesuffix(images["suffix"])]
+
+    assert repository == images["repository"]
+    assert (holds["tensorrt_llm"], holds["tensorrt"]) == (versions.TENSORRT_LLM, versions.TENSORRT)
+    assert holds["cuda"].startswith(versions.CUDA)
+    assert CONTRACT["tensorrt_llm"]["version"] == versions.TENSORRT_LLM
+    assert CONTRACT["edge_llm"]["version"] == versions.EDGE_LLM
+
+
+@pytest.mark.parametrize(
+    "version",
+    ["0.21.0", "0.17.0.post1", "1.0.3.2510", "1.2.1", "1.2", "1.2.1+cu131", "1.3.0a1", "1.3.0rc9", "v1.3.0-rc.20"],
+)
+def test_releases_with_engines_are_known(version: str) -> None:
+    assert versions.has_engines(version)
+
+
+@pytest.mark.parametrize(
+    "version", ["1.3.0rc21", "1.3.0rc21.dev20260701", "1.3.0rc100", "1.3.0", "1.3", "1.3.1rc1", "1.10.0rc1", "2.0"]
+)
+def test_releases_without_engines_are_known(version: str) -> None:
+    assert not versions.has_engines(version)
+
+
+def test_the_boundary_is_the_contract_s() -> None:
+    assert versions.has_engines(CONTRACT["tensorrt_llm"]["last_version_with_engines"])
+    assert not versions.has_engines(CONTRACT["tensorrt_llm"]["first_version_without_engines"])
+
+
+@pytest.mark.parametrize("version", ["", "unknown", "1.3.0rc", "1.2.1 or so"])
+def test_a_version_that_cannot_be_read_is_an_error(version: str) -> None:
+    with pytest.raises(BuildError, match="can be read"):
+        versions.has_engines(version)
+
+
+# The LLM API
+
+
+def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
+    """Arguments as a plan for a small card would ask for them."""
+    settings: dict[str, Any] = {
+        "model": "/bundle/engine",
+        "tokenizer": "/bundle/tokenizer",
+        "max_batch_size": 16,
+        "max_num_tokens": 8192,
+        "max_input_len": 8000,
+        "max_seq_len": 8192,
+        "free_gpu_memory_fraction": 0.85,
+    }
+    return llm_api_arguments(kind, **{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("hybrid", "kv_precision", "skip_tokenizer_init", "chunked_prefill"),
+    list(product([False, True], ["auto", "bf16", "fp8"], [False, True], [None, False, True])),
+)
+def test_the_pytorch_llm_api_takes_what_it_is_given(
+    hybrid: bool, kv_precision: str, skip_tokenizer_init: bool, chunked_prefill: bool | None
+) -> None:
+    arguments = llm_arguments(
+        hybrid=hybrid,
+        kv_precision=kv_precision,
+        skip_tokenizer_init=skip_tokenizer_init,
+        chunked_prefill=chunked_prefill,
+    )
+
+    check_llm_arguments("pytorch", arguments)
+    assert arguments["kv_cache_config"]["dtype"] == ("fp8" if kv_precision == "fp8" else "auto")
+    assert arguments["enable_chunked_prefill"] is ((not hybrid) if chunked_prefill is None else chunked_prefill)
+    assert arguments["trust_remote_code"] is False
+    assert json.loads(json.dumps(arguments)) == arguments
+
+
+@pytest.mark.parametrize(
+    ("precision", "kv_precision", "skip_tokenizer_init"),
+    list(product(trtllm_build.PRECISIONS, KV_PRECISIONS, [False, True])),
+)
+def test_the_engine_llm_api_takes_what_it_is_given(
+    precision: str, kv_precision: str, skip_tokenizer_init: bool
+) -> None:
+    paged = trtllm_build.paged_context_attention(precision, kv_precision)
+
+    arguments = llm_arguments(
+        "tensorrt",
+        kv_precision=kv_precision,
+        paged_context_attention=paged,
+        skip_tokenizer_init=skip_tokenizer_init,
+    )
+
+    check_llm_arguments("tensorrt", arguments)
+    assert arguments["kv_cache_config"]["dtype"] == "auto"
+    assert arguments["kv_cache_config"]["enable_block_reuse"] is paged
+    assert arguments["enable_chunked_prefill"] is paged
+    # The engine's own: given twice they could differ.
+    assert not {"max_seq_len", "max_input_len", "max_beam_width", "dtype"} & set(arguments)
+
+
+def test_mamba_state_is_kept_in_float32_and_never_reused() -> None:
+    arguments = llm_arguments(hybrid=True)
+
+    assert arguments["kv_cache_config"]["mamba_ssm_cache_dtype"] == "float32"
+    assert arguments["kv_cache_config"]["enable_block_reuse"] is False
+    assert "guided_decoding_backend" not in arguments
+    assert "mamba_ssm_cache_dtype" not in llm_arguments()["kv_cache_config"]
+
+
+def test_guided_decoding_needs_the_tokenizer() -> None:
+    assert llm_arguments()["guided_decoding_backend"] == "xgrammar"
+    assert llm_arguments("tensorrt")["guided_decoding_backend"] == "xgrammar"
+    assert "guided_decoding_backend" not in llm_arguments(skip_tokenizer_init=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("tensorrt", {"hybrid": True}, "no TensorRT engine"),
+        ("pytorch", {"kv_precision": "int8"}, "no KV cache in int8"),
+        ("pytorch", {"hybrid": True, "block_reuse": True}, "block reuse"),
+        ("tensorrt", {"paged_context_attention": False, "block_reuse": True}, "paged context attention"),
+        ("tensorrt", {"paged_context_attention": False, "max_num_tokens": 4096}, "no prompt is longer"),
+        ("pytorch", {"hybrid": True, "max_num_tokens": 4096}, "no prompt is longer"),
+        ("pytorch", {"free_gpu_memory_fraction": 1.5}, "no share"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(kind: Kind, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        llm_arguments(kind, **changes)
+
+
+# Edge-LLM
+
+EDGE_PRECISIONS = ("fp8", "nvfp4", "int4-awq", "int8-sq")
+
+
+@pytest.mark.parametrize(
+    ("precision", "kv_precision", "device"),
+    [
+        *product(EDGE_PRECISIONS, ["auto", "fp16", "fp8"], ["cuda", "cpu"]),
+        ("fp16", "fp8", "cpu"),
+        ("bf16", "fp8", "cuda"),
+    ],
+)
+def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_precision: str, device: Any) -> None:
+    argv = edge_llm.quantize_argv(
+        model_dir="/checkpoint",
+        output_dir="/quantized",
+        precision=precision,
+        kv_precision=kv_precision,
+        num_samples=256,
+        device=device,
+    )
+
+    given = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
+    assert ("--quantization" in given) is (precision in EDGE_PRECISIONS)
+    assert ("--kv_cache_quantization" in given) is (kv_precision == "fp8")
+    assert given["--num_samples"] == "256"
+
+
+@pytest.mark.parametrize("sm", CONTRACT["edge_llm"]["sms"])
+def test_edge_llm_exports_and_builds_with_every_length_given(sm: int) -> None:
+    export = edge_llm.export_argv(model_dir="/quantized", output_dir="/onnx", sm=sm)
+    build = edge_llm.build_argv(
+        model_dir="/quantized", engine_dir="/engine", sm=sm, max_batch_size=4, max_input_len=4096, max_seq_len=8192
+    )
+
+    exported = check_argv(export, "tensorrt-edgellm-export", EDGE["tensorrt-edgellm-export"])
+    built = check_argv(build, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
+    assert (exported["model"], exported["output_dir"], exported["--target-sm"]) == ("/quantized", "/onnx", str(sm))
+    lengths = built["--max-batch-size"], built["--max-input-len"], built["--max-kv-cache-capacity"]
+    assert lengths == ("4", "4096", "8192")
+
+
+@pytest.mark.parametrize("sm", [89, 90])
+def test_edge_llm_has_nothing_for_ada_and_hopper(sm: int) -> None:
+    with pytest.raises(UnsupportedError, match=f"SM {sm}"):
+        edge_llm.export_argv(model_dir="/a", output_dir="/b", sm=sm)
+    with pytest.raises(UnsupportedError, match=f"SM {sm}"):
+        edge_llm.build_argv(model_dir="/a", engine_dir="/b", sm=sm, max_batch_size=1, max_input_len=16, max_seq_len=32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"precision": "fp16"}, "needs no quantisation"),
+        ({"precision": "bf16", "kv_precision": "fp16"}, "needs no quantisation"),
+        ({"precision": "w4a8-awq"}, "no w4a8-awq"),
+        ({"kv_precision": "int8"}, "no KV cache in int8"),
+        ({"num_samples": 0}, "at least one"),
+    ],
+)
+def test_edge_llm_refuses_what_it_cannot_quantize(changes: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"precision": "fp8", "num_samples": 16, **changes}
+
+    with pytest.raises(BuildError, match=message):
+        edge_llm.quantize_argv(model_dir="/a", output_dir="/b", **settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"max_batch_size": 0}, "at least 1"), ({"max_input_len": 64}, "leaves no token")]
+)
+def test_edge_llm_refuses_lengths_that_cannot_work(changes: dict[str, int], message: str) -> None:
+    lengths = {"max_batch_size": 1, "max_input_len": 32, "max_seq_len": 64, **changes}
+
+    with pytest.raises(BuildError, match=message):
+        edge_llm.build_argv(model_dir="/a", engine_dir="/b", sm=110, **lengths)
+
+
+def test_calibration_reads_a_file_and_no_network() -> None:
+    assert edge_llm.calibration_environment("/data/calibration.jsonl") == {
+        "EDGELLM_QUANT_DATASET_CNN_DAILYMAIL": "/data/calibration.jsonl",
+        "HF_HUB_OFFLINE": "1",
+    }
+
+
+# The checker itself
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--max_batch_sise", "8"], "has no --max_batch_sise"),
+        (["--auto_parallel", "1"], "has no --auto_parallel"),
+        (["--opt_num_tokens", "many"], "not a number"),
+        (["--opt_num_tokens"], "has no value"),
+        (["--speculative_decoding_mode", "eagle9"], "not one of"),
+        (["--max_batch_size", "8"], "given twice"),
+        (["--max_decoder_seq_len", "8"], "--max_seq_len is given twice"),
+        (["--paged_kv_cache", "enable"], "deprecated"),
+        (["stray"], "has no flag"),
+        (["--opt_num_tokens", "64"], "exclude each other"),
+        (["--streamingllm", "enable"], "is refused"),
+        (["--bert_context_fmha_fp32_acc", "enable"], "NotImplementedError"),
+    ],
+)
+def test_the_checker_catches_a_wrong_flag(words: list[str], message: str) -> None:
+    argv = build_argv("bf16", sm=100)
+    check_trtllm_build(argv, "bf16", "auto", 100)
+
+    with pytest.raises(BreachError, match=message):
+        check_trtllm_build([*argv, *words], "bf16", "auto", 100)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--use_fused_mlp", "enable", "use_fused_mlp would be turned off"),
+        ("--use_fp8_context_fmha", "enable", "use_fp8_context_fmha would be turned off"),
+        ("--gemm_swiglu_plugin", "fp8", "NotImplementedError"),
+        ("--fp8_rowwise_gemm_plugin", "auto", "NotImplementedError"),
+        ("--gemm_plugin", "fp4", "not one of"),
+    ],
+)
+def test_the_checker_catches_a_wrong_value(flag: str, value: str, message: str) -> None:
+    argv = build_argv("bf16", sm=100)
+    argv[argv.index(flag) + 1] = value
+
+    with pytest.raises(BreachError, match=message):
+        check_trtllm_build(argv, "bf16", "auto", 100)
+
+
+@pytest.mark.parametrize(("kv_precision", "message"), [("int8", "INT8 KV"), ("fp8", "go together")])
+def test_the_checker_catches_attention_that_does_not_go_with_the_cache(kv_precision: str, message: str) -> None:
+    with pytest.raises(BreachError, match=message):
+        check_trtllm_build(build_argv("bf16", "auto", 90), "bf16", kv_precision, 90)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["tensorrt-edgellm-export", "/quantized"], "needs output_dir"),
+        (["tensorrt-edgellm-build", "/a", "/b"], "is not tensorrt-edgellm-export"),
+        (["tensorrt-edgellm-export", "/a", "/b", "/c"], "has no flag"),
+        (["tensorrt-edgellm-export", "/a", "/b", "--target-sm", "sm110"], "not a number"),
+        (["tensorrt-edgellm-export", "/a", 3], "no string"),
+    ],
+)
+def test_the_checker_catches_wrong_positionals(argv: list[str], message: str) -> None:
+    with pytest.raises(BreachError, match=message):
+        check_argv(argv, "tensorrt-edgellm-export", EDGE["tensorrt-edgellm-export"])
+
+
+def test_the_checker_catches_a_missing_flag() -> None:
+    argv = ["tensorrt-edgellm-build", "--model-dir", "/a"]
+
+    with pytest.raises(BreachError, match="needs --engine-dir"):
+        check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
+    with pytest.raises(BreachError, match="--checkpoint_dir is missing"):
+        check_trtllm_build(["trtllm-build"], "bf16", "auto", 90)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("pytorch", {"max_batchsize": 8}, "pytorch has no max_batchsize"),
+        ("pytorch", {"max_batch_size": "8"}, "max_batch_size is '8'"),
+        ("pytorch", {"max_batch_size": True}, "max_batch_size is True"),
+        ("pytorch", {"enable_chunked_prefill": 1}, "enable_chunked_prefill is 1"),
+        ("pytorch", {"model_kwargs": {}}, "not verified"),
+        ("pytorch", {"backend": "pytorch"}, "not verified"),
+        ("pytorch", {"guided_decoding_backend": "outlines"}, "not one of"),
+        ("tensorrt", {"guided_decoding_backend": "llguidance"}, "not one of"),
+        ("tensorrt", {"cuda_graph_config": {}}, "tensorrt has no cuda_graph_config"),
+        ("pytorch", {"kv_cache_config": {"fraction": 0.9}}, "kv_cache_config has no fraction"),
+        ("pytorch", {"kv_cache_config": {"mamba_state_config": {}}}, "not verified"),
+        ("pytorch", {"kv_cache_config": {"use_kv_cache_manager_v2": True}}, "not verified"),
+        ("tensorrt", {"kv_cache_config": {"dtype": "fp8"}}, "must stay auto"),
+        ("pytorch", {"scheduler_config": {"capacity_scheduler_policy": "FAST"}}, "not one of"),
+        ("pytorch", {"cuda_graph_config": {"max_batch_size": 1.5}}, "max_batch_size is 1.5"),
+    ],
+)
+def test_the_checker_catches_a_wrong_argument(kind: Kind, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BreachError, match=message):
+        check_llm_arguments(kind, {**llm_arguments(kind), **changes})
+
+
+def test_the_checker_catches_a_missing_argument() -> None:
+    arguments = llm_arguments()
+    del arguments["model"]
+
+    with pytest.raises(BreachError, match="needs model"):
+        check_llm_arguments("pytorch", arguments)

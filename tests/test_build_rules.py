@@ -1,0 +1,165 @@
+"""Every cell of the precision table: allowed, allowed with a warning, or refused with what works instead."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemotron_build.architecture import Dimensions, read_architecture
+from nemotron_build.errors import RefusedError, UnsupportedError
+from nemotron_build.planning.decision import decide
+from nemotron_build.planning.gpus import find_gpu, gpu_names
+from nemotron_build.planning.precisions import KINDS, PRECISION_NAMES
+from nemotron_triton.chat.profiles import profile
+
+FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "precision_by_sm.json").read_text())
+GPUS = ("a10g", "l40s", "h100", "jetson-thor", "a100", "rtx-5090", "cpu")
+LLAMA, HYBRID = "llama-nemotron-nano-4b-v1.1", "nemotron-3-nano-4b"
+
+
+def architecture(model: str) -> Dimensions:
+    return read_architecture(profile(model).architecture)
+
+
+def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str) -> str:
+    """The verdict that follows from the facts."""
+    sm = str(find_gpu(gpu).sm)
+    if kind == "cpu":
+        can = sm == "None" and model == LLAMA and precision in ("bf16", "fp16", "int8-wo", "int4-wo")
+        return "allowed" if can and kv_precision == "bf16" else "refused"
+    if kind == "edge":
+        table = FACTS.get(sm, {}).get("edge", {})  # What Edge-LLM does not list it has no flag for.
+    else:
+        table = dict.fromkeys((*PRECISION_NAMES, "kv-fp8", "kv-int8"), "no") | FACTS.get(sm, {}).get(kind, {})
+    cells = {table.get(precision, "no")} | (
+        {table.get(f"kv-{kv_precision}", "no")} if kv_precision != "bf16" else set()
+    )
+    if "no" in cells or (kind, precision) == ("pytorch", "int8-sq") or (kind, model) == ("tensorrt", HYBRID):
+        return "refused"
+    if model == HYBRID and precision in ("int4-awq", "w4a8-awq"):
+        return "refused"  # Blocks of 128 do not divide 3136.
+    unproven = (kind, model) in {("pytorch", HYBRID), ("edge", LLAMA)}
+    return "warning" if unproven or cells & {"unverified", "not_listed"} else "allowed"
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("model", [LLAMA, HYBRID])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None:
+    shape, asked = architecture(model), find_gpu(gpu)
+    found, wanted, refusals = {}, {}, []
+    for precision, kv_precision in itertools.product(PRECISION_NAMES, ("bf16", "fp8", "int8")):
+        cell = f"{precision}, KV {kv_precision}"
+        wanted[cell] = expected(gpu, model, kind, precision, kv_precision)
+        try:
+            decision = decide(asked, shape, precision=precision, kv_precision=kv_precision, kind=kind)
+            found[cell] = "warning" if decision.warnings else "allowed"
+        except RefusedError as error:
+            found[cell] = "refused"
+            refusals.append((precision, kv_precision, error))
+
+    assert found == wanted
+    for precision, kv_precision, refusal in refusals:
+        assert refusal.reason
+        assert refusal.suggestion
+        flags = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(refusal.suggestion)
+        decide(find_gpu(refusal.suggestion.get("--gpu", gpu)), shape, **flags)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "flags", "reason", "suggestion"),
+    [
+        ("a10g", LLAMA, {"precision": "fp8"}, "FP8 arithmetic starts at SM89", {"--precision": "int8-sq"}),
+        ("h100", LLAMA, {"precision": "nvfp4"}, "FP4 arithmetic starts at SM100", {"--precision": "int4-awq"}),
+        ("jetson-thor", HYBRID, {"precision": "int4-awq"}, "blocks of 128 weights", {"--precision": "nvfp4"}),
+        ("jetson-thor", LLAMA, {"precision": "bf16"}, "computes in fp16", {"--precision": "fp16"}),
+        ("jetson-thor", LLAMA, {"kind": "tensorrt"}, "does not support NVIDIA Jetson Thor", {"--engine-kind": "edge"}),
+        ("jetson-thor", LLAMA, {"kv_precision": "int8"}, "only quantised KV cache", {"--kv-precision": "fp8"}),
+        ("h100", HYBRID, {"kind": "tensorrt"}, "never had a TensorRT engine path", {"--engine-kind": "pytorch"}),
+        ("h100", LLAMA, {"kind": "edge"}, "for Jetson Thor only", {"--engine-kind": "tensorrt"}),
+        ("cpu", HYBRID, {}, "Llama family only", {"--gpu": "a10g"}),
+        (
+            "a10g",
+            HYBRID,
+            {"kind": "tensorrt", "precision": "int4-awq"},
+            "never had",
+            {"--engine-kind": "pytorch", "--precision": "bf16"},
+        ),
+    ],
+)
+def test_a_refusal_names_the_nearest_that_works(
+    gpu: str, model: str, flags: dict[str, str], reason: str, suggestion: dict[str, str]
+) -> None:
+    with pytest.raises(RefusedError, match=reason) as caught:
+        decide(find_gpu(gpu), architecture(model), **flags)
+
+    assert caught.value.suggestion == suggestion
+    assert all(f"{option} {value}" in str(caught.value) for option, value in suggestion.items())
+
+
+@pytest.mark.parametrize(
+    ("gpu", "model", "chosen"),
+    [
+        ("a10g", LLAMA, ("tensorrt", "int4-awq", "bf16")),
+        ("l40s", LLAMA, ("tensorrt", "fp8", "fp8")),
+        ("h100", LLAMA, ("tensorrt", "fp8", "fp8")),
+        ("rtx-5090", LLAMA, ("tensorrt", "nvfp4", "fp8")),
+        ("jetson-thor", LLAMA, ("edge", "nvfp4", "fp8")),
+        ("cpu", LLAMA, ("cpu", "int8-wo", "fp16")),
+        ("a10g", HYBRID, ("pytorch", "bf16", "bf16")),
+        ("h100", HYBRID, ("pytorch", "fp8", "fp8")),
+        ("jetson-thor", HYBRID, ("edge", "nvfp4", "fp8")),
+    ],
+)
+def test_auto_picks_the_recommended_and_says_why(gpu: str, model: str, chosen: tuple[str, str, str]) -> None:
+    decision = decide(find_gpu(gpu), architecture(model))
+
+    assert (decision.kind, decision.precision.name, decision.kv_precision) == chosen
+    assert decision.why[0].startswith(f"precision {chosen[1]}, the first of ")
+    assert any(line.startswith("KV cache in ") for line in decision.why)
+
+
+def test_16_bit_is_the_type_that_the_engine_computes_in() -> None:
+    found = [
+        decide(find_gpu(gpu), architecture(LLAMA), precision=precision, kv_precision=kv).kv_precision
+        for gpu, precision, kv in (("h100", "fp8", "fp16"), ("h100", "fp16", "bf16"), ("jetson-thor", "fp8", "bf16"))
+    ]
+
+    assert found == ["bf16", "fp16", "fp16"]
+
+
+def test_notes_are_no_warnings() -> None:
+    ada = decide(find_gpu("l40s"), architecture(LLAMA), precision="fp8")
+    smooth = decide(find_gpu("a10g"), architecture(LLAMA), precision="int8-sq")
+
+    assert (ada.warnings, smooth.warnings) == ((), ())
+    assert "FP8 context attention failed on Ada" in ada.notes[0]
+    assert "unsupported" in smooth.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"precision": "fp3"}, "--precision fp3 does not exist; known: auto, bf16"),
+        ({"kv_precision": "fp3"}, "--kv-precision fp3 does not exist; known: auto, bf16"),
+        ({"kind": "onnx"}, "--engine-kind onnx does not exist; known: tensorrt"),
+    ],
+)
+def test_unknown_names_are_one_line(flags: dict[str, str], complaint: str) -> None:
+    with pytest.raises(UnsupportedError, match=complaint):
+        decide(find_gpu("h100"), architecture(LLAMA), **flags)
+
+
+def test_every_gpu_has_an_engine_kind_for_llama() -> None:
+    kinds = {name: decide(find_gpu(name), architecture(LLAMA)).kind for name in gpu_names()}
+
+    assert {kind for name, kind in kinds.items() if name not in ("jetson-thor", "cpu")} == {"tensorrt"}
+
+
+def _arguments(suggestion: dict[str, str]) -> dict[str, str]:
+    names = {"--precision": "precision", "--kv-precision": "kv_precision", "--engine-kind": "kind"}
+    return {names[option]: value for option, value in suggestion.items() if option in names}
