@@ -213,20 +213,23 @@ def test_json_is_one_document_on_stdout(tmp_path: Path, checkpoint: Path) -> Non
     assert "convert" in result.stderr
 
 
-def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path: Path, checkpoint: Path) -> None:
+def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(tmp_path: Path, checkpoint: Path) -> None:
     command = [sys.executable, "-m", "nemotron_build", "build-engine", str(checkpoint), "--gpu", "cpu"]
     limited = ["sh", "-c", 'ulimit -f 500; exec "$@"', "sh", *command, "--output", str(tmp_path / "bundle")]
 
     result = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
 
     assert result.returncode == 1
-    assert re.search(r"^Error: cannot write \S+bundle: ", result.stderr, re.MULTILINE), result.stderr
+    assert re.search(r"^Error: convert cannot write in \S+bundle.build: ", result.stderr, re.MULTILINE), result.stderr
     assert "Traceback" not in result.stderr
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["bundle.build"]
+    assert sorted(os.listdir(tmp_path / "bundle.build")) == ["inspect.json", "lock"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupted_build_leaves_nothing(tmp_path: Path, checkpoint: Path, number: signal.Signals) -> None:
+def test_an_interrupted_build_leaves_nothing_half_written(
+    tmp_path: Path, checkpoint: Path, number: signal.Signals
+) -> None:
     write_checkpoint(tmp_path / "big", checkpoint, hidden_size=1024, intermediate_size=4096, num_hidden_layers=8)
     command = [sys.executable, "-m", "nemotron_build", "build-engine", str(tmp_path / "big"), "--gpu", "cpu"]
     process = subprocess.Popen([*command, "--output", str(tmp_path / "out" / "bundle")], stderr=subprocess.PIPE)
@@ -236,7 +239,8 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, checkpoint: Path, n
     process.communicate(timeout=20)
 
     assert process.returncode == 128 + number
-    assert os.listdir(tmp_path / "out") == []
+    assert os.listdir(tmp_path / "out") == ["bundle.build"]
+    assert sorted(os.listdir(tmp_path / "out" / "bundle.build")) == ["inspect.json", "lock"]
 
 
 async def _next_tokens(bundle: Bundle, prompts: list[list[int]]) -> list[int]:

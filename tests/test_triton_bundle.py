@@ -50,11 +50,11 @@ def test_a_missing_file_is_found(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"schema_version": 99}, "schema version 99, this nemotron reads 1: build the bundle again"),
+        ({"schema_version": 99}, "schema version 99, this nemotron reads 2; build the bundle again"),
         ({"memory": None}, "not a manifest"),
         ({"surprise": 1}, "surprise"),
         ({"engine_file": "../../etc/passwd"}, "lies outside of the bundle"),
-        ({"outputs": {"/etc/passwd": "00"}}, "lies outside of the bundle"),
+        ({"outputs": {"/etc/passwd": "00" * 32}}, "lies outside of the bundle"),
         ({"outputs": 3}, "not a manifest"),
         ({"engine_file": 3}, "not a manifest"),
     ],

@@ -14,14 +14,11 @@ from nemotron_build.checkpoint import Checkpoint, inspect
 from nemotron_build.planning.decision import Decision, decide
 from nemotron_build.planning.gpus import Gpu, find_gpu
 from nemotron_build.planning.planner import DEFAULT_MAX_SEQ_LEN, MemoryPlan, plan
-from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT, read_token_ids
+from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT, limit_tokens, read_token_ids
 from nemotron_build.spec import EngineSpec, make_spec
 from nemotron_build.templates import read_template
 from nemotron_triton.bundle import CHAT_TEMPLATE, Bundle
 from nemotron_triton.chat.profiles import Profile, profile
-
-# The reference's logits are kept on disk while the quantised model is compared with them: 2 GB at 128k words.
-_MAX_QUALITY_TOKENS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +63,7 @@ class BuildPlan:
     @functools.cached_property
     def held_out(self) -> list[list[int]]:
         """Token ids that quality is measured on, at most 4096 in all."""
-        samples, total = [], 0
-        for ids in self._samples(self.spec.quality_data or HELD_OUT, self.spec.quality_samples):
-            if total < _MAX_QUALITY_TOKENS:
-                samples.append(ids[: _MAX_QUALITY_TOKENS - total + 1])
-                total += len(samples[-1])
-        return [ids for ids in samples if len(ids) > 1]
+        return limit_tokens(self._samples(self.spec.quality_data or HELD_OUT, self.spec.quality_samples))
 
     def _samples(self, path: Path, count: int) -> list[list[int]]:
         return read_token_ids(path, self.profile, self.checkpoint.tokenizer, max_samples=count)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from nemotron_build.commands.versions import TENSORRT_LLM, has_engines
 from nemotron_build.errors import BuildError
+from nemotron_triton.nvml import Nvml, read_nvml
+from nemotron_triton.runtime import installed_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,43 +50,14 @@ class Host:
         return "neither tensorrt_llm nor docker is installed here"
 
 
-def read_host(which: Callable[[str], str | None] = shutil.which) -> Host:
-    """This machine."""
-    sms, titles, driver = _gpus()
+def read_host(which: Callable[[str], str | None] = shutil.which, *, nvml: Nvml | None = None) -> Host:
+    """This machine; *which* finds programs, *nvml* is what its driver told, read by default."""
+    nvml = nvml or read_nvml()
     return Host(
-        sms=sms,
-        gpu_titles=titles,
-        driver=driver,
-        tensorrt_llm=_version("tensorrt_llm") if which("trtllm-build") else None,
+        sms=tuple(gpu.sm for gpu in nvml.gpus),
+        gpu_titles=tuple(str(gpu) for gpu in nvml.gpus),
+        driver=nvml.driver,
+        tensorrt_llm=installed_version("tensorrt_llm") if which("trtllm-build") else None,
         docker=which("docker") is not None,
         edge_llm=which("tensorrt-edgellm-build") is not None,
     )
-
-
-def _gpus() -> tuple[tuple[int, ...], tuple[str, ...], str | None]:
-    try:
-        import pynvml
-    except ModuleNotFoundError:
-        return (), (), None
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return (), (), None
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        capabilities = [pynvml.nvmlDeviceGetCudaComputeCapability(handle) for handle in handles]
-        names = [pynvml.nvmlDeviceGetName(handle) for handle in handles]
-        driver = pynvml.nvmlSystemGetDriverVersion()
-    except pynvml.NVMLError:
-        return (), (), None
-    finally:
-        pynvml.nvmlShutdown()
-    titles = tuple(f"{name} (SM {major}{minor})" for name, (major, minor) in zip(names, capabilities, strict=True))
-    return tuple(major * 10 + minor for major, minor in capabilities), titles, str(driver)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,7 +44,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What quantising cost, on held-out text: perplexities, share of tokens with the source's best guess, divergence."""
+    """What quantising cost, on held-out text: perplexities, how often the best token is the source's, divergence."""
 
     tokens: int
     perplexity_source: float
@@ -59,7 +61,7 @@ class Manifest:
 
     `state` is unfinished for a bundle whose `next_stage` needs a machine that the build did not have; nobody serves it.
     `build_key` is the digest of all that decided the build (`stages` holds that of each stage), `config` every setting
-    as it was resolved, `plan` the memory plan and roofline, `llm_args` what TensorRT-LLM's LLM API is to be called with.
+    as it was resolved, `plan` the memory plan and roofline, `llm_args` what TensorRT-LLM's LLM API is called with.
     """
 
     profile: str
@@ -136,55 +138,94 @@ class Bundle:
         try:
             return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise BundleError(f"cannot read {self.path / CHAT_TEMPLATE}: {error}; build the bundle again") from error
+            raise BundleError(f"cannot read {self.path / CHAT_TEMPLATE}: {error}", "build the bundle again") from error
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
         """Read the manifest at *path*; `BundleError` says what is wrong and what to do."""
         file = path / MANIFEST
         try:
-            if file.stat().st_size > MAX_MANIFEST_BYTES:
-                raise BundleError(f"{file} is larger than {MAX_MANIFEST_BYTES >> 20} MiB; this is not a manifest")
+            status = file.stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_MANIFEST_BYTES:
+                raise BundleError(
+                    f"{file} is no file of at most {MAX_MANIFEST_BYTES >> 20} MiB; this is not a manifest",
+                    "make a bundle with `nemotron build-engine`",
+                )
             text = file.read_text(encoding="utf-8")
             raw = json.loads(text)
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise BundleError(
-                f"no bundle at {path}: it has no {MANIFEST}; make one with `nemotron build-engine`"
+                f"no bundle at {path}: it has no {MANIFEST}", "make one with `nemotron build-engine`"
             ) from error
         except (OSError, ValueError, RecursionError) as error:
-            raise BundleError(f"cannot read {file}: {error}; build the bundle again") from error
+            raise BundleError(f"cannot read {file}: {error}", "build the bundle again") from error
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if version != SCHEMA_VERSION:
             raise BundleError(
-                f"{file} has schema version {version!r}, this nemotron reads {SCHEMA_VERSION}: build the bundle again"
+                f"{file} has schema version {version!r}, this nemotron reads {SCHEMA_VERSION}", "build the bundle again"
             )
         return cls(path, _read_manifest(file, text))
 
-    def verify(self, *, only: Iterable[str] = ()) -> None:
-        """Check every file (or *only* those) against its digest; `BundleError` names the first that differs."""
+    def file(self, name: str) -> Path:
+        """The file *name* of the bundle; `BundleError` when it is missing, no file, or a link that leads elsewhere."""
+        path = self.path / name
+        try:
+            real = path.resolve(strict=True)
+            inside = real.is_relative_to(self.path.resolve())
+            regular = stat.S_ISREG(real.stat().st_mode)
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BundleError(f"the bundle {self.path} lacks {name} ({reason})", "build or copy it again") from error
+        if not inside:
+            raise BundleError(f"{path} is a link to what lies outside of the bundle", "do not serve it")
+        if not regular:
+            raise BundleError(f"{path} is not a file", "build or copy the bundle again")
+        return path
+
+    def problems(self, *, only: Iterable[str] = (), read: Callable[[int], None] | None = None) -> Iterator[BundleError]:
+        """Check every file (or *only* those) against its digest; *read* hears how many bytes were read each time."""
         wanted = set(only)
         for name, expected in self.manifest.outputs.items():
             if wanted and name not in wanted:
                 continue
             try:
-                found = digest(self.path / name)
+                found = digest(self.file(name), read=read)
+            except BundleError as problem:
+                yield problem
             except OSError as error:
-                raise BundleError(
-                    f"the bundle {self.path} lacks {name} ({error.strerror}); build or copy it again"
-                ) from error
-            if found != expected:
-                raise BundleError(
-                    f"{self.path / name} was changed after the build (SHA-256 {found[:12]}…, the manifest says "
-                    f"{expected[:12]}…); build or copy the bundle again"
-                )
+                yield BundleError(f"cannot read {self.path / name}: {error.strerror}", "build or copy the bundle again")
+            else:
+                if found != expected:
+                    yield BundleError(
+                        f"{self.path / name} was changed after the build (SHA-256 {found[:12]}…, the manifest says "
+                        f"{expected[:12]}…)",
+                        "build or copy the bundle again",
+                    )
+
+    def verify(self, *, only: Iterable[str] = ()) -> None:
+        """Raise the first of `problems`."""
+        for problem in self.problems(only=only):
+            raise problem
+
+    def unlisted(self) -> list[str]:
+        """What lies in the bundle and is not in its manifest, sorted; what a link leads to is not looked at."""
+        known = {MANIFEST, *self.manifest.outputs}
+        names = (
+            (Path(folder) / name).relative_to(self.path).as_posix()
+            for folder, folders, files in os.walk(self.path)
+            for name in (*files, *(each for each in folders if (Path(folder) / each).is_symlink()))
+        )
+        return sorted(name for name in names if name not in known)
 
 
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
+def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:
+    """The SHA-256 of a file, in hex; *read* hears the size of every block."""
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             sha256.update(block)
+            if read:
+                read(len(block))
     return sha256.hexdigest()
 
 
@@ -195,9 +236,9 @@ def _read_manifest(file: Path, text: str) -> Manifest:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{file} is not a manifest of schema {SCHEMA_VERSION}: {where}: {first['msg']}; build the bundle again"
+            f"{file} is not a manifest of schema {SCHEMA_VERSION}: {where}: {first['msg']}", "build the bundle again"
         ) from error
     for name in (*manifest.outputs, manifest.engine_file):
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{file} names {name!r}, which lies outside of the bundle; do not serve it")
+            raise BundleError(f"{file} names {name!r}, which lies outside of the bundle", "do not serve it")
     return manifest

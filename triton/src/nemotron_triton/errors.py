@@ -11,7 +11,16 @@ ServingError
 
 
 class ServingError(Exception):
-    """Base of every error this package raises on purpose; its text is one line, for a person."""
+    """Base of every error this package raises on purpose; its text is one line, for a person.
+
+    *remedy* is what to do, where it is told apart from *detail*, what is wrong.
+    """
+
+    def __init__(self, detail: str, remedy: str = "") -> None:
+        """Say *detail*, then *remedy*."""
+        self.detail = detail
+        self.remedy = remedy
+        super().__init__(f"{detail}; {remedy}" if remedy else detail)
 
 
 class ProfileError(ServingError):

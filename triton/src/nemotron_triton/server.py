@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.factory import check_kind
+from nemotron_triton.engine.factory import check_loadable
 from nemotron_triton.errors import ServerError
 from nemotron_triton.repository import write_repository
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
@@ -140,7 +140,7 @@ def serve(
 
     Raises `BundleError` and `ServerError` before anything is started where it can.
     """
-    check_kind(bundle)
+    check_loadable(bundle)
     server = server or find_tritonserver()
     for option, port in options.ports.items():
         _check_free(options.host, port, option)

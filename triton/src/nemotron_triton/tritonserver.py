@@ -34,50 +34,69 @@ class Tritonserver:
     environment: dict[str, str]
 
 
-def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_var) -> Tritonserver:
-    """The container's tritonserver, else the wheel's; `ServerError` says what to install.
+@dataclass(frozen=True, kw_only=True)
+class Installed:
+    """Where a tritonserver is; only that of the wheel has a `root` and a `stub`, and needs this Python's library."""
 
-    *config_var* tells how this Python was built.
-    """
+    binary: Path
+    version: str | None = None
+    root: Path | None = None
+    stub: Path | None = None
+
+
+def locate_tritonserver() -> Installed:
+    """The container's tritonserver, else the wheel's; makes nothing. `ServerError` says what to install."""
     found = shutil.which("tritonserver")
     if found and _CONTAINER_BACKENDS.is_dir():
-        return Tritonserver(argv=(found,), environment={})
+        return Installed(binary=Path(found))
     try:
         wheel = importlib.metadata.distribution(WHEEL)
     except importlib.metadata.PackageNotFoundError as error:
         raise ServerError(
-            f"no tritonserver: use NVIDIA's Triton container, or `pip install --no-deps {WHEEL}==0.7.0` (Linux x86-64)"
+            "there is no tritonserver here",
+            f"use NVIDIA's Triton container, or `pip install --no-deps {WHEEL}==0.7.0` (Linux x86-64)",
         ) from error
     root = Path(str(wheel.locate_file("pytriton/tritonserver")))
-    libraries = Path(str(wheel.locate_file("nvidia_pytriton.libs")))
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = root / "python_backend_stubs" / python / "triton_python_backend_stub"
     binary = root / "bin" / "tritonserver"
     for file in (binary, stub):
         if not file.is_file():
             raise ServerError(
-                f"{WHEEL} {wheel.version} has no {file.name} for Python {python}; use Python 3.10 to 3.12"
+                f"{WHEEL} {wheel.version} has no {file.name} for Python {python}", "use Python 3.10 to 3.12"
             )
+    return Installed(binary=binary, version=wheel.version, root=root, stub=stub)
+
+
+def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_var) -> Tritonserver:
+    """The tritonserver to start, with what its stub needs prepared; `ServerError` says what to install.
+
+    *config_var* tells how this Python was built.
+    """
+    found = locate_tritonserver()
+    if found.root is None or found.stub is None:
+        return Tritonserver(argv=(str(found.binary),), environment={})
+    libraries = found.root.parents[1] / "nvidia_pytriton.libs"
     return Tritonserver(
-        argv=(str(binary), f"--backend-directory={_backends(root, stub, wheel.version)}"),
+        argv=(str(found.binary), f"--backend-directory={_backends(found.root, found.stub, str(found.version))}"),
         environment={
             # The interpreter's own libpython first: with another patch release's the stub dies while importing.
-            "LD_LIBRARY_PATH": os.pathsep.join([str(_libpython(config_var).parent), str(libraries)]),
+            "LD_LIBRARY_PATH": os.pathsep.join([str(find_libpython(config_var).parent), str(libraries)]),
             # The stub takes its packages from the first python on PATH.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         },
     )
 
 
-def _libpython(config_var: Callable[[str], Any]) -> Path:
-    """The shared library of this interpreter, which the stub links."""
+def find_libpython(config_var: Callable[[str], Any] = sysconfig.get_config_var) -> Path:
+    """The shared library of this interpreter, which the wheel's stub links; `ServerError` says what to install."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     for folder in (config_var("LIBDIR"), f"/usr/lib/{config_var('MULTIARCH')}"):
         if folder and (path := Path(folder) / f"libpython{python}.so.1.0").is_file():
             return path
     raise ServerError(
-        f"{sys.executable} has no shared libpython{python}.so.1.0, which tritonserver's Python stub needs: "
-        f"`apt-get install libpython{python}`, or use a Python built with --enable-shared"
+        f"{sys.executable} has no shared libpython{python}.so.1.0, which tritonserver's Python stub needs",
+        f"`apt-get install libpython{python}`, or use a Python built with --enable-shared",
     )
 
 

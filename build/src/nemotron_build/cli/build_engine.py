@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nemotron_build.cli.progress import TerminalReporter
+from nemotron_build.cli.status import UNFINISHED
 from nemotron_build.engine import Built, build, dry_run, resume
 from nemotron_build.planning.gpus import gpu_names
 from nemotron_build.planning.precisions import KINDS, KV_PRECISIONS, PRECISION_NAMES
@@ -17,7 +18,6 @@ from nemotron_build.spec import EngineSpec, make_spec, read_config
 from nemotron_triton.bundle import Manifest
 from nemotron_triton.chat.profiles import profile_names
 
-EXIT_UNFINISHED = 5
 _FILE = click.Path(path_type=Path)
 
 
@@ -59,7 +59,7 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    r"""Build an engine bundle from CHECKPOINT, a Hugging Face checkpoint folder.
+    """Build an engine bundle from CHECKPOINT, a Hugging Face checkpoint folder.
 
     The bundle is a folder with the engine, the tokenizer and a manifest with the digest of every file. It appears
     when it is complete. What was done is kept in BUNDLE.build beside it, with the tools' logs: a second run goes on
@@ -70,7 +70,7 @@ def command(
     \b
     Exit status, beside the usual: 3 the plan does not fit the GPU, 4 the combination does not exist,
     5 the bundle is unfinished, because a stage needs another machine (finish it there with --resume).
-    """
+    """  # noqa: D301 - click wants the control character
     given = {name: value for name, value in settings.items() if value is not None}
     if resumed:
         if given or output or config_file or dry:
@@ -107,7 +107,7 @@ def _show(built: Built, output: Path, *, as_json: bool) -> None:
             f"  nemotron build-engine --resume {shlex.quote(str(output))}",
             err=True,
         )
-        raise SystemExit(EXIT_UNFINISHED)
+        raise SystemExit(UNFINISHED)
 
 
 def _summary(manifest: Manifest, output: Path) -> str:
@@ -139,6 +139,8 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
     click.echo("settings:")
     for name, value in plan["config"].items():
         click.echo(f"  {name}: {json.dumps(value)}")
+    for why in plan["plan"]["why"]:
+        click.echo(f"why: {why}")
     click.echo(f"memory: {plan['plan']['reason']}")
     click.echo("stages:")
     for stage in plan["stages"]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.status import REFUSED
-from nemotron_build.errors import RefusedError
+from nemotron_build.cli.status import DOES_NOT_FIT, REFUSED
+from nemotron_build.errors import DoesNotFitError, RefusedError
 
 # Each command's module and its line in the help, which must not need the module's own packages.
 _COMMANDS = {
@@ -21,6 +21,9 @@ _COMMANDS = {
     "gpus": ("nemotron_build.cli.gpus", "List the GPUs that are known."),
     "build-engine": ("nemotron_build.cli.build_engine", "Build an engine bundle from a checkpoint."),
     "model-repo": ("nemotron_build.cli.model_repo", "Write a Triton model repository for a bundle."),
+    "quality": ("nemotron_build.cli.quality", "Measure what each precision costs a checkpoint."),
+    "verify": ("nemotron_build.cli.verify", "Check a bundle, and whether this machine can load it."),
+    "doctor": ("nemotron_build.cli.doctor", "Say what this machine can build and serve, and what it lacks."),
     "serve": ("nemotron_build.cli.serve", "Serve a bundle with tritonserver."),
     "chat": ("nemotron_build.cli.chat", "Ask a served model."),
     "models": ("nemotron_build.cli.models", "List the models that are known."),
@@ -40,12 +43,17 @@ _EXTRAS = {
     "pynvml": "build",
     "tokenizers": "serve",
     "jinja2": "serve",
+    "pydantic": "serve",
     "yaml": "serve",
 }
 
 
 class _Refused(click.ClickException):
     exit_code = REFUSED
+
+
+class _DoesNotFit(click.ClickException):
+    exit_code = DOES_NOT_FIT
 
 
 class _Group(click.Group):
@@ -85,8 +93,8 @@ class _Group(click.Group):
         except Exception as error:
             if not isinstance(error, _our_errors()):
                 raise
-            failure = _Refused if isinstance(error, RefusedError) else click.ClickException
-            raise failure(str(error)) from error
+            failures = {RefusedError: _Refused, DoesNotFitError: _DoesNotFit}
+            raise failures.get(type(error), click.ClickException)(str(error)) from error
 
 
 def _our_errors() -> tuple[type[Exception], ...]:
@@ -116,5 +124,6 @@ def main() -> None:
 
     Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 it
     does not fit the GPU, 4 GPU, model, precision and engine kind do not go together
-    (the line names the nearest that do), 130 or 143 interrupted.
+    (the line names the nearest that do), 5 a bundle that another machine has to
+    finish, 130 or 143 interrupted.
     """  # noqa: D301 - click wants the control character

@@ -22,3 +22,8 @@ def table(*headers: str, right: Collection[str]) -> Table:
     for column in made.columns:
         column.justify = "right" if column.header in right else "left"
     return made
+
+
+def printable(text: str) -> str:
+    """*text* of a file that somebody else wrote, without what would move the cursor or end the line."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

@@ -20,6 +20,7 @@ HELD_OUT = Path(__file__).with_name("held_out.jsonl")
 MAX_FILE_BYTES = 256 * 1024 * 1024
 # TensorRT-LLM's own calibration reads 512 samples of 512 tokens (facts of `quantize.py`); longer ones are cut.
 MAX_TOKENS_EACH = 512
+MAX_QUALITY_TOKENS = 4096
 
 
 def read_token_ids(path: Path, profile: Profile, codec: TokenCodec, *, max_samples: int) -> list[list[int]]:
@@ -41,6 +42,17 @@ def read_token_ids(path: Path, profile: Profile, codec: TokenCodec, *, max_sampl
     if not samples:
         raise BuildError(f"{path} holds no conversation; give JSON lines with messages")
     return samples
+
+
+def limit_tokens(samples: list[list[int]]) -> list[list[int]]:
+    """*samples* up to 4096 tokens in all: a reference's logits are kept on disk, 2 GB of them at 128k words."""
+    kept: list[list[int]] = []
+    room = MAX_QUALITY_TOKENS
+    for ids in samples:
+        if room > 1:
+            kept.append(ids[:room])
+            room -= len(kept[-1])
+    return kept
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

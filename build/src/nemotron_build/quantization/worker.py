@@ -29,6 +29,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_BYTES_PER_THREAD = 32 << 20
 _OFF: dict[str, Any] = {"enable": False}
 
 
@@ -193,9 +194,14 @@ def _progress(tell: Callable[..., None], what: str, done: int, total: int) -> No
 
 
 def _load(checkpoint: str, dtype: str, device: str) -> Any:
+    # A small model gains nothing from more threads, and beside other work they only wait for each other.
+    stored = sum(file.stat().st_size for file in Path(checkpoint).glob("*.safetensors"))
+    torch.set_num_threads(max(1, min(os.cpu_count() or 1, stored // _BYTES_PER_THREAD)))
     model = AutoModelForCausalLM.from_pretrained(
         checkpoint, dtype=_DTYPES[dtype], use_safetensors=True, trust_remote_code=False, local_files_only=True
     )
+    # transformers 5.14 cannot make a cache for nemotron_h (it has none for MLP layers), and nothing here needs one.
+    model.config.use_cache = False
     return model.eval().to(device)
 
 
@@ -234,26 +240,44 @@ def _config(precision: str, kv_precision: str, block: int) -> dict[str, Any] | N
         "w4a8-awq": mtq.W4A8_AWQ_BETA_CFG,
         "nvfp4": mtq.NVFP4_DEFAULT_CFG,
     }
-    config: dict[str, Any] = {"quant_cfg": {"default": _OFF}, "algorithm": "max"}
-    if precision in presets:
-        config = copy.deepcopy(presets[precision])
+    config = copy.deepcopy(presets.get(precision, mtq.INT8_DEFAULT_CFG))
+    rules = config["quant_cfg"]
+    if precision in _DTYPES:
+        if kv_precision not in ("fp8", "int8"):
+            return None
+        rules.clear()
+        _set(rules, "*" if isinstance(rules, list) else "default", _OFF)
     elif precision in ("int8-wo", "int4-wo"):
         # TensorRT-LLM's weight-only formats: one scale for each output channel.
-        weight = {"num_bits": 8 if precision == "int8-wo" else 4, "axis": 0}
-        config = copy.deepcopy(mtq.INT8_DEFAULT_CFG)
-        config["quant_cfg"] |= {"*weight_quantizer": weight, "*input_quantizer": _OFF}
-    elif precision not in _DTYPES:
+        _set(rules, "*weight_quantizer", {"num_bits": 8 if precision == "int8-wo" else 4, "axis": 0})
+        _set(rules, "*input_quantizer", _OFF)
+    elif precision not in presets:
         raise JobError(f"no ModelOpt configuration for {precision}")
     if precision in ("int4-awq", "w4a8-awq") and block != 128:
-        weights = config["quant_cfg"]["*weight_quantizer"]
+        weights = _get(rules, "*weight_quantizer")
         (weights[0] if isinstance(weights, list) else weights)["block_sizes"][-1] = block
-    if kv_precision == "fp8":
-        config["quant_cfg"]["*[kv]_bmm_quantizer"] = {"num_bits": (4, 3), "axis": None, "enable": True}
-    elif kv_precision == "int8":
-        config["quant_cfg"]["*[kv]_bmm_quantizer"] = {"num_bits": 8, "axis": None, "enable": True}
-    elif precision in _DTYPES:
-        return None
+    if kv_precision in ("fp8", "int8"):
+        bits = (4, 3) if kv_precision == "fp8" else 8
+        _set(rules, "*[kv]_bmm_quantizer", {"num_bits": bits, "axis": None, "enable": True})
     return config
+
+
+def _set(rules: Any, name: str, settings: dict[str, Any]) -> None:
+    """Settle the quantizers called *name*: a dict in ModelOpt 0.37, in 0.47 a list where later rules win."""
+    if isinstance(rules, dict):
+        rules[name] = settings
+        return
+    cfg = {key: value for key, value in settings.items() if key != "enable"}
+    rule = {"quantizer_name": name, "enable": settings.get("enable", True)} | ({"cfg": cfg} if cfg else {})
+    # In its place, or what comes after it (lm_head and convolutions stay as they are) would be undone.
+    at = next((i for i, each in enumerate(rules) if each["quantizer_name"] == name), len(rules))
+    rules[at : at + 1] = [rule]
+
+
+def _get(rules: Any, name: str) -> Any:
+    if isinstance(rules, dict):
+        return rules[name]
+    return next(rule["cfg"] for rule in rules if rule["quantizer_name"] == name)
 
 
 def _plot(found: dict[str, Any], path: str) -> None:

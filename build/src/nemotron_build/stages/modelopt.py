@@ -8,13 +8,13 @@ from typing import Any
 
 from nemotron_build.build_plan import BuildPlan
 from nemotron_build.host import Host
-from nemotron_build.quantization.environment import Environment
-from nemotron_build.quantization.modelopt import run_job, worker_argv
+from nemotron_build.quantization.environment import MODELOPT_TRTLLM, Environment
+from nemotron_build.quantization.jobs import run_job, worker_argv
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.verified import write_checks, write_quality
 from nemotron_build.stages.workspace import Workspace
 
-# ModelOpt only measures what these cost; TensorRT-LLM's own script makes them.
+# For a `tensorrt` engine ModelOpt only measures what these cost; TensorRT-LLM's own script makes them.
 MEASURED_ONLY = ("int8-wo", "int4-wo")
 _SIXTEEN_BIT = ("bf16", "fp16")
 
@@ -37,7 +37,7 @@ def quantize_stage(
 
     def make(work: Work) -> None:
         samples: dict[str, Any] = {"calibration": plan.calibration, "held_out": plan.held_out}
-        if precision in MEASURED_ONLY:
+        if precision in MEASURED_ONLY and environment == MODELOPT_TRTLLM:
             settings = common | samples | {"precisions": [precision], "blocks": {}, "plot": None}
             quality = _job(work, environment, "measure", settings)[precision]
         else:
@@ -80,8 +80,12 @@ def export_stage(
     environment: Environment,
     job: str,
     check: Callable[[Path], list[str]],
+    complete: Callable[[Path], None] | None = None,
 ) -> Stage:
-    """Export into `checkpoint/` with *job*, and keep only what *check* finds to be the source's."""
+    """Export into `checkpoint/` with *job*, and keep only what *check* finds to be the source's.
+
+    *complete* puts more of the source's files into it, before it is checked.
+    """
     needs = ("quantize",) if quantizes(plan) else ()
 
     def make(work: Work) -> None:
@@ -94,13 +98,15 @@ def export_stage(
             "device": plan.spec.device,
         }
         _job(work, environment, job, settings)
+        if complete:
+            complete(work.folder / "checkpoint")
         write_checks(work.folder, check(work.folder / "checkpoint"))
 
     return Stage(
         name="convert",
         make=make,
         settings={
-            "inputs": weights_only(plan, digests),
+            "inputs": dict(digests) if complete else weights_only(plan, digests),
             "job": job,
             "dtype": plan.dtype,
             "tools": environment.versions,
@@ -118,7 +124,7 @@ def weights_only(plan: BuildPlan, digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def _job(work: Work, environment: Environment, job: str, settings: dict[str, Any]) -> Any:
-    return run_job(environment, job, settings, log=work.log, progress=work.reporter.progress, runner=work.runner)
+    return run_job(environment, job, settings, log=work.log, reporter=work.reporter, runner=work.runner)
 
 
 def _command(environment: Environment, workspace: Workspace, stage: str) -> list[str]:

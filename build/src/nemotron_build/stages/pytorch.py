@@ -12,6 +12,7 @@ from pathlib import Path
 from nemotron_build.build_plan import BuildPlan
 from nemotron_build.host import Host
 from nemotron_build.quantization.environment import MODELOPT_HF
+from nemotron_build.stages.hf_export import complete_export
 from nemotron_build.stages.modelopt import export_stage, quantize_stage
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.verified import write_checks
@@ -28,11 +29,12 @@ def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: W
     check = functools.partial(
         check_hf_checkpoint, source=plan.checkpoint, precision=decision.precision, kv_precision=decision.kv_precision
     )
+    complete = functools.partial(complete_export, source=plan.checkpoint)
     # The LLM API quantises a KV cache by itself; FP8 needs scales only to be more exact.
     if decision.precision.quant_algo:
         found = [
             quantize_stage(plan, digests, host, workspace, MODELOPT_HF),
-            export_stage(plan, digests, workspace, MODELOPT_HF, "export_hf", check),
+            export_stage(plan, digests, workspace, MODELOPT_HF, "export_hf", check, complete),
         ]
     else:
         found = [_take(plan, digests)]

@@ -67,6 +67,9 @@ def _check_export(plan: BuildPlan) -> functools.partial[list[str]]:
 
 
 def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> Stage:
+    # The script comes with the container, not with the package: it is here where we run inside of it.
+    here = host.builds_engines and Path(CONTAINER_SCRIPT).is_file()
+
     def argv(source: PurePath, output: PurePath) -> list[str]:
         return convert_checkpoint_argv(
             script=str(CONTAINER_SCRIPT),
@@ -78,9 +81,11 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
         )
 
     def command(output: Path) -> list[str]:
+        source = plan.checkpoint.path.absolute()
+        if here:
+            return argv(source, output)
         # The script calibrates an INT8 KV cache on a data set that it downloads, and on nothing else.
-        network = plan.decision.kv_precision == "int8"
-        return _in_container(plan, argv, plan.checkpoint.path.absolute(), output, network=network)
+        return _in_container(plan, argv, source, output, network=plan.decision.kv_precision == "int8")
 
     def make(work: Work) -> None:
         (work.folder / "checkpoint").mkdir()
@@ -92,12 +97,15 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
         make=make,
         settings={"inputs": dict(digests), "argv": settings, "tools": tool_versions(host), "image": image(plan, host)},
         commands=(command(workspace.output("convert.partial") / "checkpoint"),),
-        # The script comes with the container only; the package does not have it.
-        blocked=None
-        if host.docker
-        else "the script that converts to weight-only formats is in NVIDIA's container, and there is no docker here",
+        blocked=None if here else _lacks_script(host),
         reads_source=True,
     )
+
+
+def _lacks_script(host: Host) -> str | None:
+    if not host.docker:
+        return "TensorRT-LLM's script for weight-only formats is in NVIDIA's container, and there is no docker here"
+    return None if host.sms else "TensorRT-LLM's script for weight-only formats needs an NVIDIA GPU; there is none here"
 
 
 def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:

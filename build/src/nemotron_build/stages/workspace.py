@@ -81,7 +81,7 @@ class Workspace:
             partial.rename(folder)
             write_atomically(self._record_file(stage), json.dumps({"key": key, "files": entries}, indent=1))
         except OSError as error:
-            raise OutputError(f"stage {stage} cannot write in {self.folder}: {error.strerror or error}") from error
+            raise OutputError(f"{stage} cannot write in {self.folder}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

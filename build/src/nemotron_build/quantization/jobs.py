@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from nemotron_build.errors import ToolError
 from nemotron_build.processes import Runner, run
 from nemotron_build.quantization.environment import Environment
+from nemotron_build.reporter import Reporter
 
 WORKER = Path(__file__).with_name("worker.py")
-Progress = Callable[[int, int], None]
 
 
 def run_job(
@@ -21,24 +20,27 @@ def run_job(
     settings: dict[str, Any],
     *,
     log: Path,
-    progress: Progress = lambda *_: None,
+    reporter: Reporter,
     runner: Runner = run,
 ) -> Any:
     """Do *job* of `worker` with *settings* and give back its result; `ToolError` says in one line why it could not.
 
     What the libraries print is added to *log*, the settings stay beside it.
     """
+    if not environment.folder().exists():
+        reporter.note(f"making the environment {environment.name} (once, minutes): {environment.folder()}")
     python = environment.python(log=log, runner=runner)
     heard: dict[str, Any] = {}
 
     def hear(line: str) -> None:
         message = json.loads(line)
         if "done" in message:
-            progress(message["done"], message["total"])
+            reporter.progress(message["done"], message["total"])
         else:
             heard.update(message)
 
     file = log.with_suffix(".job.json")
+    log.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"job": job, **settings}), encoding="utf-8")
     runner(worker_argv(python, file), log, on_line=hear)
     if "result" not in heard:

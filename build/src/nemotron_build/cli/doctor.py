@@ -1,0 +1,86 @@
+"""`nemotron doctor`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from nemotron_build.cli.tables import console, printable, table
+from nemotron_build.diagnosis import VERBS, Check, Diagnosis, Task
+from nemotron_build.doctor import diagnose
+from nemotron_build.machine import read_machine
+from nemotron_build.planning.precisions import KINDS, Kind
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@click.pass_context
+def command(ctx: click.Context, /, as_json: bool) -> None:
+    """Say what engines this machine can build and serve, what it lacks for which kind, and the fix for each.
+
+    Looks, and changes nothing. In the table, a kind's column says whether it is built or served with that row:
+    there, or missing.
+
+    Exit status: 0 when engines of at least one kind can be built and served here, else 1.
+    """
+    diagnosis = diagnose(read_machine())
+    if as_json:
+        click.echo(json.dumps(as_values(diagnosis), indent=2))
+    else:
+        _print(diagnosis)
+    if not diagnosis.ok:
+        ctx.exit(1)
+
+
+def as_values(diagnosis: Diagnosis) -> dict[str, Any]:
+    """*diagnosis* as JSON values."""
+    return {
+        "ok": diagnosis.ok,
+        "kinds": {
+            kind: {
+                verb: {"ok": not diagnosis.missing(verb, kind), "missing": diagnosis.missing(verb, kind)}
+                for verb in VERBS
+            }
+            for kind in KINDS
+        },
+        "checks": [
+            {
+                "name": check.name,
+                "ok": check.ok,
+                "detail": check.detail,
+                "remedy": check.remedy,
+                "needed_for": _names(check.needed),
+                "missing_for": _names(check.fails),
+            }
+            for check in diagnosis.checks
+        ],
+    }
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    rows = table("", *KINDS, "found here", right=())
+    for check in diagnosis.checks:
+        rows.add_row(check.name, *(_cell(check, kind) for kind in KINDS), printable(check.detail))
+    rows.add_row("")
+    for verb in VERBS:
+        able = ["no" if diagnosis.missing(verb, kind) else "yes" for kind in KINDS]
+        rows.add_row(f"can {verb}", *able, "")
+    console().print(rows)
+    fixes = [check for check in diagnosis.checks if check.remedy]
+    if fixes:
+        click.echo("\nwhat to do:")
+    for check in fixes:
+        advice = "" if check.fails else " (advice)"
+        click.echo(f"  {check.name}{advice}: {printable(str(check.remedy))}")
+
+
+def _cell(check: Check, kind: Kind) -> str:
+    if any(kind == each for _, each in check.fails):
+        return "missing"
+    return "there" if any(kind == each for _, each in check.needed) else ""
+
+
+def _names(tasks: frozenset[Task]) -> list[str]:
+    return [f"{verb} {kind}" for kind in KINDS for verb in VERBS if (verb, kind) in tasks]

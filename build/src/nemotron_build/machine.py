@@ -1,0 +1,145 @@
+"""What `nemotron doctor` looks at: everything of this machine that building and serving can depend on.
+
+Looks, starts nothing but `docker info`, and changes nothing. Every way to look is a parameter.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import shutil
+import socket
+import sysconfig
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nemotron_build.docker import Ask, Docker, Which, ask, read_docker
+from nemotron_build.host import Host, read_host
+from nemotron_build.quantization.environment import MODELOPT_HF, MODELOPT_TRTLLM, Environment, cache_folder
+from nemotron_triton.engine.factory import KINDS
+from nemotron_triton.errors import ServerError
+from nemotron_triton.runtime import Runtime, read_runtime
+from nemotron_triton.server import ServeOptions
+from nemotron_triton.tritonserver import Installed, find_libpython, locate_tritonserver
+
+# What `pip install nemotron-triton` leaves out, by the import that tells.
+_MODULES = ("gguf", "jinja2", "ml_dtypes", "safetensors", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, and the space that is free where it is or would be made."""
+
+    path: Path
+    free_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """This machine. A `ServerError` stands for what is not there, and says what to install."""
+
+    host: Host
+    runtime: Runtime
+    docker: Docker | None
+    tritonserver: str | ServerError
+    libpython: str | ServerError | None
+    missing_modules: tuple[str, ...]
+    openmp: bool
+    venv: bool
+    environments: Mapping[str, bool]
+    shm_bytes: int | None
+    places: tuple[Place, ...]
+    taken_ports: tuple[int, ...]
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server can listen on *port* of the loopback."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def has_module(name: str) -> bool:
+    """Whether a module can be imported; it is not."""
+    return importlib.util.find_spec(name) is not None
+
+
+def has_library(name: str) -> bool:
+    """Whether the dynamic linker finds a library."""
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def read_machine(
+    *,
+    which: Which = shutil.which,
+    ask: Ask = ask,
+    free: Callable[[int], bool] = port_is_free,
+    module: Callable[[str], bool] = has_module,
+    library: Callable[[str], bool] = has_library,
+    locate: Callable[[], Installed] = locate_tritonserver,
+    config_var: Callable[[str], Any] = sysconfig.get_config_var,
+    shm: Path = Path("/dev/shm"),  # noqa: S108 - Triton's place, not a temporary file
+    folders: Sequence[Path] = (Path(), cache_folder()),
+    runtime: Runtime | None = None,
+) -> Machine:
+    """This machine, seen through the parameters."""
+    runtime = runtime or read_runtime(KINDS)
+    server, libpython = _tritonserver(locate, config_var)
+    return Machine(
+        host=read_host(which, nvml=runtime.nvml),
+        runtime=runtime,
+        docker=read_docker(which, ask),
+        tritonserver=server,
+        libpython=libpython,
+        missing_modules=tuple(name for name in _MODULES if not module(name)),
+        openmp=library("libgomp.so.1"),
+        venv=module("ensurepip"),
+        environments={each.name: _is_made(each) for each in (MODELOPT_TRTLLM, MODELOPT_HF)},
+        shm_bytes=_total_bytes(shm),
+        places=tuple(Place(folder, _free_bytes(folder)) for folder in folders),
+        taken_ports=tuple(port for port in ServeOptions().ports.values() if not free(port)),
+    )
+
+
+def _tritonserver(
+    locate: Callable[[], Installed], config_var: Callable[[str], Any]
+) -> tuple[str | ServerError, str | ServerError | None]:
+    """The server, and the library its stub needs: None where that is the container's affair."""
+    try:
+        found = locate()
+    except ServerError as error:
+        return error, None
+    server = f"nvidia-pytriton {found.version}" if found.version else str(found.binary)
+    if found.root is None:
+        return server, None
+    try:
+        return server, str(find_libpython(config_var))
+    except ServerError as error:
+        return server, error
+
+
+def _is_made(environment: Environment) -> bool:
+    return environment.pins.is_file() and environment.folder().is_dir()
+
+
+def _total_bytes(path: Path) -> int | None:
+    try:
+        return shutil.disk_usage(path).total
+    except OSError:
+        return None
+
+
+def _free_bytes(folder: Path) -> int:
+    """Free space where *folder* is or would be made."""
+    place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    return shutil.disk_usage(place).free
