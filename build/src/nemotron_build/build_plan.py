@@ -14,7 +14,14 @@ from nemotron_build.checkpoint import Checkpoint, inspect
 from nemotron_build.planning.decision import Decision, decide
 from nemotron_build.planning.gpus import Gpu, find_gpu
 from nemotron_build.planning.planner import DEFAULT_MAX_SEQ_LEN, MemoryPlan, plan
-from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT, limit_tokens, read_token_ids
+from nemotron_build.quantization.conversations import (
+    CALIBRATION,
+    HELD_OUT,
+    Sample,
+    read_samples,
+    to_calibrate,
+    to_measure,
+)
 from nemotron_build.spec import EngineSpec, make_spec
 from nemotron_build.templates import read_template
 from nemotron_triton.bundle import CHAT_TEMPLATE, Bundle
@@ -58,15 +65,15 @@ class BuildPlan:
     @functools.cached_property
     def calibration(self) -> list[list[int]]:
         """Token ids that ModelOpt calibrates on."""
-        return self._samples(self.spec.calibration or CALIBRATION, self.spec.calibration_samples)
+        return to_calibrate(self._samples(self.spec.calibration or CALIBRATION, self.spec.calibration_samples))
 
     @functools.cached_property
-    def held_out(self) -> list[list[int]]:
-        """Token ids that quality is measured on, at most 4096 in all."""
-        return limit_tokens(self._samples(self.spec.quality_data or HELD_OUT, self.spec.quality_samples))
+    def held_out(self) -> list[list[list[int]]]:
+        """Prompts and answers, as token ids, that quality is measured on."""
+        return to_measure(self._samples(self.spec.quality_data or HELD_OUT, self.spec.quality_samples))
 
-    def _samples(self, path: Path, count: int) -> list[list[int]]:
-        return read_token_ids(path, self.profile, self.checkpoint.tokenizer, max_samples=count)
+    def _samples(self, path: Path, count: int) -> list[Sample]:
+        return read_samples(path, self.profile, self.checkpoint.tokenizer, max_samples=count)
 
 
 def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:

@@ -1,4 +1,4 @@
-"""What each precision costs a checkpoint, measured on held-out text with fake quantisation; on a CPU too. Builds nothing."""
+"""What each precision costs a checkpoint, on held-out text and with fake quantisation, on a CPU too. Builds nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import OutputError, UnsupportedError
 from nemotron_build.planning.precisions import PRECISION_NAMES
 from nemotron_build.processes import Runner, run
-from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT, limit_tokens, read_token_ids
+from nemotron_build.quantization.conversations import (
+    CALIBRATION,
+    HELD_OUT,
+    Sample,
+    read_samples,
+    to_calibrate,
+    to_measure,
+)
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM, cache_folder
 from nemotron_build.quantization.jobs import run_job
 from nemotron_build.reporter import Reporter
@@ -57,6 +64,10 @@ def measure(
     model = profile(profile_name)
     reporter = reporter or Reporter()
     block = _block(source.architecture)
+
+    def read(path: Path) -> list[Sample]:
+        return read_samples(path, model, source.tokenizer, max_samples=samples)
+
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "plot.png"
         settings: dict[str, Any] = {
@@ -64,8 +75,8 @@ def measure(
             "precisions": list(precisions),
             "dtype": "fp16" if source.dtype == "float16" else "bf16",
             "blocks": dict.fromkeys(("int4-awq", "w4a8-awq"), block),
-            "calibration": read_token_ids(calibration, model, source.tokenizer, max_samples=samples),
-            "held_out": limit_tokens(read_token_ids(held_out, model, source.tokenizer, max_samples=samples)),
+            "calibration": to_calibrate(read(calibration)),
+            "held_out": to_measure(read(held_out)),
             "device": device,
             "plot": str(drawn) if plot else None,
         }

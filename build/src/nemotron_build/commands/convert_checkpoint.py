@@ -19,9 +19,12 @@ def convert_checkpoint_argv(
     output_dir: str,
     dtype: Literal["bfloat16", "float16"],
     weight_only: str,
-    int8_kv_cache: bool = False,
+    kv_precision: str,
 ) -> list[str]:
-    """The command that turns a Hugging Face checkpoint into a TensorRT-LLM one; *weight_only* is int8 or int4."""
+    """The command that turns a Hugging Face checkpoint into a TensorRT-LLM one; *weight_only* is int8 or int4.
+
+    *kv_precision* fp8 or int8 makes the script calibrate the KV cache, on a data set that it downloads.
+    """
     argv = ["python3", script, "--model_dir", model_dir, "--output_dir", output_dir, "--dtype", dtype]
     argv += ["--use_weight_only", "--weight_only_precision", weight_only]
-    return [*argv, "--int8_kv_cache"] if int8_kv_cache else argv
+    return [*argv, f"--{kv_precision}_kv_cache"] if kv_precision in ("fp8", "int8") else argv

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +21,54 @@ MAX_FILE_BYTES = 256 * 1024 * 1024
 # TensorRT-LLM's own calibration reads 512 samples of 512 tokens (facts of `quantize.py`); longer ones are cut.
 MAX_TOKENS_EACH = 512
 MAX_QUALITY_TOKENS = 4096
+MAX_PROMPT_TOKENS = 4096
 
 
-def read_token_ids(path: Path, profile: Profile, codec: TokenCodec, *, max_samples: int) -> list[list[int]]:
-    """The first *max_samples* conversations of *path* as token ids, each cut at 512; `BuildError` names a bad line.
+@dataclass(frozen=True)
+class Sample:
+    """A conversation as token ids: what the model reads, and what it wrote last (nothing if the user spoke last)."""
+
+    prompt: list[int]
+    answer: list[int]
+
+
+def read_samples(path: Path, profile: Profile, codec: TokenCodec, *, max_samples: int) -> list[Sample]:
+    """The first *max_samples* conversations of *path*; `BuildError` names the line that is wrong.
 
     A line is `{"messages": [...], "tools": [...], "thinking": true}`, the last two optional, with messages and tools as
     OpenAI's API has them.
     """
-    samples: list[list[int]] = []
+    samples: list[Sample] = []
     for number, line in _lines(path):
         if len(samples) == max_samples:
             break
         try:
-            ids = _ids(json.loads(line), profile, codec)[:MAX_TOKENS_EACH]
+            samples.append(_sample(json.loads(line), profile, codec))
         except (ValueError, RecursionError, RequestError) as error:
             raise BuildError(f"{path}, line {number}: {error}") from error
-        if len(ids) > 1:
-            samples.append(ids)
     if not samples:
         raise BuildError(f"{path} holds no conversation; give JSON lines with messages")
     return samples
 
 
-def limit_tokens(samples: list[list[int]]) -> list[list[int]]:
-    """*samples* up to 4096 tokens in all: a reference's logits are kept on disk, 2 GB of them at 128k words."""
-    kept: list[list[int]] = []
+def to_calibrate(samples: Iterable[Sample]) -> list[list[int]]:
+    """Token ids to calibrate on, each conversation cut at 512."""
+    return [(sample.prompt + sample.answer)[:MAX_TOKENS_EACH] for sample in samples]
+
+
+def to_measure(samples: Iterable[Sample]) -> list[list[list[int]]]:
+    """Pairs of prompt and answer to measure the answers of, up to 4096 answer tokens in all.
+
+    The source's logits are kept on disk, 2 GB of them at 128k words. Prompts of more than 4096 tokens are left out.
+    """
+    kept: list[list[list[int]]] = []
     room = MAX_QUALITY_TOKENS
-    for ids in samples:
-        if room > 1:
-            kept.append(ids[:room])
-            room -= len(kept[-1])
+    for sample in samples:
+        if room and sample.answer and len(sample.prompt) <= MAX_PROMPT_TOKENS:
+            kept.append([sample.prompt, sample.answer[:room]])
+            room -= len(kept[-1][1])
+    if not kept:
+        raise BuildError("quality is measured on answers, and none of the conversations ends with one")
     return kept
 
 
@@ -67,23 +84,24 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def _ids(sample: Any, profile: Profile, codec: TokenCodec) -> list[int]:
-    """The prompt and the answer as the model would have read and written them, thinking included."""
-    if not isinstance(sample, dict):
+def _sample(raw: Any, profile: Profile, codec: TokenCodec) -> Sample:
+    if not isinstance(raw, dict):
         raise ValueError("a sample must be an object with messages")
-    conversation = read_conversation(sample.get("messages"), sample.get("tools"))
-    thinking = sample.get("thinking")
+    conversation = read_conversation(raw.get("messages"), raw.get("tools"))
+    thinking = raw.get("thinking")
     if not isinstance(thinking, (bool, type(None))):
         raise ValueError(f"thinking is true or false, not {thinking!r}")
     whole = render_prompt(profile, conversation, RenderOptions(thinking=thinking, add_generation_prompt=False))
     *history, last = conversation.messages
-    if last.role != "assistant" or not history or not last.reasoning:
-        return codec.encode(whole)
-    # Templates drop the reasoning of earlier turns; here the last turn is what the model is writing.
+    if last.role != "assistant" or not history:
+        return Sample(codec.encode(whole), [])
     prompt = render_prompt(profile, replace(conversation, messages=tuple(history)), RenderOptions(thinking=thinking))
     answer = whole.marked.removeprefix(prompt.marked)
-    if len(answer) == len(whole.marked) or last.reasoning in answer:
-        return codec.encode(whole)
-    opener = "" if prompt.opens_thinking else "<think>\n"
-    thought = f"{opener}{last.reasoning}\n</think>\n\n"
-    return codec.encode(replace(whole, marked=prompt.marked + thought + answer))
+    if len(answer) == len(whole.marked):
+        # A template that writes history otherwise than what the model is to continue: no telling where it began.
+        return Sample(codec.encode(whole), [])
+    if last.reasoning and last.reasoning not in answer:
+        # Templates drop the reasoning of earlier turns; here the last turn is what the model is writing.
+        opener = "" if prompt.opens_thinking else "<think>\n"
+        answer = f"{opener}{last.reasoning}\n</think>\n\n{answer}"
+    return Sample(codec.encode(prompt), codec.encode(replace(whole, marked=answer)))

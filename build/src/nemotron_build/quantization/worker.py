@@ -68,7 +68,7 @@ def quantize(
     kv_precision: str,
     dtype: str,
     calibration: list[list[int]],
-    held_out: list[list[int]],
+    held_out: list[list[list[int]]],
     device: str,
 ) -> dict[str, Any]:
     """Quantise *checkpoint* into *output* (ModelOpt's Hugging Face form) and measure it on *held_out*."""
@@ -114,7 +114,7 @@ def measure(
     dtype: str,
     blocks: dict[str, int],
     calibration: list[list[int]],
-    held_out: list[list[int]],
+    held_out: list[list[list[int]]],
     device: str,
     plot: str | None,
 ) -> dict[str, Any]:
@@ -143,11 +143,11 @@ class Reference:
     """What the source model says on held-out text, kept on disk: logits, float32, shape (tokens, vocabulary)."""
 
     def __init__(
-        self, model: Any, sequences: list[list[int]], path: Path, progress: Callable[[int, int], None]
+        self, model: Any, pairs: list[list[list[int]]], path: Path, progress: Callable[[int, int], None]
     ) -> None:
-        """Run *model* over *sequences*, which are token ids; each token after the first is predicted."""
-        self._sequences = sequences
-        self._total = sum(len(ids) - 1 for ids in sequences)
+        """Run *model* over *pairs* of prompt and answer, which are token ids; the answers' tokens are predicted."""
+        self._pairs = pairs
+        self._total = sum(len(answer) for _, answer in pairs)
         self._device = next(model.parameters()).device
         self._logits: Any = None
         loss = 0.0
@@ -156,7 +156,7 @@ class Reference:
                 self._logits = np.memmap(path, np.float32, "w+", shape=(self._total, logits.shape[-1]))
             self._logits[start : start + len(wanted)] = logits.cpu().numpy()
             loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
-            progress(done, len(sequences))
+            progress(done, len(pairs))
         self._perplexity = float(np.exp(loss / self._total))
 
     def compare(self, model: Any, progress: Callable[[int, int], None]) -> dict[str, Any]:
@@ -170,7 +170,7 @@ class Reference:
                 logits.log_softmax(-1), source.log_softmax(-1), log_target=True, reduction="sum"
             )
             divergence += float(surprise)
-            progress(done, len(self._sequences))
+            progress(done, len(self._pairs))
         return {
             "tokens": self._total,
             "perplexity_source": self._perplexity,
@@ -181,12 +181,12 @@ class Reference:
 
     def _run(self, model: Any) -> Iterator[tuple[int, Any, Any]]:
         start = 0
-        for ids in self._sequences:
-            tokens = torch.tensor([ids], device=self._device)
+        for prompt, answer in self._pairs:
+            tokens = torch.tensor([prompt + answer], device=self._device)
             with torch.inference_mode():
-                logits = model(tokens, use_cache=False).logits[0, :-1].float()
-            yield start, logits, tokens[0, 1:]
-            start += len(ids) - 1
+                logits = model(tokens, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+            yield start, logits, tokens[0, len(prompt) :]
+            start += len(answer)
 
 
 def _progress(tell: Callable[..., None], what: str, done: int, total: int) -> None:

@@ -79,8 +79,13 @@ def replace_folder(new: Path, place: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
-    new.rename(place)
+    rename_into_place(new, place)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def rename_into_place(new: Path, place: Path) -> None:
+    """Give *new* its name; a function of its own, because what happens before and after has to hold without it."""
+    new.rename(place)
 
 
 def restore_folder(place: Path) -> None:
@@ -149,7 +154,7 @@ def _manifest(
         container=tensorrt.image(plan, host) if decision.kind == "tensorrt" else None,
         config=plan.config,
         plan=plan_record(plan),
-        llm_args=_llm_args(plan),
+        llm_args=llm_arguments(plan),
         quality=Quality(**quality) if quality else None,
         checks=[check for each in folders for check in read_checks(each)],
         warnings=list(decision.warnings),
@@ -195,7 +200,7 @@ def _weights_bytes(plan: BuildPlan, folder: Path) -> int:
     return file.stat().st_size if file.is_file() else plan.memory.weights_bytes
 
 
-def _llm_args(plan: BuildPlan) -> dict[str, Any] | None:
+def llm_arguments(plan: BuildPlan) -> dict[str, Any] | None:
     """What TensorRT-LLM's LLM API is called with; paths are the bundle's."""
     decision, settings = plan.decision, plan.memory.settings
     if decision.kind not in ("tensorrt", "pytorch"):

@@ -22,6 +22,7 @@ from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantiz
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
+from nemotron_triton.runtime import installed_version
 
 _WEIGHT_ONLY = {"int8-wo": "int8", "int4-wo": "int4"}
 _ENGINE = "engine"
@@ -46,7 +47,8 @@ def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: W
 def tool_versions(host: Host) -> dict[str, str]:
     """What an engine depends on, and must meet again where it is loaded."""
     local = host.tensorrt_llm if host.builds_engines else None
-    return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": TENSORRT, **MODELOPT_TRTLLM.versions}
+    tensorrt = installed_version("tensorrt") if local else None
+    return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
 
 
 def image(plan: BuildPlan, host: Host) -> str | None:
@@ -77,15 +79,15 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
             output_dir=str(output),
             dtype="float16" if plan.dtype == "fp16" else "bfloat16",
             weight_only=_WEIGHT_ONLY[plan.decision.precision.name],
-            int8_kv_cache=plan.decision.kv_precision == "int8",
+            kv_precision=plan.decision.kv_precision,
         )
 
     def command(output: Path) -> list[str]:
         source = plan.checkpoint.path.absolute()
         if here:
             return argv(source, output)
-        # The script calibrates an INT8 KV cache on a data set that it downloads, and on nothing else.
-        return _in_container(plan, argv, source, output, network=plan.decision.kv_precision == "int8")
+        # The script calibrates a KV cache on a data set that it downloads, and on nothing else.
+        return _in_container(plan, argv, source, output, network=plan.decision.kv_precision in ("fp8", "int8"))
 
     def make(work: Work) -> None:
         (work.folder / "checkpoint").mkdir()

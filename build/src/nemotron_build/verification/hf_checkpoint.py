@@ -1,10 +1,15 @@
-"""A quantised Hugging Face checkpoint against the one it was made from.
+"""A Hugging Face checkpoint that was exported, against the one it was made from; either family, quantised or not.
 
-Compares the settings, the quantisation on record, the names and shapes of the tensors, and every scale.
+Compares the settings, the quantisation on record and what it excludes, the files beside the weights, every tensor's
+shape and type, every scale, and on a sample of rows the weights themselves: times their scales they must be the
+source's. Exporters have renamed settings and lost layers, and nothing later would notice.
 """
 
 from __future__ import annotations
 
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +19,50 @@ from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import BuildError, CheckpointError, VerificationError
 from nemotron_build.planning.precisions import Precision
-from nemotron_build.verification.tensors import Array, read_tensors
+from nemotron_build.verification.hf_formats import FORMATS, Format, scale_name
+from nemotron_build.verification.tensors import Array, read_tensors, relative_distance, sampled_rows
 
-_SCALES = ("_scale", "_scale_2", "_scale_inv")
+_INDEX = "model.safetensors.index.json"
+# Computed in when quantised, and what all that is not quantised is stored in.
+_DTYPE = "bfloat16"
+_ADDED = ("dtype", "torch_dtype", "quantization_config")
+_SCALE = re.compile(r"_scale(_2)?$")
+_IN_LAYER = re.compile(r"(.+\.layers\.\d+\.)(.+)\.weight")
+# What takes its input from a norm; smoothing that several of these share is moved into that norm.
+_NORM_BEFORE = {
+    **dict.fromkeys(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "input_layernorm.weight"),
+    **dict.fromkeys(("mlp.gate_proj", "mlp.up_proj"), "post_attention_layernorm.weight"),
+    **dict.fromkeys((f"mixer.{name}_proj" for name in ("q", "k", "v", "in", "up")), "norm.weight"),
+}
 
 
 def check_hf_checkpoint(folder: Path, source: Checkpoint, precision: Precision, kv_precision: str) -> list[str]:
     """What was found right in *folder*, a line each; `VerificationError` lists what is wrong."""
     found = check_hf_config(folder, source.architecture)
+    form = FORMATS[precision.name] if precision.quant_algo else None
     tensors: dict[str, Array] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= read_tensors(file)
-    problems = [f"{name} is missing" for name in source.architecture.tensors() if name not in tensors]
-    for name, shape in source.architecture.tensors().items():
-        # Packed 4-bit weights have half as many bytes as the source has values.
-        if name in tensors and tensors[name].size not in (np.prod(shape), np.prod(shape) // 2):
-            problems.append(f"{name} has shape {list(tensors[name].shape)} instead of {list(shape)}")
-    scales = {name: values for name, values in tensors.items() if name.endswith(_SCALES)}
-    for name, values in scales.items():
-        numbers = values.astype(np.float32)
-        if not np.isfinite(numbers).all() or not (numbers > 0).all():
-            problems.append(f"{name} holds {numbers.flat[np.argmin(numbers)]}, and a scale is finite and positive")
-    if precision.quant_algo:
-        problems += _wrong_quantization(folder, source, precision, kv_precision, tensors, scales)
+    problems = [
+        *_wrong_settings(folder, source, quantized=form is not None),
+        *(_wrong_record(folder, source, precision, kv_precision) if form else ()),
+        *_wrong_tensors(tensors, source, form, kv_precision),
+    ]
+    if not problems:
+        problems = list(_wrong_values(tensors, source, form))
     if problems:
         more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise VerificationError(f"the exported checkpoint {folder} is wrong: {'; '.join(problems[:5])}{more}")
-    return [*found, f"{len(tensors)} tensors are there, {len(scales)} scales are finite and positive"]
+    if not form:
+        return [*found, f"{len(tensors)} tensors are the source's"]
+    linears = _linears(source)
+    scales = sum(bool(_SCALE.search(name)) for name in tensors)
+    return [
+        *found,
+        f"{precision.quant_algo} is on record for {len(linears)} matrices and for nothing else",
+        f"{len(tensors)} tensors have the shapes and types that follow, {scales} scales are finite and positive",
+        f"times their scales the weights of {len(linears)} matrices are the source's, and all else is as it was",
+    ]
 
 
 def check_hf_config(folder: Path, architecture: Dimensions) -> list[str]:
@@ -55,32 +77,127 @@ def check_hf_config(folder: Path, architecture: Dimensions) -> list[str]:
     return [f"config.json has the source's dimensions (head size {architecture.head_dim})"]
 
 
-def _wrong_quantization(
-    folder: Path,
-    source: Checkpoint,
-    precision: Precision,
-    kv_precision: str,
-    tensors: dict[str, Array],
-    scales: dict[str, Array],
-) -> list[str]:
+def _wrong_settings(folder: Path, source: Checkpoint, *, quantized: bool) -> Iterator[str]:
+    """config.json setting by setting, because what reads it next may know other names than we; and the other files."""
+    config, wanted = read_json(folder / "config.json"), read_json(source.path / "config.json")
+    for name in sorted((config.keys() | wanted.keys()) - (set(_ADDED) if quantized else set())):
+        if name not in config:
+            yield f"config.json lacks {name}"
+        elif name not in wanted or config[name] != wanted[name]:
+            yield f"config.json has {name} {config[name]!r} instead of {wanted.get(name)!r}"
+    if quantized and (dtype := config.get("dtype", config.get("torch_dtype"))) != _DTYPE:
+        yield f"config.json has dtype {dtype!r} instead of {_DTYPE!r}"
+    weights = {tensor.file for tensor in source.tensors.values()}
+    for path in source.files:
+        if path not in weights and path.name != _INDEX and not (folder / path.name).is_file():
+            yield f"{path.name} is missing"
+
+
+def _wrong_record(folder: Path, source: Checkpoint, precision: Precision, kv_precision: str) -> Iterator[str]:
+    """The quantisation is on record twice; TensorRT-LLM reads hf_quant_config.json first."""
     try:
-        recorded: dict[str, Any] = read_json(folder / "hf_quant_config.json").get("quantization") or {}
+        recorded: Any = read_json(folder / "hf_quant_config.json").get("quantization")
     except CheckpointError as error:
-        return [str(error)]
-    problems = []
-    expected = {
-        "quant_algo": precision.quant_algo,
-        "kv_cache_quant_algo": {"fp8": "FP8", "int8": "INT8"}.get(kv_precision),
-    }
-    for name, value in expected.items():
-        if recorded.get(name) != value:
-            problems.append(f"hf_quant_config.json has {name} {recorded.get(name)!r} instead of {value!r}")
-    for name, weight in source.architecture.weights().items():
-        if weight.role == "linear" and name in tensors:
-            if tensors[name].dtype.itemsize > 1:
-                problems.append(f"{name} is {tensors[name].dtype.name}, which is not quantised")
-            elif name + "_scale" not in scales:
-                problems.append(f"{name}_scale is missing")
-        elif name in tensors and tensors[name].dtype.itemsize == 1:
-            problems.append(f"{name} is {tensors[name].dtype.name}, and it should not be quantised")
-    return problems
+        yield str(error)
+        return
+    embedded: Any = read_json(folder / "config.json").get("quantization_config")
+    if not isinstance(recorded, dict) or not isinstance(embedded, dict):
+        yield "the quantisation is not on record in both hf_quant_config.json and config.json"
+        return
+    algorithms = {"quant_algo": precision.quant_algo}
+    expected = algorithms | {"kv_cache_quant_algo": "FP8" if kv_precision == "fp8" else None}
+    if FORMATS[precision.name].smoothed:
+        expected["group_size"] = precision.block_size
+    for file, values, wanted in (
+        ("hf_quant_config.json", recorded, expected),
+        ("config.json", embedded, algorithms | {"quant_method": "modelopt"}),
+    ):
+        for name, value in wanted.items():
+            if values.get(name) != value:
+                yield f"{file} has {name} {values.get(name)!r} instead of {value!r}"
+    if (embedded.get("kv_cache_scheme") is not None) != (kv_precision == "fp8"):
+        yield f"config.json has kv_cache_scheme {embedded.get('kv_cache_scheme')!r} for a KV cache in {kv_precision}"
+    yield from _wrong_exclusions("hf_quant_config.json", recorded.get("exclude_modules"), source)
+    yield from _wrong_exclusions("config.json", embedded.get("ignore"), source)
+
+
+def _wrong_exclusions(file: str, patterns: Any, source: Checkpoint) -> Iterator[str]:
+    """Loaders compare names of modules with these patterns; what matches none is loaded as quantised."""
+    listed = patterns if isinstance(patterns, list) else []
+    linears = {name.removesuffix(".weight") for name in _linears(source)}
+    matrices = {name for name, weight in source.architecture.weights().items() if len(weight.shape) > 1}
+    for module in sorted({name.removesuffix(".weight") for name in matrices} | {"lm_head"}):
+        excluded = any(fnmatch.fnmatchcase(module, str(pattern)) for pattern in listed)
+        if excluded == (module in linears):
+            yield f"{file} {'excludes' if excluded else 'does not exclude'} {module} from quantisation"
+
+
+def _wrong_tensors(
+    tensors: Mapping[str, Array], source: Checkpoint, form: Format | None, kv_precision: str
+) -> Iterator[str]:
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
+    optional: dict[str, tuple[str, tuple[int, ...]]] = {}
+    linears = _linears(source) if form else {}
+    for name, shape in source.architecture.tensors().items():
+        if form and name in linears:
+            expected |= form.stored(name, shape)
+            if form.smoothed:
+                optional[scale_name(name, "pre_quant_scale")] = (_DTYPE, (shape[1],))
+            for part in ("k", "v"):
+                if kv_precision == "fp8" and name.endswith(f"{part}_proj.weight"):
+                    expected[scale_name(name, f"{part}_scale")] = ("float32", ())
+        else:
+            expected[name] = (_DTYPE if form else _stored_dtype(source, name), shape)
+    for name, (dtype, shape) in (expected | {name: optional[name] for name in optional if name in tensors}).items():
+        if name not in tensors:
+            yield f"{name} is missing"
+            continue
+        found = tensors[name]
+        if (found.dtype.name, found.shape) != (dtype, shape):
+            yield f"{name} is {found.dtype.name} {list(found.shape)} instead of {dtype} {list(shape)}"
+        elif _SCALE.search(name):
+            values = found.astype(np.float32)
+            right = np.isfinite(values) & (values > 0)
+            if not right.all():
+                yield f"{name} holds {values[~right].flat[0]}, and a scale is finite and positive"
+    yield from (f"{name} does not belong there" for name in tensors if name not in expected and name not in optional)
+
+
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format | None) -> Iterator[str]:
+    files = {stored.file: read_tensors(stored.file) for stored in source.tensors.values()}
+    weights = {name: files[stored.file][name] for name, stored in source.tensors.items()}
+    linears = _linears(source) if form else {}
+    smoothed: set[str] = set()
+    for name in linears:
+        assert form is not None
+        rows = sampled_rows(len(weights[name]))
+        values = form.values(tensors, name, rows)
+        if form.smoothed and scale_name(name, "pre_quant_scale") not in tensors:
+            norm = _norm_before(name)
+            if norm is None:
+                yield f"{scale_name(name, 'pre_quant_scale')} is missing"
+                continue
+            smoothed.add(norm)
+            values = values * (tensors[norm].astype(np.float32) / weights[norm].astype(np.float32))
+        if not (off := relative_distance(values, weights[name][rows])) <= form.error:
+            yield f"{name} is {off:.0%} off the source's"
+    for name, weight in weights.items():
+        if name not in linears and name not in smoothed:
+            rows = sampled_rows(len(weight))
+            wanted = weight[rows].astype(tensors[name].dtype)
+            if not np.array_equal(tensors[name][rows], wanted):
+                yield f"{name} is not the source's"
+
+
+def _linears(source: Checkpoint) -> dict[str, tuple[int, ...]]:
+    return {name: weight.shape for name, weight in source.architecture.weights().items() if weight.role == "linear"}
+
+
+def _norm_before(name: str) -> str | None:
+    found = _IN_LAYER.fullmatch(name)
+    norm = _NORM_BEFORE.get(found[2]) if found else None
+    return f"{found[1]}{norm}" if found and norm else None
+
+
+def _stored_dtype(source: Checkpoint, name: str) -> str:
+    return {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[source.tensors[name].dtype]

@@ -28,6 +28,7 @@ _DTYPES: Mapping[str, npt.DTypeLike] = {
     "I32": np.int32,
 }
 _MAX_HEADER_BYTES = 64 * 1024 * 1024
+_SAMPLED_ROWS = 64
 
 
 def read_tensors(path: Path) -> dict[str, Array]:
@@ -42,6 +43,17 @@ def read_tensors(path: Path) -> dict[str, Array]:
         return {name: _view(data[8 + length :], entry) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise VerificationError(f"{path} is truncated or not safetensors: {error}") from error
+
+
+def sampled_rows(count: int) -> Array:
+    """Indices of up to 64 of *count* rows, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_ROWS)).round().astype(np.int64))
+
+
+def relative_distance(found: Array, wanted: Array) -> float:
+    """The Frobenius norm of the difference, as a share of that of *wanted*."""
+    norm = float(np.linalg.norm(wanted.astype(np.float32)))
+    return float(np.linalg.norm(found - wanted.astype(np.float32))) / max(norm, 1e-12)
 
 
 def _view(data: Array, entry: Mapping[str, Any]) -> Array:

@@ -17,9 +17,8 @@ import numpy as np
 from nemotron_build.architecture import Architecture
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import CheckpointError, VerificationError
-from nemotron_build.verification.tensors import Array, read_tensors
+from nemotron_build.verification.tensors import Array, read_tensors, relative_distance, sampled_rows
 
-_SAMPLED_ROWS = 64
 _BLOCK = 128
 # Projections of a layer: the name in a TensorRT-LLM checkpoint, and what is stacked in it, in Hugging Face's names.
 _PROJECTIONS = {
@@ -223,7 +222,7 @@ def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format
             for name, origin in _KEPT_IN_LAYER.items()
         }
     for name, origin in kept.items():
-        rows = _sample(len(weights[origin]))
+        rows = sampled_rows(len(weights[origin]))
         found, wanted = tensors[name][rows].astype(np.float32), weights[origin][rows].astype(np.float32)
         if not np.allclose(found, wanted, rtol=2**-7, atol=1e-6):
             yield f"{name} is not the source's {origin}"
@@ -233,18 +232,11 @@ def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format
             first = 0
             for part in parts:
                 origin = f"model.layers.{layer}.{part}.weight"
-                rows = _sample(len(weights[origin]))
-                wanted = weights[origin][rows].astype(np.float32)
+                rows = sampled_rows(len(weights[origin]))
                 found = _effective(tensors, ours, rows + first, form)
-                off = float(np.linalg.norm(found - wanted) / max(float(np.linalg.norm(wanted)), 1e-12))
-                if not off <= form.error:
+                if not (off := relative_distance(found, weights[origin][rows])) <= form.error:
                     yield f"{ours}.weight is {off:.0%} off the source's {origin}"
                 first += len(weights[origin])
-
-
-def _sample(count: int) -> Array:
-    """Indices of up to 64 rows, evenly spread, the first and the last among them."""
-    return np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_ROWS)).round().astype(np.int64))
 
 
 def _effective(tensors: Mapping[str, Array], name: str, rows: Array, form: Format) -> Array:

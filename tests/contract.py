@@ -1,0 +1,129 @@
+"""Holds commands and settings against what NVIDIA's tools take (`data/trtllm_contract.json`)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CONTRACT: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "trtllm_contract.json").read_text())
+BUILD = CONTRACT["trtllm_build"]
+EDGE = CONTRACT["edge_llm"]["commands"]
+
+
+class BreachError(AssertionError):
+    """A command or a setting that the tool would not take."""
+
+
+def check_argv(argv: Sequence[str], command: str, flags: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What *argv* gives each flag of *command*; `BreachError` for anything its parser would refuse."""
+    words = command.split()
+    if list(argv[: len(words)]) != words:
+        raise BreachError(f"{argv[: len(words)]} is not {command}")
+    names = {alias: name for name, flag in flags.items() for alias in (name, *flag.get("aliases", ()))}
+    positionals = [name for name, flag in flags.items() if flag["type"] == "positional"]
+    given: dict[str, str] = {}
+    rest = list(argv[len(words) :])
+    while rest:
+        word = rest.pop(0)
+        if not isinstance(word, str):
+            raise BreachError(f"{word!r} is no string")
+        if not word.startswith("-"):
+            if not positionals:
+                raise BreachError(f"{word} has no flag")
+            given[positionals.pop(0)] = word
+            continue
+        if word not in names:
+            raise BreachError(f"{command} has no {word}")
+        name = names[word]
+        if name in given:
+            raise BreachError(f"{name} is given twice")
+        if flags[name].get("deprecated"):
+            raise BreachError(f"{name} is deprecated")
+        given[name] = "" if flags[name]["type"] == "flag" else _value(name, flags[name], rest)
+    missing = positionals + [name for name, flag in flags.items() if flag.get("required") and name not in given]
+    if missing:
+        raise BreachError(f"{command} needs {', '.join(missing)}")
+    return given
+
+
+def _value(name: str, flag: Mapping[str, Any], rest: list[str]) -> str:
+    if not rest or rest[0].startswith("--"):
+        raise BreachError(f"{name} has no value")
+    value = rest.pop(0)
+    if flag["type"] == "int" and not value.lstrip("-").isdecimal():
+        raise BreachError(f"{name} is {value}, not a number")
+    if "choices" in flag and value not in [str(choice) for choice in flag["choices"]]:
+        raise BreachError(f"{name} is {value}, not one of {flag['choices']}")
+    return value
+
+
+def check_trtllm_build(argv: Sequence[str], precision: str, kv_precision: str, sm: int) -> dict[str, str]:
+    """`check_argv`, and the rules between flags that trtllm-build enforces or silently applies."""
+    given = check_argv(argv, "trtllm-build", BUILD["flags"])
+    for required in ("--checkpoint_dir", "--output_dir"):
+        if required not in given:
+            raise BreachError(f"{required} is missing")
+    for rule in BUILD["exclusive"]:
+        if all(flag in given and value in (None, given[flag]) for flag, value in rule):
+            raise BreachError(f"{' and '.join(flag for flag, _ in rule)} exclude each other")
+    for flag, value in BUILD["refused"]:
+        if given.get(flag) == value:
+            raise BreachError(f"{flag} {value} is refused")
+    if sm == 100:
+        for flag, off in BUILD["refused_on_sm_100"].items():
+            if given.get(flag, off) != off:
+                raise BreachError(f"{flag} raises NotImplementedError on SM 100")
+    if given["--use_fused_mlp"] == "enable" and precision not in BUILD["fused_mlp_precisions"]:
+        raise BreachError("--use_fused_mlp would be turned off")
+    fp8_attention = given["--use_fp8_context_fmha"] == "enable"
+    if fp8_attention and (precision not in BUILD["fp8_context_attention_precisions"] or sm < 89):
+        raise BreachError("--use_fp8_context_fmha would be turned off")
+    if given["--use_paged_context_fmha"] == "enable":
+        if kv_precision == "int8":
+            raise BreachError("--use_paged_context_fmha does not go with an INT8 KV cache")
+        if fp8_attention != (kv_precision == "fp8"):
+            raise BreachError("with paged attention, FP8 attention and an FP8 KV cache go together")
+    return given
+
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "Path": (str,),
+    "int": (int,),
+    "float": (float, int),
+    "bool": (bool,),
+    "None": (type(None),),
+    "dict": (dict,),
+}
+
+
+def check_llm_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
+    """`BreachError` for an argument that TensorRT-LLM 1.2.1's LLM API would not take, nested ones included."""
+    api = CONTRACT["llm_api"]
+    _check_fields(arguments, api[kind], kind)
+    for name in ("kv_cache_config", "scheduler_config", "cuda_graph_config"):
+        if name in arguments:
+            _check_fields(arguments[name], api[name], name)
+    if kind == "tensorrt" and arguments["kv_cache_config"].get("dtype", "auto") != api["tensorrt_kv_dtype"]:
+        raise BreachError("kv_cache_config.dtype must stay auto")
+
+
+def _check_fields(values: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    for name, value in values.items():
+        if name not in fields:
+            raise BreachError(f"{where} has no {name}")
+        field = fields[name]
+        if any(field.get(mark) for mark in ("unverified", "not_in", "deprecated")):
+            raise BreachError(f"{where}.{name} is not verified for 1.2.1")
+        if field.get("choices") and value not in field["choices"]:
+            raise BreachError(f"{where}.{name} is {value!r}, not one of {field['choices']}")
+        kinds = field["type"].split("|")
+        # A class is given as the mapping of its fields.
+        expected = tuple(kind for name in kinds for kind in _JSON_TYPES.get(name, (dict,)))
+        if not isinstance(value, expected) or (isinstance(value, bool) and "bool" not in kinds):
+            raise BreachError(f"{where}.{name} is {value!r}, not {field['type']}")
+    missing = [name for name, field in fields.items() if field.get("required") and name not in values]
+    if missing:
+        raise BreachError(f"{where} needs {', '.join(missing)}")
