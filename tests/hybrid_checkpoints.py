@@ -88,7 +88,7 @@ def write_hybrid_checkpoint(folder: Path, demo: Path, *, seed: int = 0, **change
 
 def _values(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
     if name.endswith("A_log"):
-        return np.log(random.uniform(1, 16, shape))
+        return np.asarray(np.log(random.uniform(1, 16, shape)))
     if name.endswith("dt_bias"):
         return random.uniform(-5, -1, shape)
     if len(shape) == 1:

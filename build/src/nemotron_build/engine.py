@@ -100,8 +100,9 @@ def resume(place: Path, *, reporter: Reporter | None = None, host: Host | None =
     reporter = reporter or Reporter()
     host = host or read_host()
     workspace = workspace_of(place)
+    restore_folder(place)
+    Bundle.open(place)  # Before anything is made beside what may be no bundle.
     with workspace.open(reporter):
-        restore_folder(place)
         bundle = Bundle.open(place)
         manifest = bundle.manifest
         if manifest.state == "complete":

@@ -240,7 +240,7 @@ def _config(precision: str, kv_precision: str, block: int) -> dict[str, Any] | N
         "w4a8-awq": mtq.W4A8_AWQ_BETA_CFG,
         "nvfp4": mtq.NVFP4_DEFAULT_CFG,
     }
-    config = copy.deepcopy(presets.get(precision, mtq.INT8_DEFAULT_CFG))
+    config: dict[str, Any] = copy.deepcopy(presets.get(precision, mtq.INT8_DEFAULT_CFG))
     rules = config["quant_cfg"]
     if precision in _DTYPES:
         if kv_precision not in ("fp8", "int8"):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from nemotron_build.build_plan import BuildPlan
 from nemotron_build.checkpoint import TOKENIZER_FILES
@@ -28,6 +28,7 @@ from nemotron_build.stages.workspace import digests_of, link_or_copy
 from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, Quality
 
 SOURCE, RESUME = "source", "resume"
+_DTYPES: dict[str, Literal["bfloat16", "float16"]] = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def package(
@@ -156,7 +157,7 @@ def _manifest(
         plan=plan_record(plan),
         llm_args=llm_arguments(plan),
         quality=Quality(**quality) if quality else None,
-        checks=[check for each in folders for check in read_checks(each)],
+        checks=list(dict.fromkeys(check for each in folders for check in read_checks(each))),
         warnings=list(decision.warnings),
         stages=dict(outcome.keys),
         profile_differences=profile_differences(plan),
@@ -219,6 +220,7 @@ def llm_arguments(plan: BuildPlan) -> dict[str, Any] | None:
         free_gpu_memory_fraction=settings.kv_cache_free_gpu_mem_fraction,
         hybrid=hybrid,
         kv_precision=decision.kv_precision,
+        dtype=_DTYPES.get(decision.precision.name, "auto"),
         paged_context_attention=decision.kind == "pytorch"
         or paged_context_attention(decision.precision.name, decision.kv_precision),
     )

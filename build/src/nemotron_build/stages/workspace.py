@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from nemotron_build.errors import OutputError
 from nemotron_build.locks import locked
 from nemotron_build.reporter import Reporter
 from nemotron_triton.bundle import digest
+
+_READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
 
 class Workspace:
@@ -34,7 +37,7 @@ class Workspace:
     def open(self, reporter: Reporter) -> Iterator[None]:
         """Hold the workspace, waiting while another build does, and clear what an interrupted one left behind."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "logs").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write to {self.folder.parent}: {error.strerror or error}") from error
         with locked(self.folder / "lock", lambda: reporter.note(f"waiting for another build in {self.folder}")):
@@ -75,6 +78,10 @@ class Workspace:
             partial.mkdir()
             yield partial
             files = {name: partial / name for name in _files(partial)}
+            for path in files.values():
+                if path.stat().st_nlink == 1:
+                    # Exporters leave files that only their owner may read, and a server has a user of its own.
+                    path.chmod(path.stat().st_mode | _READABLE)
             stats = {name: path.stat() for name, path in files.items()}
             entries = {name: [stats[name].st_size, stats[name].st_mtime_ns, digest(files[name])] for name in files}
             self._forget(stage)

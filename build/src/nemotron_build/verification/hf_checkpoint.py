@@ -104,7 +104,7 @@ def _wrong_record(folder: Path, source: Checkpoint, precision: Precision, kv_pre
     if not isinstance(recorded, dict) or not isinstance(embedded, dict):
         yield "the quantisation is not on record in both hf_quant_config.json and config.json"
         return
-    algorithms = {"quant_algo": precision.quant_algo}
+    algorithms: dict[str, Any] = {"quant_algo": precision.quant_algo}
     expected = algorithms | {"kv_cache_quant_algo": "FP8" if kv_precision == "fp8" else None}
     if FORMATS[precision.name].smoothed:
         expected["group_size"] = precision.block_size

@@ -39,7 +39,8 @@ class Format:
         """Type and shape of the weight called *name*, of *shape* in the source, and of its scales."""
         rows, columns = shape
         sizes = {"out": rows, "in": columns, "blocks": columns // self.block}
-        found = {name: (self.dtype, (rows // self.packs[0], columns // self.packs[1]))}
+        packed = (rows // self.packs[0], columns // self.packs[1])
+        found: dict[str, tuple[str, tuple[int, ...]]] = {name: (self.dtype, packed)}
         for scale, (dtype, words) in self.scales.items():
             found[scale_name(name, scale)] = (dtype, tuple(sizes[word] for word in words))
         return found

@@ -1,0 +1,108 @@
+"""Settings come from flags and from one file; what nobody knows is refused with the nearest that is known."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from nemotron_build.cli import main
+
+
+def run(*arguments: str) -> Any:
+    return CliRunner().invoke(main, ["build-engine", *arguments])
+
+
+@pytest.fixture
+def config(tmp_path: Path, checkpoint: Path) -> Path:
+    (tmp_path / "checkpoint").symlink_to(checkpoint)
+    file = tmp_path / "build.yaml"
+    file.write_text("checkpoint: checkpoint\ngpu: cpu\nprecision: fp16\nmax_seq_len: 512\nmax_batch_size: 2\n")
+    return file
+
+
+def test_everything_can_come_from_the_file(tmp_path: Path, config: Path) -> None:
+    result = run("--config", str(config), "--output", str(tmp_path / "bundle"), "--json")
+
+    manifest = json.loads(result.stdout)
+    assert (manifest["precision"], manifest["max_seq_len"], manifest["max_batch_size"]) == ("fp16", 512, 2)
+    assert manifest["config"]["checkpoint"] == str(tmp_path / "checkpoint")
+
+
+def test_flags_win_over_the_file(tmp_path: Path, config: Path) -> None:
+    result = run("--config", str(config), "--precision", "bf16", "--output", str(tmp_path / "b"), "--dry-run", "--json")
+
+    plan = json.loads(result.stdout)["config"]
+    assert (plan["precision"], plan["max_seq_len"]) == ("bf16", 512)
+    assert sorted(os.listdir(tmp_path)) == ["build.yaml", "checkpoint"]
+
+
+def test_the_resolved_configuration_is_itself_a_configuration(tmp_path: Path, config: Path) -> None:
+    output = str(tmp_path / "bundle")
+    first = json.loads(run("--config", str(config), "--output", output, "--dry-run", "--json").stdout)
+    del first["config"]["max_num_tokens"]  # follows from the others
+    config.write_text(json.dumps(first["config"]))
+
+    second = json.loads(run("--config", str(config), "--output", output, "--dry-run", "--json").stdout)
+
+    assert {**second["config"], "max_num_tokens": None} == {**first["config"], "max_num_tokens": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("precison: fp8", "no setting is called 'precison'; did you mean precision? known: checkpoint, gpu"),
+        ("xyzzy: 1", "no setting is called 'xyzzy'; known: checkpoint"),
+        ("max_seq_len: long", "--max-seq-len: "),
+        ("max_batch_size: 0", "--max-batch-size is 0; at least 1 is needed"),
+        ("device: tpu", "--device tpu does not exist; known: auto, cpu, cuda"),
+        ("precision: [fp8]", "--precision: "),
+        ("gpu:", "--gpu: "),
+        ("- a list", "must hold settings as `name: value`"),
+        ("a: b: c", "is not YAML: "),
+        ("!!python/object/apply:os.system ['true']", "is not YAML: "),
+        ("\x00", "is not YAML: "),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(tmp_path: Path, config: Path, text: str, complaint: str) -> None:
+    settings = "" if text[0] in "-!a\x00" else "checkpoint: checkpoint\n" + ("" if text == "gpu:" else "gpu: cpu\n")
+    config.write_text(f"{settings}{text}\n")
+
+    result = run("--config", str(config), "--output", str(tmp_path / "bundle"))
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_configuration_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    result = run("--config", str(tmp_path / "none.yaml"), "--output", str(tmp_path / "bundle"))
+
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: cannot read {tmp_path / 'none.yaml'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--gpu", "cpu", "--output", "x"], "CHECKPOINT is missing"),
+        (["checkpoint", "--output", "x"], "--gpu is missing"),
+        (["checkpoint", "--gpu", "cpu"], "--output is missing"),
+        (["checkpoint", "--gpu", "cpu", "--output", "x", "--resume", "y"], "--resume takes everything from the bundle"),
+        (["--resume", "nowhere/at-all"], "no bundle at nowhere/at-all"),
+    ],
+)
+def test_what_is_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = run(*arguments)
+
+    assert result.exit_code in (1, 2)
+    assert complaint in result.stderr
+    assert os.listdir() == []

@@ -1,0 +1,169 @@
+"""Bundles for GPUs, as far as no GPU and no ModelOpt is needed: what is copied, commanded, recorded and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkpoints import write_checkpoint
+from contract import EDGE, check_argv, check_llm_arguments
+from nemotron_build.engine import EngineSpec, build, resume
+from nemotron_build.errors import ToolError, VerificationError
+from nemotron_build.host import Host
+from nemotron_triton.bundle import Bundle, digest
+
+THOR = Host(sms=(110,), gpu_titles=("NVIDIA Thor (SM110)",), edge_llm=True)
+LAPTOP = Host()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    """A small Llama whose rows are multiples of 128."""
+    folder = tmp_path_factory.mktemp("source") / "checkpoint"
+    write_checkpoint(folder, checkpoint, hidden_size=128, num_attention_heads=2, head_dim=128, num_hidden_layers=1)
+    (folder / "LICENSE").write_text("as the model's makers say")
+    return folder
+
+
+class EdgeTools:
+    """Stands in for TensorRT Edge-LLM: takes only what it takes, and writes what it would write."""
+
+    def __init__(self, *, lost: str = "") -> None:
+        """*lost* is a file that the builder forgets."""
+        self.ran: list[str] = []
+        self.texts: list[str] = []
+        self._lost = lost
+
+    def __call__(
+        self,
+        argv: Sequence[str],
+        log: Path,  # noqa: ARG002 - nothing is printed
+        *,
+        env: Mapping[str, str] | None = None,
+        **_: Any,
+    ) -> None:
+        self.ran.append(Path(argv[0]).name)
+        if argv[0] == "tensorrt-edgellm-quantize":
+            given = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
+            assert env is not None
+            lines = Path(env["EDGELLM_QUANT_DATASET_CNN_DAILYMAIL"]).read_text().splitlines()
+            self.texts = [json.loads(line)["article"] for line in lines]
+            assert len(self.texts) == int(given["--num_samples"])
+            assert (Path(given["--model_dir"]) / "chat_template.jinja").is_file()
+            shutil.copytree(given["--model_dir"], given["--output_dir"])
+            (Path(given["--output_dir"]) / "hf_quant_config.json").write_text("{}")
+        else:
+            given = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
+            folder = Path(given["--engine-dir"])
+            folder.mkdir()
+            for name in {"llm.engine", "config.json"} - {self._lost}:
+                (folder / name).write_text("made from " + digest(Path(given["--model-dir"]) / "model.safetensors"))
+
+
+def thor(source: Path, precision: str, **settings: Any) -> EngineSpec:
+    return EngineSpec(
+        checkpoint=source, gpu="thor", precision=precision, max_seq_len=512, calibration_samples=3, **settings
+    )
+
+
+def test_thor_gets_an_engine_and_the_checkpoint_it_reads(tmp_path: Path, source: Path) -> None:
+    tools = EdgeTools()
+
+    built = build(thor(source, "fp8"), tmp_path / "bundle", host=THOR, runner=tools)
+
+    assert tools.ran == ["tensorrt-edgellm-quantize", "tensorrt-edgellm-build"]
+    assert all("<|start_header_id|>" in text for text in tools.texts)
+    manifest = built.manifest
+    assert (manifest.kind, manifest.sm, manifest.state) == ("edge", 110, "complete")
+    assert {"engine/llm.engine", "engine/config.json", "checkpoint/hf_quant_config.json", "licence/LICENSE"} <= set(
+        manifest.outputs
+    )
+    assert not manifest.ran_on_this_hardware
+    assert any("Edge-LLM registers the llama model type" in warning for warning in manifest.warnings)
+    Bundle.open(tmp_path / "bundle").verify()
+
+
+def test_fp16_on_thor_is_built_from_the_checkpoint_as_it_is(tmp_path: Path, source: Path) -> None:
+    tools = EdgeTools()
+
+    build(thor(source, "fp16"), tmp_path / "bundle", host=THOR, runner=tools)
+
+    assert tools.ran == ["tensorrt-edgellm-build"]
+
+
+def test_thor_s_engine_is_finished_where_edge_llm_is(tmp_path: Path, source: Path) -> None:
+    calibration = tmp_path / "mine.jsonl"
+    messages = [{"role": "user", "content": "Zu welcher Zeit?"}, {"role": "assistant", "content": "Um acht."}]
+    calibration.write_text(json.dumps({"messages": messages}) + "\n")
+
+    begun = build(thor(source, "fp8", calibration=calibration), tmp_path / "bundle", host=LAPTOP)
+    calibration.unlink()
+    moved = Path(shutil.copytree(tmp_path / "bundle", tmp_path / "elsewhere"))
+    tools = EdgeTools()
+    finished = resume(moved, host=THOR, runner=tools)
+
+    assert begun.blocked is not None
+    assert "pip install tensorrt-edgellm==" in begun.blocked
+    assert begun.manifest.next_stage == "quantize"
+    assert finished.manifest.state == "complete"
+    assert "Zu welcher Zeit?" in tools.texts[0]
+    assert len(tools.texts) == 1
+    Bundle.open(moved).verify()
+
+
+def test_an_engine_that_is_not_whole_is_refused(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(VerificationError, match=r"lacks llm.engine$"):
+        build(thor(source, "fp16"), tmp_path / "bundle", host=THOR, runner=EdgeTools(lost="llm.engine"))
+
+    assert os.listdir(tmp_path) == ["bundle.build"]
+
+
+def test_a_tool_that_fails_is_one_line_and_its_log_is_kept(tmp_path: Path, source: Path) -> None:
+    def failing(argv: Sequence[str], log: Path, **_: Any) -> None:
+        raise ToolError(f"{argv[0]} failed with status 7; the whole log is {log}")
+
+    with pytest.raises(
+        ToolError, match=r"tensorrt-edgellm-build failed with status 7; .*bundle.build/logs/compile.log"
+    ):
+        build(thor(source, "fp16"), tmp_path / "bundle", host=THOR, runner=failing)
+
+    assert os.listdir(tmp_path) == ["bundle.build"]
+
+
+@pytest.mark.parametrize("gpu", ["h100", "a10g"])
+def test_a_16_bit_pytorch_bundle_is_the_checkpoint_and_the_llm_api_s_arguments(
+    tmp_path: Path, source: Path, gpu: str
+) -> None:
+    spec = EngineSpec(checkpoint=source, gpu=gpu, precision="bf16", engine_kind="pytorch", max_seq_len=1024)
+
+    manifest = build(spec, tmp_path / "bundle", host=LAPTOP).manifest
+
+    assert (manifest.kind, manifest.state) == ("pytorch", "complete")
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert manifest.outputs[f"engine/{name}"] == digest(source / name)
+    assert manifest.llm_args is not None
+    check_llm_arguments("pytorch", manifest.llm_args)
+    assert manifest.llm_args["max_seq_len"] == 1024
+    assert manifest.llm_args["trust_remote_code"] is False
+
+
+def test_weight_only_needs_the_container_and_says_so(tmp_path: Path, source: Path) -> None:
+    from nemotron_build.engine import dry_run
+
+    spec = EngineSpec(checkpoint=source, gpu="a10g", precision="int4-wo", kv_precision="int8", max_seq_len=512)
+
+    plan = dry_run(spec, tmp_path / "bundle", host=LAPTOP)
+    with_docker = dry_run(spec, tmp_path / "bundle", host=Host(sms=(86,), docker=True))
+
+    blocked = {stage["name"]: stage["blocked"] for stage in plan["stages"]}
+    assert "is in NVIDIA's container, and there is no docker here" in blocked["convert"]
+    (convert,) = (stage["commands"][0] for stage in with_docker["stages"] if stage["name"] == "convert")
+    assert "--int8_kv_cache" in convert
+    # The script downloads what it calibrates a KV cache on.
+    assert "none" not in convert
