@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(tmp_path:
     assert re.search(r"^Error: convert cannot write in \S+bundle.build: ", result.stderr, re.MULTILINE), result.stderr
     assert "Traceback" not in result.stderr
     assert os.listdir(tmp_path) == ["bundle.build"]
-    assert sorted(os.listdir(tmp_path / "bundle.build")) == ["inspect.json", "lock"]
+    assert sorted(os.listdir(tmp_path / "bundle.build")) == ["inspect.json", "lock", "logs"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -240,7 +240,7 @@ def test_an_interrupted_build_leaves_nothing_half_written(
 
     assert process.returncode == 128 + number
     assert os.listdir(tmp_path / "out") == ["bundle.build"]
-    assert sorted(os.listdir(tmp_path / "out" / "bundle.build")) == ["inspect.json", "lock"]
+    assert sorted(os.listdir(tmp_path / "out" / "bundle.build")) == ["inspect.json", "lock", "logs"]
 
 
 async def _next_tokens(bundle: Bundle, prompts: list[list[int]]) -> list[int]:

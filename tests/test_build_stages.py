@@ -17,26 +17,12 @@ import jsonschema
 import pytest
 
 from checkpoints import write_checkpoint, write_sparse_checkpoint
-from nemotron_build.engine import EngineSpec, Reporter, build, dry_run
+from nemotron_build.engine import EngineSpec, build, dry_run
 from nemotron_build.host import Host
 from nemotron_build.stages import cpu
 from nemotron_triton.bundle import SCHEMA, Bundle, digest, manifest_schema
 from nemotron_triton.chat.profiles import profile
-
-
-class Heard(Reporter):
-    """Remembers the stages that ran and the notes."""
-
-    def __init__(self) -> None:
-        """Nothing was heard yet."""
-        self.stages: list[str] = []
-        self.notes: list[str] = []
-
-    def stage(self, name: str) -> None:
-        self.stages.append(name)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+from reporters import Heard
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ from nemotron_build.processes import run
 from nemotron_build.verification.tensors import read_tensors
 from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
 from nemotron_triton.bundle import Bundle, digest
+from reporters import Heard
 
 pytestmark = pytest.mark.quantization
 
@@ -342,13 +343,11 @@ def test_after_a_kill_in_modelopt_the_next_run_gives_the_same_bundle(
         timeout=300,
     )
     _wait_until_nobody_writes(tmp_path)
-    heard: list[str] = []
-    reporter = Reporter()
-    reporter.stage = heard.append  # type: ignore[method-assign]
-    built: Built = build(spec(source, "int8-sq", "int8"), output, host=LAPTOP, reporter=reporter)
+    heard = Heard()
+    built: Built = build(spec(source, "int8-sq", "int8"), output, host=LAPTOP, reporter=heard)
 
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert ("quantize" in heard) == (stage == "quantize")
+    assert ("quantize" in heard.stages) == (stage == "quantize")
     assert built.manifest.outputs == Bundle.open(undisturbed).manifest.outputs
     assert built.manifest.quality == Bundle.open(undisturbed).manifest.quality
 
@@ -368,14 +367,12 @@ def _wait_until_nobody_writes(folder: Path) -> None:
 def test_other_lengths_quantise_nothing_anew(tmp_path: Path, bundles: Callable[[str, str], Path], source: Path) -> None:
     finished = bundles("fp8", "fp8")
     shutil.copytree(finished.with_name(f"{finished.name}.build"), tmp_path / "bundle.build")
-    heard: list[str] = []
-    reporter = Reporter()
-    reporter.stage = heard.append  # type: ignore[method-assign]
+    heard = Heard()
     changed = EngineSpec(**{**vars(spec(source, "fp8", "fp8")), "max_seq_len": 512})
 
-    build(changed, tmp_path / "bundle", host=GPU_HOST, runner=compiler(), reporter=reporter)
+    build(changed, tmp_path / "bundle", host=GPU_HOST, runner=compiler(), reporter=heard)
 
-    assert heard == ["inspect", "compile", "verify", "package"]
+    assert heard.stages == ["inspect", "compile", "verify", "package"]
 
 
 def test_a_model_that_modelopt_cannot_read_is_one_line(tmp_path: Path, source: Path) -> None:

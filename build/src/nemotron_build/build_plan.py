@@ -13,7 +13,7 @@ from nemotron_build.architecture import MODEL_TYPES
 from nemotron_build.checkpoint import Checkpoint, inspect
 from nemotron_build.planning.decision import Decision, decide
 from nemotron_build.planning.gpus import Gpu, find_gpu
-from nemotron_build.planning.planner import DEFAULT_MAX_SEQ_LEN, MemoryPlan, plan
+from nemotron_build.planning.planner import MemoryPlan, plan
 from nemotron_build.quantization.conversations import (
     CALIBRATION,
     HELD_OUT,
@@ -92,7 +92,7 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
         gpu,
         architecture,
         decision,
-        max_seq_len=spec.max_seq_len or min(architecture.max_position_embeddings, DEFAULT_MAX_SEQ_LEN),
+        max_seq_len=spec.max_seq_len,
         concurrency=spec.max_batch_size,
     )
     return BuildPlan(

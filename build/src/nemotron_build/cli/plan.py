@@ -42,13 +42,7 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
     metavar="P",
     help=f"KV cache: {', '.join(KV_PRECISIONS)}.",
 )
-@click.option(
-    "--max-seq-len",
-    type=int,
-    default=PlanRequest.max_seq_len,
-    show_default=True,
-    help="Prompt and answer together, tokens.",
-)
+@click.option("--max-seq-len", type=int, help="Prompt and answer together, tokens. Default: the model's, at most 8192.")
 @click.option(
     "--concurrency", type=int, default=PlanRequest.concurrency, show_default=True, help="Requests served at once."
 )

@@ -115,6 +115,8 @@ def print_plan(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]
     out.print(f"; recurrent state: {plan.state_bytes_per_sequence} bytes a request")
     out.print(f"longest context with {plan.concurrency} at once: {plan.max_seq_len} tokens")
     out.print(f"most at once with {plan.asked_seq_len} tokens each: {plan.max_concurrency}")
+    settings = (f"{name} {value}" for name, value in asdict(plan.settings).items() if value is not None)
+    out.print(f"settings: {', '.join(settings)}")
     if plan.roofline is None:
         out.print(f"speed: no bound, {plan.roofline_reason}")
     else:

@@ -102,13 +102,16 @@ def plan(
     architecture: Dimensions,
     decision: Decision,
     *,
-    max_seq_len: int = DEFAULT_MAX_SEQ_LEN,
+    max_seq_len: int | None = None,
     concurrency: int = DEFAULT_CONCURRENCY,
 ) -> MemoryPlan:
     """The plan for *concurrency* sequences of *max_seq_len* tokens, prompt and answer together.
 
+    Without a length it is 8192, or the model's own limit where that is less.
     `BuildError` for numbers that no machine could serve; that it does not fit is a plan, not an error.
     """
+    if max_seq_len is None:
+        max_seq_len = min(DEFAULT_MAX_SEQ_LEN, architecture.max_position_embeddings)
     if concurrency < 1:
         raise BuildError(f"--concurrency is {concurrency}; at least 1 request must run")
     if max_seq_len < 16:

@@ -13,7 +13,7 @@ from nemotron_build.architecture import Dimensions
 from nemotron_build.errors import RefusedError
 from nemotron_build.planning.decision import decide
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
-from nemotron_build.planning.planner import DEFAULT_CONCURRENCY, DEFAULT_MAX_SEQ_LEN, MemoryPlan, plan
+from nemotron_build.planning.planner import DEFAULT_CONCURRENCY, MemoryPlan, plan
 from nemotron_build.planning.precisions import AUTO, PRECISIONS
 
 _NO_LENGTH_BELOW = 16
@@ -40,7 +40,7 @@ class PlanRequest:
     precision: str = AUTO
     kv_precision: str = AUTO
     kind: str | None = None
-    max_seq_len: int = DEFAULT_MAX_SEQ_LEN
+    max_seq_len: int | None = None
     concurrency: int = DEFAULT_CONCURRENCY
 
     def answer(self) -> MemoryPlan:
