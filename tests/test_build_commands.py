@@ -11,7 +11,7 @@ import pytest
 
 from contract import BUILD, CONTRACT, EDGE, BreachError, check_argv, check_llm_arguments, check_trtllm_build
 from nemotron_build.commands import edge_llm, trtllm_build, versions
-from nemotron_build.commands.container import Mount, container_argv, image_reference
+from nemotron_build.commands.container import Mount, container_argv
 from nemotron_build.commands.llm_api import Kind, llm_api_arguments
 from nemotron_build.errors import BuildError, UnsupportedError
 
@@ -146,10 +146,11 @@ def test_a_command_runs_in_the_container_without_network_as_the_caller() -> None
         Mount(host=PurePosixPath("/data/out"), container=PurePosixPath("/out"), read_only=False),
     ]
 
-    argv = container_argv(["trtllm-build", "--output_dir", "/out"], mounts=mounts, user=(1000, 1001))
+    argv = container_argv(["trtllm-build", "--output_dir", "/out"], mounts=mounts, user=(1000, 1001), name="nemotron-1")
 
     assert " ".join(argv) == (
-        "docker run --rm --gpus all --network none --ipc=host --ulimit memlock=-1 --ulimit stack=67108864"
+        "docker run --rm --init --name nemotron-1 --gpus all --network none --ipc=host"
+        " --ulimit memlock=-1 --ulimit stack=67108864"
         " --user 1000:1001 --env USER=nemotron --env HOME=/tmp"
         " -v /data/checkpoint:/checkpoint:ro -v /data/out:/out"
         " nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3 trtllm-build --output_dir /out"
@@ -164,19 +165,18 @@ def test_a_folder_docker_would_misread_is_no_mount(host: str) -> None:
 
 def test_no_command_is_no_container() -> None:
     with pytest.raises(BuildError, match="no command"):
-        container_argv([], mounts=[], user=(0, 0))
+        container_argv([], mounts=[], user=(0, 0), name="n")
 
 
-def test_an_image_is_named_by_tag_or_by_digest() -> None:
-    repository = CONTRACT["triton_images"]["repository"]
+@pytest.mark.parametrize("image", [versions.TRITON_IMAGE, "server@sha256:" + "0" * 64, "localhost:5000/triton:26.04"])
+def test_an_image_is_named_by_tag_or_by_digest(image: str) -> None:
+    assert container_argv(["true"], mounts=[], user=(0, 0), name="n", image=image)[-2:] == [image, "true"]
 
-    assert image_reference() == versions.TRITON_IMAGE
-    assert image_reference(tag="26.04-trtllm-python-py3") == f"{repository}:26.04-trtllm-python-py3"
-    assert image_reference(digest="sha256:abc") == f"{repository}@sha256:abc"
-    assert image_reference("localhost:5000/server:1", digest="sha256:abc") == "localhost:5000/server@sha256:abc"
-    assert image_reference("server@sha256:abc", tag="2") == "server:2"
-    with pytest.raises(BuildError, match="not by both"):
-        image_reference(tag="1", digest="sha256:abc")
+
+@pytest.mark.parametrize("image", ["--volume=/:/host", "-v", "", "a b", "server@sha256:abc", "a;b", "../x"])
+def test_what_docker_would_take_for_an_option_is_no_image(image: str) -> None:
+    with pytest.raises(BuildError, match="is no image"):
+        container_argv(["true"], mounts=[], user=(0, 0), name="n", image=image)
 
 
 # Versions
@@ -344,23 +344,18 @@ def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_pr
 
 
 @pytest.mark.parametrize("sm", CONTRACT["edge_llm"]["sms"])
-def test_edge_llm_exports_and_builds_with_every_length_given(sm: int) -> None:
-    export = edge_llm.export_argv(model_dir="/quantized", output_dir="/onnx", sm=sm)
+def test_edge_llm_builds_with_every_length_given(sm: int) -> None:
     build = edge_llm.build_argv(
         model_dir="/quantized", engine_dir="/engine", sm=sm, max_batch_size=4, max_input_len=4096, max_seq_len=8192
     )
 
-    exported = check_argv(export, "tensorrt-edgellm-export", EDGE["tensorrt-edgellm-export"])
     built = check_argv(build, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
-    assert (exported["model"], exported["output_dir"], exported["--target-sm"]) == ("/quantized", "/onnx", str(sm))
     lengths = built["--max-batch-size"], built["--max-input-len"], built["--max-kv-cache-capacity"]
     assert lengths == ("4", "4096", "8192")
 
 
 @pytest.mark.parametrize("sm", [89, 90])
 def test_edge_llm_has_nothing_for_ada_and_hopper(sm: int) -> None:
-    with pytest.raises(UnsupportedError, match=f"SM {sm}"):
-        edge_llm.export_argv(model_dir="/a", output_dir="/b", sm=sm)
     with pytest.raises(UnsupportedError, match=f"SM {sm}"):
         edge_llm.build_argv(model_dir="/a", engine_dir="/b", sm=sm, max_batch_size=1, max_input_len=16, max_seq_len=32)
 

@@ -21,7 +21,7 @@ from nemotron_build.stages.kinds import stages_of
 from nemotron_build.stages.package import llm_arguments
 from nemotron_triton.chat.profiles import profile, profile_names
 
-_IN_CONTAINER = ["docker", "run", "--rm", "--gpus", "all"]
+_IN_CONTAINER = ["docker", "run", "--rm", "--init", "--name"]
 # One GPU of each SM: commands depend on nothing else of it.
 _GPUS = list({find_gpu(name).sm: name for name in gpu_names() if name != "cpu"}.values())
 _KV_PRECISIONS = ("auto", "fp8", "int8")
@@ -69,8 +69,8 @@ def test_every_command_of_every_allowed_build_is_one_its_tool_takes(
 
     for precision, kv_precision, kind in itertools.product(PRECISION_NAMES, _KV_PRECISIONS, _KINDS):
         spec = EngineSpec(
-            checkpoint=real_sizes[name], gpu=gpu, profile=name, precision=precision, kv_precision=kv_precision,
-            engine_kind=kind, max_seq_len=4096, max_batch_size=4,
+            checkpoint=real_sizes[name], gpu=gpu, model=name, precision=precision, kv_precision=kv_precision,
+            engine_kind=kind, max_seq_len=16384, max_batch_size=2,
         )  # fmt: skip
         try:
             plan = make_plan(spec)

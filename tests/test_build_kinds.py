@@ -13,10 +13,11 @@ import pytest
 
 from checkpoints import write_checkpoint
 from contract import EDGE, check_argv, check_llm_arguments
-from nemotron_build.engine import EngineSpec, build, resume
-from nemotron_build.errors import ToolError, VerificationError
+from nemotron_build.engine import EngineSpec, build, dry_run, resume
+from nemotron_build.errors import CheckpointError, ToolError, VerificationError
 from nemotron_build.host import Host
 from nemotron_triton.bundle import Bundle, digest
+from nemotron_triton.errors import BundleError
 
 THOR = Host(sms=(110,), gpu_titles=("NVIDIA Thor (SM110)",), edge_llm=True)
 LAPTOP = Host()
@@ -117,6 +118,62 @@ def test_thor_s_engine_is_finished_where_edge_llm_is(tmp_path: Path, source: Pat
     Bundle.open(moved).verify()
 
 
+def test_what_was_quantised_elsewhere_is_built_on_the_device(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = build(thor(source, "fp8"), tmp_path / "bundle", host=Host(edge_llm=True), runner=EdgeTools())
+    Path(shutil.copytree(tmp_path / "bundle", tmp_path / "elsewhere"))
+    monkeypatch.chdir(tmp_path)
+    tools = EdgeTools()
+
+    finished = resume(Path("elsewhere"), host=THOR, runner=tools)
+
+    assert begun.manifest.next_stage == "compile"
+    assert tools.ran == ["tensorrt-edgellm-build"]
+    assert "checkpoint/hf_quant_config.json" in finished.manifest.outputs
+    Bundle.open(tmp_path / "elsewhere").verify()
+
+
+def test_a_bundle_with_something_added_is_not_finished(tmp_path: Path, source: Path) -> None:
+    build(thor(source, "fp8"), tmp_path / "bundle", host=Host(edge_llm=True), runner=EdgeTools())
+    (tmp_path / "bundle" / "resume" / "quantize" / "checkpoint" / "extra.safetensors").write_text("whose?")
+
+    with pytest.raises(BundleError, match=r"extra.safetensors is not of this bundle; remove it"):
+        resume(tmp_path / "bundle", host=THOR, runner=EdgeTools())
+
+
+@pytest.mark.parametrize("stage", ["convert", "../..", "package", None])
+def test_a_bundle_that_names_another_stage_is_not_finished(tmp_path: Path, source: Path, stage: str | None) -> None:
+    build(thor(source, "fp8"), tmp_path / "bundle", host=Host(edge_llm=True), runner=EdgeTools())
+    file = tmp_path / "bundle" / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"next_stage": stage}))
+
+    with pytest.raises((BundleError, CheckpointError), match=r"is no stage of|has no \*.safetensors"):
+        resume(tmp_path / "bundle", host=THOR, runner=EdgeTools())
+
+
+def test_a_bundle_does_not_choose_the_container(tmp_path: Path, source: Path) -> None:
+    build(thor(source, "fp8"), tmp_path / "bundle", host=Host(edge_llm=True), runner=EdgeTools())
+    file = tmp_path / "bundle" / "manifest.json"
+    manifest = json.loads(file.read_text())
+    manifest["config"]["image"] = "evil/image:1"
+    file.write_text(json.dumps(manifest))
+
+    assert resume(tmp_path / "bundle", host=THOR, runner=EdgeTools()).manifest.container is None
+
+
+def test_a_prompt_that_must_be_read_in_one_step_is_limited_and_said_to_be(tmp_path: Path, source: Path) -> None:
+    folder = Path(shutil.copytree(source, tmp_path / "source"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 65536}))
+    spec = EngineSpec(checkpoint=folder, gpu="a10g", precision="bf16", kv_precision="int8", max_seq_len=32768)
+
+    plan = dry_run(spec, tmp_path / "bundle", host=LAPTOP)
+
+    assert plan["plan"]["settings"]["max_input_len"] == 8192
+    assert any("prompts are limited to 8192 tokens" in warning for warning in plan["warnings"])
+
+
 def test_an_engine_that_is_not_whole_is_refused(tmp_path: Path, source: Path) -> None:
     with pytest.raises(VerificationError, match=r"lacks llm.engine$"):
         build(thor(source, "fp16"), tmp_path / "bundle", host=THOR, runner=EdgeTools(lost="llm.engine"))
@@ -154,8 +211,6 @@ def test_a_16_bit_pytorch_bundle_is_the_checkpoint_and_the_llm_api_s_arguments(
 
 
 def test_weight_only_needs_the_container_and_says_so(tmp_path: Path, source: Path) -> None:
-    from nemotron_build.engine import dry_run
-
     spec = EngineSpec(checkpoint=source, gpu="a10g", precision="int4-wo", kv_precision="int8", max_seq_len=512)
 
     plan = dry_run(spec, tmp_path / "bundle", host=LAPTOP)

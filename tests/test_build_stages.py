@@ -18,6 +18,7 @@ import pytest
 
 from checkpoints import write_checkpoint, write_sparse_checkpoint
 from nemotron_build.engine import EngineSpec, build, dry_run
+from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
 from nemotron_build.stages import cpu
 from nemotron_triton.bundle import SCHEMA, Bundle, digest, manifest_schema
@@ -124,7 +125,7 @@ _MOMENTS = {
     "inspect": ("nemotron_build.stages.inspect.digest", 1),
     "convert": ("nemotron_build.gguf_file.quantize", 5),
     "verify": ("nemotron_build.stages.cpu.write_checks", 0),
-    "package": ("nemotron_build.stages.package.link_or_copy", 1),
+    "package": ("nemotron_build.stages.package.copy_file", 1),
     "between the renames of package": ("nemotron_build.stages.package.rename_into_place", 0),
 }
 _KILLED = """
@@ -161,6 +162,70 @@ def test_after_a_kill_the_next_run_goes_on_to_the_same_bundle(tmp_path: Path, so
     if moment in ("verify", "package"):
         assert "convert" not in heard.stages
     assert sorted(os.listdir(tmp_path)) == ["bundle", "bundle.build", "source", "undisturbed"]
+
+
+def test_a_changed_template_file_makes_another_bundle(tmp_path: Path, source: Path) -> None:
+    template = tmp_path / "mine.jinja"
+    template.write_text("{{ messages[0].content }}")
+    run(source, tmp_path / "bundle", chat_template=template)
+    template.write_text("{{ messages[0].content }}!")
+
+    heard = run(source, tmp_path / "bundle", chat_template=template)
+
+    assert heard.stages == ["inspect", "package"]
+    assert Bundle.open(tmp_path / "bundle").chat_template == "{{ messages[0].content }}!"
+
+
+def test_a_checkpoint_of_links_becomes_a_bundle_of_files(tmp_path: Path, source: Path) -> None:
+    # As a hub's cache has it: names that link to blobs, relative to where they are.
+    (tmp_path / "snapshots" / "abc").mkdir(parents=True)
+    for path in source.iterdir():
+        (tmp_path / "snapshots" / "abc" / path.name).symlink_to(f"../../source/{path.name}")
+
+    run(tmp_path / "snapshots" / "abc", tmp_path / "bundle")
+    run(source, tmp_path / "plain")
+
+    assert not any(path.is_symlink() for path in (tmp_path / "bundle").rglob("*"))
+    assert Bundle.open(tmp_path / "bundle").manifest.outputs == Bundle.open(tmp_path / "plain").manifest.outputs
+
+
+def test_what_happens_to_the_checkpoint_later_changes_no_bundle(tmp_path: Path, source: Path) -> None:
+    run(source, tmp_path / "bundle")
+
+    for path in source.iterdir():
+        with path.open("ab") as file:
+            file.write(b" ")
+
+    Bundle.open(tmp_path / "bundle").verify()
+
+
+def test_a_stage_s_output_that_was_overwritten_in_place_is_found_out(tmp_path: Path, source: Path) -> None:
+    run(source, tmp_path / "bundle")
+    good = contents(tmp_path / "bundle")
+    shutil.rmtree(tmp_path / "bundle")
+    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE_FILE
+    times = engine.stat()
+    with engine.open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"\0" * 2000)
+    os.utime(engine, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    heard = run(source, tmp_path / "bundle")
+
+    assert "convert" in heard.stages
+    assert contents(tmp_path / "bundle") == good
+
+
+@pytest.mark.parametrize("place", [".", "/", "..", "a/.."])
+def test_some_places_are_no_places_for_a_bundle(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(source)
+
+    with pytest.raises(OutputError, match="give another --output"):
+        run(source, Path(place))
+
+    assert sorted(os.listdir(tmp_path)) == ["source"]
 
 
 def test_two_builds_of_one_bundle_take_turns(tmp_path: Path, source: Path) -> None:
@@ -256,8 +321,12 @@ def test_a_plan_that_does_not_fit_is_not_built(tmp_path: Path, checkpoint: Path)
 
     assert (result.returncode, result.stdout) == (3, "")
     assert "this does not fit NVIDIA A10G" in result.stderr
-    assert "--max-batch-size 3 or" in result.stderr or "--max-batch-size 2 or" in result.stderr
+    assert "--max-batch-size 2 or" in result.stderr
     assert os.listdir(tmp_path) == ["c"]
+
+    dry = subprocess.run([*argv, "--dry-run"], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    assert dry.returncode == 3
+    assert "does not fit" in dry.stdout
 
 
 def test_a_refused_combination_names_the_nearest(tmp_path: Path, checkpoint: Path) -> None:

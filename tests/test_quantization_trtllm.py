@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -43,7 +44,6 @@ GPU_HOST = Host(sms=(90,), gpu_titles=("NVIDIA H100 80GB HBM3 (SM90)",), tensorr
 PRECISIONS = [
     ("bf16", "bf16"),
     ("fp8", "fp8"),
-    ("fp8-rowwise", "bf16"),
     ("int8-sq", "int8"),
     ("int4-awq", "bf16"),
     ("w4a8-awq", "fp8"),
@@ -373,6 +373,27 @@ def test_other_lengths_quantise_nothing_anew(tmp_path: Path, bundles: Callable[[
     build(changed, tmp_path / "bundle", host=GPU_HOST, runner=compiler(), reporter=heard)
 
     assert heard.stages == ["inspect", "compile", "verify", "package"]
+
+
+class _Evil:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, marker: Path) -> None:
+        """The file is *marker*."""
+        self._marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self._marker,))
+
+
+def test_a_pickle_in_a_checkpoint_is_never_loaded(tmp_path: Path, source: Path) -> None:
+    trapped = Path(shutil.copytree(source, tmp_path / "source"))
+    (trapped / "modelopt_state.pth").write_bytes(pickle.dumps(_Evil(tmp_path / "it ran")))
+
+    build(spec(trapped, "bf16"), tmp_path / "bundle", host=LAPTOP)
+
+    assert not (tmp_path / "it ran").exists()
+    assert not any((tmp_path / "bundle").rglob("*.pth"))
 
 
 def test_a_model_that_modelopt_cannot_read_is_one_line(tmp_path: Path, source: Path) -> None:

@@ -18,6 +18,7 @@ from nemotron_build.quantization.conversations import (
     CALIBRATION,
     HELD_OUT,
     Sample,
+    count_samples,
     read_samples,
     to_calibrate,
     to_measure,
@@ -48,6 +49,18 @@ class BuildPlan:
         return "bf16"
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is unverified, and what a user would not expect."""
+        settings = self.memory.settings
+        if settings.max_input_len == settings.max_seq_len - 1:
+            return self.decision.warnings
+        limited = (
+            f"prompts are limited to {settings.max_input_len} tokens, though answers may take a request to "
+            f"{settings.max_seq_len}: this engine reads a prompt in one step"
+        )
+        return (*self.decision.warnings, limited)
+
+    @property
     def config(self) -> dict[str, Any]:
         """Every setting as it was resolved, as JSON values; what the manifest keeps."""
         values = {field.name: getattr(self.spec, field.name) for field in dataclasses.fields(self.spec)}
@@ -56,9 +69,8 @@ class BuildPlan:
             "precision": self.decision.precision.name,
             "kv_precision": self.decision.kv_precision,
             "engine_kind": self.decision.kind,
-            "profile": self.profile.name,
+            "model": self.profile.name,
             "max_seq_len": self.memory.settings.max_seq_len,
-            "max_num_tokens": self.memory.settings.max_num_tokens,
         }
         return {name: str(value) if isinstance(value, Path) else value for name, value in (values | resolved).items()}
 
@@ -66,6 +78,11 @@ class BuildPlan:
     def calibration(self) -> list[list[int]]:
         """Token ids that ModelOpt calibrates on."""
         return to_calibrate(self._samples(self.spec.calibration or CALIBRATION, self.spec.calibration_samples))
+
+    @property
+    def calibration_count(self) -> int:
+        """How many conversations that is, without reading what is in them."""
+        return min(self.spec.calibration_samples, count_samples(self.spec.calibration or CALIBRATION))
 
     @functools.cached_property
     def held_out(self) -> list[list[list[int]]]:
@@ -98,7 +115,7 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
     return BuildPlan(
         spec=spec,
         checkpoint=checkpoint,
-        profile=profile(spec.profile),
+        profile=profile(spec.model),
         gpu=gpu,
         decision=decision,
         memory=memory,
@@ -106,7 +123,7 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
     )
 
 
-def resumed_plan(bundle: Bundle) -> BuildPlan:
+def resumed_plan(bundle: Bundle, image: str | None) -> BuildPlan:
     """The plan of an unfinished *bundle*, from its manifest and what it carries: no weights that nobody will read."""
     manifest = bundle.manifest
     values = {field.name: manifest.config.get(field.name) for field in dataclasses.fields(EngineSpec)}
@@ -114,6 +131,7 @@ def resumed_plan(bundle: Bundle) -> BuildPlan:
         values[name] = bundle.path / "resume" / f"{name}.jsonl" if values[name] else None
     values["chat_template"] = bundle.path / CHAT_TEMPLATE if values["chat_template"] else None
     values["checkpoint"] = bundle.path / "source"
+    values["image"] = image
     architecture = manifest.plan["architecture"]
     weights = any(name.startswith("source/") and name.endswith(".safetensors") for name in manifest.outputs)
     rows = architecture["num_attention_heads"] * architecture["head_dim"]

@@ -18,7 +18,7 @@ from nemotron_build.reporter import Reporter
 from nemotron_build.spec import EngineSpec
 from nemotron_build.stages.inspect import digest_files
 from nemotron_build.stages.kinds import stages_of
-from nemotron_build.stages.package import RESUME, package, plan_record, restore_folder
+from nemotron_build.stages.package import RESUME, old_place, package, plan_record, restore_folder
 from nemotron_build.stages.pipeline import Stage, key_of, run_stages
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.bundle import MANIFEST, Bundle, Manifest
@@ -43,6 +43,8 @@ def workspace_of(output: Path) -> Workspace:
 def dry_run(spec: EngineSpec, output: Path, *, host: Host | None = None) -> dict[str, Any]:
     """The whole plan as JSON values: settings, memory, stages and exact commands. Writes nothing, reads no weights."""
     host = host or read_host()
+    output = output.absolute()
+    _check_place(output)
     plan = make_plan(spec)
     stages = stages_of(plan, {}, host, workspace_of(output))
     rows: list[dict[str, Any]] = [{"name": "inspect", "commands": [], "blocked": None}]
@@ -54,7 +56,7 @@ def dry_run(spec: EngineSpec, output: Path, *, host: Host | None = None) -> dict
     return {
         "output": str(output),
         "config": plan.config,
-        "warnings": list(plan.decision.warnings),
+        "warnings": list(plan.warnings),
         "plan": plan_record(plan),
         "stages": rows,
     }
@@ -73,18 +75,19 @@ def build(
     A bundle at *output* is replaced when the new one is complete; anything else there is left alone (`OutputError`).
     `DoesNotFitError` when the plan does not fit its GPU.
     """
+    output = output.absolute()
+    _check_place(output)
     plan = make_plan(spec)
-    if not plan.memory.fits and plan.gpu.sm is not None:
+    if not plan.memory.fits:
         raise DoesNotFitError(does_not_fit(plan.memory))
     reporter = reporter or Reporter()
     host = host or read_host()
     workspace = workspace_of(output)
-    _check_place(output)
     with workspace.open(reporter):
         restore_folder(output)
         digests = digest_files(plan.checkpoint, workspace, reporter)
         stages = stages_of(plan, digests, host, workspace)
-        build_key = key_of(plan.config, digests, [[stage.name, stage.settings] for stage in stages])
+        build_key = key_of(plan.config, plan.chat_template, digests, [[stage.name, stage.settings] for stage in stages])
         if finished := _finished(output, build_key):
             reporter.note(f"{output} is up to date")
             return Built(manifest=finished)
@@ -95,14 +98,26 @@ def build(
     return Built(manifest=manifest, blocked=outcome.blocked.blocked if outcome.blocked else None)
 
 
-def resume(place: Path, *, reporter: Reporter | None = None, host: Host | None = None, runner: Runner = run) -> Built:
-    """Go on with the unfinished bundle at *place* where its manifest says it ended; `BundleError` if it was changed."""
+def resume(
+    place: Path,
+    *,
+    image: str | None = None,
+    reporter: Reporter | None = None,
+    host: Host | None = None,
+    runner: Runner = run,
+) -> Built:
+    """Go on with the unfinished bundle at *place* where its manifest says it ended; `BundleError` if it was changed.
+
+    *image* is the container to compile in, by default ours: which one runs here is not for the bundle to say.
+    """
     reporter = reporter or Reporter()
     host = host or read_host()
+    place = place.absolute()
+    if not any(path.exists() for path in (place, old_place(place))):
+        Bundle.open(place)  # There is none, and it says so before anything is made beside it.
     workspace = workspace_of(place)
-    restore_folder(place)
-    Bundle.open(place)  # Before anything is made beside what may be no bundle.
     with workspace.open(reporter):
+        restore_folder(place)
         bundle = Bundle.open(place)
         manifest = bundle.manifest
         if manifest.state == "complete":
@@ -110,12 +125,10 @@ def resume(place: Path, *, reporter: Reporter | None = None, host: Host | None =
             return Built(manifest=manifest)
         reporter.stage("inspect")
         bundle.verify()
-        plan = resumed_plan(bundle)
+        plan = resumed_plan(bundle, image)
         stages = stages_of(plan, manifest.inputs, host, workspace)
-        names = [stage.name for stage in stages]
-        todo = stages[names.index(str(manifest.next_stage)) :]
-        folders = sorted((place / RESUME).iterdir()) if (place / RESUME).is_dir() else []
-        given = {folder.name: folder for folder in folders if folder.is_dir()}
+        todo = _todo(bundle, stages)
+        given = _given(bundle, todo)
         outcome = run_stages(todo, workspace, reporter=reporter, runner=runner, given=given)
         if outcome.blocked and outcome.blocked.name == manifest.next_stage:
             return Built(manifest=manifest, blocked=outcome.blocked.blocked)
@@ -134,6 +147,35 @@ def resume(place: Path, *, reporter: Reporter | None = None, host: Host | None =
     return Built(manifest=made, blocked=outcome.blocked.blocked if outcome.blocked else None)
 
 
+def _todo(bundle: Bundle, stages: list[Stage]) -> list[Stage]:
+    """The stages from the one that *bundle* ended before."""
+    names = [stage.name for stage in stages]
+    if bundle.manifest.next_stage not in names:
+        raise BundleError(
+            f"{bundle.path / MANIFEST} ends before {bundle.manifest.next_stage!r}, which is no stage of "
+            f"{bundle.manifest.kind} bundles ({', '.join(names)}); build the bundle again"
+        )
+    todo = stages[names.index(bundle.manifest.next_stage) :]
+    weights = any(name.startswith("source/") and name.endswith(".safetensors") for name in bundle.manifest.outputs)
+    if not weights and any(stage.reads_source for stage in todo):
+        raise BundleError(f"{bundle.path} does not carry the weights that {todo[0].name} reads; build the bundle again")
+    return todo
+
+
+def _given(bundle: Bundle, todo: list[Stage]) -> dict[str, Path]:
+    """The outputs that *bundle* carries for the stages *todo*, every file of which its manifest lists."""
+    if unlisted := sorted(bundle.unlisted()):
+        raise BundleError(f"{bundle.path / unlisted[0]} is not of this bundle; remove it, or copy the bundle again")
+    made_here = {stage.name for stage in todo}
+    needed = {need for stage in todo for need in stage.needs} - made_here
+    given = {name: bundle.path / RESUME / name for name in sorted(needed)}
+    for name, folder in given.items():
+        # ModelOpt's own format is a pickle, which is loaded from nowhere but the workspace that it was made in.
+        if not folder.is_dir() or any(folder.rglob("*.pth")):
+            raise BundleError(f"{bundle.path} does not carry what {name} made as a build leaves it; build it again")
+    return given
+
+
 def does_not_fit(memory: MemoryPlan) -> str:
     """Why *memory* does not fit, and what does."""
     what = []
@@ -147,10 +189,10 @@ def does_not_fit(memory: MemoryPlan) -> str:
 
 def _check_place(output: Path) -> None:
     """Refuse a place where something else is than a bundle of ours."""
+    if output.name in ("", ".."):
+        raise OutputError(f"{output} is no place for a bundle; give another --output")
     if output.is_symlink() or (output.exists() and not (output / MANIFEST).is_file()):
         raise OutputError(f"{output} exists; remove it or give another --output")
-    if not output.name:
-        raise OutputError(f"{output} is no place for a bundle; give another --output")
 
 
 def _finished(output: Path, build_key: str) -> Manifest | None:

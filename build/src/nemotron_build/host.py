@@ -31,6 +31,10 @@ class Host:
         except BuildError:
             return False
 
+    def device(self, sm: int | None) -> int | None:
+        """The index, in NVML's order, of the first GPU of SM *sm*; None where there is none."""
+        return self.sms.index(sm) if sm in self.sms else None
+
     def lacks_gpu(self, sm: int, title: str) -> str | None:
         """Why an engine for SM *sm* cannot be compiled here, or None."""
         if sm in self.sms:

@@ -1,10 +1,11 @@
-"""Other programs, run so that they cannot outlive us: their output goes to a log, their failure becomes one line.
+"""Other programs, run to their end: their output goes to a log, their failure becomes one line.
 
 Knows nothing about what the programs do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -43,7 +44,10 @@ def run(
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
-    """See `Runner`. The program is killed when this process dies, even by SIGKILL (Linux)."""
+    """See `Runner`. An interrupted run takes the program and its children along.
+
+    When this process dies by SIGKILL, the program itself is killed (Linux), but not what it started in turn.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         output.write(f"$ {' '.join(argv)}\n".encode())
@@ -56,6 +60,7 @@ def run(
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if on_line else output,
                 stderr=output,
+                start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
         except OSError as error:
@@ -67,7 +72,8 @@ def run(
                     on_line(line.decode(errors="replace"))
             status = process.wait()
         except BaseException:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             raise
         finally:

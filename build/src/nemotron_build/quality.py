@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def measure(
             "plot": str(drawn) if plot else None,
         }
         reporter.stage("measure")
-        log = cache_folder() / "logs" / "quality.log"
+        log = cache_folder() / "logs" / f"quality-{os.getpid()}.log"
         found = run_job(MODELOPT_TRTLLM, "measure", settings, log=log, reporter=reporter, runner=runner)
         if plot:
             try:

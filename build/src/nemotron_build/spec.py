@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from nemotron_build.commands.container import check_image
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.planner import DEFAULT_CONCURRENCY
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE
@@ -32,7 +33,7 @@ class EngineSpec:
     precision: str = "auto"
     kv_precision: str = "auto"
     engine_kind: str | None = None
-    profile: str = DEFAULT_PROFILE
+    model: str = DEFAULT_PROFILE
     max_seq_len: int | None = None
     max_batch_size: int = DEFAULT_CONCURRENCY
     chat_template: Path | None = None
@@ -52,6 +53,8 @@ class EngineSpec:
                 raise BuildError(f"{_flag(name)} is {getattr(self, name)}; at least 1 is needed")
         if self.max_seq_len is not None and self.max_seq_len < 16:
             raise BuildError(f"--max-seq-len is {self.max_seq_len}; no prompt fits, give at least 16")
+        if self.image is not None:
+            check_image(self.image)
         if self.device not in ("auto", "cpu", "cuda"):
             raise BuildError(f"--device {self.device} does not exist; known: auto, cpu, cuda")
 

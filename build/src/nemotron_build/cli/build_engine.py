@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from nemotron_build.cli.progress import TerminalReporter
-from nemotron_build.cli.status import UNFINISHED
+from nemotron_build.cli.status import DOES_NOT_FIT, UNFINISHED
 from nemotron_build.engine import Built, build, dry_run, resume
 from nemotron_build.planning.gpus import gpu_names
 from nemotron_build.planning.precisions import KINDS, KV_PRECISIONS, PRECISION_NAMES
@@ -30,9 +30,8 @@ _FILE = click.Path(path_type=Path)
 @click.option("--output", type=_FILE, help="The bundle. An older one there is replaced by the complete new one.")
 @click.option(
     "--model",
-    "profile",
     metavar="NAME",
-    help=f"Whose prompt and tool formats it speaks: {', '.join(profile_names())}. Default: {EngineSpec.profile}.",
+    help=f"Whose prompt and tool formats it speaks: {', '.join(profile_names())}. Default: {EngineSpec.model}.",
 )
 @click.option("--max-seq-len", type=int, help="Prompt and answer together, tokens. Default: the model's, at most 8192.")
 @click.option(
@@ -44,6 +43,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--calibration", type=_FILE, help="JSON lines of conversations to calibrate on, instead of our 96.")
 @click.option("--calibration-samples", type=int, help="How many of them at most. Default: 512.")
 @click.option("--quality-data", type=_FILE, help="JSON lines to measure the cost of quantising on, instead of our 24.")
+@click.option("--quality-samples", type=int, help="How many of them at most. Default: 24.")
 @click.option("--device", metavar="D", help="Where quantising computes: auto (default), cpu, cuda.")
 @click.option("--image", metavar="IMAGE", help="Container that compiles, with a tag or digest of your own.")
 @click.option("--config", "config_file", type=_FILE, help="YAML file with the same settings (max_seq_len: 4096).")
@@ -73,17 +73,21 @@ def command(
     """  # noqa: D301 - click wants the control character
     given = {name: value for name, value in settings.items() if value is not None}
     if resumed:
+        image = given.pop("image", None)
         if given or output or config_file or dry:
-            raise click.UsageError("--resume takes everything from the bundle; only --json goes with it")
+            raise click.UsageError("--resume takes everything from the bundle; only --image and --json go with it")
         with TerminalReporter() as reporter:
-            _show(resume(resumed, reporter=reporter), resumed, as_json=as_json)
+            _show(resume(resumed, image=image, reporter=reporter), resumed, as_json=as_json)
         return
     values = (read_config(config_file) if config_file else {}) | given
     if output is None:
         raise click.UsageError("--output is missing: the folder to make")
     spec = make_spec(values)
     if dry:
-        _show_plan(dry_run(spec, output), as_json=as_json)
+        plan = dry_run(spec, output)
+        _show_plan(plan, as_json=as_json)
+        if not plan["plan"]["fits"]:
+            raise SystemExit(DOES_NOT_FIT)
         return
     with TerminalReporter() as reporter:
         built = build(spec, output, reporter=reporter)
@@ -141,7 +145,8 @@ def _show_plan(plan: dict[str, Any], *, as_json: bool) -> None:
         click.echo(f"  {name}: {json.dumps(value)}")
     for why in plan["plan"]["why"]:
         click.echo(f"why: {why}")
-    click.echo(f"memory: {plan['plan']['reason']}")
+    fits = "fits" if plan["plan"]["fits"] else "does not fit"
+    click.echo(f"memory: {fits}: {plan['plan']['reason']}")
     click.echo("stages:")
     for stage in plan["stages"]:
         click.echo(f"  {stage['name']}")

@@ -15,7 +15,7 @@ class TerminalReporter(Reporter):
 
     def __init__(self) -> None:
         """Write to stderr, so that stdout stays free for results."""
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, markup=False)
         self._stage = ""
         self._percent = 0
         self._bar = Progress(

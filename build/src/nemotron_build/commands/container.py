@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nemotron_build.commands import versions
 from nemotron_build.errors import BuildError
+
+_IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,15 +33,15 @@ class Mount:
         return f"{self.host}:{self.container}" + (":ro" if self.read_only else "")
 
 
-def image_reference(image: str = versions.TRITON_IMAGE, *, tag: str | None = None, digest: str | None = None) -> str:
-    """*image* with another tag, or pinned to a digest (`sha256:…`), which replaces the tag."""
-    if tag is not None and digest is not None:
-        raise BuildError("an image is named by its tag or by its digest, not by both")
-    if tag is None and digest is None:
-        return image
-    repository, _, name = image.partition("@")[0].rpartition("/")
-    name = "/".join(part for part in (repository, name.partition(":")[0]) if part)
-    return f"{name}:{tag}" if tag is not None else f"{name}@{digest}"
+def check_image(reference: str) -> None:
+    """Refuse what is no image by tag or digest, above all what docker would read as an option."""
+    if not _IMAGE.fullmatch(reference):
+        raise BuildError(f"--image {reference!r} is no image; give one as {versions.TRITON_IMAGE}, or by its digest")
+
+
+def remove_argv(name: str) -> list[str]:
+    """The command that ends and removes the container *name*, which goes on when only its client dies."""
+    return ["docker", "rm", "--force", name]
 
 
 def container_argv(
@@ -46,22 +49,29 @@ def container_argv(
     *,
     mounts: Sequence[Mount],
     user: tuple[int, int],
+    name: str,
     image: str = versions.TRITON_IMAGE,
+    gpus: str = "all",
     network: bool = False,
 ) -> list[str]:
     """*argv* run in *image* as *user* (uid and gid, so that what it writes is the caller's); no *network* unless asked.
 
-    The host's folders must exist: docker makes missing ones, as root. Paths in *argv* are the container's.
+    *gpus* is `all` or `device=` with an index, *name* the container's. The host's folders must exist: docker makes
+    missing ones, as root. Paths in *argv* are the container's.
     """
     if not argv:
         raise BuildError("there is no command to run in the container")
+    check_image(image)
     uid, gid = user
     return [
         "docker",
         "run",
         "--rm",
+        "--init",
+        "--name",
+        name,
         "--gpus",
-        "all",
+        gpus,
         # A build reads what is mounted and nothing else; a tool that would download fails at once.
         *(() if network else ("--network", "none")),
         # NVIDIA's advice for its PyTorch-based images: shared memory, pinned memory and deep stacks.

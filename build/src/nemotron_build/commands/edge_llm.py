@@ -72,16 +72,6 @@ def quantize_argv(
     return [*argv, "--text_dataset", _DATASET, "--num_samples", str(num_samples)]
 
 
-def export_argv(*, model_dir: str, output_dir: str, sm: int) -> list[str]:
-    """The command that writes `llm/model.onnx` and what belongs to it, for the C++ builder; lengths are given there.
-
-    *model_dir* is a quantised checkpoint or a 16-bit one. Runs on a CPU, and reads nothing of the GPU it might find:
-    *sm* selects the kernels.
-    """
-    _check_sm(sm)
-    return ["tensorrt-edgellm-export", model_dir, output_dir, "--dtype", "float16", "--target-sm", str(sm)]
-
-
 def build_argv(
     *, model_dir: str, engine_dir: str, sm: int, max_batch_size: int, max_input_len: int, max_seq_len: int
 ) -> list[str]:

@@ -59,8 +59,8 @@ def find_gpu(name: str) -> Gpu:
     by_name = {alias: gpu for gpu in _catalogue().values() for alias in (gpu.name, *gpu.aliases)}
     if wanted not in by_name:
         near = difflib.get_close_matches(wanted, by_name, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UnsupportedError(f"--gpu {name} is not known{hint} known: {AUTO}, {', '.join(gpu_names())}")
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UnsupportedError(f"--gpu {name} is not known; {hint}known: {AUTO}, {', '.join(gpu_names())}")
     return by_name[wanted]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nemotron_build.architecture import Dimensions
+from nemotron_build.commands.trtllm_build import paged_context_attention
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.decision import Decision
 from nemotron_build.planning.gpus import Gpu
@@ -56,6 +57,7 @@ class Settings:
     """The engine's limits that follow; the KV cache's fraction is None where an engine takes no such setting."""
 
     max_batch_size: int
+    max_input_len: int
     max_num_tokens: int
     max_seq_len: int
     kv_cache_free_gpu_mem_fraction: float | None
@@ -127,6 +129,10 @@ def plan(
     memory = demand.memory(concurrency, max_seq_len)
     fits = concurrency <= most
     kv_bits = _BITS[decision.kv_precision]
+    step_tokens = demand.step_tokens(concurrency, max_seq_len)
+    max_input_len = max_seq_len - 1
+    if not chunks_prompts(architecture, decision):
+        max_input_len = min(max_input_len, step_tokens)
     found = roofline(
         gpu,
         architecture,
@@ -150,13 +156,25 @@ def plan(
         reason=_reason(memory, concurrency, max_seq_len, fits=fits),
         settings=Settings(
             max_batch_size=concurrency,
-            max_num_tokens=demand.step_tokens(concurrency, max_seq_len),
+            max_input_len=max_input_len,
+            max_num_tokens=step_tokens,
             max_seq_len=max_seq_len,
             kv_cache_free_gpu_mem_fraction=_KV_FRACTION if decision.kind in ("tensorrt", "pytorch") else None,
         ),
         roofline=found,
         roofline_reason=None if found else f"bandwidth {gpu.sources['bandwidth']}",
     )
+
+
+def chunks_prompts(architecture: Dimensions, decision: Decision) -> bool:
+    """Whether the engine reads a long prompt in several steps.
+
+    TensorRT engines do where their context attention is paged; the PyTorch backend of 1.2.1 is not known to with Mamba
+    layers; Edge-LLM does not, and its steps are as long as its prompts.
+    """
+    if decision.kind == "tensorrt":
+        return paged_context_attention(decision.precision.name, decision.kv_precision)
+    return decision.kind == "cpu" or (decision.kind == "pytorch" and not architecture.state_bytes_per_sequence())
 
 
 class _Demand:

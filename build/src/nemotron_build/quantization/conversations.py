@@ -51,6 +51,11 @@ def read_samples(path: Path, profile: Profile, codec: TokenCodec, *, max_samples
     return samples
 
 
+def count_samples(path: Path) -> int:
+    """How many conversations *path* holds."""
+    return sum(1 for _ in _lines(path))
+
+
 def to_calibrate(samples: Iterable[Sample]) -> list[list[int]]:
     """Token ids to calibrate on, each conversation cut at 512."""
     return [(sample.prompt + sample.answer)[:MAX_TOKENS_EACH] for sample in samples]

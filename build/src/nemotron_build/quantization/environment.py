@@ -32,7 +32,7 @@ class Environment:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The pinned version of every package; what goes into a build's record."""
+        """The pinned versions; what goes into a build's record."""
         lines = [line.partition("#")[0].strip() for line in self.pins.read_text(encoding="utf-8").splitlines()]
         return dict(line.split("==", 1) for line in lines if line)
 
@@ -49,9 +49,11 @@ class Environment:
         """
         folder = self.folder()
         python = folder / "bin" / "python"
-        with locked(folder.with_suffix(".lock")):
+        with locked(folder.with_name(f"{folder.name}.lock")):
             if python.exists():
                 return python
+            # Without its Python, as after an upgrade of the one it was made with, it is of no use.
+            shutil.rmtree(folder, ignore_errors=True)
             partial = folder.with_name(folder.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
             try:

@@ -72,34 +72,34 @@ def quantize(
     device: str,
 ) -> dict[str, Any]:
     """Quantise *checkpoint* into *output* (ModelOpt's Hugging Face form) and measure it on *held_out*."""
-    mto.enable_huggingface_checkpointing()
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         model = _load(checkpoint, dtype, device)
         reference = Reference(model, held_out, Path(scratch) / "logits", functools.partial(_progress, tell, "source"))
         model = _quantized(model, precision, kv_precision, calibration, 128, tell)
         quality = reference.compare(model, functools.partial(_progress, tell, "quantised"))
+    mto.enable_huggingface_checkpointing()
     model.save_pretrained(output)
     return quality
 
 
-def export_tensorrt_llm(*, tell: Callable[..., None], quantized: str, output: str, dtype: str, device: str) -> None:
-    """Write a quantised model as a TensorRT-LLM checkpoint of one rank."""
+def export_tensorrt_llm(
+    *, tell: Callable[..., None], source: str, quantized: bool, output: str, dtype: str, device: str
+) -> None:
+    """Write *source* as a TensorRT-LLM checkpoint of one rank."""
     from modelopt.torch.export import export_tensorrt_llm_checkpoint
 
-    mto.enable_huggingface_checkpointing()
-    model = _load(quantized, dtype, device)
+    model = _restore(source, dtype, device) if quantized else _load(source, dtype, device)
     tell(what="export", done=0, total=1)
     with torch.inference_mode():
         export_tensorrt_llm_checkpoint(model, "llama", _DTYPES[dtype], output, inference_tensor_parallel=1)
     tell(what="export", done=1, total=1)
 
 
-def export_hf(*, tell: Callable[..., None], quantized: str, output: str, dtype: str, device: str) -> None:
-    """Write a quantised model as the quantised Hugging Face checkpoint that TensorRT-LLM's PyTorch backend reads."""
+def export_hf(*, tell: Callable[..., None], source: str, quantized: bool, output: str, dtype: str, device: str) -> None:
+    """Write *source* as the quantised Hugging Face checkpoint that TensorRT-LLM's PyTorch backend reads."""
     from modelopt.torch.export import export_hf_checkpoint
 
-    mto.enable_huggingface_checkpointing()
-    model = _load(quantized, dtype, device)
+    model = _restore(source, dtype, device) if quantized else _load(source, dtype, device)
     tell(what="export", done=0, total=1)
     with torch.inference_mode():
         export_hf_checkpoint(model, export_dir=output)
@@ -191,6 +191,12 @@ class Reference:
 
 def _progress(tell: Callable[..., None], what: str, done: int, total: int) -> None:
     tell(what=what, done=done, total=total)
+
+
+def _restore(folder: str, dtype: str, device: str) -> Any:
+    """What `quantize` saved. ModelOpt unpickles its state from there, so this is never for what others made."""
+    mto.enable_huggingface_checkpointing()
+    return _load(folder, dtype, device)
 
 
 def _load(checkpoint: str, dtype: str, device: str) -> Any:

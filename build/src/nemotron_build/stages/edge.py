@@ -17,7 +17,7 @@ from nemotron_build.host import Host
 from nemotron_build.stages.modelopt import quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.verified import write_checks
-from nemotron_build.stages.workspace import Workspace, link_or_copy
+from nemotron_build.stages.workspace import Workspace, copy_file
 from nemotron_triton.chat.render import TEMPLATES
 
 _ENGINE, _CHECKPOINT = "engine", "checkpoint"
@@ -26,7 +26,7 @@ _MISSING = f"TensorRT Edge-LLM is not installed here: pip install tensorrt-edgel
 
 def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
     """Take the checkpoint, quantise it where the precision asks for it, build on the device, verify."""
-    quantized = [_quantize(plan, host, workspace)] if quantizes(plan) else []
+    quantized = [_quantize(plan, digests, host, workspace)] if quantizes(plan) else []
     return [_take(plan, digests), *quantized, _compile(plan, host, workspace), _verify(plan)]
 
 
@@ -40,7 +40,7 @@ def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
 
     def make(work: Work) -> None:
         for path in plan.checkpoint.files:
-            link_or_copy(path, work.folder / _CHECKPOINT / path.name)
+            copy_file(path, work.folder / _CHECKPOINT / path.name)
         template = work.folder / _CHECKPOINT / "chat_template.jinja"
         if not template.exists():
             ours = (TEMPLATES / f"{plan.profile.prompt_format}.jinja").read_text(encoding="utf-8")
@@ -50,14 +50,14 @@ def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
     return Stage(name="convert", make=make, settings=settings, reads_source=True)
 
 
-def _quantize(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
+def _quantize(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> Stage:
     def argv(source: Path, output: Path) -> list[str]:
         return quantize_argv(
             model_dir=str(source),
             output_dir=str(output),
             precision=plan.decision.precision.name,
             kv_precision=plan.decision.kv_precision,
-            num_samples=len(plan.calibration),
+            num_samples=plan.calibration_count,
             device="cpu" if plan.spec.device == "cpu" or not host.sms else "cuda",
         )
 
@@ -74,7 +74,7 @@ def _quantize(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
         make=make,
         settings={
             "argv": argv(Path("SOURCE"), Path("OUTPUT")),
-            "samples": key_of(plan.calibration),
+            "samples": key_of(plan.calibration) if digests else "",
             "tools": tool_versions(),
         },
         needs=("convert",),
@@ -94,7 +94,7 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
             engine_dir=str(output),
             sm=sm,
             max_batch_size=limits.max_batch_size,
-            max_input_len=limits.max_seq_len - 1,
+            max_input_len=limits.max_input_len,
             max_seq_len=limits.max_seq_len,
         )
 
@@ -131,7 +131,7 @@ def _origin(plan: BuildPlan) -> str:
 
 def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
     """The files of the engine, and of the checkpoint it reads at run time, by their place in the bundle."""
-    origin = folders.get("quantize", folders["convert"])
+    origin = folders["quantize"] if "quantize" in folders else folders["convert"]
     return {
         f"{root}/{path.relative_to(folder / root).as_posix()}": path
         for root, folder in ((_ENGINE, folders["compile"]), (_CHECKPOINT, origin))

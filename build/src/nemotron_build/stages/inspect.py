@@ -8,7 +8,7 @@ from pathlib import Path
 from nemotron_build.checkpoint import Checkpoint
 from nemotron_build.errors import CheckpointError
 from nemotron_build.reporter import Reporter
-from nemotron_build.stages.workspace import Workspace, write_atomically
+from nemotron_build.stages.workspace import Workspace, file_state, write_atomically
 from nemotron_triton.bundle import digest
 
 _MIB = 1 << 20
@@ -27,14 +27,13 @@ def digest_files(checkpoint: Checkpoint, workspace: Workspace, reporter: Reporte
     done = 0
     for path in checkpoint.files:
         try:
-            status = path.stat()
-            state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+            state = file_state(path)
             before = known.get(str(path.absolute()))
             found = before[4] if before and before[:4] == state else digest(path)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         entries[str(path.absolute())] = [*state, found]
-        done += status.st_size
+        done += state[0]
         reporter.progress(done // _MIB, total // _MIB)
     write_atomically(memory, json.dumps(entries, indent=1))
     return {path.name: str(entries[str(path.absolute())][4]) for path in checkpoint.files}

@@ -9,10 +9,11 @@ from typing import Any
 from nemotron_build.build_plan import BuildPlan
 from nemotron_build.host import Host
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM, Environment
-from nemotron_build.quantization.jobs import run_job, worker_argv
+from nemotron_build.quantization.jobs import WORKER, run_job, worker_argv
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.verified import write_checks, write_quality
 from nemotron_build.stages.workspace import Workspace
+from nemotron_triton.bundle import digest
 
 # For a `tensorrt` engine ModelOpt only measures what these cost; TensorRT-LLM's own script makes them.
 MEASURED_ONLY = ("int8-wo", "int4-wo")
@@ -64,7 +65,7 @@ def quantize_stage(
             "dtype": plan.dtype,
             "device": plan.spec.device,
             "samples": key_of(plan.calibration, plan.held_out) if digests else "",
-            "tools": environment.versions,
+            "tools": environment.versions | {"worker": digest(WORKER)},
         },
         commands=(_command(environment, workspace, "quantize"),),
         # Seen: its block scales are computed by CUDA kernels only.
@@ -92,7 +93,8 @@ def export_stage(
         (work.folder / "checkpoint").mkdir()
         source = work.inputs["quantize"] / "model" if needs else plan.checkpoint.path.absolute()
         settings = {
-            "quantized": str(source),
+            "source": str(source),
+            "quantized": bool(needs),
             "output": str(work.folder / "checkpoint"),
             "dtype": plan.dtype,
             "device": plan.spec.device,
@@ -109,7 +111,7 @@ def export_stage(
             "inputs": dict(digests) if complete else weights_only(plan, digests),
             "job": job,
             "dtype": plan.dtype,
-            "tools": environment.versions,
+            "tools": environment.versions | {"worker": digest(WORKER)},
         },
         needs=needs,
         commands=(_command(environment, workspace, "convert"),),

@@ -18,13 +18,13 @@ from typing import Any, Literal
 from nemotron_build.build_plan import BuildPlan
 from nemotron_build.checkpoint import TOKENIZER_FILES
 from nemotron_build.commands.llm_api import llm_api_arguments
-from nemotron_build.commands.trtllm_build import paged_context_attention
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
+from nemotron_build.planning.planner import chunks_prompts
 from nemotron_build.stages import kinds, tensorrt
 from nemotron_build.stages.pipeline import Outcome, Stage
 from nemotron_build.stages.verified import read_checks, read_quality
-from nemotron_build.stages.workspace import digests_of, link_or_copy
+from nemotron_build.stages.workspace import copy_file, digests_of, link_or_copy
 from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, Quality
 
 SOURCE, RESUME = "source", "resume"
@@ -52,8 +52,11 @@ def package(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name, path in _files(plan, outcome, remaining).items():
+        made, taken = _files(plan, outcome, remaining)
+        for name, path in made.items():
             link_or_copy(path, partial / name)
+        for name, path in taken.items():
+            copy_file(path, partial / name)
         if plan.chat_template is not None:
             (partial / CHAT_TEMPLATE).write_text(plan.chat_template, encoding="utf-8")
         manifest = _manifest(plan, outcome, remaining, partial, host=host, digests=digests, build_key=build_key)
@@ -76,7 +79,7 @@ def package(
 
 def replace_folder(new: Path, place: Path) -> None:
     """Move *new* to *place*; what was there goes when the new folder is in its place."""
-    old = place.with_name(f".{place.name}.old")
+    old = old_place(place)
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
         place.rename(old)
@@ -89,30 +92,37 @@ def rename_into_place(new: Path, place: Path) -> None:
     new.rename(place)
 
 
+def old_place(place: Path) -> Path:
+    """Where the folder at *place* waits while a new one takes its place."""
+    return place.with_name(f".{place.name}.old")
+
+
 def restore_folder(place: Path) -> None:
     """Undo a `replace_folder` that was killed between its two renames."""
-    old = place.with_name(f".{place.name}.old")
+    old = old_place(place)
     if old.exists() and not place.exists():
         old.rename(place)
 
 
-def _files(plan: BuildPlan, outcome: Outcome, remaining: list[Stage]) -> dict[str, Path]:
+def _files(plan: BuildPlan, outcome: Outcome, remaining: list[Stage]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """What goes into the bundle, by its place there: files that stages made, and files of the user's."""
     checkpoint = plan.checkpoint
-    files = {f"tokenizer/{name}": checkpoint.path / name for name in TOKENIZER_FILES}
-    files |= {f"licence/{path.name}": path for path in checkpoint.licence_files}
+    present = {path.name: path for path in checkpoint.files}
+    taken = {f"tokenizer/{name}": present[name] for name in TOKENIZER_FILES if name in present}
+    taken |= {f"licence/{path.name}": path for path in checkpoint.licence_files}
     if not remaining:
-        files |= kinds.engine_files(plan, outcome.folders)
-    else:
-        weights = {stored.file for stored in checkpoint.tensors.values()}
-        reads_source = any(stage.reads_source for stage in remaining)
-        files |= {f"{SOURCE}/{path.name}": path for path in checkpoint.files if reads_source or path not in weights}
-        for need in {need for stage in remaining for need in stage.needs if need in outcome.folders}:
-            folder = outcome.folders[need]
-            files |= {f"{RESUME}/{need}/{name}": folder / name for name in digests_of(folder)}
-        for name, path in (("calibration", plan.spec.calibration), ("quality_data", plan.spec.quality_data)):
-            if path:
-                files[f"{RESUME}/{name}.jsonl"] = path
-    return {name: path for name, path in files.items() if path.is_file()}
+        return kinds.engine_files(plan, outcome.folders), taken
+    weights = {stored.file for stored in checkpoint.tensors.values()}
+    reads_source = any(stage.reads_source for stage in remaining)
+    taken |= {f"{SOURCE}/{path.name}": path for path in checkpoint.files if reads_source or path not in weights}
+    for name, samples in (("calibration", plan.spec.calibration), ("quality_data", plan.spec.quality_data)):
+        if samples:
+            taken[f"{RESUME}/{name}.jsonl"] = samples
+    made: dict[str, Path] = {}
+    for need in {need for stage in remaining for need in stage.needs if need in outcome.folders}:
+        folder = outcome.folders[need]
+        made |= {f"{RESUME}/{need}/{name}": folder / name for name in digests_of(folder)}
+    return made, taken
 
 
 def _manifest(
@@ -158,7 +168,7 @@ def _manifest(
         llm_args=llm_arguments(plan),
         quality=Quality(**quality) if quality else None,
         checks=list(dict.fromkeys(check for each in folders for check in read_checks(each))),
-        warnings=list(decision.warnings),
+        warnings=list(plan.warnings),
         stages=dict(outcome.keys),
         profile_differences=profile_differences(plan),
         tool_versions=kinds.tool_versions(plan, host),
@@ -214,13 +224,11 @@ def llm_arguments(plan: BuildPlan) -> dict[str, Any] | None:
         tokenizer="tokenizer",
         max_batch_size=settings.max_batch_size,
         max_num_tokens=settings.max_num_tokens,
-        # Without chunked prefill, which 1.2.1 is not known to do for Mamba layers, a prompt is one step.
-        max_input_len=min(settings.max_seq_len - 1, settings.max_num_tokens) if hybrid else settings.max_seq_len - 1,
+        max_input_len=settings.max_input_len,
         max_seq_len=settings.max_seq_len,
         free_gpu_memory_fraction=settings.kv_cache_free_gpu_mem_fraction,
         hybrid=hybrid,
         kv_precision=decision.kv_precision,
         dtype=_DTYPES.get(decision.precision.name, "auto"),
-        paged_context_attention=decision.kind == "pytorch"
-        or paged_context_attention(decision.precision.name, decision.kv_precision),
+        paged_context_attention=chunks_prompts(plan.checkpoint.architecture, decision) or hybrid,
     )

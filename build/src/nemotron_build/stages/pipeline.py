@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,9 @@ from typing import Any
 from nemotron_build.processes import Runner
 from nemotron_build.reporter import Reporter
 from nemotron_build.stages.workspace import Workspace, digests_of
+
+# What another version of ours made may be made otherwise now.
+VERSION = importlib.metadata.version("nemotron-triton")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +72,7 @@ def run_stages(
     for name, folder in given.items():
         folders[name], digests[name] = folder, digests_of(folder)
     for stage in stages:
-        key = key_of(stage.name, stage.settings, {need: digests.get(need) for need in stage.needs})
+        key = key_of(VERSION, stage.name, stage.settings, {need: digests.get(need) for need in stage.needs})
         if workspace.has(stage.name, key):
             reporter.note(f"{stage.name}: done before")
         elif stage.blocked:

@@ -16,7 +16,7 @@ from nemotron_build.stages.hf_export import complete_export
 from nemotron_build.stages.modelopt import export_stage, quantize_stage
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.verified import write_checks
-from nemotron_build.stages.workspace import Workspace, link_or_copy
+from nemotron_build.stages.workspace import Workspace, copy_file
 
 _ENGINE = "engine"
 
@@ -48,7 +48,7 @@ def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: W
 def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
     def make(work: Work) -> None:
         for path in plan.checkpoint.files:
-            link_or_copy(path, work.folder / "checkpoint" / path.name)
+            copy_file(path, work.folder / "checkpoint" / path.name)
 
     return Stage(name="convert", make=make, settings={"inputs": dict(digests)}, reads_source=True)
 

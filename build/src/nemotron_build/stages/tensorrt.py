@@ -6,20 +6,23 @@ Quantising and exporting run anywhere; the weight-only formats are converted by 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
 
 from nemotron_build.build_plan import BuildPlan
-from nemotron_build.commands.container import Mount, container_argv
+from nemotron_build.commands.container import Mount, container_argv, remove_argv
 from nemotron_build.commands.convert_checkpoint import CONTAINER_SCRIPT, convert_checkpoint_argv
 from nemotron_build.commands.trtllm_build import trtllm_build_argv
 from nemotron_build.commands.versions import TENSORRT, TENSORRT_LLM, TRITON_IMAGE
+from nemotron_build.errors import ToolError
 from nemotron_build.host import Host
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM
 from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
-from nemotron_build.stages.pipeline import Stage, Work
+from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
@@ -28,7 +31,6 @@ _WEIGHT_ONLY = {"int8-wo": "int8", "int4-wo": "int4"}
 _ENGINE = "engine"
 # Where the container sees the folders of the host.
 _SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
-_Argv = Callable[[PurePath, PurePath], list[str]]
 
 
 def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
@@ -41,7 +43,7 @@ def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: W
         found.append(
             export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
         )
-    return [*found, _compile(plan, host, workspace), _verify(plan)]
+    return [*found, _compile(plan, host, workspace), _verify(plan, host)]
 
 
 def tool_versions(host: Host) -> dict[str, str]:
@@ -87,11 +89,19 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
         if here:
             return argv(source, output)
         # The script calibrates a KV cache on a data set that it downloads, and on nothing else.
-        return _in_container(plan, argv, source, output, network=plan.decision.kv_precision in ("fp8", "int8"))
+        return container_argv(
+            argv(_SOURCE, _OUTPUT),
+            **_container(plan, host, workspace, "convert", source, output),
+            network=plan.decision.kv_precision in ("fp8", "int8"),
+        )
 
     def make(work: Work) -> None:
+        from nemotron_build.verification.trtllm_checkpoint import check_dimensions
+
         (work.folder / "checkpoint").mkdir()
-        work.runner(command(work.folder / "checkpoint"), work.log)
+        _run(work, command(work.folder / "checkpoint"), host, plan)
+        checks = check_dimensions(work.folder / "checkpoint", plan.checkpoint, plan.decision.precision.quant_algo)
+        write_checks(work.folder, checks)
 
     settings = argv(PurePath("SOURCE"), PurePath("OUTPUT"))[2:]
     return Stage(
@@ -123,16 +133,19 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
             kv_precision=plan.decision.kv_precision,
             sm=sm,
             max_batch_size=limits.max_batch_size,
-            max_input_len=limits.max_seq_len - 1,
+            max_input_len=limits.max_input_len,
             max_seq_len=limits.max_seq_len,
             max_num_tokens=limits.max_num_tokens,
         )
 
     def command(checkpoint: Path, output: Path) -> list[str]:
-        return _in_container_or_here(plan, host, argv, checkpoint, output)
+        if host.builds_engines:
+            return argv(checkpoint, output)
+        settings = _container(plan, host, workspace, "compile", checkpoint, output)
+        return container_argv(argv(_SOURCE, _OUTPUT), **settings)
 
     def make(work: Work) -> None:
-        work.runner(command(work.inputs["convert"] / "checkpoint", work.folder), work.log)
+        _run(work, command(work.inputs["convert"] / "checkpoint", work.folder), host, plan)
 
     return Stage(
         name="compile",
@@ -149,24 +162,43 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
     )
 
 
-def _in_container_or_here(plan: BuildPlan, host: Host, argv: _Argv, source: Path, output: Path) -> list[str]:
-    return argv(source, output) if host.builds_engines else _in_container(plan, argv, source, output)
-
-
-def _in_container(plan: BuildPlan, argv: _Argv, source: Path, output: Path, *, network: bool = False) -> list[str]:
-    return container_argv(
-        argv(_SOURCE, _OUTPUT),
-        mounts=[
+def _container(
+    plan: BuildPlan, host: Host, workspace: Workspace, stage: str, source: Path, output: Path
+) -> dict[str, Any]:
+    """How the container of *stage* is started, in `container_argv`'s words."""
+    index = host.device(plan.gpu.sm)
+    return {
+        "mounts": [
             Mount(host=PurePosixPath(source), container=_SOURCE),
             Mount(host=PurePosixPath(output), container=_OUTPUT, read_only=False),
         ],
-        user=(os.getuid(), os.getgid()),
-        image=plan.spec.image or TRITON_IMAGE,
-        network=network,
-    )
+        "user": (os.getuid(), os.getgid()),
+        "name": f"nemotron-{stage}-{key_of(str(workspace.folder))[:12]}",
+        "image": plan.spec.image or TRITON_IMAGE,
+        "gpus": "all" if index is None else f"device={index}",
+    }
 
 
-def _verify(plan: BuildPlan) -> Stage:
+def _run(work: Work, argv: Sequence[str], host: Host, plan: BuildPlan) -> None:
+    """Run *argv* on a GPU of the right kind; a container does not outlive the build, nor one that was killed before."""
+    if argv[0] != "docker":
+        index = host.device(plan.gpu.sm)
+        # CUDA's own order is by speed; NVML's, which the index is of, by bus.
+        chosen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(index)}
+        work.runner(argv, work.log, env=None if index is None else chosen)
+        return
+    remove = remove_argv(argv[argv.index("--name") + 1])
+    with contextlib.suppress(ToolError):
+        work.runner(remove, work.log)
+    try:
+        work.runner(argv, work.log)
+    except BaseException:
+        with contextlib.suppress(ToolError):
+            work.runner(remove, work.log)
+        raise
+
+
+def _verify(plan: BuildPlan, host: Host) -> Stage:
     limits = plan.memory.settings
 
     def make(work: Work) -> None:
@@ -180,6 +212,7 @@ def _verify(plan: BuildPlan) -> Stage:
             max_batch_size=limits.max_batch_size,
             max_seq_len=limits.max_seq_len,
             max_num_tokens=limits.max_num_tokens,
+            version=None if plan.spec.image else tool_versions(host)["tensorrt_llm"],
         )
         write_checks(work.folder, checks)
 

@@ -1,7 +1,7 @@
 """The folder beside a bundle where its stages' outputs are kept, each with the key of all that it depends on.
 
     OUTPUT.build/convert/        what the stage made
-    OUTPUT.build/convert.json    its key, and size, time and SHA-256 of every file
+    OUTPUT.build/convert.json    its key, and size, times, inode and SHA-256 of every file
     OUTPUT.build/logs/           what its tools printed
 
 An output appears by a rename when it is complete; one that was changed since, or has another key, is made again.
@@ -55,7 +55,7 @@ class Workspace:
 
     def digests(self, stage: str) -> dict[str, str]:
         """The SHA-256 of every file of *stage*'s output."""
-        return {name: entry[2] for name, entry in self._record(stage).get("files", {}).items()}
+        return {name: entry[-1] for name, entry in self._record(stage).get("files", {}).items()}
 
     def has(self, stage: str, key: str) -> bool:
         """Whether *stage* was made with *key* and is as it was made; files with another time are read again."""
@@ -64,11 +64,10 @@ class Workspace:
         folder = self.output(stage)
         if record.get("key") != key or set(files) != set(_files(folder)):
             return False
-        for name, (size, time, sha256) in files.items():
-            status = (folder / name).stat()
-            if (status.st_size, status.st_mtime_ns) != (size, time) and digest(folder / name) != sha256:
-                return False
-        return True
+        return all(
+            file_state(folder / name) == state or digest(folder / name) == sha256
+            for name, (*state, sha256) in files.items()
+        )
 
     @contextlib.contextmanager
     def making(self, stage: str, key: str) -> Iterator[Path]:
@@ -82,10 +81,10 @@ class Workspace:
                 if path.stat().st_nlink == 1:
                     # Exporters leave files that only their owner may read, and a server has a user of its own.
                     path.chmod(path.stat().st_mode | _READABLE)
-            stats = {name: path.stat() for name, path in files.items()}
-            entries = {name: [stats[name].st_size, stats[name].st_mtime_ns, digest(files[name])] for name in files}
+            digests = {name: digest(path) for name, path in files.items()}
             self._forget(stage)
             partial.rename(folder)
+            entries = {name: [*file_state(folder / name), digests[name]] for name in files}
             write_atomically(self._record_file(stage), json.dumps({"key": key, "files": entries}, indent=1))
         except OSError as error:
             raise OutputError(f"{stage} cannot write in {self.folder}: {error.strerror or error}") from error
@@ -107,6 +106,12 @@ class Workspace:
         return record if isinstance(record, dict) else {}
 
 
+def file_state(path: Path) -> list[int]:
+    """Size, times and inode: no change leaves all of them the same, though a hard link to it changes one."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
 def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file in *folder*, by its place in it."""
     return {name: digest(folder / name) for name in _files(folder)}
@@ -123,12 +128,21 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Put *source* at *target* too: a hard link where the file system can, else a copy."""
+    """Put *source*, a file of ours, at *target* too: a hard link where the file system can, else a copy.
+
+    Files of others are copied: what they do to theirs must not change a bundle.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(source, target, follow_symlinks=True)
+        os.link(source.resolve(strict=True), target)
     except OSError:
         shutil.copyfile(source, target)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Put a copy of *source*, which may be a link to a file, at *target*."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
 
 
 def _files(folder: Path) -> list[str]:
