@@ -39,7 +39,8 @@ class Environment:
     def folder(self) -> Path:
         """Where it is, or would be made."""
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        digest = hashlib.sha256(self.pins.read_bytes() + sys.base_prefix.encode()).hexdigest()[:12]
+        what = f"{sorted(self.versions.items())} for {sys.base_prefix}"
+        digest = hashlib.sha256(what.encode()).hexdigest()[:12]
         return cache_folder() / "environments" / f"{self.name}-py{python}-{digest}"
 
     def python(self, *, log: Path, runner: Runner = run) -> Path:
