@@ -105,3 +105,40 @@ def test_what_is_missing_is_named(
     assert result.exit_code in (1, 2)
     assert complaint in result.stderr
     assert os.listdir() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("max_seq_len: 64\nmax_seq_len: 128", "max_seq_len is given twice"),
+        ("max_seq_len: 2024-13-45", "is not YAML: month must be in 1..12"),
+        ("max_seq_len: " + "9" * 5000, "is not YAML: "),
+        ("max_batch_size: yes", "--max-batch-size: "),
+        ("max_batch_size: 10000000000", "--max-batch-size is 10000000000; at most 1000000 make sense"),
+        ("calibration: ~nosuchuser/x", "calibration: Could not determine home directory"),
+        ('chat_template: "a\\0b"', "which is no path"),
+        ("calibration: nowhere.jsonl", "nowhere.jsonl: No such file or directory"),
+    ],
+)
+def test_odd_values_are_one_line_before_anything_is_read(
+    tmp_path: Path, config: Path, text: str, complaint: str
+) -> None:
+    config.write_text(f"checkpoint: checkpoint\ngpu: cpu\n{text}\n")
+
+    result = run("--config", str(config), "--output", str(tmp_path / "bundle"), "--dry-run")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert complaint in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_value_that_grows_when_it_is_printed_is_cut(tmp_path: Path, config: Path) -> None:
+    bomb = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    bomb += [f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
+    lines = "\n  ".join(bomb)
+    config.write_text(f"checkpoint: checkpoint\ngpu: cpu\nmax_seq_len:\n  {lines}\n")
+
+    result = run("--config", str(config), "--output", str(tmp_path / "bundle"), "--dry-run")
+
+    assert result.exit_code == 1
+    assert len(result.stderr) < 1000

@@ -114,6 +114,25 @@ def _no_end_token(folder: Path) -> None:
     _edit_config(eos_token_id=None)(folder)
 
 
+def _two_sources(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    shutil.copyfile(folder / "a.safetensors", folder / "b.safetensors")
+
+
+def _other_index(folder: Path) -> None:
+    shutil.copyfile(folder / "model.safetensors", folder / "other.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "other.safetensors"}}')
+
+
+def _odd_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": ["model.safetensors"]}}')
+
+
+def _pipe(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+
+
 def _pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -129,6 +148,13 @@ def _pickle(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64), "model.safetensors is truncated"),
         (_pickle, "pytorch_model.bin is a pickle, which is never loaded"),
         (lambda folder: (folder / "model.safetensors").unlink(), r"has no \*.safetensors"),
+        (_two_sources, r"embed_tokens.weight is in a.safetensors and in b.safetensors; which one is meant"),
+        (_other_index, "has model.safetensors and an index of other files; remove the one that is not meant"),
+        (_odd_index, "has no weight_map of tensors to files"),
+        (_pipe, "model.safetensors is no regular file"),
+        (_edit_config(num_hidden_layers=10**12), "num_hidden_layers is 1000000000000, more than any model has"),
+        (_edit_config(rms_norm_eps=float("nan")), "rms_norm_eps must be a positive number, got nan"),
+        (_edit_config(rope_theta=10**400), "rope_theta must be a positive number, got 1000"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer.json"),
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "tokenizer.json is not a tokenizer"),
         (_edit_config(model_type="nemotron_h"), "model_type 'nemotron_h'; cpu engines are made from: llama"),

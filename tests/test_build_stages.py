@@ -216,6 +216,31 @@ def test_a_stage_s_output_that_was_overwritten_in_place_is_found_out(tmp_path: P
     assert contents(tmp_path / "bundle") == good
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    ['{"name": "my app"}', "[]", "{", '{"schema_version": 2, "profile": "p", "kind": "cpu", "outputs": {}}'],
+)
+def test_a_folder_that_is_no_bundle_of_ours_is_left_alone(tmp_path: Path, source: Path, manifest: str) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web" / "manifest.json").write_text(manifest)
+    (tmp_path / "web" / "index.html").write_text("precious")
+
+    with pytest.raises(OutputError, match="web exists; remove it or give another --output"):
+        run(source, tmp_path / "web")
+
+    assert (tmp_path / "web" / "index.html").read_text() == "precious"
+
+
+def test_a_folder_that_is_no_workspace_of_ours_is_left_alone(tmp_path: Path, source: Path) -> None:
+    (tmp_path / "bundle.build" / "convert").mkdir(parents=True)
+    (tmp_path / "bundle.build" / "convert" / "mine").write_text("precious")
+
+    with pytest.raises(OutputError, match=r"bundle.build is needed for the build and is somebody's"):
+        run(source, tmp_path / "bundle")
+
+    assert (tmp_path / "bundle.build" / "convert" / "mine").read_text() == "precious"
+
+
 @pytest.mark.parametrize("place", [".", "/", "..", "a/.."])
 def test_some_places_are_no_places_for_a_bundle(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, place: str

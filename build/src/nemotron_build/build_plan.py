@@ -27,6 +27,7 @@ from nemotron_build.spec import EngineSpec, make_spec
 from nemotron_build.templates import read_template
 from nemotron_triton.bundle import CHAT_TEMPLATE, Bundle
 from nemotron_triton.chat.profiles import Profile, profile
+from nemotron_triton.errors import BundleError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,9 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
     *query_rows* is for a checkpoint whose weights are not there any more (see `inspect`).
     `RefusedError` for a combination that does not exist, with the nearest that does.
     """
+    for samples in (spec.calibration, spec.quality_data):
+        if samples:
+            count_samples(samples)  # Whether it can be read at all is said before the weights are.
     gpu = find_gpu(spec.gpu)
     checkpoint = inspect(spec.checkpoint, **_made_of(gpu), query_rows=query_rows)
     architecture = checkpoint.architecture
@@ -126,13 +130,17 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
 def resumed_plan(bundle: Bundle, image: str | None) -> BuildPlan:
     """The plan of an unfinished *bundle*, from its manifest and what it carries: no weights that nobody will read."""
     manifest = bundle.manifest
+    architecture = manifest.plan.get("architecture")
+    if not isinstance(architecture, dict) or not all(
+        isinstance(architecture.get(name), int) for name in ("num_attention_heads", "head_dim")
+    ):
+        raise BundleError(f"the manifest of {bundle.path} has no architecture in its plan; build the bundle again")
     values = {field.name: manifest.config.get(field.name) for field in dataclasses.fields(EngineSpec)}
     for name in ("calibration", "quality_data"):
         values[name] = bundle.path / "resume" / f"{name}.jsonl" if values[name] else None
     values["chat_template"] = bundle.path / CHAT_TEMPLATE if values["chat_template"] else None
     values["checkpoint"] = bundle.path / "source"
     values["image"] = image
-    architecture = manifest.plan["architecture"]
     weights = any(name.startswith("source/") and name.endswith(".safetensors") for name in manifest.outputs)
     rows = architecture["num_attention_heads"] * architecture["head_dim"]
     return make_plan(make_spec(values), query_rows=None if weights else rows)

@@ -20,6 +20,7 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import TokenizerError
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
+_WHOLE = "model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 # What the build reads, or what must stay on record: settings, templates, model code (never run here), licences.
 _TEXT_FILES = ("config.json", "generation_config.json", "special_tokens_map.json", "model.safetensors.index.json")
@@ -147,28 +148,44 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _stored_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
+    files, weight_map = _weight_files(path)
+    seen: dict[str, Path] = {}
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{file} is no regular file; download it again")
+        try:
+            with safe_open(file, framework="np") as stored:
+                for name in stored.keys():  # noqa: SIM118 - safe_open is not a mapping
+                    if seen.setdefault(name, file) != file:
+                        raise CheckpointError(f"{name} is in {seen[name].name} and in {file.name}; which one is meant?")
+                    if weight_map.get(name, file.name) != file.name:
+                        raise CheckpointError(f"{name} is in {file.name}, and the index says {weight_map[name]}")
+                    header: _Slice = stored.get_slice(name)
+                    yield name, StoredTensor(file, tuple(header.get_shape()), header.get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} is truncated or not safetensors ({error}); download it again") from error
+
+
+def _weight_files(path: Path) -> tuple[list[Path], dict[str, str]]:
+    """The files that hold the weights, as transformers would choose them too, and the index's tensor → file."""
     files = sorted(path.glob("*.safetensors"))
     if not files:
         pickles = sorted(found.name for found in path.iterdir() if found.suffix in {".bin", ".pt", ".pth"})
         hint = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
         raise CheckpointError(f"{path} has no *.safetensors{hint}")
+    names = {file.name for file in files}
     index = path / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise CheckpointError(f"{index} has no weight_map; download it again")
-        listed = set(weight_map.values())
-        if missing := sorted(listed - {file.name for file in files}):
-            raise CheckpointError(f"{path} lacks {missing[0]}, which {index.name} lists; download it again")
-        files = [file for file in files if file.name in listed]
-    for file in files:
-        try:
-            with safe_open(file, framework="np") as stored:
-                for name in stored.keys():  # noqa: SIM118 - safe_open is not a mapping
-                    header: _Slice = stored.get_slice(name)
-                    yield name, StoredTensor(file, tuple(header.get_shape()), header.get_dtype())
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} is truncated or not safetensors ({error}); download it again") from error
+    if not index.exists():
+        return [path / _WHOLE] if _WHOLE in names else files, {}
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(value, str) for value in weight_map.values()):
+        raise CheckpointError(f"{index} has no weight_map of tensors to files; download it again")
+    listed = set(weight_map.values())
+    if missing := sorted(listed - names):
+        raise CheckpointError(f"{path} lacks {missing[0]}, which {index.name} lists; download it again")
+    if _WHOLE in names and listed != {_WHOLE}:
+        raise CheckpointError(f"{path} has {_WHOLE} and an index of other files; remove the one that is not meant")
+    return [path / name for name in sorted(listed)], weight_map
 
 
 def _check_shapes(architecture: Dimensions, tensors: Mapping[str, StoredTensor]) -> None:

@@ -5,11 +5,12 @@ Deciding is `build_plan`'s, the steps are in `stages/`; here is their order, and
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemotron_build.build_plan import make_plan, resumed_plan
+from nemotron_build.build_plan import BuildPlan, make_plan, resumed_plan
 from nemotron_build.errors import DoesNotFitError, OutputError
 from nemotron_build.host import Host, read_host
 from nemotron_build.planning.planner import MemoryPlan
@@ -126,6 +127,7 @@ def resume(
         reporter.stage("inspect")
         bundle.verify()
         plan = resumed_plan(bundle, image)
+        _check_resumed(bundle, plan)
         stages = stages_of(plan, manifest.inputs, host, workspace)
         todo = _todo(bundle, stages)
         given = _given(bundle, todo)
@@ -145,6 +147,23 @@ def resume(
             before=manifest,
         )
     return Built(manifest=made, blocked=outcome.blocked.blocked if outcome.blocked else None)
+
+
+def _check_resumed(bundle: Bundle, plan: BuildPlan) -> None:
+    """Refuse a manifest whose settings are no longer those that its stages were made with."""
+    manifest, decision = bundle.manifest, plan.decision
+    for name, value, found in (
+        ("gpu", manifest.gpu, plan.gpu.name),
+        ("kind", manifest.kind, decision.kind),
+        ("precision", manifest.precision, decision.precision.name),
+        ("kv_precision", manifest.kv_precision, decision.kv_precision),
+        ("max_seq_len", manifest.max_seq_len, plan.memory.settings.max_seq_len),
+        ("max_batch_size", manifest.max_batch_size, plan.memory.settings.max_batch_size),
+    ):
+        if value != found:
+            raise BundleError(
+                f"{bundle.path / MANIFEST} says {name} {value} and, among its settings, {found}; build the bundle again"
+            )
 
 
 def _todo(bundle: Bundle, stages: list[Stage]) -> list[Stage]:
@@ -191,8 +210,20 @@ def _check_place(output: Path) -> None:
     """Refuse a place where something else is than a bundle of ours."""
     if output.name in ("", ".."):
         raise OutputError(f"{output} is no place for a bundle; give another --output")
-    if output.is_symlink() or (output.exists() and not (output / MANIFEST).is_file()):
+    if output.is_symlink() or (output.exists() and not _is_ours(output)):
         raise OutputError(f"{output} exists; remove it or give another --output")
+
+
+def _is_ours(output: Path) -> bool:
+    """Whether *output* is a bundle, of whatever version, with nothing in it that somebody else put there."""
+    try:
+        manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
+        if not {"schema_version", "profile", "kind", "outputs"} <= manifest.keys():
+            return False
+        files = {path.relative_to(output).as_posix() for path in output.rglob("*") if not path.is_dir()}
+        return files <= {MANIFEST, *manifest["outputs"]}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return False
 
 
 def _finished(output: Path, build_key: str) -> Manifest | None:

@@ -79,6 +79,7 @@ def measure(
             "calibration": to_calibrate(read(calibration)),
             "held_out": to_measure(read(held_out)),
             "device": device,
+            "scratch": folder,
             "plot": str(drawn) if plot else None,
         }
         reporter.stage("measure")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
 from nemotron_build.commands.container import check_image
 from nemotron_build.errors import BuildError
@@ -18,6 +19,9 @@ from nemotron_build.planning.planner import DEFAULT_CONCURRENCY
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE
 
 MAX_CONFIG_BYTES = 1024 * 1024
+_MOST = 1_000_000
+# Not a truth value, which YAML writes as yes and on too.
+_Count = Annotated[int, Strict()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +38,13 @@ class EngineSpec:
     kv_precision: str = "auto"
     engine_kind: str | None = None
     model: str = DEFAULT_PROFILE
-    max_seq_len: int | None = None
-    max_batch_size: int = DEFAULT_CONCURRENCY
+    max_seq_len: _Count | None = None
+    max_batch_size: _Count = DEFAULT_CONCURRENCY
     chat_template: Path | None = None
     calibration: Path | None = None
-    calibration_samples: int = 512
+    calibration_samples: _Count = 512
     quality_data: Path | None = None
-    quality_samples: int = 24
+    quality_samples: _Count = 24
     device: str = "auto"
     image: str | None = None
 
@@ -51,6 +55,11 @@ class EngineSpec:
         for name in ("max_batch_size", "calibration_samples", "quality_samples"):
             if getattr(self, name) < 1:
                 raise BuildError(f"{_flag(name)} is {getattr(self, name)}; at least 1 is needed")
+            if getattr(self, name) > _MOST:
+                raise BuildError(f"{_flag(name)} is {reprlib.repr(getattr(self, name))}; at most {_MOST} make sense")
+        for name in ("checkpoint", "chat_template", "calibration", "quality_data"):
+            if "\0" in str(getattr(self, name)):
+                raise BuildError(f"{_flag(name)} is {str(getattr(self, name))!r}, which is no path")
         if self.max_seq_len is not None and self.max_seq_len < 16:
             raise BuildError(f"--max-seq-len is {self.max_seq_len}; no prompt fits, give at least 16")
         if self.image is not None:
@@ -59,19 +68,31 @@ class EngineSpec:
             raise BuildError(f"--device {self.device} does not exist; known: auto, cpu, cuda")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML's own loader keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.YAMLError(f"{twice[0]} is given twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file, in `EngineSpec`'s names; `BuildError` for what it does not know, with the nearest.
 
     Relative paths in it count from its own folder.
     """
     try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
             raise BuildError(f"{path} is larger than {MAX_CONFIG_BYTES >> 20} MiB; this is not a build's configuration")
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(data.decode("utf-8-sig"), _Loader)  # noqa: S506 - a safe loader
     except OSError as error:
         raise BuildError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise BuildError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise BuildError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(values, dict):
         raise BuildError(f"{path} must hold settings as `name: value`")
     hints = {field.name: str(field.type) for field in dataclasses.fields(EngineSpec)}
@@ -79,10 +100,13 @@ def read_config(path: Path) -> dict[str, Any]:
         if name not in hints:
             near = difflib.get_close_matches(str(name), hints, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise BuildError(f"{path}: no setting is called {name!r}; {hint}known: {', '.join(hints)}")
+            raise BuildError(f"{path}: no setting is called {reprlib.repr(name)}; {hint}known: {', '.join(hints)}")
     for name, value in values.items():
         if hints[name].startswith("Path") and isinstance(value, str):
-            values[name] = str(path.parent / Path(value).expanduser())
+            try:
+                values[name] = str(path.parent / Path(value).expanduser())
+            except RuntimeError as error:
+                raise BuildError(f"{path}: {name}: {error}") from error
     return values
 
 
@@ -95,7 +119,7 @@ def make_spec(values: Mapping[str, Any]) -> EngineSpec:
         name = str(first["loc"][0])
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
             raise BuildError(f"{_flag(name)} is missing; give it, or set {name} in the --config file") from error
-        raise BuildError(f"{_flag(name)}: {first['msg']}, got {first['input']!r}") from error
+        raise BuildError(f"{_flag(name)}: {first['msg']}, got {reprlib.repr(first['input'])[:100]}") from error
 
 
 def _flag(name: str) -> str:

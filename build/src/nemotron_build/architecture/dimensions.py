@@ -6,6 +6,7 @@ A family gives its `weights`; everything else follows from them. Nothing here as
 from __future__ import annotations
 
 import math
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,11 @@ from nemotron_build.errors import CheckpointError
 
 # A "linear" can be quantised; embedding and head stay 16 bit on GPUs; "other" is never quantised.
 Role = Literal["embedding", "head", "linear", "other"]
+
+
+# Beyond every dimension, context and rope base there is; what is larger is a mistake, and would take for ever to plan.
+_LARGEST = 1 << 40
+_MOST_LAYERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -120,13 +126,15 @@ def positive(config: Mapping[str, Any], name: str, default: int | None = None) -
     """The positive integer called *name*; `CheckpointError` when it is none."""
     value = config.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-        raise CheckpointError(f"config.json: {name} must be a positive integer, got {value!r}")
+        raise CheckpointError(f"config.json: {name} must be a positive integer, got {reprlib.repr(value)}")
+    if value > (_MOST_LAYERS if name == "num_hidden_layers" else _LARGEST):
+        raise CheckpointError(f"config.json: {name} is {reprlib.repr(value)}, more than any model has")
     return value
 
 
 def number(config: Mapping[str, Any], name: str, default: float | None = None) -> float:
     """The positive number called *name*; `CheckpointError` when it is none."""
     value = config.get(name, default)
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-        raise CheckpointError(f"config.json: {name} must be a positive number, got {value!r}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= _LARGEST:
+        raise CheckpointError(f"config.json: {name} must be a positive number, got {reprlib.repr(value)}")
     return float(value)

@@ -6,6 +6,7 @@ estimates that were never measured on the hardware, and say so in the plan.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from nemotron_build.planning.roofline import Roofline, roofline
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_CONCURRENCY = 8
 KV_BLOCK_TOKENS = 32
+_MOST_REQUESTS = 1_000_000
 # TensorRT-LLM's default: more tokens in one step make prefill no faster, only its buffers larger.
 MAX_STEP_TOKENS = 8192
 # What TensorRT-LLM takes of the memory that is free once the engine is loaded; the rest is for fragmentation.
@@ -116,6 +118,8 @@ def plan(
         max_seq_len = min(DEFAULT_MAX_SEQ_LEN, architecture.max_position_embeddings)
     if concurrency < 1:
         raise BuildError(f"--concurrency is {concurrency}; at least 1 request must run")
+    if concurrency > _MOST_REQUESTS:
+        raise BuildError(f"--concurrency is {reprlib.repr(concurrency)}; at most {_MOST_REQUESTS} can be planned for")
     if max_seq_len < 16:
         raise BuildError(f"--max-seq-len is {max_seq_len}; no prompt fits, give at least 16")
     if max_seq_len > architecture.max_position_embeddings:

@@ -18,6 +18,7 @@ from nemotron_triton.errors import RequestError
 CALIBRATION = Path(__file__).with_name("calibration.jsonl")
 HELD_OUT = Path(__file__).with_name("held_out.jsonl")
 MAX_FILE_BYTES = 256 * 1024 * 1024
+MAX_LINE_CHARS = 1024 * 1024
 # TensorRT-LLM's own calibration reads 512 samples of 512 tokens (facts of `quantize.py`); longer ones are cut.
 MAX_TOKENS_EACH = 512
 MAX_QUALITY_TOKENS = 4096
@@ -79,14 +80,21 @@ def to_measure(samples: Iterable[Sample]) -> list[list[list[int]]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
             raise BuildError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB; a few hundred conversations do")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON strings may hold what it takes for the end of a line.
+        lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise BuildError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BuildError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from error
-    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+    for number, line in enumerate(lines, start=1):
+        if len(line) > MAX_LINE_CHARS:
+            raise BuildError(f"{path}, line {number}: longer than {MAX_LINE_CHARS >> 20} MiB; leave it out")
+        if line.strip():
+            yield number, line
 
 
 def _sample(raw: Any, profile: Profile, codec: TokenCodec) -> Sample:

@@ -116,23 +116,23 @@ def measure(
     calibration: list[list[int]],
     held_out: list[list[list[int]]],
     device: str,
+    scratch: str,
     plot: str | None,
 ) -> dict[str, Any]:
     """What every one of *precisions* costs on *held_out*: precision → measurements, or why it could not be had."""
     found: dict[str, Any] = {}
     steps = len(precisions) + 1
-    with tempfile.TemporaryDirectory() as scratch:
-        tell(what="source", done=0, total=steps)
-        reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", lambda *_: None)
-        for done, precision in enumerate(precisions, start=1):
-            tell(what=precision, done=done, total=steps)
-            try:
-                model = _load(checkpoint, "fp16" if precision == "fp16" else dtype, device)
-                model = _quantized(model, precision, "auto", calibration, blocks.get(precision, 128), lambda **_: None)
-            except JobError as error:
-                found[precision] = {"unavailable": str(error)}
-                continue
-            found[precision] = reference.compare(model, lambda *_: None)
+    tell(what="source", done=0, total=steps)
+    reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", lambda *_: None)
+    for done, precision in enumerate(precisions, start=1):
+        tell(what=precision, done=done, total=steps)
+        try:
+            model = _load(checkpoint, "fp16" if precision == "fp16" else dtype, device)
+            model = _quantized(model, precision, "auto", calibration, blocks.get(precision, 128), lambda **_: None)
+        except JobError as error:
+            found[precision] = {"unavailable": str(error)}
+            continue
+        found[precision] = reference.compare(model, lambda *_: None)
     tell(what="done", done=steps, total=steps)
     if plot:
         _plot(found, plot)
@@ -153,11 +153,12 @@ class Reference:
         loss = 0.0
         for done, (start, logits, wanted) in enumerate(self._run(model), start=1):
             if self._logits is None:
-                self._logits = np.memmap(path, np.float32, "w+", shape=(self._total, logits.shape[-1]))
+                _reserve(path, self._total * logits.shape[-1] * 4)
+                self._logits = np.memmap(path, np.float32, "r+", shape=(self._total, logits.shape[-1]))
             self._logits[start : start + len(wanted)] = logits.cpu().numpy()
             loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
             progress(done, len(pairs))
-        self._perplexity = float(np.exp(loss / self._total))
+        self._perplexity = float(np.exp(min(loss / self._total, 700.0)))
 
     def compare(self, model: Any, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Perplexity of both, share of tokens with the same best guess, mean KL divergence in nats per token."""
@@ -174,7 +175,7 @@ class Reference:
         return {
             "tokens": self._total,
             "perplexity_source": self._perplexity,
-            "perplexity": float(np.exp(loss / self._total)),
+            "perplexity": float(np.exp(min(loss / self._total, 700.0))),
             "top1_agreement": agreed / self._total,
             "kl_divergence_nats": max(0.0, divergence / self._total),
         }
@@ -187,6 +188,15 @@ class Reference:
                 logits = model(tokens, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
             yield start, logits, tokens[0, len(prompt) :]
             start += len(answer)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make *path* a file of *size* bytes that the disk really has room for; a sparse one would end in SIGBUS."""
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise JobError(f"no room for {size / 1e6:.0f} MB of logits in {path.parent}: {error.strerror}") from error
 
 
 def _progress(tell: Callable[..., None], what: str, done: int, total: int) -> None:

@@ -39,8 +39,11 @@ def quantize_stage(
     def make(work: Work) -> None:
         samples: dict[str, Any] = {"calibration": plan.calibration, "held_out": plan.held_out}
         if precision in MEASURED_ONLY and environment == MODELOPT_TRTLLM:
-            settings = common | samples | {"precisions": [precision], "blocks": {}, "plot": None}
+            settings = (
+                common | samples | {"precisions": [precision], "blocks": {}, "plot": None, "scratch": str(work.folder)}
+            )
             quality = _job(work, environment, "measure", settings)[precision]
+            (work.folder / "logits").unlink()
         else:
             (work.folder / "model").mkdir()
             settings = (

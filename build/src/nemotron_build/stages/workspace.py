@@ -37,7 +37,11 @@ class Workspace:
     def open(self, reporter: Reporter) -> Iterator[None]:
         """Hold the workspace, waiting while another build does, and clear what an interrupted one left behind."""
         try:
-            (self.folder / "logs").mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if any(self.folder.iterdir()) and not (self.folder / "lock").is_file():
+                raise OutputError(f"{self.folder} is needed for the build and is somebody's; give another --output")
+            (self.folder / "lock").touch()
+            (self.folder / "logs").mkdir(exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot write to {self.folder.parent}: {error.strerror or error}") from error
         with locked(self.folder / "lock", lambda: reporter.note(f"waiting for another build in {self.folder}")):
