@@ -6,7 +6,6 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from machines import FakeNvml
 from nemotron_build.architecture import Architecture, Dimensions, HybridArchitecture, read_architecture
 from nemotron_build.checkpoint import inspect
 from nemotron_build.cli import main
@@ -289,43 +289,6 @@ def test_every_number_has_its_source(name: str) -> None:
     assert (gpu.rates["fp4"] is None) == (gpu.sm is None or gpu.sm < 100)
 
 
-class FakeNvml(ModuleType):
-    """NVML on a machine with the GPUs of *seen*: (name, compute capability, bytes); None where NVML cannot tell."""
-
-    class NVMLError(Exception):
-        """As NVML's own."""
-
-    def __init__(self, *seen: tuple[str, tuple[int, int], int | None], driver: bool = True) -> None:
-        """Have *seen* and, perhaps, a *driver*."""
-        super().__init__("pynvml")
-        self.seen, self.driver, self.open = seen, driver, False
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        if not self.driver:
-            raise self.NVMLError("NVML Shared Library Not Found")
-        self.open = True
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.open = False
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return len(self.seen)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> Any:  # noqa: N802
-        return self.seen[index]
-
-    def nvmlDeviceGetName(self, handle: Any) -> Any:  # noqa: N802
-        return handle[0]
-
-    def nvmlDeviceGetCudaComputeCapability(self, handle: Any) -> Any:  # noqa: N802
-        return handle[1]
-
-    def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:  # noqa: N802
-        if handle[2] is None:
-            raise self.NVMLError("Not Supported")
-        return type("Memory", (), {"total": handle[2]})
-
-
 @pytest.mark.parametrize(
     ("seen", "name", "memory_bytes"),
     [
@@ -349,10 +312,10 @@ def test_auto_is_the_gpu_of_this_machine(
 @pytest.mark.parametrize(
     ("nvml", "complaint"),
     [
-        (None, r"pip install 'nemotron-triton\[build\]', or name the GPU"),
-        (FakeNvml(driver=False), "finds no NVIDIA driver here .NVML Shared Library Not Found.; name the GPU: a10g"),
-        (FakeNvml(), "finds no GPU here"),
-        (FakeNvml(("NVIDIA T4", (7, 5), 1)), r"finds NVIDIA T4 .SM75., which is not in the catalogue; .* a10g .SM86."),
+        (None, "nvidia-ml-py is not installed here, without which no GPU is seen; name the GPU: a10g"),
+        (FakeNvml(fails="nvmlInit"), "has no NVIDIA driver .NVML Shared Library Not Found.; name the GPU: a10g"),
+        (FakeNvml(), "has an NVIDIA driver, but no GPU; name the GPU"),
+        (FakeNvml(("NVIDIA T4", (7, 5), 1)), r"finds NVIDIA T4 .SM 75., which is not in the catalogue; .* a10g .SM86."),
         (FakeNvml(("NVIDIA L40S", (8, 9), 1), ("NVIDIA A10G", (8, 6), 1)), "several kinds of GPU here .NVIDIA A10G, N"),
     ],
     ids=["no-package", "no-driver", "no-gpu", "unknown", "several"],

@@ -265,7 +265,9 @@ def test_messages_can_come_from_stdin(served: ServeOptions) -> None:
     assert result.stdout.strip()
 
 
-@pytest.mark.parametrize("command", ["build-engine", "model-repo", "serve", "chat"])
+@pytest.mark.parametrize(
+    "command", ["build-engine", "chat", "doctor", "gpus", "model-repo", "plan", "quality", "serve", "verify"]
+)
 def test_every_command_has_help(command: str) -> None:
     result = nemotron(command, "--help")
 

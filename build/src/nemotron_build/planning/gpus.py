@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from nemotron_build.errors import UnsupportedError
+from nemotron_triton.nvml import read_nvml
 
 AUTO = "auto"
 _FILE = Path(__file__).with_name("gpus.yaml")
@@ -69,55 +70,20 @@ def local_gpu() -> Gpu:
 
     `UnsupportedError` when there is no NVML, no GPU, several kinds of GPU, or one that is not in the catalogue.
     """
-    try:
-        import pynvml
-    except ModuleNotFoundError as error:
-        raise UnsupportedError(
-            "--gpu auto asks the driver through nvidia-ml-py: pip install 'nemotron-triton[build]', or name the GPU"
-        ) from error
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        raise UnsupportedError(
-            f"--gpu auto finds no NVIDIA driver here ({error}); name the GPU: {', '.join(gpu_names())}"
-        ) from error
-    try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        seen = [(_text(pynvml.nvmlDeviceGetName(each)), _sm(pynvml, each), _memory(pynvml, each)) for each in handles]
-    except pynvml.NVMLError as error:
-        raise UnsupportedError(
-            f"--gpu auto cannot read the GPU ({error}); name it: {', '.join(gpu_names())}"
-        ) from error
-    finally:
-        pynvml.nvmlShutdown()
-    if not seen:
-        raise UnsupportedError(f"--gpu auto finds no GPU here; name it: {', '.join(gpu_names())}")
-    if len(kinds := sorted({title for title, _, _ in seen})) > 1:
+    nvml = read_nvml()
+    if not nvml.gpus:
+        raise UnsupportedError(f"--gpu auto: {nvml.problem}; name the GPU: {', '.join(gpu_names())}")
+    if len(kinds := sorted({local.title for local in nvml.gpus})) > 1:
         raise UnsupportedError(f"--gpu auto finds several kinds of GPU here ({', '.join(kinds)}); name one")
-    title, sm, memory_bytes = seen[0]
+    local = nvml.gpus[0]
     for gpu in _catalogue().values():
-        if title in gpu.nvml_names and gpu.sm == sm:
-            return replace(gpu, memory_bytes=memory_bytes - gpu.system_bytes if memory_bytes else gpu.memory_bytes)
+        if local.title in gpu.nvml_names and gpu.sm == local.sm:
+            known = local.memory_bytes
+            return replace(gpu, memory_bytes=known - gpu.system_bytes if known else gpu.memory_bytes)
     raise UnsupportedError(
-        f"--gpu auto finds {title} (SM{sm}), which is not in the catalogue; name the GPU that is nearest to it: "
+        f"--gpu auto finds {local}, which is not in the catalogue; name the GPU that is nearest to it: "
         + ", ".join(f"{gpu.name} (SM{gpu.sm})" for gpu in _catalogue().values() if gpu.sm)
     )
-
-
-def _sm(pynvml: Any, handle: Any) -> int:
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
-    return int(major) * 10 + int(minor)
-
-
-def _memory(pynvml: Any, handle: Any) -> int | None:
-    try:
-        return int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
-    except pynvml.NVMLError:
-        return None  # Jetson's unified memory is not NVML's to report.
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
 
 
 @functools.cache
