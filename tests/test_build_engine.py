@@ -258,7 +258,12 @@ def test_an_interrupted_build_leaves_nothing_half_written(
 ) -> None:
     write_checkpoint(tmp_path / "big", checkpoint, hidden_size=1024, intermediate_size=4096, num_hidden_layers=8)
     command = [sys.executable, "-m", "nemotron_build", "build-engine", str(tmp_path / "big"), "--gpu", "cpu"]
-    process = subprocess.Popen([*command, "--output", str(tmp_path / "out" / "bundle")], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*command, "--output", str(tmp_path / "out" / "bundle")],
+        stderr=subprocess.PIPE,
+        # A suite that a shell runs in the background ignores SIGINT, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     _wait_for(lambda: any(path.stat().st_size > 1_000_000 for path in (tmp_path / "out").rglob("model.gguf")))
 
     process.send_signal(number)

@@ -48,10 +48,12 @@ def command(
         if not quiet:
             click.echo(line, err=True)
 
-    with serve(Bundle.open(bundle), options, log=log) as server:
-        # From here on a signal asks for an orderly end; before, it interrupts.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: stop.set())
+    opened = Bundle.open(bundle)
+    # From here on a signal asks for an orderly end; before, it interrupts. Not later: the server's log may be read, and
+    # answered with a signal, as soon as it is started.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with serve(opened, options, log=log) as server:
         if server.wait_ready(stop):
             click.echo(
                 f"ready: gRPC {host}:{grpc_port}, HTTP {host}:{http_port}, metrics http://{host}:{metrics_port}/metrics\n"
