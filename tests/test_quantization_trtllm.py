@@ -157,6 +157,14 @@ def test_modelopt_exports_what_was_asked_for(
         assert manifest.quality.kl_divergence_nats >= 0
 
 
+def test_tied_embeddings_are_exported_too(tmp_path: Path, checkpoint: Path) -> None:
+    # The demo checkpoint: its head is its embedding, which ModelOpt writes twice.
+    built = build(spec(checkpoint, "fp8", "fp8"), tmp_path / "bundle", host=LAPTOP)
+
+    assert built.manifest.next_stage == "compile"
+    assert any("lm_head are the source's" in check for check in built.manifest.checks)
+
+
 def _zero_a_scale(folder: Path) -> None:
     _edit(folder, "transformer.layers.1.mlp.proj.weights_scaling_factor", lambda values: values * 0)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nemotron_build.architecture import Architecture
+from nemotron_build.architecture import Architecture, Dimensions
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import CheckpointError, VerificationError
 from nemotron_build.verification.tensors import Array, read_tensors, relative_distance, sampled_rows
@@ -31,8 +31,8 @@ _PROJECTIONS = {
 _KEPT = {
     "transformer.vocab_embedding.weight": "model.embed_tokens.weight",
     "transformer.ln_f.weight": "model.norm.weight",
-    "lm_head.weight": "lm_head.weight",
 }
+_HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 _KEPT_IN_LAYER = {
     "input_layernorm.weight": "input_layernorm.weight",
     "post_layernorm.weight": "post_attention_layernorm.weight",
@@ -113,7 +113,7 @@ def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: str, kv
         raise VerificationError(str(error)) from error
     tensors = read_tensors(folder / "rank0.safetensors")
     problems = [
-        *_wrong_settings(config, architecture, form, kv_precision, precision),
+        *_wrong_settings(config, architecture, form, kv_precision, precision, has_head=_HEAD in tensors),
         *_wrong_tensors(tensors, architecture, form, kv_precision, precision),
     ]
     if not problems:
@@ -162,8 +162,19 @@ def check_dimensions(folder: Path, source: Checkpoint, quant_algo: str | None) -
     return [f"config.json has the source's dimensions (head size {architecture.head_dim}); weights were not compared"]
 
 
+def _kept(architecture: Dimensions) -> dict[str, str]:
+    """What is not quantised, outside of the layers: our name → the source's; a tied head is the embedding."""
+    return _KEPT | {_HEAD: _EMBEDDING if architecture.tie_word_embeddings else _HEAD}
+
+
 def _wrong_settings(
-    config: Mapping[str, Any], architecture: Architecture, form: Format, kv_precision: str, precision: str
+    config: Mapping[str, Any],
+    architecture: Architecture,
+    form: Format,
+    kv_precision: str,
+    precision: str,
+    *,
+    has_head: bool,
 ) -> Iterator[str]:
     quantization = config.get("quantization") or {}
     scaling = architecture.rope_scaling
@@ -180,7 +191,8 @@ def _wrong_settings(
         "max_position_embeddings": architecture.max_position_embeddings,
         "norm_epsilon": architecture.rms_norm_eps,
         "rotary_base": architecture.rope_theta,
-        "share_embedding_table": architecture.tie_word_embeddings,
+        # ModelOpt writes tied embeddings twice, which TensorRT-LLM takes as well.
+        "share_embedding_table": not has_head,
     }
     found = {name: config.get(name) for name in expected}
     if scaling:
@@ -207,7 +219,7 @@ def _expected_tensors(
     """Every tensor's type and shape."""
     plain = "float16" if precision == "fp16" else "bfloat16"
     source = architecture.tensors()
-    expected = {name: (plain, source[origin]) for name, origin in _KEPT.items() if origin in source}
+    expected = {name: (plain, source[origin]) for name, origin in _kept(architecture).items()}
     for layer in range(architecture.num_hidden_layers):
         ours, theirs = f"transformer.layers.{layer}.", f"model.layers.{layer}."
         for name, origin in _KEPT_IN_LAYER.items():
@@ -231,6 +243,8 @@ def _wrong_tensors(
     tensors: Mapping[str, Array], architecture: Architecture, form: Format, kv_precision: str, precision: str
 ) -> Iterator[str]:
     expected = _expected_tensors(architecture, form, kv_precision, precision)
+    if architecture.tie_word_embeddings and _HEAD not in tensors:
+        del expected[_HEAD]
     for name, (dtype, shape) in expected.items():
         if name not in tensors:
             yield f"{name} is missing"
@@ -252,7 +266,7 @@ def _wrong_tensors(
 def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format) -> Iterator[str]:
     files = {stored.file: read_tensors(stored.file) for stored in source.tensors.values()}
     weights = {name: files[stored.file][name] for name, stored in source.tensors.items()}
-    kept = {name: origin for name, origin in _KEPT.items() if name in tensors}
+    kept = {name: origin for name, origin in _kept(source.architecture).items() if name in tensors}
     for layer in range(source.architecture.num_hidden_layers):
         kept |= {
             f"transformer.layers.{layer}.{name}": f"model.layers.{layer}.{origin}"
