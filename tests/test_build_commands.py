@@ -47,9 +47,9 @@ def build_argv(precision: str = "bf16", kv_precision: str = "auto", sm: int = 90
         "max_num_tokens": 4096,
     }
     return trtllm_build.trtllm_build_argv(
-        checkpoint_dir="/work/checkpoint",
-        output_dir="/work/engine",
-        timing_cache="/work/timing.cache",
+        checkpoint_dir="/data/checkpoint",
+        output_dir="/data/engine",
+        timing_cache="/data/timing.cache",
         precision=precision,
         kv_precision=kv_precision,
         sm=sm,
@@ -66,7 +66,7 @@ def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precisi
     assert given["--max_input_len"] == "8000"
     assert given["--max_seq_len"] == "8192"
     assert given["--max_num_tokens"] == "4096"
-    assert given["--output_timing_cache"] == "/work/timing.cache"
+    assert given["--output_timing_cache"] == "/data/timing.cache"
     assert (given["--kv_cache_type"], given["--tokens_per_block"]) == ("paged", "32")
     assert given["--multiple_profiles"] == "enable"
 
@@ -111,9 +111,9 @@ def test_prompts_start_from_cached_blocks_where_the_attention_can(
 
 
 def test_an_earlier_timing_cache_is_started_from() -> None:
-    argv = build_argv(input_timing_cache="/work/earlier.cache")
+    argv = build_argv(input_timing_cache="/data/earlier.cache")
 
-    assert check_argv(argv, "trtllm-build", BUILD["flags"])["--input_timing_cache"] == "/work/earlier.cache"
+    assert check_argv(argv, "trtllm-build", BUILD["flags"])["--input_timing_cache"] == "/data/earlier.cache"
     assert "--input_timing_cache" not in build_argv()
 
 
