@@ -74,6 +74,8 @@ def test_an_export_becomes_what_tensorrt_llm_reads(tmp_path: Path, sources: dict
         *(path.name for path in source.files),
         "hf_quant_config.json",
     }
+    # What happens to the source later must not change the export.
+    assert not any(path.samefile(tmp_path / "export" / path.name) for path in source.files)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 
 from nemotron_build.checkpoint import Checkpoint, read_json
-from nemotron_build.stages.workspace import link_or_copy
+from nemotron_build.stages.workspace import copy_file
 
 # ModelOpt ends a name in ".\0modelopt_…" while it renames modules, and renames the marker's own "model" to "backbone."
 # too, by which it does not know it again.
@@ -34,5 +34,4 @@ def complete_export(folder: Path, source: Checkpoint) -> None:
     weights = {tensor.file for tensor in source.tensors.values()}
     for path in source.files:
         if path not in weights and path.name not in _OWN:
-            (folder / path.name).unlink(missing_ok=True)
-            link_or_copy(path, folder / path.name)
+            copy_file(path, folder / path.name)

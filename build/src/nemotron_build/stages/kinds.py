@@ -1,4 +1,4 @@
-"""The stages of each engine kind, behind one interface. A kind's module is imported only when a build is of it."""
+"""The stages of each engine kind, behind one interface. Heavy packages are imported where they are used."""
 
 from __future__ import annotations
 
