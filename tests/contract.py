@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nemotron_build.commands import trtllm_build
+from nemotron_build.commands.llm_api import Kind, llm_api_arguments
+
 CONTRACT: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "trtllm_contract.json").read_text())
 BUILD = CONTRACT["trtllm_build"]
 EDGE = CONTRACT["edge_llm"]["commands"]
@@ -127,3 +130,37 @@ def _check_fields(values: Mapping[str, Any], fields: Mapping[str, Mapping[str, A
     missing = [name for name, field in fields.items() if field.get("required") and name not in values]
     if missing:
         raise BreachError(f"{where} needs {', '.join(missing)}")
+
+
+def build_argv(precision: str = "bf16", kv_precision: str = "auto", sm: int = 90, **changes: Any) -> list[str]:
+    """A command as a plan for a small card would ask for it."""
+    limits: dict[str, Any] = {
+        "max_batch_size": 16,
+        "max_input_len": 8000,
+        "max_seq_len": 8192,
+        "max_num_tokens": 4096,
+    }
+    return trtllm_build.trtllm_build_argv(
+        checkpoint_dir="/data/checkpoint",
+        output_dir="/data/engine",
+        timing_cache="/data/timing.cache",
+        precision=precision,
+        kv_precision=kv_precision,
+        sm=sm,
+        **{**limits, **changes},
+    )
+
+
+def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
+    """Arguments as a plan for a small card would ask for them."""
+    settings: dict[str, Any] = {
+        "model": "/bundle/engine",
+        "tokenizer": "/bundle/tokenizer",
+        "max_batch_size": 16,
+        "max_num_tokens": 8192,
+        "max_input_len": 8000,
+        "max_seq_len": 8192,
+        "free_gpu_memory_fraction": 0.85,
+        "chunks_prompts": True,
+    }
+    return llm_api_arguments(kind, **{**settings, **changes})

@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 
-from contract import BUILD, CONTRACT, EDGE, BreachError, check_argv, check_llm_arguments, check_trtllm_build
+from contract import (
+    BUILD,
+    CONTRACT,
+    EDGE,
+    build_argv,
+    check_argv,
+    check_llm_arguments,
+    check_trtllm_build,
+    llm_arguments,
+)
 from nemotron_build.commands import edge_llm, trtllm_build, versions
 from nemotron_build.commands.container import Mount, container_argv
-from nemotron_build.commands.llm_api import Kind, llm_api_arguments
+from nemotron_build.commands.llm_api import Kind
 from nemotron_build.errors import BuildError, UnsupportedError
 
 SMS = (80, 86, 89, 90, 100, 110, 120)
@@ -36,25 +45,6 @@ REFUSED = [cell for cell in CELLS if cell not in ALLOWED]
 
 
 # trtllm-build
-
-
-def build_argv(precision: str = "bf16", kv_precision: str = "auto", sm: int = 90, **changes: Any) -> list[str]:
-    """A command as a plan for a small card would ask for it."""
-    limits: dict[str, Any] = {
-        "max_batch_size": 16,
-        "max_input_len": 8000,
-        "max_seq_len": 8192,
-        "max_num_tokens": 4096,
-    }
-    return trtllm_build.trtllm_build_argv(
-        checkpoint_dir="/data/checkpoint",
-        output_dir="/data/engine",
-        timing_cache="/data/timing.cache",
-        precision=precision,
-        kv_precision=kv_precision,
-        sm=sm,
-        **{**limits, **changes},
-    )
 
 
 @pytest.mark.parametrize(("precision", "kv_precision", "sm"), ALLOWED)
@@ -110,20 +100,12 @@ def test_prompts_start_from_cached_blocks_where_the_attention_can(
     assert trtllm_build.paged_context_attention(precision, kv_precision) is paged
 
 
-def test_an_earlier_timing_cache_is_started_from() -> None:
-    argv = build_argv(input_timing_cache="/data/earlier.cache")
-
-    assert check_argv(argv, "trtllm-build", BUILD["flags"])["--input_timing_cache"] == "/data/earlier.cache"
-    assert "--input_timing_cache" not in build_argv()
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"max_batch_size": 0}, "at least 1"),
         ({"max_input_len": 8192}, "leaves no token"),
         ({"max_num_tokens": 8}, "below max_batch_size"),
-        ({"tokens_per_block": 48}, "power of two"),
     ],
 )
 def test_limits_that_cannot_work_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -223,56 +205,22 @@ def test_a_version_that_cannot_be_read_is_an_error(version: str) -> None:
 # The LLM API
 
 
-def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
-    """Arguments as a plan for a small card would ask for them."""
-    settings: dict[str, Any] = {
-        "model": "/bundle/engine",
-        "tokenizer": "/bundle/tokenizer",
-        "max_batch_size": 16,
-        "max_num_tokens": 8192,
-        "max_input_len": 8000,
-        "max_seq_len": 8192,
-        "free_gpu_memory_fraction": 0.85,
-    }
-    return llm_api_arguments(kind, **{**settings, **changes})
-
-
-@pytest.mark.parametrize(
-    ("hybrid", "kv_precision", "skip_tokenizer_init", "chunked_prefill"),
-    list(product([False, True], ["auto", "bf16", "fp8"], [False, True], [None, False, True])),
-)
-def test_the_pytorch_llm_api_takes_what_it_is_given(
-    hybrid: bool, kv_precision: str, skip_tokenizer_init: bool, chunked_prefill: bool | None
-) -> None:
-    arguments = llm_arguments(
-        hybrid=hybrid,
-        kv_precision=kv_precision,
-        skip_tokenizer_init=skip_tokenizer_init,
-        chunked_prefill=chunked_prefill,
-    )
+@pytest.mark.parametrize(("hybrid", "kv_precision"), list(product([False, True], ["auto", "bf16", "fp8"])))
+def test_the_pytorch_llm_api_takes_what_it_is_given(hybrid: bool, kv_precision: str) -> None:
+    arguments = llm_arguments(hybrid=hybrid, chunks_prompts=not hybrid, kv_precision=kv_precision)
 
     check_llm_arguments("pytorch", arguments)
     assert arguments["kv_cache_config"]["dtype"] == ("fp8" if kv_precision == "fp8" else "auto")
-    assert arguments["enable_chunked_prefill"] is ((not hybrid) if chunked_prefill is None else chunked_prefill)
+    assert arguments["enable_chunked_prefill"] is not hybrid
     assert arguments["trust_remote_code"] is False
     assert json.loads(json.dumps(arguments)) == arguments
 
 
-@pytest.mark.parametrize(
-    ("precision", "kv_precision", "skip_tokenizer_init"),
-    list(product(trtllm_build.PRECISIONS, KV_PRECISIONS, [False, True])),
-)
-def test_the_engine_llm_api_takes_what_it_is_given(
-    precision: str, kv_precision: str, skip_tokenizer_init: bool
-) -> None:
+@pytest.mark.parametrize(("precision", "kv_precision"), list(product(trtllm_build.PRECISIONS, KV_PRECISIONS)))
+def test_the_engine_llm_api_takes_what_it_is_given(precision: str, kv_precision: str) -> None:
     paged = trtllm_build.paged_context_attention(precision, kv_precision)
 
-    arguments = llm_arguments(
-        "tensorrt",
-        kv_precision=kv_precision,
-        paged_context_attention=paged,
-        skip_tokenizer_init=skip_tokenizer_init,
-    )
+    arguments = llm_arguments("tensorrt", kv_precision=kv_precision, chunks_prompts=paged)
 
     check_llm_arguments("tensorrt", arguments)
     assert arguments["kv_cache_config"]["dtype"] == "auto"
@@ -283,7 +231,7 @@ def test_the_engine_llm_api_takes_what_it_is_given(
 
 
 def test_mamba_state_is_kept_in_float32_and_never_reused() -> None:
-    arguments = llm_arguments(hybrid=True)
+    arguments = llm_arguments(hybrid=True, chunks_prompts=False)
 
     assert arguments["kv_cache_config"]["mamba_ssm_cache_dtype"] == "float32"
     assert arguments["kv_cache_config"]["enable_block_reuse"] is False
@@ -291,10 +239,9 @@ def test_mamba_state_is_kept_in_float32_and_never_reused() -> None:
     assert "mamba_ssm_cache_dtype" not in llm_arguments()["kv_cache_config"]
 
 
-def test_guided_decoding_needs_the_tokenizer() -> None:
+def test_answers_of_a_llama_can_be_constrained() -> None:
     assert llm_arguments()["guided_decoding_backend"] == "xgrammar"
     assert llm_arguments("tensorrt")["guided_decoding_backend"] == "xgrammar"
-    assert "guided_decoding_backend" not in llm_arguments(skip_tokenizer_init=True)
 
 
 @pytest.mark.parametrize(
@@ -302,10 +249,7 @@ def test_guided_decoding_needs_the_tokenizer() -> None:
     [
         ("tensorrt", {"hybrid": True}, "no TensorRT engine"),
         ("pytorch", {"kv_precision": "int8"}, "no KV cache in int8"),
-        ("pytorch", {"hybrid": True, "block_reuse": True}, "block reuse"),
-        ("tensorrt", {"paged_context_attention": False, "block_reuse": True}, "paged context attention"),
-        ("tensorrt", {"paged_context_attention": False, "max_num_tokens": 4096}, "no prompt is longer"),
-        ("pytorch", {"hybrid": True, "max_num_tokens": 4096}, "no prompt is longer"),
+        ("tensorrt", {"chunks_prompts": False, "max_num_tokens": 4096}, "no prompt is longer"),
         ("pytorch", {"free_gpu_memory_fraction": 1.5}, "no share"),
     ],
 )
@@ -392,112 +336,3 @@ def test_calibration_reads_a_file_and_no_network() -> None:
         "EDGELLM_QUANT_DATASET_CNN_DAILYMAIL": "/data/calibration.jsonl",
         "HF_HUB_OFFLINE": "1",
     }
-
-
-# The checker itself
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--max_batch_sise", "8"], "has no --max_batch_sise"),
-        (["--auto_parallel", "1"], "has no --auto_parallel"),
-        (["--opt_num_tokens", "many"], "not a number"),
-        (["--opt_num_tokens"], "has no value"),
-        (["--speculative_decoding_mode", "eagle9"], "not one of"),
-        (["--max_batch_size", "8"], "given twice"),
-        (["--max_decoder_seq_len", "8"], "--max_seq_len is given twice"),
-        (["--paged_kv_cache", "enable"], "deprecated"),
-        (["stray"], "has no flag"),
-        (["--opt_num_tokens", "64"], "exclude each other"),
-        (["--streamingllm", "enable"], "is refused"),
-        (["--bert_context_fmha_fp32_acc", "enable"], "NotImplementedError"),
-    ],
-)
-def test_the_checker_catches_a_wrong_flag(words: list[str], message: str) -> None:
-    argv = build_argv("bf16", sm=100)
-    check_trtllm_build(argv, "bf16", "auto", 100)
-
-    with pytest.raises(BreachError, match=message):
-        check_trtllm_build([*argv, *words], "bf16", "auto", 100)
-
-
-@pytest.mark.parametrize(
-    ("flag", "value", "message"),
-    [
-        ("--use_fused_mlp", "enable", "use_fused_mlp would be turned off"),
-        ("--use_fp8_context_fmha", "enable", "use_fp8_context_fmha would be turned off"),
-        ("--gemm_swiglu_plugin", "fp8", "NotImplementedError"),
-        ("--fp8_rowwise_gemm_plugin", "auto", "NotImplementedError"),
-        ("--gemm_plugin", "fp4", "not one of"),
-    ],
-)
-def test_the_checker_catches_a_wrong_value(flag: str, value: str, message: str) -> None:
-    argv = build_argv("bf16", sm=100)
-    argv[argv.index(flag) + 1] = value
-
-    with pytest.raises(BreachError, match=message):
-        check_trtllm_build(argv, "bf16", "auto", 100)
-
-
-@pytest.mark.parametrize(("kv_precision", "message"), [("int8", "INT8 KV"), ("fp8", "go together")])
-def test_the_checker_catches_attention_that_does_not_go_with_the_cache(kv_precision: str, message: str) -> None:
-    with pytest.raises(BreachError, match=message):
-        check_trtllm_build(build_argv("bf16", "auto", 90), "bf16", kv_precision, 90)
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["tensorrt-edgellm-export", "/quantized"], "needs output_dir"),
-        (["tensorrt-edgellm-build", "/a", "/b"], "is not tensorrt-edgellm-export"),
-        (["tensorrt-edgellm-export", "/a", "/b", "/c"], "has no flag"),
-        (["tensorrt-edgellm-export", "/a", "/b", "--target-sm", "sm110"], "not a number"),
-        (["tensorrt-edgellm-export", "/a", 3], "no string"),
-    ],
-)
-def test_the_checker_catches_wrong_positionals(argv: list[str], message: str) -> None:
-    with pytest.raises(BreachError, match=message):
-        check_argv(argv, "tensorrt-edgellm-export", EDGE["tensorrt-edgellm-export"])
-
-
-def test_the_checker_catches_a_missing_flag() -> None:
-    argv = ["tensorrt-edgellm-build", "--model-dir", "/a"]
-
-    with pytest.raises(BreachError, match="needs --engine-dir"):
-        check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
-    with pytest.raises(BreachError, match="--checkpoint_dir is missing"):
-        check_trtllm_build(["trtllm-build"], "bf16", "auto", 90)
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "message"),
-    [
-        ("pytorch", {"max_batchsize": 8}, "pytorch has no max_batchsize"),
-        ("pytorch", {"max_batch_size": "8"}, "max_batch_size is '8'"),
-        ("pytorch", {"max_batch_size": True}, "max_batch_size is True"),
-        ("pytorch", {"enable_chunked_prefill": 1}, "enable_chunked_prefill is 1"),
-        ("pytorch", {"model_kwargs": {}}, "not verified"),
-        ("pytorch", {"backend": "pytorch"}, "not verified"),
-        ("pytorch", {"guided_decoding_backend": "outlines"}, "not one of"),
-        ("tensorrt", {"guided_decoding_backend": "llguidance"}, "not one of"),
-        ("tensorrt", {"cuda_graph_config": {}}, "tensorrt has no cuda_graph_config"),
-        ("pytorch", {"kv_cache_config": {"fraction": 0.9}}, "kv_cache_config has no fraction"),
-        ("pytorch", {"kv_cache_config": {"mamba_state_config": {}}}, "not verified"),
-        ("pytorch", {"kv_cache_config": {"use_kv_cache_manager_v2": True}}, "not verified"),
-        ("tensorrt", {"kv_cache_config": {"dtype": "fp8"}}, "must stay auto"),
-        ("pytorch", {"scheduler_config": {"capacity_scheduler_policy": "FAST"}}, "not one of"),
-        ("pytorch", {"cuda_graph_config": {"max_batch_size": 1.5}}, "max_batch_size is 1.5"),
-    ],
-)
-def test_the_checker_catches_a_wrong_argument(kind: Kind, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(BreachError, match=message):
-        check_llm_arguments(kind, {**llm_arguments(kind), **changes})
-
-
-def test_the_checker_catches_a_missing_argument() -> None:
-    arguments = llm_arguments()
-    del arguments["model"]
-
-    with pytest.raises(BreachError, match="needs model"):
-        check_llm_arguments("pytorch", arguments)

@@ -437,7 +437,6 @@ def test_a_build_sees_the_same_gpus(monkeypatch: pytest.MonkeyPatch, gpus: Any, 
     host = read_machine(which=nothing).host
 
     assert host.sms == sms
-    assert host.driver == "590.44.01"
     assert all(" (SM " in title for title in host.gpu_titles)
 
 

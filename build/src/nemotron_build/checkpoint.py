@@ -49,7 +49,6 @@ class Checkpoint:
     path: Path
     architecture: Architecture | HybridArchitecture
     tensors: Mapping[str, StoredTensor]
-    config_dtype: str | None
     tokenizer: TokenCodec
     end_ids: tuple[int, ...]
     bos_id: int | None
@@ -76,11 +75,6 @@ class Checkpoint:
         texts = {self.path / name for name in (*_TEXT_FILES, *TOKENIZER_FILES)}
         texts |= {found for pattern in _TEXT_PATTERNS for found in self.path.glob(pattern)}
         return sorted(weights | {path for path in texts if path.is_file()})
-
-    @property
-    def template_files(self) -> list[Path]:
-        """The chat templates it brings, apart from one inside tokenizer_config.json."""
-        return [path for path in self.files if path.suffix == ".jinja" or path.name == "chat_template.json"]
 
     @property
     def licence_files(self) -> list[Path]:
@@ -123,7 +117,6 @@ def inspect(
         path=path,
         architecture=architecture,
         tensors={name: tensors[name] for name in architecture.tensors() if name in tensors},
-        config_dtype=config.get("torch_dtype") or config.get("dtype"),
         tokenizer=tokenizer,
         end_ids=end_ids,
         bos_id=next(iter(_token_ids("bos_token_id", config.get("bos_token_id"), tokenizer)), None),

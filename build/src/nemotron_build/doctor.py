@@ -13,7 +13,7 @@ from nemotron_build.diagnosis import Check, Diagnosis, Task, check, tasks
 from nemotron_build.errors import RefusedError
 from nemotron_build.machine import Machine
 from nemotron_build.planning.decision import decide
-from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
+from nemotron_build.planning.gpus import catalogue_entry, find_gpu, gpu_names
 from nemotron_build.planning.precisions import KINDS, Kind
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
 from nemotron_triton.errors import ServerError
@@ -30,12 +30,6 @@ _CUDA_DRIVER = 580
 def diagnose(machine: Machine) -> Diagnosis:
     """Judge *machine*."""
     return Diagnosis(tuple(found for judge in _JUDGES for found in judge(machine)))
-
-
-def catalogue_entry(gpu: LocalGpu) -> Gpu | None:
-    """What the planner knows of a GPU of this machine."""
-    known = map(find_gpu, gpu_names())
-    return next((each for each in known if gpu.title in each.nvml_names and gpu.sm == each.sm), None)
 
 
 def _engines(machine: Machine) -> Iterable[Check]:

@@ -18,7 +18,6 @@ class Host:
 
     sms: tuple[int, ...] = ()
     gpu_titles: tuple[str, ...] = ()
-    driver: str | None = None
     tensorrt_llm: str | None = None
     docker: bool = False
     edge_llm: bool = False
@@ -60,7 +59,6 @@ def read_host(which: Callable[[str], str | None] = shutil.which, *, nvml: Nvml |
     return Host(
         sms=tuple(gpu.sm for gpu in nvml.gpus),
         gpu_titles=tuple(str(gpu) for gpu in nvml.gpus),
-        driver=nvml.driver,
         tensorrt_llm=installed_version("tensorrt_llm") if which("trtllm-build") else None,
         docker=which("docker") is not None,
         edge_llm=which("tensorrt-edgellm-build") is not None,

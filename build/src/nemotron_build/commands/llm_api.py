@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
 from nemotron_build.errors import BuildError, UnsupportedError
 
 Kind = Literal["pytorch", "tensorrt"]
@@ -25,22 +26,16 @@ def llm_api_arguments(
     max_input_len: int,
     max_seq_len: int,
     free_gpu_memory_fraction: float,
+    chunks_prompts: bool,
     hybrid: bool = False,
     kv_precision: str = "auto",
-    paged_context_attention: bool = True,
     dtype: Literal["auto", "bfloat16", "float16"] = "auto",
-    tokens_per_block: int = 32,
-    chunked_prefill: bool | None = None,
-    block_reuse: bool | None = None,
-    skip_tokenizer_init: bool = False,
-    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """What the LLM API is called with: *model* is the checkpoint, or for `tensorrt` the engine directory.
 
     Lengths are in tokens of one sequence, *max_num_tokens* of one step over all; *free_gpu_memory_fraction* is the
     share for the KV cache of what the weights leave free. *hybrid* is a model with Mamba layers (`nemotron_h`).
-    *paged_context_attention* is what `trtllm_build.paged_context_attention` says of an engine. Chunked prefill and
-    block reuse are on wherever they are to be had, unless turned off.
+    *chunks_prompts* is whether a prompt can be read in several steps, and so start from cached blocks.
     """
     if kind == "tensorrt" and hybrid:
         raise UnsupportedError("a model with Mamba layers has no TensorRT engine; the pytorch kind runs it")
@@ -48,15 +43,7 @@ def llm_api_arguments(
         raise UnsupportedError(f"the pytorch kind has no KV cache in {kv_precision}; fp8 works from SM 89")
     if not 0 < free_gpu_memory_fraction < 1:
         raise BuildError(f"free_gpu_memory_fraction ({free_gpu_memory_fraction}) is no share between 0 and 1")
-    if hybrid and block_reuse:
-        raise UnsupportedError("block reuse does not work with Mamba state before TensorRT-LLM 1.3")
-    if not paged_context_attention and (block_reuse or chunked_prefill):
-        raise UnsupportedError("block reuse and chunked prefill need an engine with paged context attention")
-    # With Mamba layers chunked prefill is listed for the main branch only; in 1.2.1 it is not verified.
-    possible = paged_context_attention and not hybrid
-    chunked = possible if chunked_prefill is None else chunked_prefill
-    reuse = possible if block_reuse is None else block_reuse
-    if not chunked and max_input_len > max_num_tokens:
+    if not chunks_prompts and max_input_len > max_num_tokens:
         raise BuildError(
             f"without chunked prefill no prompt is longer than max_num_tokens ({max_num_tokens}); "
             f"max_input_len is {max_input_len}"
@@ -64,30 +51,29 @@ def llm_api_arguments(
 
     kv_cache: dict[str, Any] = {
         "free_gpu_memory_fraction": free_gpu_memory_fraction,
-        "enable_block_reuse": reuse,
+        "enable_block_reuse": chunks_prompts,
         # An engine's KV precision is its checkpoint's, and its LLM API takes nothing but auto.
         "dtype": "fp8" if kind == "pytorch" and kv_precision == "fp8" else "auto",
     }
     scheduler: dict[str, Any] = {"capacity_scheduler_policy": "GUARANTEED_NO_EVICT"}
-    if chunked:
+    if chunks_prompts:
         scheduler["context_chunking_policy"] = "FIRST_COME_FIRST_SERVED"
     arguments: dict[str, Any] = {
         "model": model,
         "tokenizer": tokenizer,
-        "trust_remote_code": trust_remote_code,
-        "skip_tokenizer_init": skip_tokenizer_init,
+        "trust_remote_code": False,
         # An engine's own limits cap these two; its other lengths are taken from it.
         "max_batch_size": max_batch_size,
         "max_num_tokens": max_num_tokens,
         "kv_cache_config": kv_cache,
-        "enable_chunked_prefill": chunked,
+        "enable_chunked_prefill": chunks_prompts,
         "scheduler_config": scheduler,
     }
     # xgrammar reads the vocabulary from the tokenizer; guided decoding of nemotron_h is untested upstream.
-    if not hybrid and not skip_tokenizer_init:
+    if not hybrid:
         arguments["guided_decoding_backend"] = "xgrammar"
     if kind == "pytorch":
-        kv_cache["tokens_per_block"] = tokens_per_block
+        kv_cache["tokens_per_block"] = TOKENS_PER_BLOCK
         if hybrid:
             # 16 bit loses the state's small updates over long sequences, say NVIDIA's own launch settings.
             kv_cache["mamba_ssm_cache_dtype"] = "float32"

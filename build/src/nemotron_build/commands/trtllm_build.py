@@ -10,8 +10,6 @@ Sources, named in the comments: *flags*, the tool's list of flags and their help
 
 from __future__ import annotations
 
-from typing import Literal
-
 from nemotron_build.errors import BuildError, UnsupportedError
 
 PRECISIONS = (
@@ -28,7 +26,8 @@ PRECISIONS = (
 )
 # The first three are the 16 bit of the model.
 KV_PRECISIONS = ("auto", "bf16", "fp16", "fp8", "int8")
-LogLevel = Literal["internal_error", "error", "warning", "info", "verbose", "debug", "trace"]
+# The KV cache is handed out in blocks of so many tokens.
+TOKENS_PER_BLOCK = 32
 
 # Compute capabilities, major and minor, that TensorRT-LLM 1.2.1 runs on and a build can be for.
 SMS = (80, 86, 89, 90, 100, 103, 120, 121)
@@ -93,19 +92,15 @@ def trtllm_build_argv(
     max_seq_len: int,
     max_num_tokens: int,
     kv_precision: str = "auto",
-    tokens_per_block: int = 32,
-    workers: int = 1,
-    log_level: LogLevel = "info",
-    input_timing_cache: str | None = None,
 ) -> list[str]:
     """The command that compiles *checkpoint_dir*, a TensorRT-LLM checkpoint, into *output_dir*.
 
     Lengths are in tokens of one sequence, prompt and answer together for *max_seq_len*; *max_num_tokens* bounds one
-    step over all sequences. *timing_cache* is the file in which the compiler leaves its measurements, and
-    *input_timing_cache* one to start from. *kv_precision* says what the checkpoint holds; it is not chosen here.
+    step over all sequences. *timing_cache* is the file in which the compiler leaves its measurements. *kv_precision*
+    says what the checkpoint holds; it is not chosen here.
     """
     check_precision(precision, kv_precision, sm)
-    _check_limits(max_batch_size, max_input_len, max_seq_len, max_num_tokens, tokens_per_block, workers)
+    _check_limits(max_batch_size, max_input_len, max_seq_len, max_num_tokens)
     settings: dict[str, str | int] = {
         "--checkpoint_dir": checkpoint_dir,
         "--output_dir": output_dir,
@@ -120,7 +115,7 @@ def trtllm_build_argv(
         "--max_beam_width": 1,
         # flags: what in-flight batching needs; the default is deduced.
         "--kv_cache_type": "paged",
-        "--tokens_per_block": tokens_per_block,
+        "--tokens_per_block": TOKENS_PER_BLOCK,
         # flags: kernels for steps of every size, 1564 to 1861 tokens/s on a 70B; an error with --opt_num_tokens.
         "--multiple_profiles": "enable",
         "--gpt_attention_plugin": "auto",
@@ -143,11 +138,9 @@ def trtllm_build_argv(
         "--user_buffer": "disable",
         # flags: ModelOpt writes float16 for bfloat16 models; logprobs want float32, four bytes per vocabulary entry.
         "--logits_dtype": "float32",
-        "--workers": workers,
-        "--log_level": log_level,
+        "--workers": 1,
+        "--log_level": "info",
     }
-    if input_timing_cache is not None:
-        settings["--input_timing_cache"] = input_timing_cache
     return ["trtllm-build", *(str(word) for setting in settings.items() for word in setting)]
 
 
@@ -163,10 +156,8 @@ def _switch(on: bool) -> str:
     return "enable" if on else "disable"
 
 
-def _check_limits(
-    max_batch_size: int, max_input_len: int, max_seq_len: int, max_num_tokens: int, tokens_per_block: int, workers: int
-) -> None:
-    if min(max_batch_size, max_input_len, max_num_tokens, tokens_per_block, workers) < 1:
+def _check_limits(max_batch_size: int, max_input_len: int, max_seq_len: int, max_num_tokens: int) -> None:
+    if min(max_batch_size, max_input_len, max_num_tokens) < 1:
         raise BuildError("every limit of an engine is at least 1")
     if max_input_len >= max_seq_len:
         raise BuildError(f"a prompt of max_input_len ({max_input_len}) leaves no token of max_seq_len ({max_seq_len})")
@@ -174,5 +165,3 @@ def _check_limits(
         raise BuildError(
             f"max_num_tokens ({max_num_tokens}) is below max_batch_size ({max_batch_size}): one token each"
         )
-    if tokens_per_block & (tokens_per_block - 1):
-        raise BuildError(f"tokens_per_block ({tokens_per_block}) is no power of two")

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from nemotron_build.errors import UnsupportedError
-from nemotron_triton.nvml import read_nvml
+from nemotron_triton.nvml import LocalGpu, read_nvml
 
 AUTO = "auto"
 _FILE = Path(__file__).with_name("gpus.yaml")
@@ -76,14 +76,19 @@ def local_gpu() -> Gpu:
     if len(kinds := sorted({local.title for local in nvml.gpus})) > 1:
         raise UnsupportedError(f"--gpu auto finds several kinds of GPU here ({', '.join(kinds)}); name one")
     local = nvml.gpus[0]
-    for gpu in _catalogue().values():
-        if local.title in gpu.nvml_names and gpu.sm == local.sm:
-            known = local.memory_bytes
-            return replace(gpu, memory_bytes=known - gpu.system_bytes if known else gpu.memory_bytes)
+    if gpu := catalogue_entry(local):
+        known = local.memory_bytes
+        return replace(gpu, memory_bytes=known - gpu.system_bytes if known else gpu.memory_bytes)
     raise UnsupportedError(
         f"--gpu auto finds {local}, which is not in the catalogue; name the GPU that is nearest to it: "
         + ", ".join(f"{gpu.name} (SM{gpu.sm})" for gpu in _catalogue().values() if gpu.sm)
     )
+
+
+def catalogue_entry(local: LocalGpu) -> Gpu | None:
+    """What the catalogue has of a GPU of this machine."""
+    known = _catalogue().values()
+    return next((gpu for gpu in known if local.title in gpu.nvml_names and gpu.sm == local.sm), None)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nemotron_build.architecture import Dimensions
-from nemotron_build.commands.trtllm_build import paged_context_attention
+from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK, paged_context_attention
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.decision import Decision
 from nemotron_build.planning.gpus import Gpu
@@ -20,7 +20,7 @@ from nemotron_build.planning.roofline import Roofline, roofline
 
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_CONCURRENCY = 8
-KV_BLOCK_TOKENS = 32
+KV_BLOCK_TOKENS = TOKENS_PER_BLOCK
 _MOST_REQUESTS = 1_000_000
 # TensorRT-LLM's default: more tokens in one step make prefill no faster, only its buffers larger.
 MAX_STEP_TOKENS = 8192

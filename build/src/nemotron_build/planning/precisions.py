@@ -24,7 +24,7 @@ class Precision:
 
     `scales_per` is what shares one scale of `scale_bits`: a tensor, a row (output channel) or a block of `block_size`
     values along a row. `roles` are the tensors it applies to; all others take `other_bits`. `arithmetic` is what the
-    matrix products run in, `quant_algo` TensorRT-LLM's name for it, `edge` Edge-LLM's `--quantization`.
+    matrix products run in, `quant_algo` TensorRT-LLM's name for it.
     """
 
     name: str
@@ -36,7 +36,6 @@ class Precision:
     other_bits: int = 16
     arithmetic: Literal["bf16", "fp8", "int8", "fp4"] = "bf16"
     quant_algo: str | None = None
-    edge: str | None = None
 
     def bits_of(self, weight: Weight) -> int:
         """Bits of its values, scales apart."""
@@ -101,9 +100,7 @@ PRECISIONS = (
     Precision(name="bf16", weight_bits=16),
     Precision(name="fp16", weight_bits=16),
     # ModelOpt keeps a scale of weights and one of activations per matrix, FP32.
-    Precision(
-        name="fp8", weight_bits=8, scales_per="tensor", scale_bits=64, arithmetic="fp8", quant_algo="FP8", edge="fp8"
-    ),
+    Precision(name="fp8", weight_bits=8, scales_per="tensor", scale_bits=64, arithmetic="fp8", quant_algo="FP8"),
     Precision(
         name="int8-sq",
         weight_bits=8,
@@ -111,7 +108,6 @@ PRECISIONS = (
         scale_bits=32,
         arithmetic="int8",
         quant_algo="W8A8_SQ_PER_CHANNEL",
-        edge="int8_sq",
     ),
     Precision(
         name="fp8-rowwise",
@@ -130,7 +126,6 @@ PRECISIONS = (
         block_size=16,
         arithmetic="fp4",
         quant_algo="NVFP4",
-        edge="nvfp4",
     ),
     Precision(
         name="int4-awq",
@@ -139,7 +134,6 @@ PRECISIONS = (
         scale_bits=16,
         block_size=128,
         quant_algo="W4A16_AWQ",
-        edge="int4_awq",
     ),
     Precision(
         name="w4a8-awq",

@@ -230,5 +230,5 @@ def llm_arguments(plan: BuildPlan) -> dict[str, Any] | None:
         hybrid=hybrid,
         kv_precision=decision.kv_precision,
         dtype=_DTYPES.get(decision.precision.name, "auto"),
-        paged_context_attention=chunks_prompts(plan.checkpoint.architecture, decision) or hybrid,
+        chunks_prompts=chunks_prompts(plan.checkpoint.architecture, decision),
     )
