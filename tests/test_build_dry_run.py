@@ -17,7 +17,7 @@ from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.host import Host
 from nemotron_build.planning.gpus import find_gpu, gpu_names
 from nemotron_build.planning.precisions import PRECISION_NAMES
-from nemotron_build.stages.kinds import stages_of
+from nemotron_build.stages.kinds import kind_of
 from nemotron_build.stages.package import llm_arguments
 from nemotron_triton.chat.profiles import profile, profile_names
 
@@ -78,7 +78,7 @@ def test_every_command_of_every_allowed_build_is_one_its_tool_takes(
             continue
         assert plan.gpu.sm is not None
         for host in (Host(sms=(plan.gpu.sm,), docker=True), Host(sms=(plan.gpu.sm,), tensorrt_llm="1.2.1")):
-            stages = stages_of(plan, {}, host, workspace_of(tmp_path / "bundle"))
+            stages = kind_of(plan).stages(plan, {}, host, workspace_of(tmp_path / "bundle"))
             for argv in (argv for stage in stages for argv in stage.commands):
                 program = check_command(argv, precision, plan.decision.kv_precision, plan.gpu.sm)
                 checked.setdefault(kind, set()).add(program)

@@ -72,7 +72,7 @@ def test_a_kept_output_that_was_changed_is_made_again(tmp_path: Path, source: Pa
     run(source, tmp_path / "bundle")
     good = contents(tmp_path / "bundle")
     shutil.rmtree(tmp_path / "bundle")
-    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE_FILE
+    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE
     data = bytearray(engine.read_bytes())
     data[len(data) // 2] ^= 1
     engine.write_bytes(data)
@@ -111,8 +111,8 @@ def test_a_change_repeats_only_what_depends_on_it(
     elif change == "another length":
         settings["max_seq_len"] = 512
     else:
-        versions = {**cpu.tool_versions(), "gguf": "99"}
-        monkeypatch.setattr(cpu, "tool_versions", lambda: versions)
+        versions = {**cpu.tool_versions(Host()), "gguf": "99"}
+        monkeypatch.setattr(cpu, "_tools", lambda: versions)
 
     heard = run(source, tmp_path / "bundle", **settings)
 
@@ -203,7 +203,7 @@ def test_a_stage_s_output_that_was_overwritten_in_place_is_found_out(tmp_path: P
     run(source, tmp_path / "bundle")
     good = contents(tmp_path / "bundle")
     shutil.rmtree(tmp_path / "bundle")
-    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE_FILE
+    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE
     times = engine.stat()
     with engine.open("r+b") as file:
         file.seek(1_000_000)

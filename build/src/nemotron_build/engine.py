@@ -18,7 +18,7 @@ from nemotron_build.processes import Runner, run
 from nemotron_build.reporter import Reporter
 from nemotron_build.spec import EngineSpec
 from nemotron_build.stages.inspect import digest_files
-from nemotron_build.stages.kinds import stages_of
+from nemotron_build.stages.kinds import kind_of
 from nemotron_build.stages.package import RESUME, old_place, package, plan_record, restore_folder
 from nemotron_build.stages.pipeline import Stage, key_of, run_stages
 from nemotron_build.stages.workspace import Workspace
@@ -47,7 +47,7 @@ def dry_run(spec: EngineSpec, output: Path, *, host: Host | None = None) -> dict
     output = output.absolute()
     _check_place(output)
     plan = make_plan(spec)
-    stages = stages_of(plan, {}, host, workspace_of(output))
+    stages = kind_of(plan).stages(plan, {}, host, workspace_of(output))
     rows: list[dict[str, Any]] = [{"name": "inspect", "commands": [], "blocked": None}]
     rows += [
         {"name": stage.name, "commands": [list(argv) for argv in stage.commands], "blocked": stage.blocked}
@@ -87,7 +87,7 @@ def build(
     with workspace.open(reporter):
         restore_folder(output)
         digests = digest_files(plan.checkpoint, workspace, reporter)
-        stages = stages_of(plan, digests, host, workspace)
+        stages = kind_of(plan).stages(plan, digests, host, workspace)
         build_key = key_of(plan.config, plan.chat_template, digests, [[stage.name, stage.settings] for stage in stages])
         if finished := _finished(output, build_key):
             reporter.note(f"{output} is up to date")
@@ -128,7 +128,7 @@ def resume(
         bundle.verify()
         plan = resumed_plan(bundle, image)
         _check_resumed(bundle, plan)
-        stages = stages_of(plan, manifest.inputs, host, workspace)
+        stages = kind_of(plan).stages(plan, manifest.inputs, host, workspace)
         todo = _todo(bundle, stages)
         given = _given(bundle, todo)
         outcome = run_stages(todo, workspace, reporter=reporter, runner=runner, given=given)

@@ -7,24 +7,26 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nemotron_build.build_plan import BuildPlan
+from nemotron_build.host import Host
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.verified import write_checks
+from nemotron_build.stages.workspace import Workspace
 
-ENGINE_FILE = "engine/model.gguf"
+ENGINE = "engine/model.gguf"
 
 
-def stages(plan: BuildPlan, digests: Mapping[str, str]) -> list[Stage]:
+def stages(plan: BuildPlan, digests: Mapping[str, str], _: Host, __: Workspace) -> list[Stage]:
     """Convert and verify."""
     precision = plan.decision.precision.name
 
     def convert(work: Work) -> None:
         from nemotron_build.gguf_file import write_gguf
 
-        (work.folder / ENGINE_FILE).parent.mkdir()
+        (work.folder / ENGINE).parent.mkdir()
         write_gguf(
             plan.checkpoint,
             precision,
-            work.folder / ENGINE_FILE,
+            work.folder / ENGINE,
             name=plan.profile.name,
             progress=work.reporter.progress,
         )
@@ -32,7 +34,7 @@ def stages(plan: BuildPlan, digests: Mapping[str, str]) -> list[Stage]:
     def verify(work: Work) -> None:
         from nemotron_build.verification.gguf import check_gguf
 
-        write_checks(work.folder, check_gguf(work.inputs["convert"] / ENGINE_FILE, plan.checkpoint))
+        write_checks(work.folder, check_gguf(work.inputs["convert"] / ENGINE, plan.checkpoint))
 
     return [
         Stage(
@@ -42,19 +44,23 @@ def stages(plan: BuildPlan, digests: Mapping[str, str]) -> list[Stage]:
                 "inputs": dict(digests),
                 "precision": precision,
                 "name": plan.profile.name,
-                "tools": tool_versions(),
+                "tools": _tools(),
             },
             reads_source=True,
         ),
-        Stage(name="verify", make=verify, settings={"tools": tool_versions()}, needs=("convert",)),
+        Stage(name="verify", make=verify, settings={"tools": _tools()}, needs=("convert",)),
     ]
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(_: Host) -> dict[str, str]:
     """The versions of what writes the file."""
+    return _tools()
+
+
+def _tools() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("nemotron-triton", "gguf", "safetensors")}
 
 
 def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
     """The files of the engine by their place in the bundle."""
-    return {ENGINE_FILE: folders["convert"] / ENGINE_FILE}
+    return {ENGINE: folders["convert"] / ENGINE}

@@ -20,7 +20,7 @@ from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace, copy_file
 from nemotron_triton.chat.render import TEMPLATES
 
-_ENGINE, _CHECKPOINT = "engine", "checkpoint"
+ENGINE, _CHECKPOINT = "engine", "checkpoint"
 _MISSING = f"TensorRT Edge-LLM is not installed here: pip install tensorrt-edgellm=={EDGE_LLM}"
 
 
@@ -30,7 +30,7 @@ def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: W
     return [_take(plan, digests), *quantized, _compile(plan, host, workspace), _verify(plan)]
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(_: Host) -> dict[str, str]:
     """What an engine depends on: it works with no other version."""
     return {"tensorrt-edgellm": EDGE_LLM, "tensorrt": EDGE_TENSORRT}
 
@@ -75,7 +75,7 @@ def _quantize(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace
         settings={
             "argv": argv(Path("SOURCE"), Path("OUTPUT")),
             "samples": key_of(plan.calibration) if digests else "",
-            "tools": tool_versions(),
+            "tools": tool_versions(host),
         },
         needs=("convert",),
         commands=(argv(workspace.output("convert") / _CHECKPOINT, workspace.output("quantize.partial") / _CHECKPOINT),),
@@ -99,14 +99,14 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
         )
 
     def make(work: Work) -> None:
-        work.runner(argv(work.inputs[origin] / _CHECKPOINT, work.folder / _ENGINE), work.log)
+        work.runner(argv(work.inputs[origin] / _CHECKPOINT, work.folder / ENGINE), work.log)
 
     return Stage(
         name="compile",
         make=make,
-        settings={"argv": argv(Path("CHECKPOINT"), Path("OUTPUT")), "tools": tool_versions()},
+        settings={"argv": argv(Path("CHECKPOINT"), Path("OUTPUT")), "tools": tool_versions(host)},
         needs=(origin,),
-        commands=(argv(workspace.output(origin) / _CHECKPOINT, workspace.output("compile.partial") / _ENGINE),),
+        commands=(argv(workspace.output(origin) / _CHECKPOINT, workspace.output("compile.partial") / ENGINE),),
         blocked=host.lacks_gpu(sm, plan.gpu.title) or (None if host.edge_llm else _MISSING),
     )
 
@@ -119,7 +119,7 @@ def _verify(plan: BuildPlan) -> Stage:
         from nemotron_build.verification.trtllm_engine import check_edge_engine
 
         checks = check_hf_config(work.inputs[origin] / _CHECKPOINT, plan.checkpoint.architecture)
-        write_checks(work.folder, [*checks, *check_edge_engine(work.inputs["compile"] / _ENGINE)])
+        write_checks(work.folder, [*checks, *check_edge_engine(work.inputs["compile"] / ENGINE)])
 
     return Stage(name="verify", make=make, settings={}, needs=(origin, "compile"))
 
@@ -134,7 +134,7 @@ def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
     origin = folders["quantize"] if "quantize" in folders else folders["convert"]
     return {
         f"{root}/{path.relative_to(folder / root).as_posix()}": path
-        for root, folder in ((_ENGINE, folders["compile"]), (_CHECKPOINT, origin))
+        for root, folder in ((ENGINE, folders["compile"]), (_CHECKPOINT, origin))
         for path in sorted((folder / root).rglob("*"))
         if path.is_file()
     }

@@ -21,7 +21,8 @@ from nemotron_build.commands.llm_api import llm_api_arguments
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
 from nemotron_build.planning.planner import chunks_prompts
-from nemotron_build.stages import kinds, tensorrt
+from nemotron_build.stages import tensorrt
+from nemotron_build.stages.kinds import kind_of
 from nemotron_build.stages.pipeline import Outcome, Stage
 from nemotron_build.stages.verified import read_checks, read_quality
 from nemotron_build.stages.workspace import copy_file, digests_of, link_or_copy
@@ -111,7 +112,7 @@ def _files(plan: BuildPlan, outcome: Outcome, remaining: list[Stage]) -> tuple[d
     taken = {f"tokenizer/{name}": present[name] for name in TOKENIZER_FILES if name in present}
     taken |= {f"licence/{path.name}": path for path in checkpoint.licence_files}
     if not remaining:
-        return kinds.engine_files(plan, outcome.folders), taken
+        return kind_of(plan).engine_files(outcome.folders), taken
     weights = {stored.file for stored in checkpoint.tensors.values()}
     reads_source = any(stage.reads_source for stage in remaining)
     taken |= {f"{SOURCE}/{path.name}": path for path in checkpoint.files if reads_source or path not in weights}
@@ -145,7 +146,7 @@ def _manifest(
         kind=decision.kind,
         precision=decision.precision.name,
         kv_precision=decision.kv_precision,
-        engine_file=kinds.engine_place(plan),
+        engine_file=kind_of(plan).ENGINE,
         end_ids=list(plan.checkpoint.end_ids),
         max_seq_len=memory.settings.max_seq_len,
         max_batch_size=memory.settings.max_batch_size,
@@ -171,7 +172,7 @@ def _manifest(
         warnings=list(plan.warnings),
         stages=dict(outcome.keys),
         profile_differences=profile_differences(plan),
-        tool_versions=kinds.tool_versions(plan, host),
+        tool_versions=kind_of(plan).tool_versions(host),
         inputs=dict(digests),
         outputs=digests_of(folder),
     )
@@ -207,7 +208,7 @@ def plan_record(plan: BuildPlan) -> dict[str, Any]:
 
 def _weights_bytes(plan: BuildPlan, folder: Path) -> int:
     """What the weights take: the file's size where it is one file, else the plan's figure."""
-    file = folder / kinds.engine_place(plan)
+    file = folder / kind_of(plan).ENGINE
     return file.stat().st_size if file.is_file() else plan.memory.weights_bytes
 
 

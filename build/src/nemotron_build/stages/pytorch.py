@@ -18,7 +18,7 @@ from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace, copy_file
 
-_ENGINE = "engine"
+ENGINE = "engine"
 
 
 def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
@@ -53,7 +53,7 @@ def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
     return Stage(name="convert", make=make, settings={"inputs": dict(digests)}, reads_source=True)
 
 
-def tool_versions() -> dict[str, str]:
+def tool_versions(_: Host) -> dict[str, str]:
     """What quantised it; the LLM API that will load it is not part of the build."""
     return dict(MODELOPT_HF.versions)
 
@@ -61,4 +61,4 @@ def tool_versions() -> dict[str, str]:
 def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
     """The files of the engine by their place in the bundle."""
     folder = folders["convert"] / "checkpoint"
-    return {f"{_ENGINE}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
+    return {f"{ENGINE}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}

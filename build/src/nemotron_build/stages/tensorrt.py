@@ -28,7 +28,7 @@ from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
 
 _WEIGHT_ONLY = {"int8-wo": "int8", "int4-wo": "int4"}
-_ENGINE = "engine"
+ENGINE = "engine"
 # Where the container sees the folders of the host.
 _SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
 
@@ -127,7 +127,7 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
     def argv(checkpoint: PurePath, output: PurePath) -> list[str]:
         return trtllm_build_argv(
             checkpoint_dir=str(checkpoint),
-            output_dir=str(output / _ENGINE),
+            output_dir=str(output / ENGINE),
             timing_cache=str(output / "timing.cache"),
             precision=plan.decision.precision.name,
             kv_precision=plan.decision.kv_precision,
@@ -205,7 +205,7 @@ def _verify(plan: BuildPlan, host: Host) -> Stage:
         from nemotron_build.verification.trtllm_engine import check_trtllm_engine
 
         checks = check_trtllm_engine(
-            work.inputs["compile"] / _ENGINE,
+            work.inputs["compile"] / ENGINE,
             plan.checkpoint.architecture,
             precision=plan.decision.precision,
             kv_precision=plan.decision.kv_precision,
@@ -223,7 +223,7 @@ def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
     """The files of the engine by their place in the bundle."""
     folder = folders["compile"]
     return {
-        f"{_ENGINE}/{path.relative_to(folder / _ENGINE).as_posix()}": path
-        for path in sorted((folder / _ENGINE).rglob("*"))
+        f"{ENGINE}/{path.relative_to(folder / ENGINE).as_posix()}": path
+        for path in sorted((folder / ENGINE).rglob("*"))
         if path.is_file()
     }
