@@ -2,69 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-FinishReason = Literal["stop", "length", "cancelled"]
+from nemotron_triton.engine.stream import TokenStream
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guide:
+    """What generated text must look like: a grammar in GBNF, a JSON schema, or a regular expression."""
+
+    kind: Literal["grammar", "json_schema", "regex"]
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How to pick tokens. The order is the Hugging Face one: penalties, temperature, top-k, top-p.
+    """How to pick tokens. The order is the Hugging Face one: penalties, temperature, top-k, top-p, min-p.
 
-    `temperature` 0 is greedy; `top_k` 0 and `top_p` 1 switch those off; `seed` None draws one. `grammar`, in GBNF,
-    allows only the texts it describes.
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 switch those off; `seed` None draws one. `stop_ids` end
+    an answer as the model's own end tokens do (which `ignore_end` switches off); before `min_tokens` tokens neither is
+    picked. `bad_ids` are sequences of tokens that never come; `logit_bias` is added by token id. `logprobs` is how many
+    alternatives to report with the log probability of each token, None for neither.
     """
 
     max_tokens: int
     temperature: float
     top_p: float
     top_k: int = 0
+    min_p: float = 0.0
+    min_tokens: int = 0
     seed: int | None = None
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    no_repeat_ngram_size: int = 0
     ignore_end: bool = False
-    grammar: str | None = None
-
-
-@dataclass(frozen=True)
-class TokenChunk:
-    """The next tokens of one answer, and why it ended if it did; an end token is not among `ids`."""
-
-    ids: tuple[int, ...]
-    finish_reason: FinishReason | None = None
+    stop_ids: tuple[int, ...] = ()
+    bad_ids: tuple[tuple[int, ...], ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    guide: Guide | None = None
+    logprobs: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStatistics:
-    """What the engine is doing, and has done since it started."""
+    """What the engine is doing, and has done since it started.
+
+    `kv_cache_used_ratio` is None where the engine does not tell; `problem` says why it cannot generate any more.
+    """
 
     active_requests: int
     waiting_requests: int
     generated_tokens: int
-    cancelled_requests: int
+    kv_cache_used_ratio: float | None = None
+    problem: str | None = None
 
 
 class Engine(Protocol):
-    """One loaded model. All methods are called on one event loop."""
+    """One loaded model. `generate` is called on the event loop, the rest on any thread."""
 
     @property
     def max_seq_len(self) -> int:
         """Prompt and answer of one request together, tokens."""
         ...
 
-    def generate(self, ids: Sequence[int], sampling: Sampling, request_id: str) -> AsyncGenerator[TokenChunk, None]:
-        """Generate after *ids*; only the last chunk has a finish reason. Raises `EngineError`."""
+    @property
+    def max_batch_size(self) -> int:
+        """How many answers are generated at once; more wait in the engine."""
         ...
 
-    def cancel(self, request_id: str) -> None:
-        """Stop that request soon; its iterator ends with `cancelled`. Unknown ids are ignored."""
+    @property
+    def cannot(self) -> Mapping[str, str]:
+        """The fields of `Sampling` that it does not support, each with the reason; such a request is refused."""
+        ...
+
+    def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
+        """Begin to generate after *ids* and return; what comes of it, errors too, goes into *stream*.
+
+        It ends soon after `stream.cancelled`, which `stream.when_cancelled` announces.
+        """
         ...
 
     def statistics(self) -> EngineStatistics:
-        """Counters for metrics and tests."""
+        """For metrics, readiness and tests."""
         ...
 
     def close(self) -> None:
