@@ -1,11 +1,11 @@
-"""The CPU engine: every token accounted for, limits kept, cancelled at once."""
+"""The CPU engine: every token accounted for, limits kept, cancelled at once, every parameter obeyed."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,12 @@ from nemotron_build.engine import EngineSpec, build
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.factory import start_engine
-from nemotron_triton.engine.interface import Engine, Sampling, TokenChunk
+from nemotron_triton.engine.interface import Engine, Sampling
+from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import EngineError
 
 GREEDY = Sampling(max_tokens=20, temperature=0.0, top_p=1.0)
+HOT = Sampling(max_tokens=12, temperature=1.0, top_p=1.0)
 ENDLESS = Sampling(max_tokens=1900, temperature=0.0, top_p=1.0, ignore_end=True)
 
 
@@ -43,27 +45,40 @@ async def running(bundle: Bundle) -> AsyncIterator[Engine]:
         engine.close()
 
 
-async def collect(stream: AsyncGenerator[TokenChunk, None]) -> list[TokenChunk]:
-    return [chunk async for chunk in stream]
+def begin(engine: Engine, ids: Sequence[int], sampling: Sampling) -> TokenStream:
+    stream = TokenStream("a request")
+    engine.generate(ids, sampling, stream)
+    return stream
 
 
-def ids_of(chunks: Sequence[TokenChunk]) -> list[int]:
-    return [token for chunk in chunks for token in chunk.ids]
+async def chunks_of(engine: Engine, ids: Sequence[int], sampling: Sampling) -> list[TokenChunk]:
+    return [chunk async for chunk in begin(engine, ids, sampling)]
+
+
+async def ids_of(engine: Engine, ids: Sequence[int], sampling: Sampling) -> list[int]:
+    return [token_id for chunk in await chunks_of(engine, ids, sampling) for token_id in chunk.ids]
+
+
+async def until_idle(engine: Engine) -> None:
+    deadline = time.monotonic() + 10
+    while engine.statistics().active_requests or engine.statistics().waiting_requests:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
 
 
 def test_the_token_limit_is_exact_and_nothing_is_lost(random_bundle: Bundle) -> None:
     codec = TokenCodec(random_bundle.tokenizer_path)
-    hot = Sampling(max_tokens=1, temperature=1.5, top_p=1.0, ignore_end=True)
+    hot = replace(HOT, temperature=1.5, ignore_end=True)
 
     async def generate() -> dict[int, list[TokenChunk]]:
         async with running(random_bundle) as engine:
             return {
-                limit: await collect(engine.generate([5, 6, 7], replace(hot, max_tokens=limit, seed=limit), str(limit)))
+                limit: await chunks_of(engine, [5, 6, 7], replace(hot, max_tokens=limit, seed=limit))
                 for limit in range(1, 60)
             }
 
     for limit, chunks in asyncio.run(generate()).items():
-        ids = ids_of(chunks)
+        ids = [token_id for chunk in chunks for token_id in chunk.ids]
         detokenizer = Detokenizer(codec)
         text = detokenizer.feed(ids) + detokenizer.finish()
         assert len(ids) == limit
@@ -73,14 +88,9 @@ def test_the_token_limit_is_exact_and_nothing_is_lost(random_bundle: Bundle) -> 
 
 
 def test_seeds_repeat_and_differ(random_bundle: Bundle) -> None:
-    hot = Sampling(max_tokens=12, temperature=1.0, top_p=1.0)
-
     async def generate() -> list[list[int]]:
         async with running(random_bundle) as engine:
-            return [
-                ids_of(await collect(engine.generate([1, 2], replace(hot, seed=seed), str(i))))
-                for i, seed in enumerate([7, 7, 2**63 + 8])
-            ]
+            return [await ids_of(engine, [1, 2], replace(HOT, seed=seed)) for seed in (7, 7, 2**63 + 8)]
 
     first, again, other = asyncio.run(generate())
 
@@ -89,63 +99,86 @@ def test_seeds_repeat_and_differ(random_bundle: Bundle) -> None:
 
 
 def test_a_cancelled_request_stops_at_once(random_bundle: Bundle) -> None:
-    async def generate() -> tuple[TokenChunk, int, int]:
+    async def generate() -> tuple[int, int]:
         async with running(random_bundle) as engine:
-            stream = engine.generate([1], ENDLESS, "a")
+            stream = begin(engine, [1], ENDLESS)
             await anext(stream)
-            engine.cancel("a")
-            engine.cancel("a request nobody knows")
-            last = (await collect(stream))[-1]
-            await idle(engine)
+            stream.cancel()
+            await until_idle(engine)
             tokens = engine.statistics().generated_tokens
             await asyncio.sleep(0.1)
-            return last, tokens, engine.statistics().generated_tokens
+            return tokens, engine.statistics().generated_tokens
 
-    last, tokens, later = asyncio.run(generate())
+    tokens, later = asyncio.run(generate())
 
-    assert last.finish_reason == "cancelled"
     assert later == tokens < 1900
 
 
-def test_a_reader_that_goes_away_stops_the_generation(random_bundle: Bundle) -> None:
-    async def generate() -> int:
+def test_a_request_is_cancelled_while_its_prompt_is_read(random_bundle: Bundle) -> None:
+    async def generate() -> tuple[float, float]:
         async with running(random_bundle) as engine:
-            async with aclosing(engine.generate([1], ENDLESS, "a")) as stream:
-                await anext(stream)
-            await idle(engine)
-            return engine.statistics().generated_tokens
+            prompt = [5, 6] * 900
+            begin_s = time.monotonic()
+            await ids_of(engine, prompt, replace(GREEDY, max_tokens=1))
+            whole_s = time.monotonic() - begin_s
+            stream = begin(engine, prompt[::-1], ENDLESS)
+            while not engine.statistics().active_requests:
+                await asyncio.sleep(0.001)
+            begin_s = time.monotonic()
+            stream.cancel()
+            await until_idle(engine)
+            return time.monotonic() - begin_s, whole_s
 
-    assert asyncio.run(generate()) < 1900
+    cancelled_s, whole_s = asyncio.run(generate())
+
+    assert cancelled_s < whole_s / 2
 
 
 def test_requests_past_the_batch_wait_and_can_be_cancelled_there(random_bundle: Bundle) -> None:
-    async def generate() -> tuple[int, int, TokenChunk]:
+    async def generate() -> tuple[int, int, int]:
         async with running(random_bundle) as engine:
-            streams = [engine.generate([i], ENDLESS, str(i)) for i in range(3)]
-            tasks = [asyncio.create_task(collect(stream)) for stream in streams]
+            streams = [begin(engine, [i], ENDLESS) for i in range(3)]
             while engine.statistics().active_requests < 2:
                 await asyncio.sleep(0.01)
-            statistics = engine.statistics()
-            for i in (2, 0, 1):
-                engine.cancel(str(i))
-            chunks = await asyncio.gather(*tasks)
-            return statistics.active_requests, statistics.waiting_requests, chunks[2][-1]
+            full = engine.statistics()
+            streams[2].cancel()
+            without = engine.statistics()
+            for stream in streams[:2]:
+                stream.cancel()
+            await until_idle(engine)
+            return full.active_requests, full.waiting_requests, without.waiting_requests
 
-    assert asyncio.run(generate()) == (2, 1, TokenChunk((), "cancelled"))
+    assert asyncio.run(generate()) == (2, 1, 0)
 
 
-def test_a_prompt_llama_cpp_refuses_is_an_error(random_bundle: Bundle) -> None:
-    async def generate() -> None:
+def test_closing_ends_every_request_with_an_error(random_bundle: Bundle) -> None:
+    async def generate() -> list[str]:
         async with running(random_bundle) as engine:
-            await collect(engine.generate([1] * 3000, GREEDY, "a"))
+            streams = [begin(engine, [i], ENDLESS) for i in range(4)]
+            await anext(streams[0])
+            await asyncio.to_thread(engine.close)
+            streams.append(begin(engine, [1], GREEDY))
+            assert engine.statistics().problem
+            assert engine.statistics().waiting_requests == 0
+            return [await failure_of(stream) for stream in streams]
 
-    with pytest.raises(EngineError, match="exceeds the available context size"):
-        asyncio.run(generate())
+    assert asyncio.run(generate()) == ["the engine is closed"] * 5
 
 
-async def idle(engine: Engine) -> None:
-    """Wait until the engine generates for nobody."""
-    deadline = time.monotonic() + 10
-    while engine.statistics().active_requests:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
+async def failure_of(stream: TokenStream) -> str:
+    with pytest.raises(EngineError) as caught:
+        async for _ in stream:
+            pass
+    return str(caught.value)
+
+
+def test_a_prompt_llama_cpp_refuses_is_an_error_of_that_request_alone(random_bundle: Bundle) -> None:
+    async def generate() -> tuple[str, int]:
+        async with running(random_bundle) as engine:
+            failure = await failure_of(begin(engine, [1] * 3000, GREEDY))
+            return failure, len(await ids_of(engine, [1], replace(GREEDY, ignore_end=True)))
+
+    failure, tokens = asyncio.run(generate())
+
+    assert "exceeds the available context size" in failure
+    assert tokens == 20

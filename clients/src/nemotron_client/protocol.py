@@ -39,11 +39,18 @@ def _add(request: Any, tensor: wire.Tensor, value: Any) -> None:
     try:
         if tensor.name in _JSON:
             value = json.dumps(value, ensure_ascii=False)
-        data = _packed(tensor, value)
+        values = [value] if tensor.dims == (1,) else _listed(value)
+        data = b"".join(_packed(tensor, each) for each in values)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ClientError(f"{tensor.name} cannot be sent: {error}") from error
-    request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=[1, 1])
+    request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=[1, len(values)])
     request.raw_input_contents.append(data)
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        raise TypeError(f"{value!r} is no list")
+    return list(value)
 
 
 def _packed(tensor: wire.Tensor, value: Any) -> bytes:
@@ -82,8 +89,9 @@ def read_events(response: Any) -> Iterator[Event]:
 
 
 def _unpacked(tensor: wire.Tensor, data: bytes) -> Any:
-    if tensor.dtype == "BYTES":
-        if len(data) < 4 or int.from_bytes(data[:4], "little") != len(data) - 4:
-            raise ValueError(f"{tensor.name} is not one string")
-        return data[4:].decode("utf-8")
-    return np.frombuffer(data, dtype=wire.NUMPY[tensor.dtype])[0].item()
+    if tensor.dtype != "BYTES":
+        values = np.frombuffer(data, dtype=wire.NUMPY[tensor.dtype]).tolist()
+        return values[0] if tensor.dims == (1,) else values
+    if len(data) < 4 or int.from_bytes(data[:4], "little") != len(data) - 4:
+        raise ValueError(f"{tensor.name} is not one string")
+    return data[4:].decode("utf-8")

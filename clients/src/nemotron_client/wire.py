@@ -1,7 +1,7 @@
 """The tensors of the Triton models: every name, type and shape, written once for server, client and `config.pbtxt`.
 
-Inputs of `nemotron` keep the names of TensorRT-LLM's `tensorrt_llm_bls` model where it has them. Every tensor is
-`[1]` per request, so `[1, 1]` on the wire (the models have a batch dimension of at most 1).
+Inputs of `nemotron` keep the names of TensorRT-LLM's `tensorrt_llm_bls` model where it has them. On the wire a batch
+dimension of 1 comes before a tensor's own dimensions.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 MODEL_NAME = "nemotron"
+# In one tensor of a request.
+MAX_VALUES = 1024
 DType = Literal["BYTES", "BOOL", "INT32", "UINT64", "FP32"]
 NUMPY: dict[DType, Any] = {
     "BYTES": np.object_,
@@ -24,7 +26,10 @@ NUMPY: dict[DType, Any] = {
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor: its name on the wire, its Triton data type, and whether a request may leave it out."""
+    """One tensor: its name on the wire, its Triton data type, and whether a request may leave it out.
+
+    `dims` `(1,)` is one value, `(-1,)` a list of them, `(-1, -1)` a list of rows.
+    """
 
     name: str
     dtype: DType
@@ -50,8 +55,29 @@ SEED = Tensor("seed", "UINT64")
 REPETITION_PENALTY = Tensor("repetition_penalty", "FP32")
 PRESENCE_PENALTY = Tensor("presence_penalty", "FP32")
 FREQUENCY_PENALTY = Tensor("frequency_penalty", "FP32")
-END_ID = Tensor("end_id", "INT32")  # -1: generate on past the model's end tokens
-# Accepted for clients of tensorrt_llm_bls; the counts are always returned.
+MIN_P = Tensor("min_p", "FP32")
+MIN_TOKENS = Tensor("min_tokens", "INT32")
+NO_REPEAT_NGRAM_SIZE = Tensor("no_repeat_ngram_size", "INT32")
+END_ID = Tensor("end_id", "INT32")  # one more token that ends the answer; -1: generate on past the model's own
+STOP_TOKEN_IDS = Tensor("stop_token_ids", "INT32", dims=(-1,))  # more of them
+STOP_WORDS = Tensor("stop_words", "BYTES", dims=(-1,))  # the answer ends before the first of these
+BAD_WORDS = Tensor("bad_words", "BYTES", dims=(-1,))
+EMBEDDING_BIAS_WORDS = Tensor("embedding_bias_words", "BYTES", dims=(-1,))  # whose tokens get a logit bias
+EMBEDDING_BIAS_WEIGHTS = Tensor("embedding_bias_weights", "FP32", dims=(-1,))
+GUIDED_DECODING_GUIDE_TYPE = Tensor("guided_decoding_guide_type", "BYTES")  # json, json_schema, regex, ebnf_grammar
+GUIDED_DECODING_GUIDE = Tensor("guided_decoding_guide", "BYTES")
+NUM_RETURN_SEQUENCES = Tensor("num_return_sequences", "INT32")  # answers to one request
+# What to return.
+EXCLUDE_INPUT_IN_OUTPUT = Tensor("exclude_input_in_output", "BOOL")  # false: a whole answer begins with text_input
+RETURN_LOG_PROBS = Tensor("return_log_probs", "BOOL")
+TOP_LOGPROBS = Tensor("top_logprobs", "INT32")  # alternatives to tell for each token
+# Accepted for clients of tensorrt_llm_bls where they change nothing; the counts are always returned.
+PAD_ID = Tensor("pad_id", "INT32")
+BEAM_WIDTH = Tensor("beam_width", "INT32")
+LENGTH_PENALTY = Tensor("length_penalty", "FP32")
+RETURN_CONTEXT_LOGITS = Tensor("return_context_logits", "BOOL")
+RETURN_GENERATION_LOGITS = Tensor("return_generation_logits", "BOOL")
+RETURN_PERF_METRICS = Tensor("return_perf_metrics", "BOOL")
 RETURN_NUM_INPUT_TOKENS = Tensor("return_num_input_tokens", "BOOL")
 RETURN_NUM_OUTPUT_TOKENS = Tensor("return_num_output_tokens", "BOOL")
 
@@ -64,6 +90,11 @@ PROBLEMS = Tensor("problems", "BYTES")  # JSON: list of what was wrong with the 
 NUM_INPUT_TOKENS = Tensor("num_input_tokens", "INT32")
 NUM_OUTPUT_TOKENS = Tensor("num_output_tokens", "INT32")
 NUM_REASONING_TOKENS = Tensor("num_reasoning_tokens", "INT32")
+# With every response of a request that asks for them.
+SEQUENCE_INDEX = Tensor("sequence_index", "INT32")  # which of several answers
+OUTPUT_LOG_PROBS = Tensor("output_log_probs", "FP32", dims=(-1, -1))  # one row: of each token that came
+CUM_LOG_PROBS = Tensor("cum_log_probs", "FP32", dims=(-1,))  # one value: their sum so far
+LOGPROBS = Tensor("logprobs", "BYTES")  # JSON: list of tokens with alternatives, OpenAI shape
 
 # The models beside `nemotron`, off the streaming path.
 PROMPT = Tensor("prompt", "BYTES")
@@ -88,7 +119,27 @@ INPUTS = (
     REPETITION_PENALTY,
     PRESENCE_PENALTY,
     FREQUENCY_PENALTY,
+    MIN_P,
+    MIN_TOKENS,
+    NO_REPEAT_NGRAM_SIZE,
     END_ID,
+    STOP_TOKEN_IDS,
+    STOP_WORDS,
+    BAD_WORDS,
+    EMBEDDING_BIAS_WORDS,
+    EMBEDDING_BIAS_WEIGHTS,
+    GUIDED_DECODING_GUIDE_TYPE,
+    GUIDED_DECODING_GUIDE,
+    NUM_RETURN_SEQUENCES,
+    EXCLUDE_INPUT_IN_OUTPUT,
+    RETURN_LOG_PROBS,
+    TOP_LOGPROBS,
+    PAD_ID,
+    BEAM_WIDTH,
+    LENGTH_PENALTY,
+    RETURN_CONTEXT_LOGITS,
+    RETURN_GENERATION_LOGITS,
+    RETURN_PERF_METRICS,
     RETURN_NUM_INPUT_TOKENS,
     RETURN_NUM_OUTPUT_TOKENS,
 )
@@ -101,6 +152,10 @@ OUTPUTS = (
     NUM_INPUT_TOKENS,
     NUM_OUTPUT_TOKENS,
     NUM_REASONING_TOKENS,
+    SEQUENCE_INDEX,
+    OUTPUT_LOG_PROBS,
+    CUM_LOG_PROBS,
+    LOGPROBS,
 )
 PREPROCESSING_INPUTS = (Tensor(MESSAGES.name, "BYTES", optional=False), TOOLS, THINKING, CHAT_TEMPLATE_KWARGS)
 PREPROCESSING_OUTPUTS = (PROMPT, INPUT_IDS, NUM_INPUT_TOKENS)
@@ -109,21 +164,34 @@ POSTPROCESSING_OUTPUTS = (TEXT_OUTPUT, REASONING_OUTPUT, TOOL_CALLS, FINISH_REAS
 
 
 def read(tensor: Tensor, array: Any) -> Any:
-    """The one value in *array* as str, bool, int or float; `ValueError` says what is wrong with it."""
-    values = array.reshape(-1)
+    """The value in *array* as str, bool, int or float, or a tuple of them; `ValueError` says what is wrong with it."""
+    if array.size > MAX_VALUES:
+        raise ValueError(f"{tensor.name} holds {array.size} values; at most {MAX_VALUES} are accepted")
+    if tensor.dtype != "BYTES":
+        values = array.reshape(-1).tolist()
+    else:
+        values = [_text(tensor, value) for value in array.reshape(-1)]
+    if tensor.dims != (1,):
+        return tuple(values)
     if len(values) != 1:
         raise ValueError(f"{tensor.name} must hold one value, got {len(values)}")
-    value = values[0]
-    if tensor.dtype != "BYTES":
-        return value.item()
+    return values[0]
+
+
+def array(tensor: Tensor, value: Any) -> Any:
+    """*value* as the array that a request carries, batch dimension first (text as UTF-8 bytes).
+
+    It is a value, a list or a list of rows of equal length, as the tensor's `dims` say.
+    """
+    if tensor.dtype == "BYTES":
+        value = value.encode("utf-8") if tensor.dims == (1,) else [each.encode("utf-8") for each in value]
+    return np.array([[value] if tensor.dims == (1,) else value], dtype=NUMPY[tensor.dtype])
+
+
+def _text(tensor: Tensor, value: Any) -> str:
     if isinstance(value, str):
         return value
     try:
         return bytes(value).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{tensor.name} is not UTF-8: {error.reason} at byte {error.start}") from error
-
-
-def array(tensor: Tensor, value: Any) -> Any:
-    """*value* as the `[1, 1]` array that a request carries (numpy dtype of the tensor; text as UTF-8 bytes)."""
-    return np.array([[value.encode("utf-8") if isinstance(value, str) else value]], dtype=NUMPY[tensor.dtype])

@@ -24,6 +24,8 @@ class ChatRequest:
     """A checked request: a conversation or a finished prompt, and how to generate.
 
     `thinking` is the mode the model is in, `max_tokens` None what its makers recommend, as far as the context has room.
+    `choices` is how many answers are wanted; `echo` puts the finished prompt before each. `return_log_probs` and
+    `sampling.logprobs`, the alternatives to tell with them, go together.
     """
 
     conversation: Conversation | None
@@ -35,6 +37,10 @@ class ChatRequest:
     stream: bool
     max_tokens: int | None
     sampling: Sampling
+    stop_words: tuple[str, ...] = ()
+    choices: int = 1
+    echo: bool = False
+    return_log_probs: bool = False
 
 
 def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:

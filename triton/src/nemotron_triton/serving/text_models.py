@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
-
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
 from nemotron_triton.bundle import Bundle
@@ -94,7 +92,9 @@ class TextModel:
             failure = triton_error(self._pb, str(error), self._pb.TritonError.INVALID_ARG)
             return self._pb.InferenceResponse(output_tensors=[], error=failure)
         return self._pb.InferenceResponse(
-            output_tensors=[self._pb.Tensor(tensor.name, _array(tensor, value)) for tensor, value in outputs.items()]
+            output_tensors=[
+                self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in outputs.items()
+            ]
         )
 
 
@@ -105,7 +105,3 @@ def _open(args: dict[str, str], pb_utils: Any) -> tuple[Bundle, TokenCodec]:
         return bundle, TokenCodec(bundle.tokenizer_path)
     except ServingError as error:
         raise pb_utils.TritonModelException(str(error)) from error
-
-
-def _array(tensor: wire.Tensor, value: Any) -> Any:
-    return np.array([value], dtype=wire.NUMPY[tensor.dtype]) if tensor.dims == (-1,) else wire.array(tensor, value)

@@ -1,0 +1,197 @@
+"""What llama.cpp is asked for an answer, and its messages about one as tokens. Does not call llama.cpp.
+
+An answer is one request to llama.cpp, or several that go on from each other: what changes on the way (ends that may
+not come yet, a token that would complete a forbidden sequence) is a logit bias, and that is fixed for a request.
+
+Limits. While a character is incomplete llama.cpp reports neither text nor ids, only a growing count; the ids are then
+recovered from the bytes that follow (`_recover`), so text and count are exact, an id may be a twin with equal bytes and
+has no log probability. An answer that ends inside a character gets bytes that decode to one U+FFFD, as the lost ones
+would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.stream import FinishReason, TokenLogprob
+
+# A character has at most 4 bytes: that many tokens past the limit are enough to see what the last ones were.
+_CHARACTER_TOKENS = 4
+_RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one"
+_CUT_CHARACTER = "\N{SLIGHTLY SMILING FACE}".encode()
+_UNKNOWN = TokenLogprob(None)
+
+
+class Put(Protocol):
+    """Where tokens go: `TokenStream.put`."""
+
+    def __call__(
+        self, ids: list[int], finish_reason: FinishReason | None, logprobs: tuple[TokenLogprob, ...], /
+    ) -> None:
+        """Take the next tokens."""
+
+
+class Answer:
+    """One answer: gives llama.cpp's requests for it and takes the messages that come back."""
+
+    def __init__(
+        self, codec: TokenCodec, end_ids: frozenset[int], prompt: Sequence[int], sampling: Sampling, put: Put
+    ) -> None:
+        """*end_ids* are the model's own."""
+        self._codec = codec
+        self._end_ids = (frozenset() if sampling.ignore_end else end_ids) | frozenset(sampling.stop_ids)
+        self._model_end_ids = end_ids
+        self._prompt = prompt
+        self._sampling = sampling
+        self._put = put
+        # A single token that is bad is a matter of a bias; of more, the last one may not come after the others.
+        self._bad = [bad for bad in sampling.bad_ids if len(bad) > 1]
+        self._longest_bad = max(map(len, self._bad), default=0)
+        self._ids: list[int] = []
+        self._requests = 0
+        # What llama.cpp has counted in the request that runs.
+        self._predicted = 0
+        # What may not come next, because a sequence that is forbidden would be complete.
+        self._barred: frozenset[int] = frozenset()
+        self.ended = False
+        # Why llama.cpp does not take a request.
+        self.refusal = ""
+
+    @property
+    def tokens(self) -> int:
+        """How many there are so far."""
+        return len(self._ids)
+
+    def request(self) -> dict[str, Any]:
+        """The next one to send while the answer has not ended."""
+        sampling = self._sampling
+        self._predicted = 0
+        self._requests += 1
+        asked: dict[str, Any] = {
+            "prompt": [*self._prompt, *self._ids],
+            "stream": True,
+            "return_tokens": True,
+            # A message for every step of the prompt too: the moments in which a request can be stopped.
+            "return_progress": True,
+            "verbose": True,
+            "n_predict": sampling.max_tokens - self.tokens + _CHARACTER_TOKENS,
+            "samplers": ["penalties", "temperature", "top_k", "top_p", "min_p"],
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "min_p": sampling.min_p,
+            "repeat_penalty": sampling.repetition_penalty,
+            "repeat_last_n": len(self._prompt) + sampling.max_tokens,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "ignore_eos": sampling.ignore_end or self._too_short,
+            "logit_bias": [
+                *([token_id, bias] for token_id, bias in sampling.logit_bias.items()),
+                *([token_id, False] for token_id in self._never()),
+            ],
+        }
+        if sampling.seed is not None:
+            asked["seed"] = (sampling.seed + self._requests - 1) % _RANDOM_SEED
+        if sampling.logprobs is not None:
+            asked["n_probs"] = max(1, sampling.logprobs)
+        if sampling.guide is not None:
+            asked["grammar"] = sampling.guide.text
+        return asked
+
+    def receive(self, message: dict[str, Any]) -> bool:
+        """Take one message; True when this request shall give no more."""
+        if error := message.get("error"):
+            self.refusal = str(error.get("message", error))
+            return True
+        details = message["__verbose"]
+        if "prompt_progress" in details:
+            return False
+        withheld = details["tokens_predicted"] - self._predicted - len(details["tokens"])
+        self._predicted = details["tokens_predicted"]
+        if not details["stop"]:
+            ids = self._recover(details["content"].encode(), withheld, tuple(details["tokens"]))
+            return self._take(ids, self._logprobs(len(ids), details))
+        by_length = details["stop_type"] == "limit"
+        # The end token is counted as predicted; it adds no text.
+        cut = max(0, withheld - (not by_length))
+        ids = _spell(self._codec, _CUT_CHARACTER[: min(cut, 3)], min(cut, 3))
+        return self._send(ids, "length" if by_length else "stop", self._logprobs(len(ids), details))
+
+    def _take(self, ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> bool:
+        too_short, barred = self._too_short, self._barred
+        for place, token_id in enumerate(ids):
+            # llama.cpp knows some end tokens by their names; the checkpoint decides.
+            if token_id in self._end_ids:
+                return self._send(ids[:place], "stop", logprobs[:place])
+            if token_id not in barred and self._completes_a_bad_sequence(ids[: place + 1]):
+                self._send(ids[:place], None, logprobs[:place])
+                self._barred = (barred if place == 0 else frozenset()) | {token_id}
+                return True
+        self._barred = frozenset()
+        return self._send(ids, None, logprobs) or bool(barred) or too_short != self._too_short
+
+    def _send(
+        self, ids: tuple[int, ...], finish_reason: FinishReason | None, logprobs: tuple[TokenLogprob, ...]
+    ) -> bool:
+        left = self._sampling.max_tokens - self.tokens
+        ids = ids[:left]
+        self._ids += ids
+        if len(ids) == left and finish_reason != "stop":
+            finish_reason = "length"
+        self.ended = finish_reason is not None
+        if ids or finish_reason:
+            self._put(list(ids), finish_reason, logprobs[:left])
+        return self.ended
+
+    @property
+    def _too_short(self) -> bool:
+        return self.tokens < self._sampling.min_tokens
+
+    def _never(self) -> set[int]:
+        """The ids that may not be picked in the next request."""
+        ids = {sequence[0] for sequence in self._sampling.bad_ids if len(sequence) == 1} | self._barred
+        if self._too_short:
+            ids |= self._end_ids | self._model_end_ids
+        return ids
+
+    def _completes_a_bad_sequence(self, ids: tuple[int, ...]) -> bool:
+        """Whether one ends with *ids* after those that there are."""
+        if not self._bad:
+            return False
+        tail = (*self._ids[-self._longest_bad :], *ids)
+        return any(tail[-len(bad) :] == bad for bad in self._bad)
+
+    def _logprobs(self, count: int, details: dict[str, Any]) -> tuple[TokenLogprob, ...]:
+        """One for each of the *count* ids of a message, of which it describes the last ones."""
+        if self._sampling.logprobs is None:
+            return ()
+        told = [
+            TokenLogprob(
+                each["logprob"],
+                tuple((top["id"], top["logprob"]) for top in each["top_logprobs"][: self._sampling.logprobs]),
+            )
+            for each in details.get("completion_probabilities", ())
+        ]
+        return (*[_UNKNOWN] * (count - len(told)), *told[max(0, len(told) - count) :])
+
+    def _recover(self, content: bytes, withheld: int, seen: tuple[int, ...]) -> tuple[int, ...]:
+        """All ids behind *content*, whose last ones are *seen*: those *withheld* are found by their bytes."""
+        if not withheld:
+            return seen
+        tail = b"".join(map(self._codec.bytes_of, seen))
+        return _spell(self._codec, content.removesuffix(tail), withheld) + seen
+
+
+def _spell(codec: TokenCodec, text: bytes, count: int) -> tuple[int, ...]:
+    """*count* token ids that spell *text*, longest tokens first; one per byte where that is impossible."""
+    if count <= 0 or not text:
+        return ()
+    for size in range(len(text) - count + 1, 0, -1):
+        if (token_id := codec.id_of(text[:size])) is not None:
+            rest = _spell(codec, text[size:], count - 1)
+            if len(rest) == count - 1 and (count > 1 or size == len(text)):
+                return (token_id, *rest)
+    return tuple(token_id for byte in text if (token_id := codec.id_of(bytes([byte]))) is not None)
