@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 MODEL_NAME = "nemotron"
+# The header that carries the shared secret; gRPC's begins with `triton-grpc-protocol-`.
+SECRET_HEADER = "nemotron-secret"
 # In one tensor of a request.
 MAX_VALUES = 1024
 DType = Literal["BYTES", "BOOL", "INT32", "UINT64", "FP32"]
