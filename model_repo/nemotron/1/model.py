@@ -19,6 +19,10 @@ class TritonPythonModel:
         for request in requests:
             self._service.submit(request)
 
+    def is_ready(self) -> bool:
+        """Whether requests are taken; asked by tritonserver 26.03 and later."""
+        return self._service.is_ready
+
     def finalize(self) -> None:
         """Stop the engine."""
         self._service.close()

@@ -3,6 +3,9 @@
 ServingError
 ├── ProfileError        no such model profile
 ├── RequestError        the caller's request is wrong: do not retry it unchanged
+├── OverloadedError     no room for the request now: retry it later, or elsewhere
+├── DeadlineError       the request's time was up before its answer was complete
+├── ClientGoneError     whoever asked does not wait any more
 ├── TokenizerError      a tokenizer.json is missing, malformed, or not byte-level BPE
 ├── BundleError         an engine bundle is missing, changed, or made for another place
 ├── EngineError         the engine cannot start, or failed while generating
@@ -29,6 +32,18 @@ class ProfileError(ServingError):
 
 class RequestError(ServingError):
     """The caller's request is wrong; the message names the field, the value and what is allowed."""
+
+
+class OverloadedError(ServingError):
+    """No room for the request now: it is safe to retry later, or elsewhere."""
+
+
+class DeadlineError(ServingError):
+    """The request's time was up before its answer was complete."""
+
+
+class ClientGoneError(ServingError):
+    """Whoever asked does not wait any more; nobody reads this."""
 
 
 class TokenizerError(ServingError):

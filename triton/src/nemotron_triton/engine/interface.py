@@ -21,10 +21,10 @@ class Guide:
 class Sampling:
     """How to pick tokens. The order is the Hugging Face one: penalties, temperature, top-k, top-p, min-p.
 
-    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 switch those off; `seed` None draws one. `stop_ids` end
-    an answer as the model's own end tokens do (which `ignore_end` switches off); before `min_tokens` tokens neither is
-    picked. `bad_ids` are sequences of tokens that never come; `logit_bias` is added by token id. `logprobs` is how many
-    alternatives to report with the log probability of each token, None for neither.
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 switch those off; `seed` None draws one. `stop_ids`
+    end an answer as the model's own end tokens do (which `ignore_end` switches off); before `min_tokens` tokens neither
+    is picked. `bad_ids` are sequences of tokens that never come; `logit_bias` is added by token id. `logprobs` is how
+    many alternatives to report with the log probability of each token, None for neither.
     """
 
     max_tokens: int

@@ -1,12 +1,13 @@
 """The tokens of one answer on their way from an engine to its reader.
 
 The engine puts, from any thread; the reader takes, on one event loop. What waits is taken together, and a reader that
-pauses between two takes is woken by nothing but the answer's end: so tokens are coalesced without work for each.
+pauses between two takes is woken by nothing but the answer's end: tokens are gathered without work for each of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Literal
 
 from nemotron_triton.errors import EngineError
 
-FinishReason = Literal["stop", "length", "cancelled"]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,25 @@ class TokenChunk:
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-def _unpaced() -> float:
-    return 0.0
-
-
 class TokenStream:
-    """One answer. `async for` gives its chunks; the last one has a finish reason. Raises what the engine failed with."""
+    """One answer. `async for` gives its chunks, of which the last has a finish reason; an engine's error is raised."""
 
-    def __init__(self, request_id: str, pace: Callable[[], float] = _unpaced) -> None:
-        """Made on the event loop that reads it. *pace* gives the seconds to gather tokens after each chunk."""
+    def __init__(self, request_id: str, pace: Callable[[], float] | None = None) -> None:
+        """Made on the event loop that reads it.
+
+        *pace* gives the seconds to gather tokens after each chunk; without it every token is a chunk of its own.
+        """
         self.request_id = request_id
         self.cancelled = False
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._ids: list[int] = []
-        self._logprobs: list[TokenLogprob] = []
+        self._ids: collections.deque[int] = collections.deque()
+        self._logprobs: collections.deque[TokenLogprob] = collections.deque()
         self._finish_reason: FinishReason | None = None
         self._error: EngineError | None = None
         self._begun = False
-        self._taken = False
+        self._finished = False
         self._on_cancel: Callable[[], None] | None = None
         # What the reader waits in: None while it does not, or is on its way.
         self._waiter: asyncio.Future[None] | None = None
@@ -71,9 +71,9 @@ class TokenStream:
         finish_reason: FinishReason | None = None,
         logprobs: tuple[TokenLogprob, ...] = (),
     ) -> None:
-        """Add tokens; after a finish reason, an error or a cancellation nothing more is taken."""
+        """Add tokens; after a finish reason, an error or a cancellation they are dropped."""
         with self._lock:
-            if self._ended:
+            if self._ended or self.cancelled:
                 return
             self._ids += ids
             self._logprobs += logprobs
@@ -96,13 +96,11 @@ class TokenStream:
             callback()
 
     def cancel(self) -> None:
-        """Want no more, on the event loop: the reader gets a chunk `cancelled` at once, whatever the engine does."""
+        """Want no more; the reader says so, on its event loop, when it leaves before the end. Only the first counts."""
         with self._lock:
-            if self._ended:
+            if self._ended or self.cancelled:
                 return
             self.cancelled = True
-            self._finish_reason = "cancelled"
-            self._wake()
         if self._on_cancel:
             self._on_cancel()
 
@@ -110,23 +108,27 @@ class TokenStream:
         return self
 
     async def __anext__(self) -> TokenChunk:
-        """Everything that has come, at least one token or the end."""
-        if self._taken:
+        """The next token, or with a pace all that have come; the last chunk may have none."""
+        if self._finished:
             raise StopAsyncIteration
-        if self._begun and (pause_s := self._pace()) > 0:
-            await self._wait(pause_s)
+        if self._begun:
+            if self._pace and (pause_s := self._pace()) > 0:
+                await self._wait(pause_s)
+            else:
+                # An engine that is faster than its reader must not keep the loop from all others.
+                await asyncio.sleep(0)
         await self._wait(None)
         self._begun = True
         with self._lock:
+            # What came before an error is read first.
             if self._error and not self._ids:
-                self._taken = True
+                self._finished = True
                 raise self._error
-            # An error is raised by the next take.
-            chunk = TokenChunk(tuple(self._ids), self._finish_reason, tuple(self._logprobs))
-            self._ids.clear()
-            self._logprobs.clear()
-            self._taken = self._finish_reason is not None
-        return chunk
+            count = len(self._ids) if self._pace else min(1, len(self._ids))
+            ids = tuple([self._ids.popleft() for _ in range(count)])
+            logprobs = tuple([self._logprobs.popleft() for _ in range(min(count, len(self._logprobs)))])
+            self._finished = self._finish_reason is not None and not self._ids
+        return TokenChunk(ids, self._finish_reason if self._finished else None, logprobs)
 
     @property
     def _ended(self) -> bool:

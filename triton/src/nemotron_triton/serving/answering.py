@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import dataclasses
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemotron_client import wire
-from nemotron_client.events import Event, Finish, Usage
-from nemotron_triton.chat.answer import AnswerParser, answer_rules
+from nemotron_client.events import ContentDelta, Event, Finish, Usage
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import forced_call
-from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import Prompt, render_prompt
+from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
-from nemotron_triton.engine.interface import Engine, Sampling
+from nemotron_triton.engine.interface import Engine, Guide, Sampling
+from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.request import ChatRequest
 
+_END_THINK = b"</think>"
 
-class Cancelled(Exception):
-    """The request was cancelled: nobody waits for the rest of its answer."""
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request whose prompt is tokens: what the engine is asked, and how its answer is to be read."""
+
+    request: ChatRequest
+    ids: list[int]
+    rules: AnswerRules
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Step:
+    """What became certain together: `events`, the last one a `Finish` at the end, and the tokens that came with them.
+
+    `ids` and `logprobs` are of every token, whatever becomes of its text; `logprobs` is empty when not asked for.
+    """
+
+    events: list[Event]
+    ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
 
 
 class Answering:
     """One model, ready to answer."""
 
-    def __init__(self, profile: Profile, template: str | None, codec: TokenCodec, engine: Engine) -> None:
-        """Everything is loaded already; this only puts it together. *template* replaces the profile's own."""
-        self._profile = profile
-        self._template = template
+    def __init__(self, bundle: Bundle, codec: TokenCodec, engine: Engine) -> None:
+        """Everything is loaded already; this only puts it together."""
+        self._profile = bundle.profile
+        self._template = bundle.chat_template
         self._codec = codec
         self._engine = engine
 
-    async def answer(self, request: ChatRequest, request_id: str) -> AsyncGenerator[list[Event], None]:
-        """The events of the answer, in lists that became certain together; the very last event is `Finish`.
-
-        Raises `RequestError` before the first list, `EngineError` or `Cancelled` at any time.
-        """
-        prompt, ids = await asyncio.to_thread(self._encode, request)
+    def prepare(self, request: ChatRequest) -> Prepared:
+        """Render and tokenise, which takes time that grows with the prompt. Raises `RequestError`."""
+        prompt = self._prompt(request)
+        ids = self._codec.encode(prompt)
         functions = request.conversation.functions if request.conversation else ()
         rules = answer_rules(
             self._profile,
@@ -50,35 +69,34 @@ class Answering:
         )
         sampling = self._fit(request, len(ids))
         if request.choice.forced:
-            sampling = dataclasses.replace(sampling, grammar=self._forced(request, functions, prompt))
-        parser = AnswerParser(rules)
-        detokenizer = Detokenizer(self._codec)
-        output_tokens = reasoning_tokens = 0
-        async with contextlib.aclosing(self._engine.generate(ids, sampling, request_id)) as chunks:
-            async for chunk in chunks:
-                if chunk.finish_reason == "cancelled":
-                    raise Cancelled
-                events = parser.feed(detokenizer.feed(chunk.ids))
-                output_tokens += len(chunk.ids)
-                reasoning_tokens += len(chunk.ids) * parser.in_reasoning
-                if chunk.finish_reason:
-                    events += parser.feed(detokenizer.finish())
-                    events += parser.finish(cut=chunk.finish_reason == "length")
-                    called = parser.called_tools and chunk.finish_reason == "stop"
-                    reason = "tool_calls" if called else chunk.finish_reason
-                    usage = Usage(input_tokens=len(ids), output_tokens=output_tokens, reasoning_tokens=reasoning_tokens)
-                    events.append(Finish(reason=reason, usage=usage, problems=tuple(parser.problems)))
-                if events:
-                    yield events
+            guide = Guide(kind="grammar", text=self._forced(request, functions, prompt))
+            sampling = dataclasses.replace(sampling, guide=guide)
+        return Prepared(request, ids, rules, sampling)
 
-    def _encode(self, request: ChatRequest) -> tuple[Prompt, list[int]]:
+    async def answer(self, prepared: Prepared, sampling: Sampling, stream: TokenStream) -> AsyncGenerator[Step, None]:
+        """Generate one answer with *sampling*; the very last event is `Finish`. Raises `EngineError`.
+
+        What it gives does not depend on how the tokens were gathered on their way. The engine stops when the reader
+        leaves.
+        """
+        self._engine.generate(prepared.ids, sampling, stream)
+        reading = _Reading(prepared, self._codec)
+        try:
+            async for chunk in stream:
+                step = reading.read(chunk)
+                if step.events or step.logprobs:
+                    yield step
+                if reading.over:
+                    return
+        finally:
+            stream.cancel()
+
+    def _prompt(self, request: ChatRequest) -> Prompt:
         if request.conversation is None:
             # A finished prompt is the caller's own template at work: its control tokens count.
-            prompt = Prompt(request.text, "\ufdd0", tuple(self._profile.control_tokens))
-        else:
-            options = dataclasses.replace(request.render, template=self._template)
-            prompt = render_prompt(self._profile, request.conversation, options)
-        return prompt, self._codec.encode(prompt)
+            return Prompt(request.text, "\ufdd0", tuple(self._profile.control_tokens))
+        options = dataclasses.replace(request.render, template=self._template)
+        return render_prompt(self._profile, request.conversation, options)
 
     def _forced(self, request: ChatRequest, functions: Sequence[Mapping[str, Any]], prompt: Prompt) -> str:
         opened: Literal["opened", "model opens"] = "opened" if prompt.opens_thinking else "model opens"
@@ -106,3 +124,66 @@ class Answering:
             )
         wanted = request.max_tokens or min(request.sampling.max_tokens, room)
         return dataclasses.replace(request.sampling, max_tokens=wanted)
+
+
+class _Reading:
+    """Takes one answer apart, and counts."""
+
+    def __init__(self, prepared: Prepared, codec: TokenCodec) -> None:
+        self.over = False
+        self._input_tokens = len(prepared.ids)
+        self._parser = AnswerParser(prepared.rules)
+        self._detokenizer = Detokenizer(codec)
+        self._stop_words = StopWords(prepared.request.stop_words)
+        self._echo = prepared.request.text if prepared.request.echo else ""
+        self._each_token = bool(prepared.request.stop_words)
+        self._output_tokens = self._reasoning_tokens = 0
+        self._codec = codec
+        self._tail = b""
+
+    def read(self, chunk: TokenChunk) -> Step:
+        """What *chunk* makes certain; `over` is set when the answer is."""
+        events: list[Event] = [ContentDelta(self._echo)] if self._echo else []
+        self._echo = ""
+        taken = 0
+        for ids in self._pieces(chunk.ids):
+            events += self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
+            taken += len(ids)
+            self._reasoning_tokens += len(ids) * self._parser.in_reasoning
+            if self._stop_words.found:
+                break
+        self._output_tokens += taken
+        if self._stop_words.found:
+            events.append(self._finish("stop"))
+        elif chunk.finish_reason:
+            cut = chunk.finish_reason == "length"
+            rest = [*self._parser.feed(self._detokenizer.finish()), *self._parser.finish(cut=cut)]
+            events += [*self._stop_words.filter(rest), *self._stop_words.finish()]
+            # A stop word may have become whole only now, and then no call was the end of it.
+            ended = "stop" if self._stop_words.found else chunk.finish_reason
+            called = self._parser.called_tools and not self._stop_words.found and ended == "stop"
+            events.append(self._finish("tool_calls" if called else ended))
+        return Step(events, chunk.ids[:taken], chunk.logprobs[:taken])
+
+    def _finish(self, reason: str) -> Finish:
+        self.over = True
+        usage = Usage(
+            input_tokens=self._input_tokens,
+            output_tokens=self._output_tokens,
+            reasoning_tokens=self._reasoning_tokens,
+        )
+        return Finish(reason=reason, usage=usage, problems=tuple(self._parser.problems))
+
+    def _pieces(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """*ids* cut as finely as counting needs: each by itself where a stop word, or thinking, may begin or end."""
+        if self._each_token or not (self._parser.past_reasoning or self._goes_on_thinking(ids)):
+            yield from ((each,) for each in ids)
+        else:
+            yield ids
+
+    def _goes_on_thinking(self, ids: tuple[int, ...]) -> bool:
+        if not self._parser.in_reasoning:
+            return False
+        text = self._tail + b"".join(map(self._codec.bytes_of, ids))
+        self._tail = text[-len(_END_THINK) :]
+        return _END_THINK not in text

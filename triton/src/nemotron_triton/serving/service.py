@@ -1,36 +1,48 @@
-"""The `nemotron` Triton model: tensors in, events out, every request on one event loop in a thread of its own.
+"""The `nemotron` Triton model: requests in, answers out, all on one event loop in a thread of its own.
 
-`execute` only hands requests over. Whatever happens to a request, its response sender gets a FINAL: without one the
-client would wait for ever. Triton's `pb_utils` module is a parameter, so that nothing here imports it.
+`execute` only hands requests over. Triton's `pb_utils` module and the engine's maker are parameters, so that nothing
+here imports either. What watches over the requests from outside is `watcher`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import collections
+import concurrent.futures
 import contextlib
+import functools
 import itertools
-import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nemotron_client import wire
-from nemotron_client.events import ContentDelta, Event, Finish, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
-from nemotron_triton.errors import EngineError, RequestError, ServingError
-from nemotron_triton.serving import guardian
-from nemotron_triton.serving.answering import Answering, Cancelled
-from nemotron_triton.serving.metrics import EngineMetrics, ProblemMetrics
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
+from nemotron_triton.engine.stream import TokenStream
+from nemotron_triton.errors import DeadlineError, EngineError, OverloadedError, ServingError
+from nemotron_triton.serving.answering import Answering, Prepared
+from nemotron_triton.serving.call import Call
+from nemotron_triton.serving.delivery import Delivery
+from nemotron_triton.serving.observers import Observers
+from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.request import read_request
+from nemotron_triton.serving.settings import Settings
+from nemotron_triton.serving.watcher import Watcher
 
-# A client that went away is noticed within this time; each look costs a message to tritonserver.
-CANCEL_POLL_S = 0.05
-_INTERNAL = "internal error; the server's log has the details"
+StartEngine = Callable[[Bundle, TokenCodec], Engine]
+T = TypeVar("T")
+# Streams share this many responses a second while their interval lasts: half of what one Python process can send.
+_RESPONSES_PER_S = 4000
+# Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
+_SHORT_BYTES = 4096
+_WARM_UP_TOKENS = 4
 _log = logging.getLogger(__name__)
 
 
@@ -38,172 +50,208 @@ class Service:
     """One loaded bundle behind Triton's three calls: initialize, execute, finalize."""
 
     @classmethod
-    def start(cls, args: dict[str, str], pb_utils: Any) -> Service:
+    def start(cls, args: dict[str, str], pb_utils: Any, start_engine: StartEngine = start_engine) -> Service:
         """What `initialize` does; failures become Triton's own exception with our one line in it."""
         try:
-            return cls(Bundle.open(bundle_path(args)), pb_utils)
+            return cls(Bundle.open(bundle_path(args)), Settings.read(args["model_config"]), pb_utils, start_engine)
         except ServingError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
-    def __init__(self, bundle: Bundle, pb_utils: Any) -> None:
-        """Verify and load *bundle*, then start the event loop."""
+    def __init__(self, bundle: Bundle, settings: Settings, pb_utils: Any, start_engine: StartEngine) -> None:
+        """Verify and load *bundle*, start the event loop, and generate once to be warm."""
         bundle.verify()
-        codec = TokenCodec(bundle.tokenizer_path)
-        self._engine = start_engine(bundle, codec)
+        self._settings = settings
         self._profile = bundle.profile
-        self._answering = Answering(bundle.profile, bundle.chat_template, codec, self._engine)
+        self._codec = TokenCodec(bundle.tokenizer_path)
+        self._engine = start_engine(bundle, self._codec)
+        self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
-        self._metrics = EngineMetrics(pb_utils)
-        self._problem_metrics = ProblemMetrics(pb_utils)
-        self._open: dict[str, Any] = {}
-        self._closing = False
+        self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
+        self._slots = asyncio.Semaphore(self._engine.max_batch_size)
+        self._generating = 0
+        self._ended: collections.deque[RequestRecord] = collections.deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nemotron-loop", daemon=True)
         self._thread.start()
-        self._guardian = guardian.start()
-        self._watcher = asyncio.run_coroutine_threadsafe(self._watch(), self._loop)
+        self._warm_up()
+        self._watcher = Watcher(self, Observers.start(pb_utils, settings, bundle.profile.name), settings)
 
     def submit(self, request: Any) -> None:
         """Take over one Triton request; returns at once."""
-        sender = request.get_response_sender()
+        number, call = next(self._numbers), Call(request, self._pb)
+        self._calls[number] = call
         try:
-            values = {
-                tensor.name: wire.read(tensor, found.as_numpy())
-                for tensor in wire.INPUTS
-                if (found := self._pb.get_input_tensor_by_name(request, tensor.name)) is not None
-            }
-        except ValueError as error:
-            self._fail(sender, str(error), self._pb.TritonError.INVALID_ARG)
-            return
+            self._admit()
+            values = call.values()
+        except ServingError as error:
+            self._end(number, call, error)
         except Exception:
             # Raised out of `execute` it would only be logged, and the client would wait for ever.
-            _log.exception("request %r cannot be read", request.request_id())
-            self._fail(sender, _INTERNAL, self._pb.TritonError.INTERNAL)
-            return
-        # A name of our own: callers may send the same id twice.
-        request_id = f"{next(self._numbers)}-{request.request_id()}"
-        asyncio.run_coroutine_threadsafe(self._respond(request_id, values, sender), self._loop)
+            _log.exception("request %r cannot be read", call.record.request_id)
+            self._end(number, call, None)
+        else:
+            self._loop.call_soon_threadsafe(self._begin, number, call, values)
 
     def close(self) -> None:
         """What `finalize` does; Triton calls it when no request is left."""
-        guardian.stop(self._guardian)
-        self._closing = True
-        self._watcher.result(timeout=5)
+        self._watcher.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
         self._engine.close()
 
-    async def _respond(self, request_id: str, values: dict[str, Any], sender: Any) -> None:
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests are taken."""
+        return not self._watcher.problem and not self._watcher.draining
+
+    # What the watcher sees and does.
+
+    def calls(self) -> list[Call]:
+        """The requests that are not over."""
+        return list(self._calls.values())
+
+    def ended(self) -> list[RequestRecord]:
+        """The records of the requests that ended since this was last asked."""
+        return [self._ended.popleft() for _ in range(len(self._ended))]
+
+    @property
+    def generating(self) -> int:
+        """How many answers the engine was asked for and has not ended."""
+        return self._generating
+
+    def statistics(self) -> EngineStatistics:
+        """The engine's."""
+        return self._engine.statistics()
+
+    def stop(self, call: Call, why: ServingError) -> None:
+        """End *call* early, from any thread."""
+        self._loop.call_soon_threadsafe(call.stop, why)
+
+    def _admit(self) -> None:
+        """Refuse at once what could only wait in vain, before any work is done for it."""
+        if problem := self._watcher.problem:
+            raise EngineError(problem)
+        if self._watcher.draining:
+            raise OverloadedError("the server is stopping; ask another one")
+        room = self._engine.max_batch_size + self._settings.max_queue_requests
+        if len(self._calls) > room:
+            raise OverloadedError(
+                f"{self._engine.max_batch_size} requests run and {self._settings.max_queue_requests} wait, which is "
+                "all there is room for; retry later"
+            )
+
+    def _begin(self, number: int, call: Call, values: Mapping[str, Any]) -> None:
+        call.task = self._loop.create_task(self._respond(number, call, values))
+        limit_ms = self._settings.max_request_ms
+        asked_ms = call.timeout_ms if 0 < call.timeout_ms < limit_ms else limit_ms
+        whose = "the request's" if asked_ms < limit_ms else "the server's"
+        late = DeadlineError(f"the answer was not complete after {asked_ms:g} ms, {whose} time limit")
+        timer = self._loop.call_later(asked_ms / 1000, call.stop, late)
+        call.task.add_done_callback(lambda _: timer.cancel())
+
+    async def _respond(self, number: int, call: Call, values: Mapping[str, Any]) -> None:
         """Answer one request, with a FINAL in every case."""
-        self._open[request_id] = sender
-        codes = self._pb.TritonError
+        failure: ServingError | None = None
         try:
-            await self._answer(request_id, values, sender)
-        except RequestError as error:
-            self._fail(sender, str(error), codes.INVALID_ARG)
-        except Cancelled:
-            self._fail(sender, "cancelled: the client went away", codes.CANCELLED)
-        except EngineError as error:
-            _log.error("request %s: %s", request_id, error)
-            self._fail(sender, str(error), codes.INTERNAL)
+            await self._answer(call, values)
+        except asyncio.CancelledError:
+            failure = call.why
+        except ServingError as error:
+            failure = error
         except Exception:
-            _log.exception("request %s failed", request_id)
-            self._fail(sender, _INTERNAL, codes.INTERNAL)
+            _log.exception("request %r failed", call.record.request_id)
+        else:
+            call.record.outcome = "ok"
+        if isinstance(failure, EngineError):
+            _log.error("request %r: %s", call.record.request_id, failure)
+        self._end(number, call, failure)
+
+    def _end(self, number: int, call: Call, failure: ServingError | None) -> None:
+        try:
+            if call.record.outcome != "ok":
+                call.fail(failure)
+        except Exception:
+            _log.exception("request %r cannot be ended", call.record.request_id)
+        call.record.ended_s = time.monotonic()
+        self._calls.pop(number, None)
+        self._ended.append(call.record)
+
+    async def _answer(self, call: Call, values: Mapping[str, Any]) -> None:
+        size = sum(len(value) for value in values.values() if isinstance(value, str))
+        prepared = await self._apart(size, functools.partial(self._prepare, values))
+        request, record = prepared.request, call.record
+        record.thinking, record.stream, record.choices = request.thinking, request.stream, request.choices
+        record.prompt_tokens, record.max_tokens = len(prepared.ids), prepared.sampling.max_tokens
+        record.temperature, record.top_p = prepared.sampling.temperature, prepared.sampling.top_p
+        turns = [self._choice(call, prepared, index) for index in range(request.choices)]
+        if len(turns) == 1:
+            await turns[0]
+            return
+        tasks = [self._loop.create_task(turn) for turn in turns]
+        try:
+            await asyncio.gather(*tasks)
         finally:
-            self._open.pop(request_id, None)
+            # Nothing may be sent after the error that ends a request.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
-    async def _answer(self, request_id: str, values: dict[str, Any], sender: Any) -> None:
-        # Off the event loop, as all work that grows with the prompt is: it must not hold up the streams of others.
-        request = await asyncio.to_thread(read_request, values, self._profile)
-        gathered: list[Event] = []
-        async with contextlib.aclosing(self._answering.answer(request, request_id)) as answer:
-            async for events in answer:
-                gathered += events
-                if isinstance(events[-1], Finish) and events[-1].problems:
-                    self._note(request_id, events[-1].problems)
-                if request.stream or isinstance(events[-1], Finish):
-                    self._send(sender, gathered)
-                    gathered = []
+    def _prepare(self, values: Mapping[str, Any]) -> Prepared:
+        return self._answering.prepare(read_request(values, self._profile))
 
-    def _note(self, request_id: str, problems: Sequence[Problem]) -> None:
-        """Log and count what was wrong with an answer; codes and function names only, never its text."""
-        _log.warning("request %s: %s", request_id, ", ".join(f"{each.code} {each.function!r}" for each in problems))
-        self._problem_metrics.count(problems)
+    async def _choice(self, call: Call, prepared: Prepared, index: int) -> None:
+        """Generate and send one of the answers to a request."""
+        delivery = Delivery(call, prepared, index, self._codec)
+        sampling = prepared.sampling
+        async with self._slot(call):
+            stream = TokenStream(call.record.request_id, self._pause_s if self._settings.stream_interval_ms else None)
+            async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:
+                async for step in steps:
+                    delivery.take(step)
 
-    def _send(self, sender: Any, events: Sequence[Event]) -> None:
-        """Send *events*, in one response where the wire's order of fields allows it."""
-        for response in _responses(events):
-            last = wire.FINISH_REASON in response
-            tensors = [self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in response.items()]
-            flags = self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL if last else 0
-            sender.send(self._pb.InferenceResponse(output_tensors=tensors), flags=flags)
+    @contextlib.asynccontextmanager
+    async def _slot(self, call: Call) -> AsyncIterator[None]:
+        """One of the engine's places. Who waits too long for it is refused."""
+        waited = OverloadedError(
+            f"the request waited {self._settings.max_queue_ms} ms and its turn has not come; retry later"
+        )
+        timer = self._loop.call_later(self._settings.max_queue_ms / 1000, call.stop, waited)
+        try:
+            await self._slots.acquire()
+        finally:
+            timer.cancel()
+        self._generating += 1
+        call.record.started_s = call.record.started_s or time.monotonic()
+        try:
+            yield
+        finally:
+            self._generating -= 1
+            self._slots.release()
 
-    def _fail(self, sender: Any, message: str, code: int) -> None:
-        response = self._pb.InferenceResponse(output_tensors=[], error=triton_error(self._pb, message, code))
-        sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    def _pause_s(self) -> float:
+        """How long a stream gathers tokens: not at all when it is alone, longer the more streams share the process."""
+        return min(self._settings.stream_interval_ms / 1000, (self._generating - 1) / _RESPONSES_PER_S)
 
-    async def _watch(self) -> None:
-        """Cancel in the engine what was cancelled by its client, and keep the metrics current."""
-        while not self._closing:
-            for request_id, sender in list(self._open.items()):
-                try:
-                    if sender.is_cancelled():
-                        self._engine.cancel(request_id)
-                except Exception:
-                    # One odd request must not end the watch over all others.
-                    _log.exception("request %s can no longer be watched", request_id)
-                    self._open.pop(request_id, None)
-            self._metrics.update(self._engine.statistics())
-            await asyncio.sleep(CANCEL_POLL_S)
+    async def _apart(self, size: int, work: Callable[[], T]) -> T:
+        """*work* whose time grows with *size*, the bytes it reads, off the event loop where it is long."""
+        return work() if size <= _SHORT_BYTES else await asyncio.to_thread(work)
 
+    def _warm_up(self) -> None:
+        async def generate() -> None:
+            ids = self._codec.encode(Prompt("Hello", "\ufdd0", ()))
+            stream = TokenStream("warm-up")
+            self._engine.generate(ids, Sampling(max_tokens=_WARM_UP_TOKENS, temperature=0.0, top_p=1.0), stream)
+            async for _ in stream:
+                pass
 
-def triton_error(pb_utils: Any, message: str, code: int) -> Any:
-    """An error that gRPC can carry: valid UTF-8, and short enough for a status."""
-    return pb_utils.TritonError(message.encode("utf-8", "backslashreplace").decode()[:2000], code)
+        limit_s = self._settings.max_engine_silence_ms / 1000
+        try:
+            asyncio.run_coroutine_threadsafe(generate(), self._loop).result(timeout=limit_s)
+        except concurrent.futures.TimeoutError as error:
+            raise EngineError(f"the engine generated nothing within {limit_s:g} s of its start") from error
 
 
 def bundle_path(args: dict[str, str]) -> Path:
     """Where the bundle lies in a model repository, from the arguments Triton gives to any of its models."""
     return Path(args["model_repository"]).parent / wire.MODEL_NAME / "1" / "bundle"
-
-
-def _responses(events: Sequence[Event]) -> list[dict[wire.Tensor, Any]]:
-    """*events* as responses of tensor values; clients read reasoning, text, calls, finish of each in this order."""
-    responses: list[dict[wire.Tensor, Any]] = []
-    for _, group in itertools.groupby(_placed(events), key=lambda placed: placed[0]):
-        events = [event for _, event in group]
-        texts = [event.text for event in events if isinstance(event, ContentDelta)]
-        thoughts = [event.text for event in events if isinstance(event, ReasoningDelta)]
-        calls = [event.as_delta() for event in events if isinstance(event, ToolCall)]
-        response: dict[wire.Tensor, Any] = {wire.TEXT_OUTPUT: "".join(texts)}
-        if thoughts:
-            response[wire.REASONING_OUTPUT] = "".join(thoughts)
-        if calls:
-            response[wire.TOOL_CALLS] = json.dumps(calls, ensure_ascii=False)
-        if isinstance(events[-1], Finish):
-            response |= _ending(events[-1])
-        responses.append(response)
-    return responses
-
-
-def _placed(events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
-    """Each event with the number of the response it goes into: a new one where the order within one would be broken."""
-    number, place = 0, -1
-    for event in events:
-        number += _ORDER[type(event)] < place
-        place = _ORDER[type(event)]
-        yield number, event
-
-
-def _ending(finish: Finish) -> dict[wire.Tensor, Any]:
-    problems = [asdict(problem) for problem in finish.problems]
-    return {
-        wire.FINISH_REASON: finish.reason,
-        wire.NUM_INPUT_TOKENS: finish.usage.input_tokens,
-        wire.NUM_OUTPUT_TOKENS: finish.usage.output_tokens,
-        wire.NUM_REASONING_TOKENS: finish.usage.reasoning_tokens,
-    } | ({wire.PROBLEMS: json.dumps(problems, ensure_ascii=False)} if problems else {})
-
-
-_ORDER: dict[type[Event], int] = {ReasoningDelta: 0, ContentDelta: 1, ToolCall: 2, Finish: 3}

@@ -17,8 +17,9 @@ from nemotron_triton.chat.answer import answer_rules, parse_whole
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
+from nemotron_triton.serving.call import triton_error
 from nemotron_triton.serving.request import read_chat, read_render_options, read_tool_choice, read_tools
-from nemotron_triton.serving.service import bundle_path, triton_error
+from nemotron_triton.serving.service import bundle_path
 
 Values = dict[str, Any]
 

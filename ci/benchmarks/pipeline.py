@@ -1,0 +1,215 @@
+"""What serving costs beyond the engine: `nemotron` doing everything, beside a Python model that does nothing.
+
+On a real tritonserver, with an engine that replays recorded tokens as fast as they are read. (a) is a bare decoupled
+model that sends the same ids, one per response; (b) is `nemotron`: render, tokenise, detokenise, part thinking, answer
+and calls. CPU time is that of tritonserver and of the model's process, from /proc; the clients run in another process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import psutil
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from nemotron_build.engine import EngineSpec, build
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.render import Prompt
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.repository import write_repository
+from nemotron_triton.serving.settings import Settings
+from nemotron_triton.tritonserver import find_tritonserver
+
+CHECKPOINT = Path(__file__).parents[2] / "build" / "demo" / "checkpoint"
+REPLAY = Path(__file__).parent / "replay"
+HTTP, GRPC, METRICS = 18000, 18001, 18002
+STREAMS = (1, 16, 64, 256)
+# Tokens of all streams together in one measurement, and the fewest of one stream.
+TOKENS, LEAST_TOKENS = 32_000, 300
+SHORT, LONG, LENGTH_STREAMS = 200, 30_000, 4
+_SECONDS_PER_TICK = 1 / os.sysconf("SC_CLK_TCK")
+_THINKING = "The bill is 8887.81 dollars and the tip is 18 percent, so I will call calculate_tip with both. "
+_TEXT = "A tip of 18 percent on 8887.81 is 8887.81 x 18 / 100, which the tool will tell us. "
+_CALL = '<TOOLCALL>[{"name": "calculate_tip", "arguments": {"bill_total": 8887.81, "tip_percentage": 18}}]</TOOLCALL>'
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One load on one model: CPU µs per token of each process, and what the clients saw."""
+
+    server_us: float
+    stub_us: float
+    tokens_per_s: float
+    tokens_per_response: float
+    first_ms: float
+
+    @property
+    def total_us(self) -> float:
+        """Both processes together."""
+        return self.server_us + self.stub_us
+
+
+class Server:
+    """A tritonserver with both models."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        """Wait until it is ready."""
+        self._server = psutil.Process(process.pid)
+        deadline = time.monotonic() + 60
+        while not _ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("tritonserver did not become ready")
+            time.sleep(0.1)
+
+    def measure(self, model: str, streams: int, tokens: int, rounds: int) -> Measured:
+        """*rounds* of *streams* at once of *tokens* each."""
+        stub = next(child for child in self._server.children() if f"/{model}/1/" in " ".join(child.cmdline()))
+        before = _cpu_s(self._server), _cpu_s(stub)
+        load = subprocess.run(  # noqa: S603 - our own program
+            [sys.executable, REPLAY / "load.py", f"127.0.0.1:{GRPC}", model, *map(str, (streams, tokens, rounds))],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        after = _cpu_s(self._server), _cpu_s(stub)
+        if load.returncode:
+            raise SystemExit(f"the load on {model} failed: {load.stderr}")
+        seen = json.loads(load.stdout)
+        generated = streams * tokens * rounds
+        server_us, stub_us = ((end - begin) * 1e6 / generated for begin, end in zip(before, after, strict=True))
+        return Measured(
+            server_us=server_us,
+            stub_us=stub_us,
+            tokens_per_s=generated / seen["took_s"],
+            tokens_per_response=generated / seen["responses"],
+            first_ms=statistics.median(seen["first_ms"]),
+        )
+
+
+@contextlib.contextmanager
+def serving(folder: Path, bundle: Bundle, **settings: int) -> Iterator[Server]:
+    """Both models, `nemotron` with these settings."""
+    models = folder / "models"
+    write_repository(bundle, models, Settings(**settings))
+    (models / "nemotron" / "1" / "model.py").write_bytes((REPLAY / "nemotron_model.py").read_bytes())
+    (models / "bare" / "1").mkdir(parents=True)
+    (models / "bare" / "1" / "model.py").write_bytes((REPLAY / "bare_model.py").read_bytes())
+    (models / "bare" / "config.pbtxt").write_text(_bare_config())
+    triton = find_tritonserver()
+    environment = os.environ | triton.environment | {"NEMOTRON_REPLAY": str(REPLAY)}
+    environment["NEMOTRON_RECORDING"] = str(folder / "recording.json")
+    arguments = [
+        f"--model-repository={models}",
+        f"--http-port={HTTP}",
+        f"--grpc-port={GRPC}",
+        f"--metrics-port={METRICS}",
+        "--http-address=127.0.0.1",
+        "--grpc-address=127.0.0.1",
+        "--disable-auto-complete-config",
+        "--allow-gpu-metrics=false",
+    ]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - the server that was found
+            [*triton.argv, *arguments], env=environment, cwd=folder, stdout=log, stderr=log
+        )
+        try:
+            yield Server(process)
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _bare_config() -> str:
+    config = model_config_pb2.ModelConfig(name="bare", backend="python", max_batch_size=1)
+    config.input.add(name="max_tokens", data_type=model_config_pb2.TYPE_INT32, dims=[1])
+    config.output.add(name="token_id", data_type=model_config_pb2.TYPE_INT32, dims=[1])
+    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
+    config.model_transaction_policy.decoupled = True
+    return text_format.MessageToString(config)
+
+
+def _ready() -> bool:
+    with grpc.insecure_channel(f"127.0.0.1:{GRPC}") as channel:
+        try:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            return bool(stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2).ready)
+        except grpc.RpcError:
+            return False
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """User and system time, finer than psutil's rounding, from the scheduler's own clock where there is one."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def record(bundle: Bundle, path: Path) -> None:
+    """The parts of an answer as ids of the bundle's tokenizer."""
+    codec = TokenCodec(bundle.tokenizer_path)
+    texts = {"opened": "<think>\n", "thinking": _THINKING, "closed": "</think>\n\n", "text": _TEXT, "call": _CALL}
+    path.write_text(json.dumps({name: codec.encode(Prompt(text, "\ufdd0", ())) for name, text in texts.items()}))
+
+
+def _row(label: str, found: Measured) -> str:
+    return (
+        f"| {label} | {found.server_us:.1f} | {found.stub_us:.1f} | {found.total_us:.1f} | {found.tokens_per_s:,.0f} | "
+        f"{found.tokens_per_response:.1f} | {found.first_ms:.1f} |"
+    )
+
+
+def main() -> None:
+    """Measure and print a table; `--quick` for a look."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the tokens")
+    scale = 10 if parser.parse_args().quick else 1
+    say = sys.stdout.write
+    bare: dict[int, Measured] = {}
+    say("| model, streams | tritonserver, µs/token | stub, µs/token | both | tokens/s | tokens/response | TTFT, ms |\n")
+    say("|---|---|---|---|---|---|---|\n")
+    ratios: list[str] = []
+    for name, settings in (("coalescing", {}), ("no coalescing", {"stream_interval_ms": 0})):
+        with tempfile.TemporaryDirectory() as path:
+            folder = Path(path)
+            build(EngineSpec(checkpoint=CHECKPOINT, gpu="cpu"), folder / "bundle")
+            bundle = Bundle.open(folder / "bundle")
+            record(bundle, folder / "recording.json")
+            with serving(folder, bundle, **settings) as server:
+                for model in ("bare", "nemotron"):
+                    server.measure(model, 4, LEAST_TOKENS, 1)  # warm
+                for streams in STREAMS:
+                    tokens = max(LEAST_TOKENS, TOKENS // streams) // scale
+                    bare_now = server.measure("bare", streams, tokens, 1)
+                    if streams not in bare:
+                        bare[streams] = bare_now
+                        say(_row(f"(a) bare, {streams}", bare_now) + "\n")
+                    ours = server.measure("nemotron", streams, tokens, 1)
+                    say(_row(f"(b) {name}, {streams}", ours) + "\n")
+                    ratios.append(f"{name}, {streams} streams: (b)/(a) = {ours.total_us / bare_now.total_us:.2f}")
+                lengths = {
+                    tokens: server.measure("nemotron", LENGTH_STREAMS, tokens, LONG // tokens)
+                    for tokens in (SHORT, LONG // scale)
+                }
+                for tokens, found in lengths.items():
+                    say(_row(f"(b) {name}, {LENGTH_STREAMS} streams of {tokens:,} tokens", found) + "\n")
+                short, long = lengths.values()
+                ratios.append(f"{name}, {LONG // scale:,} tokens against {SHORT}: {long.total_us / short.total_us:.2f}")
+                first = {model: server.measure(model, 1, 8, 200 // scale).first_ms for model in ("bare", "nemotron")}
+                ratios.append(f"{name}, TTFT at 1 stream: (a) {first['bare']:.2f} ms, (b) {first['nemotron']:.2f} ms")
+    say("\n" + "\n".join(ratios) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""A recorded answer of the demo model, stretched to any length, for engines and models that replay it.
+
+`NEMOTRON_RECORDING` names a JSON file: the ids of the thinking, of the text after it, and of a tool call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+
+def recorded_ids(tokens: int) -> list[int]:
+    """*tokens* ids: half of them thinking, then text, a tool call at the end."""
+    parts: dict[str, list[int]] = json.loads(Path(os.environ["NEMOTRON_RECORDING"]).read_text())
+    opened, closed, call = parts["opened"], parts["closed"], parts["call"]
+    thinking = tokens // 2 - len(opened) - len(closed)
+    text = tokens - tokens // 2 - len(call)
+    return [*opened, *_stretched(parts["thinking"], thinking), *closed, *_stretched(parts["text"], text), *call]
+
+
+def _stretched(ids: list[int], count: int) -> list[int]:
+    return list(itertools.islice(itertools.cycle(ids), max(0, count)))

@@ -1,0 +1,79 @@
+"""One answer on its way to the client: its events sent as they come, or gathered and sent whole."""
+
+from __future__ import annotations
+
+import time
+
+from nemotron_client import wire
+from nemotron_client.events import ContentDelta, Event, Finish, ToolCall
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.stream import TokenLogprob
+from nemotron_triton.serving.answering import Prepared, Step
+from nemotron_triton.serving.call import Call
+from nemotron_triton.serving.responses import Response, in_order, logprob_tensors, whole
+
+
+class Delivery:
+    """The answer number *index* to one request; the last of them to finish ends the request."""
+
+    def __init__(self, call: Call, prepared: Prepared, index: int, codec: TokenCodec) -> None:
+        """Nothing has come yet."""
+        self._call = call
+        self._request = prepared.request
+        self._index = index
+        self._codec = codec
+        self._events: list[Event] = []
+        self._ids: list[int] = []
+        self._logprobs: list[TokenLogprob] = []
+        self._cum_logprob = 0.0
+
+    def take(self, step: Step) -> None:
+        """Send *step*, or keep it until the answer is whole."""
+        self._note(step)
+        finished = bool(step.events) and isinstance(step.events[-1], Finish)
+        if self._request.stream:
+            responses = in_order(step.events)
+            self._send(responses, step.ids, step.logprobs, final=finished)
+            return
+        self._events += step.events
+        self._ids += step.ids
+        self._logprobs += step.logprobs
+        if finished:
+            self._send([whole(self._events)], self._ids, self._logprobs, final=True)
+
+    def _send(
+        self,
+        responses: list[Response],
+        ids: list[int] | tuple[int, ...],
+        logprobs: list[TokenLogprob] | tuple[TokenLogprob, ...],
+        *,
+        final: bool,
+    ) -> None:
+        if logprobs and self._request.return_log_probs:
+            wanted = bool(self._request.sampling.logprobs)
+            told = logprob_tensors(self._codec, ids, logprobs, self._cum_logprob, alternatives=wanted)
+            self._cum_logprob = told[wire.CUM_LOG_PROBS][0]
+            responses[0] |= told
+        last = final and len(self._call.record.finish_reasons) == self._request.choices
+        for number, response in enumerate(responses, start=1):
+            if self._request.choices > 1:
+                response[wire.SEQUENCE_INDEX] = self._index
+            self._call.send(response, final=last and number == len(responses))
+
+    def _note(self, step: Step) -> None:
+        """Keep the request's record."""
+        record = self._call.record
+        if record.first_token_s is None:
+            record.first_token_s = time.monotonic()
+        if record.first_answer_token_s is None and any(
+            isinstance(event, ContentDelta | ToolCall) for event in step.events
+        ):
+            record.first_answer_token_s = time.monotonic()
+        for event in step.events:
+            if isinstance(event, ToolCall):
+                record.tool_calls += 1
+            elif isinstance(event, Finish):
+                record.finish_reasons.append(event.reason)
+                record.problems += event.problems
+                record.output_tokens += event.usage.output_tokens
+                record.reasoning_tokens += event.usage.reasoning_tokens

@@ -1,0 +1,92 @@
+"""Events as Triton responses: what goes into which tensor, and into how many responses. Knows no Triton.
+
+A client reads reasoning, text, calls, finish of one response in this order, so a stream begins a new response where
+that order would be broken; a whole answer is one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+from nemotron_client import wire
+from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.stream import TokenLogprob
+
+Response: TypeAlias = dict[wire.Tensor, Any]
+
+_ORDER: dict[type[Event], int] = {ReasoningDelta: 0, ContentDelta: 1, ToolCall: 2, Finish: 3}
+
+
+def whole(events: Sequence[Event]) -> Response:
+    """All of *events* in one response."""
+    # The usual one, text that goes on, first: this runs for every response of every stream.
+    if len(events) == 1 and isinstance(events[0], ContentDelta):
+        return {wire.TEXT_OUTPUT: events[0].text}
+    response: Response = {
+        wire.TEXT_OUTPUT: "".join([event.text for event in events if isinstance(event, ContentDelta)])
+    }
+    if thoughts := "".join([event.text for event in events if isinstance(event, ReasoningDelta)]):
+        response[wire.REASONING_OUTPUT] = thoughts
+    if calls := [event.as_delta() for event in events if isinstance(event, ToolCall)]:
+        response[wire.TOOL_CALLS] = json.dumps(calls, ensure_ascii=False)
+    if events and isinstance(events[-1], Finish):
+        response |= _ending(events[-1])
+    return response
+
+
+def in_order(events: Sequence[Event]) -> list[Response]:
+    """*events* in as few responses as keep their order."""
+    if len(events) < 2:
+        return [whole(events)]
+    groups = itertools.groupby(_placed(events), key=lambda placed: placed[0])
+    return [whole([event for _, event in group]) for _, group in groups]
+
+
+def logprob_tensors(
+    codec: TokenCodec, ids: Sequence[int], logprobs: Sequence[TokenLogprob], before: float, *, alternatives: bool
+) -> Response:
+    """What tells the log probabilities of these tokens; *before* is the sum of those that were told already.
+
+    One that the engine could not tell is NaN, or null in the JSON that comes with *alternatives*.
+    """
+    known = [each.logprob for each in logprobs if each.logprob is not None]
+    tensors: Response = {
+        wire.OUTPUT_LOG_PROBS: [[float("nan") if each.logprob is None else each.logprob for each in logprobs]],
+        wire.CUM_LOG_PROBS: [before + sum(known)],
+    }
+    if alternatives:
+        told = [
+            _token(codec, token_id, each.logprob) | {"top_logprobs": [_token(codec, *other) for other in each.top]}
+            for token_id, each in zip(ids, logprobs, strict=True)
+        ]
+        tensors[wire.LOGPROBS] = json.dumps(told, ensure_ascii=False)
+    return tensors
+
+
+def _token(codec: TokenCodec, token_id: int, logprob: float | None) -> dict[str, Any]:
+    raw = codec.bytes_of(token_id)
+    return {"token": raw.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(raw)}
+
+
+def _placed(events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
+    """Each event with the number of the response it goes into."""
+    number, place = 0, -1
+    for event in events:
+        number += _ORDER[type(event)] < place
+        place = _ORDER[type(event)]
+        yield number, event
+
+
+def _ending(finish: Finish) -> Response:
+    problems = [asdict(problem) for problem in finish.problems]
+    return {
+        wire.FINISH_REASON: finish.reason,
+        wire.NUM_INPUT_TOKENS: finish.usage.input_tokens,
+        wire.NUM_OUTPUT_TOKENS: finish.usage.output_tokens,
+        wire.NUM_REASONING_TOKENS: finish.usage.reasoning_tokens,
+    } | ({wire.PROBLEMS: json.dumps(problems, ensure_ascii=False)} if problems else {})

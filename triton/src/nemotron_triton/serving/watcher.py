@@ -1,0 +1,140 @@
+"""What is looked after from outside of the event loop: abandoned requests, the engine's health, the end of the server.
+
+A thread, because each of its questions to tritonserver is a round trip, during which answers go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Protocol
+
+from nemotron_triton.engine.interface import EngineStatistics
+from nemotron_triton.errors import ClientGoneError, EngineError, ServingError
+from nemotron_triton.serving import guardian
+from nemotron_triton.serving.call import Call
+from nemotron_triton.serving.observers import Observers
+from nemotron_triton.serving.record import RequestRecord
+from nemotron_triton.serving.settings import Settings
+
+# A client that went away is noticed within this time and one round of questions.
+_TICK_S = 0.1
+# `nemotron serve` makes this folder; without it tritonserver itself waits for what runs.
+_RUN_DIR = "NEMOTRON_RUN_DIR"
+_DRAIN = "drain"
+# Time for the last errors to reach their clients before the process ends.
+_FAREWELL_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Watched(Protocol):
+    """What is asked of the service."""
+
+    def calls(self) -> list[Call]:
+        """The requests that are not over."""
+        ...
+
+    def ended(self) -> list[RequestRecord]:
+        """The records of those that ended since the last time."""
+        ...
+
+    @property
+    def generating(self) -> int:
+        """How many answers the engine was asked for and has not ended."""
+        ...
+
+    def statistics(self) -> EngineStatistics:
+        """The engine's."""
+        ...
+
+    def stop(self, call: Call, why: ServingError) -> None:
+        """End *call* early."""
+        ...
+
+
+class Watcher:
+    """Looks ten times a second. `draining` and `problem` say why no request is taken any more."""
+
+    def __init__(self, service: Watched, observers: Observers, settings: Settings) -> None:
+        """Begin to watch, and guard tritonserver against the death of this process."""
+        self.draining = False
+        self.problem: str | None = None
+        self._service = service
+        self._observers = observers
+        self._settings = settings
+        self._folder = Path(folder) if (folder := os.environ.get(_RUN_DIR)) else None
+        self._presence = self._folder / f"serving-{os.getpid()}" if self._folder else None
+        if self._presence:
+            self._presence.touch()
+        self._generated = 0
+        self._silent_since_s = time.monotonic()
+        self._guardian = guardian.start()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="nemotron-watcher", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop watching; the last records are told."""
+        guardian.stop(self._guardian)
+        self._closing.set()
+        self._thread.join(timeout=5)
+        self._leave()
+        self._observers.close()
+
+    def _watch(self) -> None:
+        while not self._closing.wait(_TICK_S):
+            for look in (self._cancel_abandoned, self._tell, self._check_engine, self._drain):
+                try:
+                    look()
+                except Exception:
+                    # One odd request, or a full disk, must not end the watch over all others.
+                    _log.exception("the watch over requests failed; it goes on")
+        self._tell()
+
+    def _cancel_abandoned(self) -> None:
+        for call in self._service.calls():
+            if call.is_abandoned():
+                self._service.stop(call, ClientGoneError("cancelled: the client went away"))
+
+    def _tell(self) -> None:
+        for record in self._service.ended():
+            self._observers.request_ended(record)
+        generating = self._service.generating
+        waiting = max(0, len(self._service.calls()) - generating)
+        self._observers.update(self._service.statistics(), active=generating, waiting=waiting)
+
+    def _check_engine(self) -> None:
+        """An engine that failed, or generates nothing although it is asked to, does not come back by itself."""
+        now_s, statistics = time.monotonic(), self._service.statistics()
+        if statistics.generated_tokens != self._generated or not self._service.generating:
+            self._generated, self._silent_since_s = statistics.generated_tokens, now_s
+        problem = statistics.problem
+        if now_s - self._silent_since_s > self._settings.max_engine_silence_ms / 1000:
+            problem = f"the engine generated nothing for {self._settings.max_engine_silence_ms} ms"
+        if problem and not self._closing.is_set():
+            self._give_up(problem)
+
+    def _give_up(self, problem: str) -> None:
+        """End the process, so that the guardian ends the server: before 26.03 nothing else makes it unready."""
+        self.problem = f"{problem}; the server stops"
+        _log.critical(self.problem)
+        for call in self._service.calls():
+            self._service.stop(call, EngineError(self.problem))
+        self._closing.wait(_FAREWELL_S)
+        self._tell()
+        self._observers.close()
+        os._exit(1)
+
+    def _drain(self) -> None:
+        if self._folder and (self._folder / _DRAIN).exists():
+            self.draining = True
+            if not self._service.calls():
+                self._leave()
+
+    def _leave(self) -> None:
+        """Tell `nemotron serve` that nothing runs here any more."""
+        if self._presence:
+            self._presence.unlink(missing_ok=True)
