@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nemotron_triton.chat.answer import AnswerParser, AnswerRules
 from nemotron_triton.chat.lenient_json import members, repaired
 from nemotron_triton.chat.schema import as_json
 
@@ -58,6 +59,41 @@ def test_repairs(broken: str, expected: dict[str, Any] | None) -> None:
     made = repaired(broken, "{")
 
     assert (None if made is None else json.loads(made)) == expected
+
+
+@given(st.dictionaries(st.text(max_size=6), JSON, max_size=5), st.sampled_from([None, 1]))
+def test_a_call_in_valid_json_counts_as_no_repair(arguments: dict[str, Any], indent: int | None) -> None:
+    call = json.dumps([{"name": "f", "arguments": arguments}], indent=indent)
+
+    assert repairs("nemotron_json", f"<TOOLCALL>{call}</TOOLCALL>") == 0
+
+
+@pytest.mark.parametrize(
+    ("style", "text", "expected"),
+    [
+        ("nemotron_json", '<TOOLCALL>[{"name": "f", "arguments": {"a": True}}]</TOOLCALL>', 1),
+        ("nemotron_json", '<TOOLCALL>[{"name": "f", "arguments": {"a": 1}]</TOOLCALL>', 1),
+        ("nemotron_json", '<TOOLCALL>[{"name": "f", "arguments": "{\\"a\\": 1}"}]</TOOLCALL>', 1),
+        ("nemotron_json", """<TOOLCALL>[{'name': 'f'}, {"name": "f"}, {"name": "f",}]</TOOLCALL>""", 2),
+        ("nemotron_json", '<TOOLCALL>[{"name": "f", "arguments": {"a": "x}}]</TOOLCALL>', 0),
+        ("nemotron_json", "no call, {'a': True,}", 0),
+        ("qwen3_coder", "<tool_call><function=f>{'a': 1}</function></tool_call>", 1),
+        ("qwen3_coder", '<tool_call><function=f>{"a": 1}</function></tool_call>', 0),
+        ("qwen3_coder", "<tool_call><function=f><parameter=a>True</parameter></function></tool_call>", 0),
+        ("nemotron_json", "<think>\nhm <TOOLCALL>[{'name': 'f'}]</TOOLCALL>", 1),
+    ],
+)
+def test_repairs_are_counted_by_call(style: str, text: str, expected: int) -> None:
+    assert repairs(style, text) == expected
+
+
+def repairs(style: str, text: str) -> int:
+    """How many calls needed one, the text coming character by character."""
+    parser = AnswerParser(AnswerRules(tool_call_format=style))
+    for char in text:
+        parser.feed(char)
+    parser.finish()
+    return parser.repairs
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ class AnswerParser:
         self._called: list[str] = []
         self._unread = ""
         self.problems: list[Problem] = []
+        # Calls whose JSON had to be set right before it could be read.
+        self.repairs = 0
         self.in_reasoning = rules.in_thinking
         self._steps = self._answer()
         next(self._steps)
@@ -160,6 +162,7 @@ class AnswerParser:
             self._events += events
             self._called += inner._called
             self.problems += inner.problems
+            self.repairs += inner.repairs
         return inner.called_tools
 
     def _text_and_calls(self) -> Wait[None]:
@@ -198,6 +201,7 @@ class AnswerParser:
         self._source.mark()
         self._unread = ""
         self._content.marker()
+        self.repairs += call.repaired
         if self._called and not self._rules.parallel:
             self._problem("surplus_tool_call", function=call.name)
             return

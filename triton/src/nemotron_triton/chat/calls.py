@@ -39,10 +39,14 @@ Problem: TypeAlias = str | None
 
 @dataclass(frozen=True)
 class FoundCall:
-    """A whole call; *arguments_json* is valid JSON, and an object unless the model wrote something else."""
+    """A whole call; *arguments_json* is valid JSON, and an object unless the model wrote something else.
+
+    *repaired* says that the model's own JSON had to be set right for that.
+    """
 
     name: str
     arguments_json: str
+    repaired: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class JsonBlock(BlockReader):
             tag = yield from source.accept(between)
             while tag == "{":
                 read = yield from lenient_json.read_container(source, inside)
-                problem = self._report(read.text)
+                problem = self._report(read)
                 if problem and (read.text is None or not self.skipped(problem)):
                     return problem
                 any_call, tag = True, read.ended_by
@@ -102,9 +106,9 @@ class JsonBlock(BlockReader):
                 # Behind a call, text is the answer going on: the closer is missing.
                 return None if readable else self.unreadable()
 
-    def _report(self, text: str | None) -> Problem:
-        """Report the call that *text* is, or say why it is none."""
-        fields = None if text is None else lenient_json.members(text)
+    def _report(self, read: lenient_json.ReadText) -> Problem:
+        """Report the call that was read, or say why it is none."""
+        fields = None if read.text is None else lenient_json.members(read.text)
         if fields is None:
             return self.unreadable()
         if "name" not in fields:
@@ -112,7 +116,9 @@ class JsonBlock(BlockReader):
         name = lenient_json.loads(fields.get("name", "null"))
         if not isinstance(name, str) or not (name := _tidy(name)):
             return "missing_name"
-        self.found(FoundCall(name, _as_object(fields.get("arguments", fields.get("parameters", "{}")))))
+        written = fields.get("arguments", fields.get("parameters", "{}"))
+        arguments = _as_object(written)
+        self.found(FoundCall(name, arguments, repaired=read.repaired or arguments != written))
         return None
 
 
@@ -150,6 +156,7 @@ class XmlBlock(BlockReader):
         declared = schema.properties(self.parameters.get(name))
         values: dict[str, str] = {}
         tag = key = ""
+        repaired = False
         while True:
             if not tag:
                 yield from source.run(BLANKS)
@@ -167,6 +174,7 @@ class XmlBlock(BlockReader):
                 if fields is None:
                     return self.unreadable()
                 values, tag = fields, read.ended_by if read.ended_by in _FOLLOWERS else ""
+                repaired = read.repaired
                 continue
             if tag not in (_END_FUNCTION, _END_CALL):
                 at_end = (yield from source.peek()) == "" and not source.cut
@@ -175,7 +183,7 @@ class XmlBlock(BlockReader):
             if not name:
                 return "missing_name"
             pairs = (f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in values.items())
-            self.found(FoundCall(name, f"{{{', '.join(pairs)}}}"))
+            self.found(FoundCall(name, f"{{{', '.join(pairs)}}}", repaired=repaired))
             return None
 
     def _name(self) -> Wait[tuple[str, str]]:

@@ -26,11 +26,13 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 class ReadText:
     """JSON text, None when it cannot be right, and what ended it.
 
-    That is its closer, `{` (the next object began), a tag, or "" (the end of everything).
+    That is its closer, `{` (the next object began), a tag, or "" (the end of everything). `repaired` says that the text
+    is not what was read.
     """
 
     text: str | None
     ended_by: str
+    repaired: bool = False
 
 
 def structure(*closers: str) -> Tags:
@@ -40,7 +42,7 @@ def structure(*closers: str) -> Tags:
 
 def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadText]:
     """Read the object or array whose *opener* was read last. What a token limit cut off is not completed."""
-    out, stack, plain = [opener], [opener], list[str]()
+    out, read, stack, plain = [opener], [opener], [opener], list[str]()
     comma, last = False, opener
 
     def close(until: str) -> None:
@@ -48,10 +50,15 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
         while stack and stack[-1] != until:
             out.append(_CLOSES[stack.pop()])
 
+    def ended(by: str) -> ReadText:
+        text = "".join(out)
+        return ReadText(text, by, repaired=text != "".join(read))
+
     while True:
         stop = yield from source.until(tags, plain.append)
         word = "".join(plain)
         plain.clear()
+        read += [word, stop]
         blank = not word.strip()
         if stop == stack[-1] == "{" and blank:
             if len(out) == 1 and last == "{":
@@ -59,13 +66,13 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
                 continue  # one too many
             if last in (",", "}", "]"):
                 close("")
-                return ReadText("".join(out), "{")
+                return ended("{")
         if comma and (not blank or stop in ('"', "'", "{", "[")):
             out.append(",")
         comma, last = stop == ",", stop
         out.append(word if blank else word.replace(word.strip(), _CONSTANTS.get(word.strip(), word.strip())))
         if stop in _ENDS:
-            if not (yield from _read_string(source, stop, out)):
+            if not (yield from _read_string(source, stop, out, read)):
                 return ReadText(None, "")
         elif stop in _CLOSES:
             stack.append(stop)
@@ -77,32 +84,35 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
             stack.pop()
             out.append(stop)
             if not stack:
-                return ReadText("".join(out), stop)
+                return ended(stop)
         elif stop == "]":
             # The list around this object ends, so its braces are missing.
             close("")
-            return ReadText("".join(out), stop)
+            return ended(stop)
         elif stop not in (",", "}"):
             close("")
-            return ReadText(None if source.cut else "".join(out), stop)
+            return ReadText(None, stop) if source.cut else ended(stop)
 
 
-def _read_string(source: Source, quote: str, out: list[str]) -> Wait[bool]:
-    """Read to the closing *quote*, writing JSON; False when the text ends before."""
+def _read_string(source: Source, quote: str, out: list[str], read: list[str]) -> Wait[bool]:
+    """Read to the closing *quote*, writing JSON to *out* and what stands there to *read*; False when the text ends."""
 
     def add(text: str) -> None:
+        read.append(text)
         text = text.replace('"', '\\"') if quote == "'" else text
         out.append(_CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
     out.append('"')
     while True:
         stop = yield from source.until(_ENDS[quote], add)
+        read.append(stop)
         if stop == quote:
             out.append('"')
             return True
         escaped = yield from source.one()
         if not escaped:
             return False
+        read.append(escaped)
         out.append("'" if escaped == "'" else "\\" + escaped)
 
 
