@@ -6,26 +6,21 @@ import math
 import os
 import uuid
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import grpc
 
+from nemotron_client.connection import metadata, open_channel
 from nemotron_client.errors import ClientError, DeadlineExceeded, RequestRejected, ServerUnavailable, StreamBroken
 from nemotron_client.events import Event, Finish, Reply
 from nemotron_client.protocol import chat_request, read_events, stubs
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 600.0
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-_CHANNEL_OPTIONS = [
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    # http_proxy is for the web; an inference server is near.
-    ("grpc.enable_http_proxy", 0),
-]
-# With this, an error inside the stream ends the RPC with its real status instead of arriving as a message without one.
-_METADATA = (("triton_grpc_error", "true"),)
+# What tritonserver says, as UNAVAILABLE, to who does not send its secret.
+_RESTRICTED = "protocol is restricted"
 
 _REJECTED = {
     grpc.StatusCode.INVALID_ARGUMENT,
@@ -42,16 +37,29 @@ _REJECTED = {
 class Client:
     """Talks to one server. Safe to share between threads; use as a context manager or call `close`."""
 
-    def __init__(self, url: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        secret: str | None = None,
+        root_ca: str | Path | None = None,
+        client_cert: str | Path | None = None,
+        client_key: str | Path | None = None,
+    ) -> None:
         """*url* is `host:port` of the gRPC endpoint (default: `NEMOTRON_URL`, else 127.0.0.1:8001).
 
-        *timeout_s* is the time one request may take, its whole answer included.
+        *timeout_s* is the time one request may take, its whole answer included. *secret* is the server's, where it has
+        one; *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
+        server that asks for them. These four are by default `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`,
+        `NEMOTRON_CLIENT_CERT` and `NEMOTRON_CLIENT_KEY`; all but the secret are PEM files.
         """
         self.url = url or os.environ.get("NEMOTRON_URL") or DEFAULT_URL
         if "://" in self.url:
             raise ClientError(f"url is {self.url!r}; give host:port without a scheme, such as {DEFAULT_URL}")
         self._timeout_s = _checked(timeout_s)
-        self._channel = grpc.insecure_channel(self.url, options=_CHANNEL_OPTIONS)
+        self._metadata = metadata(secret)
+        self._channel = open_channel(self.url, root_ca, client_cert, client_key)
         self._stub = stubs(self._channel)
 
     def chat(
@@ -136,8 +144,10 @@ class Client:
         self.close()
 
     def _events(self, request: Any, timeout_s: float) -> Generator[Event, None, None]:
+        # The server keeps to it too, so that nothing is generated for nobody. Microseconds, as Triton has it.
+        request.parameters["timeout"].int64_param = min(int(timeout_s * 1e6), 2**63 - 1)
         try:
-            call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=_METADATA)
+            call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=self._metadata)
         except ValueError as error:
             raise ClientError(f"this client of {self.url} is closed; make a new one") from error
         started = finished = False
@@ -171,7 +181,7 @@ def _as_ours(error: grpc.RpcError, url: str, timeout_s: float, *, started: bool)
     code, details = error.code(), error.details() or "no details"
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"{url} did not finish within {timeout_s:g} s")
-    if code in _REJECTED:
+    if code in _REJECTED or _RESTRICTED in details:
         return RequestRejected(details)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and not started:
         return ServerUnavailable(f"{url} has no room for this request: {details}")

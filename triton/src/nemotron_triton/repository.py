@@ -17,6 +17,7 @@ from nemotron_client import wire
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import BundleError
 from nemotron_triton.publish import publish
+from nemotron_triton.serving.settings import Settings
 
 _TYPES = {
     "BYTES": model_config_pb2.TYPE_STRING,
@@ -27,28 +28,36 @@ _TYPES = {
 }
 
 
-def configs() -> dict[str, model_config_pb2.ModelConfig]:
-    """The configuration of every model we serve, by name."""
+def configs(settings: Settings | None = None) -> dict[str, model_config_pb2.ModelConfig]:
+    """The configuration of every model we serve, by name; *settings* are parameters of `nemotron`."""
+    nemotron = _config(wire.MODEL_NAME, wire.INPUTS, wire.OUTPUTS, decoupled=True)
+    for name, value in (settings or Settings()).as_parameters().items():
+        nemotron.parameters[name].string_value = value
     return {
-        wire.MODEL_NAME: _config(wire.MODEL_NAME, wire.INPUTS, wire.OUTPUTS, decoupled=True),
+        wire.MODEL_NAME: nemotron,
         "preprocessing": _config("preprocessing", wire.PREPROCESSING_INPUTS, wire.PREPROCESSING_OUTPUTS),
         "postprocessing": _config("postprocessing", wire.POSTPROCESSING_INPUTS, wire.POSTPROCESSING_OUTPUTS),
     }
 
 
-def write_repository(bundle: Bundle, output: Path, *, link: bool = False) -> None:
+def bundle_link(repository: Path) -> Path:
+    """Where the bundle lies in a model repository."""
+    return repository / wire.MODEL_NAME / "1" / "bundle"
+
+
+def write_repository(bundle: Bundle, output: Path, settings: Settings | None = None, *, link: bool = False) -> None:
     """Write the model repository for *bundle* to *output*, which must not exist; all of it or nothing.
 
     With *link* the repository points to the bundle instead of holding it. Raises `BundleError`.
     """
     bundle.verify()
     with publish(output, BundleError) as folder:
-        for name, config in configs().items():
+        for name, config in configs(settings).items():
             version = folder / name / "1"
             version.mkdir(parents=True)
             (folder / name / "config.pbtxt").write_text(_pbtxt(config), encoding="utf-8")
             (version / "model.py").write_bytes((_adapters() / name / "1" / "model.py").read_bytes())
-        place = folder / wire.MODEL_NAME / "1" / "bundle"
+        place = bundle_link(folder)
         if link:
             place.symlink_to(bundle.path.resolve())
         else:
@@ -69,8 +78,9 @@ def _config(
 
 
 def _pbtxt(config: model_config_pb2.ModelConfig) -> str:
-    return "# Written by `nemotron model-repo`; change the bundle, not this file.\n" + text_format.MessageToString(
-        config
+    return (
+        "# Written by `nemotron model-repo`. The parameters are limits of serving; the rest belongs to the bundle.\n"
+        + text_format.MessageToString(config)
     )
 
 

@@ -1,10 +1,9 @@
-"""tritonserver as a child process: started on loopback, waited for, watched, stopped, and never left behind."""
+"""tritonserver as a child process: started, waited for, watched, drained, stopped, and never left behind."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
-import ctypes
 import http.client
 import os
 import re
@@ -15,65 +14,52 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from nemotron_triton import hidden_arguments
+from nemotron_triton.access import SECRET_VARIABLE, Access, new_value
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.factory import check_loadable
 from nemotron_triton.errors import ServerError
-from nemotron_triton.repository import write_repository
+from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
+from nemotron_triton.reload import Reload
+from nemotron_triton.repository import configs, write_repository
+from nemotron_triton.serve_options import ServeOptions, join
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
+
+__all__ = ["RunningServer", "ServeOptions", "serve"]
 
 LogLine = Callable[[str], None]
 _POLL_S = 0.1
 # The server is on this machine, whatever http_proxy says.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_PR_SET_PDEATHSIG = 1
+# How the model processes and we tell each other who still answers: a folder, and files in it.
+_RUN_DIR = "NEMOTRON_RUN_DIR"
+_RUN = "run"
+_DRAIN = "drain"
+_SERVING = "serving-"
 _MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
 _SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}.*)$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeOptions:
-    """Where to listen, and how long to wait."""
-
-    host: str = "127.0.0.1"
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
-    ready_timeout_s: float = 600.0
-    exit_timeout_s: int = 10
-
-    @property
-    def ports(self) -> dict[str, int]:
-        """The ports by the option that sets each."""
-        return {"--http-port": self.http_port, "--grpc-port": self.grpc_port, "--metrics-port": self.metrics_port}
-
-    def arguments(self, repository: Path, shm_prefix: str) -> list[str]:
-        """Tritonserver's arguments."""
-        return [
-            f"--model-repository={repository}",
-            f"--http-address={self.host}",
-            f"--http-port={self.http_port}",
-            f"--grpc-address={self.host}",
-            f"--grpc-port={self.grpc_port}",
-            f"--metrics-address={self.host}",
-            f"--metrics-port={self.metrics_port}",
-            f"--exit-timeout-secs={self.exit_timeout_s}",
-            "--disable-auto-complete-config",
-            "--allow-gpu-metrics=false",
-            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
-        ]
 
 
 class RunningServer:
     """A tritonserver that was started by `serve`."""
 
-    def __init__(self, process: subprocess.Popen[str], options: ServeOptions, log: LogLine) -> None:
-        """Begin to read the server's log; each line goes to *log*."""
+    def __init__(
+        self,
+        process: subprocess.Popen[str],
+        options: ServeOptions,
+        run_folder: Path,
+        reload: Reload | None,
+        log: LogLine,
+    ) -> None:
+        """Begin to read the server's log; each line goes to *log*. Without *reload* it keeps its bundle."""
         self._process = process
         self._options = options
+        self._run_folder = run_folder
+        self._reload = reload
+        self._reloading = threading.Lock()
         self._tail: collections.deque[str] = collections.deque(maxlen=400)
         self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
         self._reader.start()
@@ -86,7 +72,7 @@ class RunningServer:
     def wait_ready(self, stop: threading.Event) -> bool:
         """Wait until the server can answer; False when *stop* was set first. `ServerError` says why it never will."""
         deadline = time.monotonic() + self._options.ready_timeout_s
-        url = f"http://{self._options.host}:{self._options.http_port}/v2/health/ready"
+        url = f"{self._options.http_url}/v2/health/ready"
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise self._death("while loading")
@@ -103,6 +89,35 @@ class RunningServer:
         while not stop.wait(_POLL_S):
             if self._process.poll() is not None:
                 raise self._death("while serving")
+
+    def reload(self) -> Bundle:
+        """Serve what now lies where the bundle was opened; after a `ServingError` the old one goes on being served."""
+        if not self._reload:
+            raise ServerError("this server takes no new bundle", "start it with --allow-reload")
+        if not self._reloading.acquire(blocking=False):
+            raise ServerError("a new bundle is being loaded already")
+        try:
+            return self._reload.run()
+        finally:
+            self._reloading.release()
+
+    def drain(self, hurry: threading.Event) -> None:
+        """Take no new requests, and wait until the running ones are answered, their time is up, or *hurry* is set.
+
+        Not left to tritonserver: on SIGTERM it refuses new requests as for a model that does not exist, which tells
+        callers not to try another server, and after its exit timeout it dies in the middle of streams (seen with 2.51).
+        """
+        (self._run_folder / _DRAIN).touch()
+        deadline = time.monotonic() + self._options.settings.drain_ms / 1000
+        while self._process.poll() is None and self._serving() and time.monotonic() < deadline:
+            if hurry.wait(_POLL_S):
+                return
+
+    def _serving(self) -> bool:
+        """Whether a model process has not said that it is done, and lives."""
+        return any(
+            Path("/proc", each.name.removeprefix(_SERVING)).exists() for each in self._run_folder.glob(f"{_SERVING}*")
+        )
 
     def stop(self) -> None:
         """End the server: let it finish what it can in its exit timeout, then kill it."""
@@ -142,30 +157,48 @@ def serve(
     """
     check_loadable(bundle)
     server = server or find_tritonserver()
+    if options.tls:
+        options.tls.check()
     for option, port in options.ports.items():
-        _check_free(options.host, port, option)
-    with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as folder:
-        repository = Path(folder) / "models"
-        write_repository(bundle, repository, link=True)
-        shm_prefix = Path(folder).name
-        process = _start(server, options.arguments(repository, shm_prefix), Path(folder))
-        running = RunningServer(process, options, log)
+        _check_free(options.hosts[option], port, option)
+    access = Access(secret=options.secret, control=new_value() if options.allow_reload else None)
+    with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
+        folder = Path(temporary)
+        repository = folder / "models"
+        write_repository(bundle, repository, options.settings, link=True)
+        run_folder = folder / _RUN
+        run_folder.mkdir()
+        reload = access.control and Reload(
+            bundle_path=bundle.path,
+            repository=repository,
+            http_url=options.http_url,
+            control=access.control,
+            timeout_s=options.ready_timeout_s,
+        )
+        arguments = options.arguments(repository, folder.name, tuple(configs()))
+        process = _start(server, arguments, access, folder, log)
+        running = RunningServer(process, options, run_folder, reload or None, log)
         try:
             yield running
         finally:
             running.stop()
             # A stub that was killed leaves its shared memory behind.
-            for region in Path("/dev/shm").glob(f"{shm_prefix}*"):  # noqa: S108 - Triton's place, not a temporary file
+            for region in Path("/dev/shm").glob(f"{folder.name}*"):  # noqa: S108 - Triton's place, not a temporary file
                 region.unlink(missing_ok=True)
 
 
-def _start(server: Tritonserver, arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    libc = ctypes.CDLL(None, use_errno=True)
-    try:
-        return subprocess.Popen(  # noqa: S603 - argv is a list, and the binary was found by us
-            [*server.argv, *arguments],
-            # Whatever the server and its stubs leave in their temporary folder goes with ours.
-            env=os.environ | server.environment | {"TMPDIR": str(folder)},
+def _start(
+    server: Tritonserver, arguments: list[str], access: Access, folder: Path, log: LogLine
+) -> subprocess.Popen[str]:
+    # The model need not know the secret. Whatever the server and its stubs leave in their temporary folder goes with
+    # ours.
+    environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
+    environment |= server.environment | {"TMPDIR": str(folder), _RUN_DIR: str(folder / _RUN)}
+
+    def start(guards: Sequence[str | HiddenArgument]) -> subprocess.Popen[str]:
+        return hidden_arguments.start(
+            [*server.argv, *arguments, *guards],
+            environment=environment,
             # Not the user's folder: the stub puts '' on sys.path, where a folder named `triton` poses as the package.
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -173,10 +206,20 @@ def _start(server: Tritonserver, arguments: list[str], folder: Path) -> subproce
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Ctrl-C is ours to handle; the death signal ends the server when we are killed ourselves.
+            # Ctrl-C is ours to handle; when we are killed ourselves, the server ends too.
             start_new_session=True,
-            preexec_fn=lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),
         )
+
+    guards = access.arguments()
+    try:
+        try:
+            return start(guards)
+        except HidingError as error:
+            if access.must_hide:
+                raise
+            # What nobody was to know closes shared memory and the like, and only to other users of this machine.
+            log(f"warning: {error}")
+            return start([each.shown + each.value for each in guards])
     except OSError as error:
         raise ServerError(f"cannot start {server.argv[0]}: {error.strerror}") from error
 
@@ -189,7 +232,7 @@ def _check_free(host: str, port: int, option: str) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ServerError(f"cannot listen on {host}:{port}: {reason}; choose another {option}") from error
+            raise ServerError(f"cannot listen on {join(host, port)}: {reason}; choose another {option}") from error
 
 
 def _answers(url: str) -> bool:

@@ -12,6 +12,9 @@ import click
 
 from nemotron_build.cli.files import read_json_list, read_messages
 from nemotron_client import Client, ContentDelta, Event, Finish, ReasoningDelta, Reply, ToolCall
+from nemotron_triton.access import read_secret
+
+_FILE = click.Path(path_type=Path)
 
 
 @click.command("chat")
@@ -35,6 +38,14 @@ from nemotron_client import Client, ContentDelta, Event, Finish, ReasoningDelta,
 @click.option(
     "--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds the answer may take."
 )
+@click.option("--secret-file", type=_FILE, help="File with the server's secret. Default: $NEMOTRON_SECRET.")
+@click.option(
+    "--root-ca",
+    type=_FILE,
+    help="Use TLS; PEM file of who signed the server's certificate. Default: $NEMOTRON_ROOT_CA.",
+)
+@click.option("--client-cert", type=_FILE, help="PEM file, for mutual TLS. Default: $NEMOTRON_CLIENT_CERT.")
+@click.option("--client-key", type=_FILE, help="PEM file: its key. Default: $NEMOTRON_CLIENT_KEY.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reply as one JSON document.")
 def command(
     question: str | None,
@@ -48,6 +59,10 @@ def command(
     seed: int | None,
     url: str | None,
     timeout_s: float,
+    secret_file: Path | None,
+    root_ca: Path | None,
+    client_cert: Path | None,
+    client_key: Path | None,
     as_json: bool,
 ) -> None:
     """Ask a served model QUESTION and stream its answer.
@@ -55,7 +70,14 @@ def command(
     The answer and tool calls go to stdout, the thinking to stderr, dimmed on a terminal.
     """
     messages = read_messages(system, messages_file, question)
-    with Client(url, timeout_s=timeout_s) as client:
+    with Client(
+        url,
+        timeout_s=timeout_s,
+        secret=read_secret(secret_file),
+        root_ca=root_ca,
+        client_cert=client_cert,
+        client_key=client_key,
+    ) as client:
         events = client.stream(
             messages,
             tools=read_json_list(tools_file, "tools") if tools_file else None,

@@ -6,22 +6,27 @@ from pathlib import Path
 
 import click
 
+from nemotron_build.cli.limits import limits
+from nemotron_build.cli.sections import SectionedCommand
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.factory import check_kind
 from nemotron_triton.repository import configs, write_repository
+from nemotron_triton.serving.settings import Settings
 
 
-@click.command("model-repo")
+@click.command("model-repo", cls=SectionedCommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not exist.")
-def command(bundle: Path, output: Path) -> None:
+@limits
+def command(bundle: Path, output: Path, **settings: int) -> None:
     """Write a Triton model repository for BUNDLE, with the bundle inside.
 
     Any tritonserver whose Python has this package loads it: tritonserver --model-repository OUTPUT. Large files are
-    shared with BUNDLE through hard links where the file system can.
+    shared with BUNDLE through hard links where the file system can. The limits become parameters of the model's
+    config.pbtxt, where they can be changed.
     """
     opened = Bundle.open(bundle)
     check_kind(opened)
-    write_repository(opened, output)
+    write_repository(opened, output, Settings(**settings))
     click.echo(f"{output}: {', '.join(configs())}")
     click.echo(f"serve it with: tritonserver --model-repository {output}")

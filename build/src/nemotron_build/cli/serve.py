@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
 import click
 
+from nemotron_build.cli.limits import limits
+from nemotron_build.cli.sections import SectionedCommand, SectionOption
+from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.server import ServeOptions, serve
+from nemotron_triton.errors import ServingError
+from nemotron_triton.exposure import exposure, warnings
+from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.serving.settings import Settings
+from nemotron_triton.tls import Tls
+
+_FILE = click.Path(path_type=Path)
+_PORT = click.IntRange(1, 65535)
+_security = functools.partial(click.option, cls=SectionOption, section="Security")
 
 
-@click.command("serve")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.command("serve", cls=SectionedCommand)
+@click.argument("bundle", type=_FILE)
 @click.option(
     "--host",
     default=ServeOptions.host,
     show_default=True,
-    help="Address to listen on; loopback unless you say otherwise.",
+    help="Address to listen on; loopback unless you say otherwise. With TLS it is gRPC's alone.",
 )
-@click.option("--http-port", default=ServeOptions.http_port, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--grpc-port", default=ServeOptions.grpc_port, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--metrics-port", default=ServeOptions.metrics_port, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--http-port", default=ServeOptions.http_port, show_default=True, type=_PORT)
+@click.option("--grpc-port", default=ServeOptions.grpc_port, show_default=True, type=_PORT)
+@click.option("--metrics-port", default=ServeOptions.metrics_port, show_default=True, type=_PORT)
+@click.option("--metrics-host", help="Address for metrics. Default: that of HTTP.")
 @click.option(
     "--ready-timeout",
     "ready_timeout_s",
@@ -30,34 +44,82 @@ from nemotron_triton.server import ServeOptions, serve
     show_default=True,
     help="Seconds the server may take to load.",
 )
+@click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
 @click.option("--quiet", is_flag=True, help="Keep tritonserver's log to yourself unless it fails.")
+@_security("--tls-cert", type=_FILE, help="PEM file: the certificate chain of the gRPC endpoint.")
+@_security("--tls-key", type=_FILE, help="PEM file: its key.")
+@_security("--tls-client-ca", type=_FILE, help="PEM file: who must have signed the certificates of clients.")
+@_security("--secret-file", type=_FILE, help="File with a secret that every caller must send. Or $NEMOTRON_SECRET.")
+@limits
 def command(
-    bundle: Path, host: str, http_port: int, grpc_port: int, metrics_port: int, ready_timeout_s: float, quiet: bool
+    bundle: Path,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    secret_file: Path | None,
+    quiet: bool,
+    **values: Any,
 ) -> None:
-    """Serve BUNDLE with tritonserver until Ctrl-C or SIGTERM.
+    """Serve BUNDLE with tritonserver until Ctrl-C or SIGTERM, which let running answers finish; the second does not.
 
     tritonserver is the one of NVIDIA's container, or of the nvidia-pytriton wheel. Its log goes to stderr; the
     endpoints are printed on stdout once it can answer.
     """
+    settings = Settings(**{name: values.pop(name) for name in Settings().as_parameters()})
     options = ServeOptions(
-        host=host, http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=ready_timeout_s
+        tls=_tls(tls_cert, tls_key, tls_client_ca), secret=read_secret(secret_file), settings=settings, **values
     )
-    stop = threading.Event()
+    stop, hurry = threading.Event(), threading.Event()
+    serving: list[RunningServer] = []
 
     def log(line: str) -> None:
         if not quiet:
             click.echo(line, err=True)
 
+    def ask_to_stop(*_: object) -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    def ask_to_reload(*_: object) -> None:
+        # On a thread: loading takes long, and meanwhile the server is watched.
+        threading.Thread(target=_reload, args=(serving,), daemon=True).start()
+
     opened = Bundle.open(bundle)
+    for line in warnings(options):
+        click.echo(line, err=True)
     # From here on a signal asks for an orderly end; before, it interrupts. Not later: the server's log may be read, and
     # answered with a signal, as soon as it is started.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, ask_to_stop)
+    signal.signal(signal.SIGHUP, ask_to_reload)
     with serve(opened, options, log=log) as server:
         if server.wait_ready(stop):
-            click.echo(
-                f"ready: gRPC {host}:{grpc_port}, HTTP {host}:{http_port}, metrics http://{host}:{metrics_port}/metrics\n"
-                f'ask it: nemotron chat "What is the capital of France?" --url {host}:{grpc_port}'
-            )
+            click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
+            click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
+            serving.append(server)
             server.wait(stop)
+            click.echo(
+                f"draining: answers get up to {settings.drain_ms / 1000:g} s; a second signal ends them", err=True
+            )
+            server.drain(hurry)
     click.echo("stopped", err=True)
+
+
+def _reload(serving: list[RunningServer]) -> None:
+    """Load what lies at the bundle's path now; one line says what came of it."""
+    if not serving:
+        click.echo("not reloaded: nothing is served yet", err=True)
+        return
+    try:
+        manifest = serving[0].reload().manifest
+    except (ServingError, OSError) as error:
+        click.echo(f"not reloaded: {error}", err=True)
+    else:
+        click.echo(f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}", err=True)
+
+
+def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+    if cert and key:
+        return Tls(cert=cert, key=key, client_ca=client_ca)
+    if cert or key or client_ca:
+        raise click.UsageError("TLS needs both --tls-cert and --tls-key")
+    return None

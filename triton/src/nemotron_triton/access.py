@@ -1,0 +1,79 @@
+"""Who may do what: the shared secret of callers, and the categories of calls that tritonserver keeps to itself.
+
+tritonserver compares one header per category with a value. Health is open to everybody. Shared memory, tracing and
+log settings are closed by a value that is thrown away, and so is model control unless `nemotron serve` reloads, which
+then alone knows the value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nemotron_client import wire
+from nemotron_triton.errors import ServerError
+from nemotron_triton.hidden_arguments import HiddenArgument
+
+SECRET_VARIABLE = "NEMOTRON_SECRET"  # noqa: S105 - the name of the variable
+CONTROL_HEADER = "nemotron-control"
+_CLOSED_HEADER = "nemotron-closed"
+_FOR_CALLERS = ("inference", "metadata", "model-config", "statistics")
+_FOR_NOBODY = ("shared-memory", "trace", "logging")
+_CONTROL = "model-repository"
+_SHORTEST, _LONGEST = 16, 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """What calls are compared with; without `secret` everybody may call, without `control` nobody may load models."""
+
+    secret: str | None = field(default=None, repr=False)
+    control: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a secret that no header can carry, or that can be guessed."""
+        if self.secret is not None and not re.fullmatch(rf"[!-~]{{{_SHORTEST},{_LONGEST}}}", self.secret):
+            raise ServerError(
+                f"the secret is not {_SHORTEST} to {_LONGEST} visible ASCII characters",
+                "`openssl rand -hex 32` makes one",
+            )
+
+    @property
+    def must_hide(self) -> bool:
+        """Whether somebody knows a value that others must not."""
+        return self.secret is not None or self.control is not None
+
+    def arguments(self) -> list[HiddenArgument]:
+        """The arguments of tritonserver that close what is not open."""
+        rules = [(_FOR_NOBODY, _CLOSED_HEADER, new_value()), ((_CONTROL,), CONTROL_HEADER, self.control or new_value())]
+        if self.secret is not None:
+            rules.append((_FOR_CALLERS, wire.SECRET_HEADER, self.secret))
+        return [
+            HiddenArgument(f"--{flag}={','.join(categories)}:{header}=", value)
+            for categories, header, value in rules
+            for flag in ("grpc-restricted-protocol", "http-restricted-api")
+        ]
+
+
+def new_value() -> str:
+    """A value that nobody guesses."""
+    return secrets.token_hex(32)
+
+
+def read_secret(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The secret in *file*, else in the environment, if there is one; `ServerError` when it cannot be used."""
+    if file is None:
+        return environment.get(SECRET_VARIABLE) or None
+    try:
+        if file.stat().st_mode & stat.S_IRWXO:
+            raise ServerError(f"{file} can be read by every user of this machine", f"chmod 600 {file}")
+        return file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ServerError(f"cannot read the secret in {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ServerError(f"the secret in {file} is not ASCII text", "`openssl rand -hex 32` makes one") from error

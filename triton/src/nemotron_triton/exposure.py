@@ -1,0 +1,41 @@
+"""What a server exposes, in lines for the person who starts it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nemotron_triton.serve_options import ServeOptions, is_loopback, join
+
+
+def exposure(options: ServeOptions) -> Iterator[str]:
+    """Each endpoint with how it is protected, then what is off."""
+    secret = "secret required" if options.secret else "no secret"
+    plain = "plain"
+    if options.tls:
+        plain = "mutual TLS" if options.tls.client_ca else "TLS"
+    hosts = options.hosts
+    yield f"gRPC     {join(hosts['--grpc-port'], options.grpc_port)}: {plain}, {secret}"
+    yield f"HTTP     {join(hosts['--http-port'], options.http_port)}: plain, {secret}"
+    yield f"metrics  http://{join(hosts['--metrics-port'], options.metrics_port)}/metrics: plain, no secret"
+    yield f"model control {'by SIGHUP only' if options.allow_reload else 'off'}, shared memory off, tracing calls off"
+
+
+def warnings(options: ServeOptions) -> Iterator[str]:
+    """One line for what others reach and nothing protects."""
+    hosts = options.hosts
+    lacking = {
+        "gRPC": [*([] if options.tls else ["TLS"]), *([] if options.secret else ["secret"])],
+        "HTTP": ["TLS", *([] if options.secret else ["secret"])],
+        "metrics": ["TLS", "secret"],
+    }
+    ports = {"gRPC": "--grpc-port", "HTTP": "--http-port", "metrics": "--metrics-port"}
+    open_ones = [
+        f"{name} without {' and '.join(lacks)}"
+        for name, lacks in lacking.items()
+        if lacks and not is_loopback(hosts[ports[name]])
+    ]
+    if open_ones:
+        yield (
+            f"warning: other machines reach {', '.join(open_ones)}; "
+            "keep them behind a firewall, or use --tls-cert, --secret-file and --metrics-host"
+        )

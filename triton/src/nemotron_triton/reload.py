@@ -1,0 +1,92 @@
+"""A new bundle for a server that runs, under tritonserver's explicit model control.
+
+tritonserver loads the new model beside the old one and switches when it is ready; answers that the old one has begun
+it finishes (seen with 2.51). So both need memory for a while, and where there is not enough the load fails.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import urllib.parse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nemotron_triton.access import CONTROL_HEADER
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.engine.factory import check_loadable
+from nemotron_triton.errors import ServerError, ServingError
+from nemotron_triton.repository import bundle_link, configs
+
+_WHY = re.compile(r"(?:TritonModelException|Error): (.+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reload:
+    """Puts what now lies at `bundle_path` in place of what a server serves from `repository`."""
+
+    bundle_path: Path
+    repository: Path
+    http_url: str
+    control: str = field(repr=False)
+    timeout_s: float
+
+    def run(self) -> Bundle:
+        """The bundle that is served from now on; after a `ServingError` the old one goes on being served."""
+        bundle = Bundle.open(self.bundle_path)
+        bundle.verify()
+        check_loadable(bundle)
+        link = bundle_link(self.repository)
+        before = link.readlink()
+        _point(link, bundle.path.resolve())
+        loaded: list[str] = []
+        try:
+            # The engine first: it is what may not fit.
+            for model in configs():
+                self._load(model)
+                loaded.append(model)
+        except ServingError:
+            _point(link, before)
+            for model in loaded:
+                self._load(model)
+            raise
+        return bundle
+
+    def _load(self, model: str) -> None:
+        # Without a change in its folder tritonserver would not load a model again.
+        os.utime(self.repository / model / "1" / "model.py")
+        # HTTP, which is on this machine's own address and needs no certificates.
+        url = urllib.parse.urlsplit(self.http_url)
+        assert url.hostname
+        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=self.timeout_s)
+        try:
+            path = f"/v2/repository/models/{model}/load"
+            connection.request("POST", path, body="{}", headers={CONTROL_HEADER: self.control})
+            response = connection.getresponse()
+            text = response.read().decode(errors="replace")
+        except (OSError, http.client.HTTPException) as error:
+            raise ServerError(f"tritonserver did not answer to loading {model}: {error!r}") from error
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise ServerError(_reason(text))
+
+
+def _point(link: Path, target: Path) -> None:
+    """Turn *link* to *target* at once: there is no moment without one."""
+    new = link.with_name(f".{link.name}-new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def _reason(text: str) -> str:
+    """The sentence in tritonserver's answer that says why."""
+    try:
+        message = str(json.loads(text)["error"])
+    except (ValueError, LookupError, TypeError):
+        message = text
+    found = _WHY.search(message)
+    return found[1].strip() if found else message.strip().partition("\n")[0]

@@ -1,0 +1,94 @@
+"""Where a server listens, who may call it, and how long to wait for it, as tritonserver's arguments."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nemotron_triton.serving.settings import Settings
+from nemotron_triton.tls import Tls
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """How to serve a bundle. `host` is for gRPC, and for HTTP and metrics where there is no TLS, which they lack.
+
+    `metrics_host` is for metrics alone. `secret` is what every caller must know; with `allow_reload` the server takes
+    a new bundle while it runs.
+    """
+
+    host: str = LOOPBACK
+    http_port: int = 8000
+    grpc_port: int = 8001
+    metrics_port: int = 8002
+    metrics_host: str | None = None
+    tls: Tls | None = None
+    secret: str | None = field(default=None, repr=False)
+    allow_reload: bool = False
+    settings: Settings = field(default_factory=Settings)
+    ready_timeout_s: float = 600.0
+    exit_timeout_s: int = 10
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports by the option that sets each."""
+        return {"--http-port": self.http_port, "--grpc-port": self.grpc_port, "--metrics-port": self.metrics_port}
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The address of each of `ports`."""
+        beside = LOOPBACK if self.tls else self.host
+        return {
+            "--http-port": beside,
+            "--grpc-port": self.host,
+            "--metrics-port": self.metrics_host or beside,
+        }
+
+    @property
+    def http_url(self) -> str:
+        """HTTP as this machine reaches it, also where the server listens on every address."""
+        return f"http://{join(_reached(self.hosts['--http-port']), self.http_port)}"
+
+    @property
+    def grpc_url(self) -> str:
+        """The gRPC endpoint as this machine reaches it."""
+        return join(_reached(self.host), self.grpc_port)
+
+    def arguments(self, repository: Path, shm_prefix: str, models: tuple[str, ...]) -> list[str]:
+        """Tritonserver's arguments, without those that nobody may see."""
+        explicit = ["--model-control-mode=explicit", *(f"--load-model={model}" for model in models)]
+        return [
+            f"--model-repository={repository}",
+            f"--http-address={self.hosts['--http-port']}",
+            f"--http-port={self.http_port}",
+            f"--grpc-address={self.host}",
+            f"--grpc-port={self.grpc_port}",
+            f"--metrics-address={self.hosts['--metrics-port']}",
+            f"--metrics-port={self.metrics_port}",
+            f"--exit-timeout-secs={self.exit_timeout_s}",
+            "--disable-auto-complete-config",
+            "--allow-gpu-metrics=false",
+            f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            *(self.tls.arguments() if self.tls else []),
+            *(explicit if self.allow_reload else []),
+        ]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches *host*."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reached(host: str) -> str:
+    return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+
+
+def join(host: str, port: int) -> str:
+    """`host:port`, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,62 @@
+"""The certificates of the gRPC endpoint, checked before a server is started with them."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from nemotron_triton.errors import ServerError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tls:
+    """PEM files: the server's certificate chain and key, and the authority that clients' certificates must come from.
+
+    Without a `client_ca` any client may connect.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+    def check(self) -> None:
+        """`ServerError` when a file cannot be used, which tritonserver would only say to those who connect."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        for file in (self.cert, self.key, *([self.client_ca] if self.client_ca else [])):
+            try:
+                file.read_bytes()
+            except OSError as error:
+                raise ServerError(f"cannot read {file}: {error.strerror}") from error
+        try:
+            # No password: one would be asked for on the terminal, and tritonserver could not be told it.
+            context.load_cert_chain(self.cert, self.key, password="")
+        except (ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise ServerError(
+                f"{self.cert} and {self.key} are no certificate and its key ({reason})", "give both as PEM, unencrypted"
+            ) from error
+        if self.client_ca:
+            try:
+                context.load_verify_locations(self.client_ca)
+            except ssl.SSLError as error:
+                raise ServerError(
+                    f"{self.client_ca} holds no certificate ({error.reason})", "give the authority as PEM"
+                ) from error
+
+    def arguments(self) -> list[str]:
+        """The arguments of tritonserver."""
+        mutual = (
+            [
+                "--grpc-use-ssl-mutual=true",
+                f"--grpc-root-cert={self.client_ca.resolve()}",
+            ]
+            if self.client_ca
+            else []
+        )
+        return [
+            "--grpc-use-ssl=true",
+            f"--grpc-server-cert={self.cert.resolve()}",
+            f"--grpc-server-key={self.key.resolve()}",
+            *mutual,
+        ]
