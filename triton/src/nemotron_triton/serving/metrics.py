@@ -1,63 +1,126 @@
-"""The engine's statistics, and what was wrong with answers, as Prometheus metrics on Triton's metrics endpoint."""
+"""What Prometheus reads about requests and the engine, on Triton's metrics endpoint.
+
+Every series of a known label value is there from the start, at 0: a rate needs a first value. Each write is a message
+to tritonserver (about 30 µs), so what can be added up is written when the metrics are updated, and only if it changed.
+
+Gauges are moved by differences, never set, and returned to 0 at the end: tritonserver keeps the series of a model when
+it is loaded anew, both loads write to them for a while, and their sum is what is true then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
+from nemotron_triton.serving import metric_families as families
+from nemotron_triton.serving.metric_families import Family
+from nemotron_triton.serving.record import RequestRecord
 
-_FAMILIES = {
-    "active_requests": ("nemotron_engine_active_requests", "Requests the engine is generating for", "GAUGE"),
-    "waiting_requests": ("nemotron_engine_waiting_requests", "Requests waiting for the engine", "GAUGE"),
-    "generated_tokens": ("nemotron_engine_generated_tokens_total", "Tokens generated since the start", "COUNTER"),
-    "cancelled_requests": ("nemotron_engine_cancelled_requests_total", "Requests whose client went away", "COUNTER"),
-}
+# Differences of such numbers add up without rounding errors.
+_RATIO_STEPS = 1024
+_OF_CALLS = (*families.PASSED_ON, *families.LEFT_OUT)
 
 
-class EngineMetrics:
-    """Writes what changed since the last update; each write is a message to tritonserver."""
+class Metrics:
+    """The metrics of one loaded model. Not for several threads at once."""
 
     def __init__(self, pb_utils: Any) -> None:
-        """Register the families with Triton."""
-        kinds = {"GAUGE": pb_utils.MetricFamily.GAUGE, "COUNTER": pb_utils.MetricFamily.COUNTER}
+        """Register everything with Triton."""
         # A family must outlive its metrics, so both are kept.
         self._families = {
-            field: pb_utils.MetricFamily(name=name, description=description, kind=kinds[kind])
-            for field, (name, description, kind) in _FAMILIES.items()
+            family: pb_utils.MetricFamily(
+                name=family.name, description=family.about, kind=getattr(pb_utils.MetricFamily, family.kind)
+            )
+            for family in families.FAMILIES
         }
-        self._metrics = {field: family.Metric(labels={}) for field, family in self._families.items()}
-        self._last = dict.fromkeys(_FAMILIES, 0)
+        self._metrics: dict[tuple[Family, str], Any] = {}
+        self._unwritten: defaultdict[tuple[Family, str], float] = defaultdict(float)
+        self._levels: dict[Family, float] = {}
+        for family in families.FAMILIES:
+            if family not in families.ENGINE_DEPENDENT:
+                for value in family.values or ("",):
+                    self._metric(family, value)
 
-    def update(self, statistics: EngineStatistics) -> None:
-        """Bring the metrics up to *statistics*."""
-        for field, value in asdict(statistics).items():
-            if value == self._last[field]:
-                continue
-            if _FAMILIES[field][2] == "COUNTER":
-                self._metrics[field].increment(value - self._last[field])
-            else:
-                self._metrics[field].set(value)
-            self._last[field] = value
+    def request_ended(self, record: RequestRecord) -> None:
+        """Count *record*; what is only added up shows with the next `update`."""
+        self._add(families.REQUESTS, 1, record.outcome)
+        self._observe(families.QUEUE_TIME, record.since_arrival(record.started_s))
+        self._observe(families.TIME_TO_FIRST_TOKEN, record.since_arrival(record.first_token_s))
+        self._observe(families.TIME_TO_FIRST_ANSWER_TOKEN, record.since_arrival(record.first_answer_token_s))
+        if record.outcome == "ok":
+            # Refused and broken-off requests end early: they would make the server look fast.
+            self._observe(families.REQUEST_DURATION, record.since_arrival(record.ended_s))
+            self._observe(families.INTER_TOKEN_LATENCY, record.inter_token_latency_s)
+        self._add(families.PROMPT_TOKENS, record.prompt_tokens)
+        self._add(families.REASONING_TOKENS, record.reasoning_tokens)
+        self._add(families.ANSWER_TOKENS, record.output_tokens - record.reasoning_tokens)
+        self._add(families.REPAIRS, record.repairs)
+        for outcome, calls in call_outcomes(record.tool_calls, record.problems).items():
+            self._add(families.TOOL_CALLS, calls, outcome)
+        for problem in record.problems:
+            self._add(families.PROBLEMS, 1, problem.code)
+
+    def update(self, statistics: EngineStatistics, active: int, waiting: int) -> None:
+        """Write what is true now, and what has been counted since the last time."""
+        self._level(families.ACTIVE, active)
+        self._level(families.WAITING, waiting)
+        self._level(families.ENGINE_HEALTHY, statistics.problem is None)
+        self._level(families.ENGINE_ACTIVE, statistics.active_requests)
+        self._level(families.ENGINE_WAITING, statistics.waiting_requests)
+        self._level(families.ENGINE_TOKENS, statistics.generated_tokens)
+        if (ratio := statistics.kv_cache_used_ratio) is not None:
+            self._level(families.KV_CACHE_USED, round(ratio * _RATIO_STEPS) / _RATIO_STEPS)
+        self._write()
+
+    def close(self) -> None:
+        """Write the rest, and take this load's part out of the gauges."""
+        for family in self._levels:
+            if family.kind == "GAUGE":
+                self._level(family, 0)
+        self._write()
+
+    def _add(self, family: Family, amount: float, value: str = "") -> None:
+        self._unwritten[family, value] += amount
+
+    def _level(self, family: Family, level: float) -> None:
+        self._add(family, level - self._levels.get(family, 0))
+        self._levels[family] = level
+
+    def _observe(self, family: Family, value: float | None) -> None:
+        if value is not None:
+            self._metric(family).observe(max(value, 0.0))
+
+    def _write(self) -> None:
+        while self._unwritten:
+            (family, value), amount = self._unwritten.popitem()
+            # Triton refuses a counter that goes back, which an engine's would if it started anew.
+            if amount > 0 or (amount and family.kind == "GAUGE"):
+                self._metric(family, value).increment(amount)
+
+    def _metric(self, family: Family, value: str = "") -> Any:
+        key = (family, value)
+        if key not in self._metrics:
+            labels = {family.label: value} if family.label else {}
+            buckets = {"buckets": list(family.buckets)} if family.buckets else {}
+            self._metrics[key] = self._families[family].Metric(labels=labels, **buckets)
+        return self._metrics[key]
 
 
-class ProblemMetrics:
-    """Counts problems by their code."""
+def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:
+    """How many calls came to what, each counted once, of an answer with *passed_on* calls and *problems*."""
+    outcomes = Counter(_first_of_each(problems))
+    outcomes["ok"] = max(passed_on - sum(outcomes[code] for code in families.PASSED_ON), 0)
+    return +outcomes
 
-    def __init__(self, pb_utils: Any) -> None:
-        """Register the family with Triton."""
-        self._family = pb_utils.MetricFamily(
-            name="nemotron_answer_problems_total",
-            description="Problems with the model's answers, by code",
-            kind=pb_utils.MetricFamily.COUNTER,
-        )
-        self._metrics: dict[str, Any] = {}
 
-    def count(self, problems: Iterable[Problem]) -> None:
-        """Add one for each."""
-        for problem in problems:
-            if problem.code not in self._metrics:
-                self._metrics[problem.code] = self._family.Metric(labels={"code": problem.code})
-            self._metrics[problem.code].increment(1)
+def _first_of_each(problems: Sequence[Problem]) -> Iterable[str]:
+    """The code of the first problem of each call that has any."""
+    for before, problem in pairwise((None, *problems)):
+        # The parser tells of a function it does not know first; bad arguments right behind are of the same call.
+        unknown = Problem(code="unknown_function", function=problem.function) if problem else None
+        if problem and problem.code in _OF_CALLS and not (problem.code == "invalid_arguments" and before == unknown):
+            yield problem.code

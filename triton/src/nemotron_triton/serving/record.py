@@ -1,4 +1,7 @@
-"""What is known of a request when it is over: for metrics, the log and traces. Holds no text of prompt or answer."""
+"""What is known of a request when it is over: for metrics, the log and traces.
+
+Holds no text of prompt or answer unless it is to be logged.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,20 @@ class RequestRecord:
     finish_reasons: list[str] = field(default_factory=list)
     # The W3C trace context that came with the request.
     traceparent: str = ""
+    # Whether the request was a conversation, or a finished prompt.
+    operation: Literal["chat", "text_completion"] = "chat"
+    # Kept only where the setting `log_text` asks for it.
+    prompt_text: str | None = None
+    answer_text: str | None = None
 
     def since_arrival(self, moment_s: float | None) -> float | None:
         """Seconds from the request's arrival to *moment_s*."""
         return None if moment_s is None else moment_s - self.arrived_s
+
+    @property
+    def inter_token_latency_s(self) -> float | None:
+        """The mean time between two tokens of one answer; None when there were no two."""
+        gaps = self.output_tokens / self.choices - 1
+        if self.first_token_s is None or self.ended_s is None or gaps <= 0:
+            return None
+        return (self.ended_s - self.first_token_s) / gaps

@@ -1,0 +1,215 @@
+"""What the metrics say of requests and of the engine, told to a stand-in that has tritonserver's rules."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from nemotron_client.events import Problem
+from nemotron_triton.engine.interface import EngineStatistics
+from nemotron_triton.serving import metric_families
+from nemotron_triton.serving.metrics import Metrics, call_outcomes
+from nemotron_triton.serving.record import RequestRecord
+
+IDLE = EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
+ANSWERED = RequestRecord(
+    request_id="a",
+    arrived_s=100.0,
+    started_s=100.5,
+    first_token_s=101.0,
+    first_answer_token_s=102.0,
+    ended_s=103.0,
+    outcome="ok",
+    prompt_tokens=20,
+    output_tokens=11,
+    reasoning_tokens=4,
+)
+
+
+class Server:
+    """What tritonserver 2.51 keeps: series by family and labels, shared by all who register the same."""
+
+    def __init__(self) -> None:
+        """Nothing is registered yet."""
+        self.series: dict[tuple[str, str], Any] = {}
+        self.messages = 0
+        server = self
+
+        class MetricFamily:
+            COUNTER, GAUGE, HISTOGRAM = "COUNTER", "GAUGE", "HISTOGRAM"
+
+            def __init__(self, name: str, description: str, kind: str) -> None:
+                assert "\n" not in description
+                self.name, self.kind = name, kind
+
+            def Metric(self, labels: dict[str, str], buckets: list[float] | None = None) -> Metric:  # noqa: N802
+                assert (self.kind == "HISTOGRAM") is (buckets is not None)
+                assert not buckets or buckets == sorted(set(buckets))
+                return Metric(self, ",".join(labels.values()))
+
+        class Metric:
+            def __init__(self, family: MetricFamily, label: str) -> None:
+                self.kind, self.key = family.kind, (family.name, label)
+                server.series.setdefault(self.key, [] if family.kind == "HISTOGRAM" else 0)
+
+            def increment(self, amount: float) -> None:
+                assert self.kind == "GAUGE" or (self.kind == "COUNTER" and amount >= 0)
+                server.messages += 1
+                server.series[self.key] += amount
+
+            def observe(self, value: float) -> None:
+                assert self.kind == "HISTOGRAM"
+                server.messages += 1
+                server.series[self.key].append(value)
+
+        self.MetricFamily = MetricFamily
+
+    def __getitem__(self, name: str) -> Any:
+        return self.series[f"nemotron_{name}", ""]
+
+    def labelled(self, name: str) -> dict[str, float]:
+        """The values of a family that are not 0, by label."""
+        return {
+            label: value for (family, label), value in self.series.items() if family == f"nemotron_{name}" and value
+        }
+
+
+def test_an_answered_request_is_seen_in_every_latency_and_token_count() -> None:
+    server = Server()
+    metrics = Metrics(server)
+
+    metrics.request_ended(ANSWERED)
+    metrics.update(IDLE, 0, 0)
+
+    assert server.labelled("requests_total") == {"ok": 1}
+    latencies = {
+        "queue_time_seconds": 0.5,
+        "time_to_first_token_seconds": 1.0,
+        "time_to_first_answer_token_seconds": 2.0,
+        "request_duration_seconds": 3.0,
+        "inter_token_latency_seconds": 0.2,
+    }
+    assert {name: server[name] for name in latencies} == {name: [value] for name, value in latencies.items()}
+    assert [server[f"{kind}_tokens_total"] for kind in ("prompt", "reasoning", "answer")] == [20, 4, 7]
+
+
+def test_a_request_that_was_refused_does_not_make_the_server_look_fast() -> None:
+    server = Server()
+    metrics = Metrics(server)
+
+    metrics.request_ended(RequestRecord(request_id="a", arrived_s=1.0, ended_s=1.0, outcome="rejected"))
+    metrics.update(IDLE, 0, 0)
+
+    assert server.labelled("requests_total") == {"rejected": 1}
+    assert not any(observed for observed in server.series.values() if isinstance(observed, list))
+
+
+def test_each_answer_of_a_request_with_several_has_the_latency_of_its_own_tokens() -> None:
+    server = Server()
+    record = RequestRecord(
+        request_id="a", arrived_s=0.0, first_token_s=1.0, ended_s=3.0, outcome="ok", output_tokens=42, choices=2
+    )
+
+    Metrics(server).request_ended(record)
+
+    assert server["inter_token_latency_seconds"] == [0.1]
+
+
+def test_every_series_of_a_known_label_is_there_from_the_start() -> None:
+    server = Server()
+
+    Metrics(server)
+
+    assert ("nemotron_requests_total", "deadline") in server.series
+    assert ("nemotron_tool_calls_total", "ok") in server.series
+    assert ("nemotron_answer_problems_total", "tool_choice_unsatisfied") in server.series
+    assert not any(server.series.values())
+    # Where the engine does not tell, 0 would be a lie.
+    assert ("nemotron_engine_kv_cache_used_ratio", "") not in server.series
+
+
+def test_the_known_problems_are_those_that_the_client_package_documents() -> None:
+    documented = re.findall(r"^    (\w+)  ", Problem.__doc__ or "", re.MULTILINE)
+
+    assert sorted(metric_families.PROBLEM_CODES) == sorted(documented)
+
+
+@pytest.mark.parametrize(
+    ("passed_on", "codes", "expected"),
+    [
+        (2, [], {"ok": 2}),
+        (2, ["unknown_function f"], {"ok": 1, "unknown_function": 1}),
+        (1, ["unknown_function f", "invalid_arguments f"], {"unknown_function": 1}),
+        (2, ["unknown_function f", "invalid_arguments g"], {"unknown_function": 1, "invalid_arguments": 1}),
+        (2, ["unknown_function f"] * 2, {"unknown_function": 2}),
+        (1, ["truncated_tool_call "], {"ok": 1, "truncated_tool_call": 1}),
+        (1, ["surplus_tool_call g"], {"ok": 1, "surplus_tool_call": 1}),
+        (0, ["tool_choice_unsatisfied f"], {}),
+    ],
+)
+def test_every_call_has_one_outcome(passed_on: int, codes: list[str], expected: dict[str, int]) -> None:
+    problems = [Problem(code=code, function=function) for code, _, function in (each.partition(" ") for each in codes)]
+
+    outcomes = call_outcomes(passed_on, problems)
+
+    assert outcomes == expected
+
+
+def test_only_what_changed_is_written() -> None:
+    server = Server()
+    metrics = Metrics(server)
+    busy = EngineStatistics(active_requests=2, waiting_requests=0, generated_tokens=50, kv_cache_used_ratio=0.5)
+    metrics.update(busy, 2, 0)
+    server.messages = 0
+
+    metrics.update(busy, 2, 0)
+    for _ in range(1000):
+        metrics.request_ended(RequestRecord(request_id="a", outcome="rejected"))
+    metrics.update(busy, 3, 0)
+
+    # One for a thousand requests, one for the gauge.
+    assert server.messages == 2
+    assert server.labelled("requests_total") == {"rejected": 1000}
+
+
+def test_two_loads_of_the_model_add_up_and_each_takes_its_part_away_again() -> None:
+    server = Server()
+    old, new = Metrics(server), Metrics(server)
+    for metrics, ratio in ((old, 0.7), (new, 0.1)):
+        metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=5), 1, 0)
+        metrics.update(
+            EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=9, kv_cache_used_ratio=ratio), 3, 0
+        )
+
+    assert (server["active_requests"], server["engine_healthy"]) == (6, 2)
+    old.close()
+
+    assert (server["active_requests"], server["engine_healthy"]) == (3, 1)
+    assert server["engine_generated_tokens_total"] == 18
+    assert server["engine_kv_cache_used_ratio"] == pytest.approx(0.1, abs=0.001)
+    new.close()
+    # Exactly: a gauge that ends at 1e-17 is never 0 again.
+    assert server["engine_kv_cache_used_ratio"] == 0
+
+
+def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
+    server = Server()
+    metrics = Metrics(server)
+
+    for tokens in (50, 3, 10):
+        metrics.update(EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=tokens), 0, 0)
+
+    assert server["engine_generated_tokens_total"] == 57
+
+
+def test_a_broken_engine_shows() -> None:
+    server = Server()
+    metrics = Metrics(server)
+    metrics.update(IDLE, 0, 0)
+
+    broken = EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0, problem="out of memory")
+    metrics.update(broken, 0, 0)
+
+    assert server["engine_healthy"] == 0

@@ -1,0 +1,106 @@
+"""The log of the stub: JSON, one line for each finished request and for each other message of this package.
+
+It goes to standard error, which ends in tritonserver's log. Nothing a caller sends can end a line or begin another:
+what is not ASCII is written as an escape, and what a caller may make long is cut.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import datetime, timezone
+from typing import Any, TextIO
+
+from nemotron_triton.serving.record import RequestRecord
+
+_PACKAGE = "nemotron_triton"
+# The exporter of traces complains on its own; its complaints shall be found and parsed like ours.
+_LOGGERS = (_PACKAGE, "opentelemetry")
+_LEVELS = {"failed": logging.ERROR, "rejected": logging.WARNING, "deadline": logging.WARNING}
+_MAX_ID, _MAX_NAME, _MAX_MESSAGE, _MAX_ITEMS = 128, 64, 300, 16
+_log = logging.getLogger(f"{_PACKAGE}.requests")
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one line of JSON: time, level, event, then the message or the fields of the event."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever is in the record."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+        }
+        if isinstance(fields := getattr(record, "fields", None), dict):
+            line |= {"event": record.getMessage()} | fields
+        else:
+            line |= {"event": "log", "logger": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        # JSON escapes all control characters but this one.
+        return json.dumps(line).replace("\x7f", "\\u007f")
+
+
+class RequestLog:
+    """Takes the package's log over, and writes finished requests into it."""
+
+    def __init__(self, *, requests: bool, text: bool, stream: TextIO | None = None) -> None:
+        """*requests* False leaves the lines of requests out; *text* adds prompts and answers to them."""
+        self._text = text
+        self._handler = logging.StreamHandler(stream or sys.stderr)
+        self._handler.setFormatter(JsonLines())
+        for name in _LOGGERS:
+            logging.getLogger(name).addHandler(self._handler)
+            logging.getLogger(name).propagate = False
+        _log.setLevel(logging.INFO if requests else logging.CRITICAL)
+
+    def request_ended(self, record: RequestRecord) -> None:
+        """Write the line of *record*."""
+        level = _LEVELS.get(record.outcome, logging.WARNING if record.problems else logging.INFO)
+        if _log.isEnabledFor(level):
+            _log.log(level, "request", extra={"fields": _fields(record, text=self._text)})
+
+    def close(self) -> None:
+        """Give the log back."""
+        for name in _LOGGERS:
+            logging.getLogger(name).removeHandler(self._handler)
+            logging.getLogger(name).propagate = True
+
+
+def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
+    fields = {
+        "request_id": short(record.request_id, _MAX_ID),
+        "outcome": record.outcome,
+        "error": short(record.error, _MAX_MESSAGE),
+        "operation": record.operation,
+        "thinking": record.thinking,
+        "stream": record.stream,
+        "choices": record.choices,
+        "queue_ms": _ms(record.since_arrival(record.started_s)),
+        "ttft_ms": _ms(record.since_arrival(record.first_token_s)),
+        "first_answer_ms": _ms(record.since_arrival(record.first_answer_token_s)),
+        "duration_ms": _ms(record.since_arrival(record.ended_s)),
+        "prompt_tokens": record.prompt_tokens,
+        "output_tokens": record.output_tokens,
+        "reasoning_tokens": record.reasoning_tokens,
+        "responses": record.responses,
+        "finish_reasons": record.finish_reasons[:_MAX_ITEMS],
+        "tool_calls": record.tool_calls,
+        "repairs": record.repairs,
+        "problems": [
+            {"code": problem.code, "function": short(problem.function, _MAX_NAME)}
+            for problem in record.problems[:_MAX_ITEMS]
+        ],
+        "prompt": record.prompt_text if text else None,
+        "answer": record.answer_text if text else None,
+    }
+    return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def short(text: str, limit: int) -> str:
+    """*text*, with an ellipsis in the place of what is more than *limit* characters."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
