@@ -10,15 +10,15 @@ from typing import Any
 
 sys.path.insert(0, os.environ["NEMOTRON_REPLAY"])
 
-import numpy as np  # noqa: E402 - as below
-import triton_python_backend_utils as pb_utils  # noqa: E402 - where the recording is must be told first
-from recording import recorded_ids  # noqa: E402
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from recording import recorded_ids
 
 
 class TritonPythonModel:
     """One event loop in a thread, a task for each request."""
 
-    def initialize(self, args: dict[str, str]) -> None:
+    def initialize(self, _args: dict[str, str]) -> None:
         """Start the loop."""
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()

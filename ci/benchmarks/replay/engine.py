@@ -22,12 +22,12 @@ class ReplayEngine:
     max_batch_size = 1024
     cannot: Mapping[str, str] = {}
 
-    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
-        """Needs nothing of the bundle."""
+    def __init__(self, _bundle: Bundle, _codec: TokenCodec) -> None:
+        """Needs nothing of either."""
         self._running: set[asyncio.Task[None]] = set()
         self._generated = 0
 
-    def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
+    def generate(self, _ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         """Replay `max_tokens` tokens."""
         task = asyncio.get_running_loop().create_task(self._replay(recorded_ids(sampling.max_tokens), stream))
         self._running.add(task)

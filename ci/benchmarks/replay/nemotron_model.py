@@ -7,10 +7,10 @@ import sys
 
 sys.path.insert(0, os.environ["NEMOTRON_REPLAY"])
 
-import triton_python_backend_utils as pb_utils  # noqa: E402 - where the engine is must be told first
-from engine import ReplayEngine  # noqa: E402
+import triton_python_backend_utils as pb_utils
+from engine import ReplayEngine
 
-from nemotron_triton.serving.service import Service  # noqa: E402
+from nemotron_triton.serving.service import Service
 
 
 class TritonPythonModel:

@@ -5,7 +5,6 @@ They are looked for in the answer proper; what a model thinks, and the arguments
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,10 +15,9 @@ class StopWords:
     """Watches the events of one answer; `found` once a stop word has come, and nothing follows then."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        """*words* are not empty; where two begin at the same place, either ends the text there."""
+        """*words* are not empty; of two that overlap, the one that is whole first ends the text."""
         self.found = False
         self._words = tuple(words)
-        self._pattern = re.compile("|".join(map(re.escape, words)))
         self._longest = max(map(len, words), default=0)
         self._held = ""
 
@@ -47,9 +45,10 @@ class StopWords:
 
     def _text(self, event: ContentDelta) -> list[Event]:
         text = self._held + event.text
-        if match := self._pattern.search(text):
+        found = [(start + len(word), start) for word in self._words if (start := text.find(word)) >= 0]
+        if found:
             self.found = True
-            text = text[: match.start()]
+            text = text[: min(found)[1]]
         else:
             safe = len(text) - self._begun(text)
             text, self._held = text[:safe], text[safe:]

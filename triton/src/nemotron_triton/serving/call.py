@@ -18,6 +18,7 @@ from nemotron_triton.errors import (
 )
 from nemotron_triton.serving.record import Outcome, RequestRecord
 
+_INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
 INTERNAL = "internal error; the server's log has the details"
 _MAX_ERROR_CHARACTERS = 2000
 # How an error ends a request, and the name of Triton's code for it; the first that fits.
@@ -53,11 +54,7 @@ class Call:
             traceparent = json.loads(parameters).get("traceparent", "")
             self.record.traceparent = traceparent if isinstance(traceparent, str) else ""
         try:
-            return {
-                tensor.name: wire.read(tensor, found.as_numpy())
-                for tensor in wire.INPUTS
-                if (found := self._pb.get_input_tensor_by_name(request, tensor.name)) is not None
-            }
+            return {given.name(): wire.read(_INPUTS[given.name()], given.as_numpy()) for given in request.inputs()}
         except ValueError as error:
             raise RequestError(str(error)) from error
 

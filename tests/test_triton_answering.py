@@ -1,0 +1,138 @@
+"""From tokens to events: the same answer, and the same counts, however the tokens were gathered on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.render import Prompt, RenderOptions
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
+from nemotron_triton.serving.answering import Answering, Step
+from nemotron_triton.serving.request import ChatRequest
+
+ANSWER = "<think>\nI think: </thi, no.\n</think>\n\nThe tip is 18 %, é, 🙂.\n\nThat is all."
+
+
+class Scripted:
+    """An engine that puts these chunks and no others."""
+
+    max_seq_len = 2048
+    max_batch_size = 1
+    cannot: Mapping[str, str] = {}
+
+    def __init__(self, chunks: Sequence[TokenChunk]) -> None:
+        self.chunks = chunks
+        self.stream: TokenStream | None = None
+
+    def generate(self, _ids: Sequence[int], _sampling: Sampling, stream: TokenStream) -> None:
+        self.stream = stream
+        for chunk in self.chunks:
+            stream.put(chunk.ids, chunk.finish_reason, chunk.logprobs)
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
+
+    def close(self) -> None:
+        pass
+
+
+REQUEST = ChatRequest(
+    conversation=None,
+    text="Hello",
+    render=RenderOptions(),
+    thinking=False,
+    choice=ToolChoice("none"),
+    parallel=True,
+    stream=True,
+    max_tokens=None,
+    sampling=Sampling(max_tokens=100, temperature=0.0, top_p=1.0),
+)
+
+
+def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST, *, gather: bool = True) -> list[Step]:
+    async def run() -> list[Step]:
+        answering = Answering(bundle, TokenCodec(bundle.tokenizer_path), engine)
+        prepared = answering.prepare(request)
+        stream = TokenStream("a", (lambda: 0.0) if gather else None)
+        async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as found:
+            return [step async for step in found]
+
+    return asyncio.run(run())
+
+
+def merged(found: list[Step]) -> list[Any]:
+    """The events with neighbouring text put together, for how it is cut into deltas may differ."""
+    events: list[Event] = []
+    for event in (event for step in found for event in step.events):
+        last = events[-1] if events else None
+        if isinstance(event, ContentDelta | ReasoningDelta) and type(last) is type(event):
+            events[-1] = replace(event, text=last.text + event.text)
+        elif isinstance(event, ToolCall):
+            events.append(replace(event, id=""))
+        else:
+            events.append(event)
+    return events
+
+
+@pytest.fixture(scope="module")
+def ids(bundle: Bundle) -> list[int]:
+    return TokenCodec(bundle.tokenizer_path).encode(Prompt(ANSWER, "\ufdd0", ()))
+
+
+@given(data=st.data(), stop_words=st.sampled_from([(), ("18",), ("zzz", "\n\n"), ("is all.", "é")]))
+def test_the_answer_does_not_depend_on_how_tokens_were_gathered(
+    bundle: Bundle, ids: list[int], data: st.DataObject, stop_words: tuple[str, ...]
+) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(ids)), max_size=12)))
+    chunks = [TokenChunk(tuple(ids[a:b])) for a, b in zip([0, *cuts], [*cuts, len(ids)], strict=True)]
+    one_by_one = [TokenChunk((each,)) for each in ids]
+    end = TokenChunk((), "stop")
+    request = replace(REQUEST, stop_words=stop_words)
+
+    gathered = steps(bundle, Scripted([*chunks, end]), request)
+    single = steps(bundle, Scripted([*one_by_one, end]), request, gather=False)
+
+    assert merged(gathered) == merged(single)
+    assert isinstance(gathered[-1].events[-1], Finish)
+
+
+def test_a_stop_word_ends_the_answer_and_the_engine(bundle: Bundle, ids: list[int]) -> None:
+    engine = Scripted([TokenChunk((each,)) for each in ids])
+
+    found = merged(steps(bundle, engine, replace(REQUEST, stop_words=("18 %",))))
+
+    assert found[:2] == [ReasoningDelta("I think: </thi, no."), ContentDelta("The tip is ")]
+    assert found[2].reason == "stop"
+    assert found[2].usage.output_tokens < len(ids)
+    assert engine.stream is not None
+    assert engine.stream.cancelled
+
+
+def test_log_probabilities_come_once_for_each_token_in_order(bundle: Bundle, ids: list[int]) -> None:
+    logprobs = [TokenLogprob(-float(number)) for number in range(len(ids))]
+    chunks = [TokenChunk((each,), None, (logprob,)) for each, logprob in zip(ids, logprobs, strict=True)]
+
+    found = steps(bundle, Scripted([*chunks, TokenChunk((), "stop")]))
+
+    assert [each for step in found for each in step.logprobs] == logprobs
+    assert [each for step in found for each in step.ids] == ids
+
+
+def test_an_echo_stands_before_the_answer(bundle: Bundle, ids: list[int]) -> None:
+    engine = Scripted([TokenChunk(tuple(ids)), TokenChunk((), "stop")])
+
+    found = merged(steps(bundle, engine, replace(REQUEST, echo=True)))
+
+    assert found[0] == ContentDelta("Hello")
