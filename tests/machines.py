@@ -51,7 +51,7 @@ class FakeNvml(ModuleType):
     def nvmlDeviceGetMemoryInfo(self, handle: Any) -> Any:  # noqa: N802
         if handle[2] is None:
             raise self.NVMLError("Not Supported")
-        return type("Memory", (), {"total": handle[2]})
+        return type("Memory", (), {"total": handle[2], "free": handle[2] // 2})
 
     def _may(self, name: str) -> None:
         if name == self.fails:

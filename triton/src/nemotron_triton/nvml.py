@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
 class LocalGpu:
-    """A GPU of this machine; `memory_bytes` is None where the driver does not tell, as on Jetson."""
+    """A GPU of this machine; memory is None where the driver does not tell, as on Jetson."""
 
     title: str
     sm: int
     memory_bytes: int | None = None
+    # At the moment of asking, which makes it no other GPU.
+    free_bytes: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.title} (SM {self.sm})"
@@ -67,11 +69,12 @@ def read_nvml() -> Nvml:
 
 def _gpu(pynvml: Any, handle: Any) -> LocalGpu:
     major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    title, sm = _text(pynvml.nvmlDeviceGetName(handle)), int(major) * 10 + int(minor)
     try:
-        memory_bytes = int(pynvml.nvmlDeviceGetMemoryInfo(handle).total)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
     except pynvml.NVMLError:
-        memory_bytes = None  # Jetson's unified memory is not NVML's to report.
-    return LocalGpu(_text(pynvml.nvmlDeviceGetName(handle)), int(major) * 10 + int(minor), memory_bytes)
+        return LocalGpu(title, sm)  # Jetson's unified memory is not NVML's to report.
+    return LocalGpu(title, sm, int(memory.total), int(memory.free))
 
 
 def _text(value: str | bytes) -> str:
