@@ -1,0 +1,365 @@
+"""What a server lets whom do: TLS, mutual TLS, the shared secret, and what is closed to everybody."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+import pytest
+import trustme
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from conftest import serve_options
+from nemotron_client import Client, ClientError, RequestRejected, ServerUnavailable
+from nemotron_triton.access import Access, read_secret
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.errors import ServerError
+from nemotron_triton.exposure import exposure, warnings
+from nemotron_triton.hidden_arguments import HiddenArgument, HidingError, start
+from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.tls import Tls
+
+SECRET = "correct-horse-battery-staple"  # noqa: S105 - it protects nothing
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens there
+PRINTF: list[str | HiddenArgument] = ["printf", "%s|%s|%s|%s|"]
+HELLO = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """PEM files of an authority that signed a server and a client, and of a client of another."""
+
+    ca: Path
+    cert: Path
+    key: Path
+    client: Path
+    stranger: Path
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    ca, other = trustme.CA(), trustme.CA()
+    server, client = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.org")
+    made = Certificates(*(folder / f"{name}.pem" for name in ("ca", "cert", "key", "client", "stranger")))
+    ca.cert_pem.write_to_path(str(made.ca))
+    server.cert_chain_pems[0].write_to_path(str(made.cert))
+    server.private_key_pem.write_to_path(str(made.key))
+    client.private_key_and_cert_chain_pem.write_to_path(str(made.client))
+    other.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(str(made.stranger))
+    return made
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server with everything on."""
+
+    options: ServeOptions
+    server: RunningServer
+    log: list[str]
+
+
+@pytest.fixture(scope="module")
+def guarded(bundle: Bundle, certificates: Certificates) -> Iterator[Guarded]:
+    """Mutual TLS and the secret."""
+    tls = Tls(cert=certificates.cert, key=certificates.key, client_ca=certificates.ca)
+    options = replace(serve_options(), tls=tls, secret=SECRET)
+    log: list[str] = []
+    with serve(bundle, options, log=log.append) as server:
+        assert server.wait_ready(threading.Event())
+        yield Guarded(options, server, log)
+
+
+@pytest.fixture
+def connect(guarded: Guarded, certificates: Certificates) -> Callable[..., Client]:
+    """A client of `guarded` that has what it needs, but for what the test changes."""
+
+    def connect(secret: str | None = SECRET, ca: Path | None = certificates.ca, own: Path | None = None) -> Client:
+        pair = own or certificates.client
+        return Client(
+            guarded.options.grpc_url, timeout_s=20, secret=secret, root_ca=ca, client_cert=pair, client_key=pair
+        )
+
+    return connect
+
+
+# The secret.
+
+
+def test_who_has_the_secret_and_a_certificate_is_answered(connect: Callable[..., Client]) -> None:
+    with connect() as client:
+        assert client.chat(HELLO, thinking=False).content
+
+
+@pytest.mark.parametrize("secret", ["", "wrong-horse-battery-staple", SECRET + "x", SECRET[:-1]])
+def test_who_has_not_the_secret_is_refused_at_once(connect: Callable[..., Client], secret: str) -> None:
+    with connect(secret=secret) as client:
+        begin = time.monotonic()
+        with pytest.raises(
+            RequestRejected, match="restricted, expecting header 'triton-grpc-protocol-nemotron-secret'"
+        ):
+            client.chat(HELLO)
+
+    assert time.monotonic() < begin + 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v2/models/nemotron/generate",
+        "/v2/models/preprocessing/infer",
+        "/v2/models/nemotron/config",
+        "/v2/models/nemotron/stats",
+    ],
+)
+def test_http_asks_for_the_secret_too(guarded: Guarded, path: str) -> None:
+    method = "POST" if path.endswith(("generate", "infer")) else "GET"
+
+    assert ask_http(guarded.options, method, path)[0] == 403
+    assert ask_http(guarded.options, method, path, {"nemotron-secret": "wrong"})[0] == 403
+    assert ask_http(guarded.options, method, path, {"nemotron-secret": SECRET})[0] != 403
+
+
+def test_health_is_open(guarded: Guarded) -> None:
+    assert ask_http(guarded.options, "GET", "/v2/health/ready")[0] == 200
+
+
+def test_no_process_shows_the_secret_and_no_log_holds_it(guarded: Guarded) -> None:
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+
+    shown = {each.pid: Path(f"/proc/{each.pid}/cmdline").read_bytes() for each in family}
+
+    assert b"nemotron-secret=(hidden)" in shown[guarded.server.pid]
+    assert len(shown) >= 5
+    assert not [pid for pid, text in shown.items() if SECRET.encode() in text]
+    assert not [line for line in guarded.log if SECRET in line]
+    assert SECRET not in repr(guarded.options)
+
+
+def test_the_model_processes_do_not_know_the_secret(guarded: Guarded) -> None:
+    stubs = [each for each in psutil.Process(guarded.server.pid).children(recursive=True) if "stub" in each.name()]
+
+    assert len(stubs) == 3
+    for stub in stubs:
+        assert SECRET.encode() not in Path(f"/proc/{stub.pid}/environ").read_bytes()
+
+
+# TLS.
+
+
+def test_who_has_no_certificate_of_the_authority_is_not_let_in(
+    connect: Callable[..., Client], certificates: Certificates
+) -> None:
+    with connect(own=certificates.stranger) as client, pytest.raises(ServerUnavailable):
+        client.chat(HELLO)
+
+
+def test_who_speaks_without_tls_is_not_let_in(guarded: Guarded) -> None:
+    with Client(guarded.options.grpc_url, timeout_s=20, secret=SECRET) as client, pytest.raises(ServerUnavailable):
+        client.chat(HELLO)
+
+
+def test_a_server_that_another_authority_signed_is_not_trusted(connect: Callable[..., Client], tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+
+    with connect(ca=tmp_path / "other.pem") as client, pytest.raises(ServerUnavailable):
+        client.chat(HELLO)
+
+
+def test_tls_without_a_client_authority_takes_every_client(bundle: Bundle, certificates: Certificates) -> None:
+    options = replace(serve_options(), tls=Tls(cert=certificates.cert, key=certificates.key))
+    with (
+        serve(bundle, options, log=lambda line: None) as server,
+        Client(options.grpc_url, timeout_s=20, root_ca=certificates.ca) as client,
+    ):
+        assert server.wait_ready(threading.Event())
+
+        assert client.chat(HELLO, thinking=False).content
+
+
+def test_files_that_are_no_certificate_and_its_key_are_one_clear_line(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.pem"
+    text.write_text("hello")
+    good = Tls(cert=certificates.cert, key=certificates.key)
+
+    for tls, complaint in [
+        (replace(good, cert=tmp_path / "none.pem"), r"cannot read \S+none.pem: No such file or directory"),
+        (replace(good, cert=text), r"text.pem and \S+key.pem are no certificate and its key"),
+        (replace(good, key=certificates.client), r"are no certificate and its key \(KEY_VALUES_MISMATCH\)"),
+        (replace(good, client_ca=text), r"text.pem holds no certificate"),
+    ]:
+        with pytest.raises(ServerError, match=complaint):
+            tls.check()
+    good.check()
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"root_ca": "/nowhere.pem"}, "cannot read /nowhere.pem: No such file or directory"),
+        ({"root_ca": __file__}, "is not a PEM file"),
+        ({"client_cert": "CLIENT", "client_key": "CLIENT"}, "give root_ca"),
+        ({"root_ca": "CLIENT", "client_cert": "CLIENT"}, "give client_cert and client_key"),
+        ({"secret": "two\nlines"}, "visible ASCII"),
+    ],
+)
+def test_a_client_says_what_it_cannot_connect_with(
+    certificates: Certificates, given: dict[str, str], complaint: str
+) -> None:
+    options = {name: str(certificates.client) if value == "CLIENT" else value for name, value in given.items()}
+
+    with pytest.raises(ClientError, match=complaint):
+        Client("127.0.0.1:1", **options)  # type: ignore[arg-type]
+
+
+# What is closed to everybody.
+
+
+def test_nobody_registers_shared_memory(served: ServeOptions) -> None:
+    with InferenceServerClient(served.grpc_url) as plain, pytest.raises(InferenceServerException, match="restricted"):
+        plain.register_system_shared_memory("region", "/region", 64)
+    register = "/v2/systemsharedmemory/region/region/register"
+    assert ask_http(served, "POST", register, body={"key": "/region", "offset": 0, "byte_size": 64})[0] == 403
+
+
+@pytest.mark.parametrize("path", ["repository/models/nemotron/load", "repository/models/nemotron/unload", "logging"])
+def test_nobody_controls_models_or_logs(served: ServeOptions, path: str) -> None:
+    with InferenceServerClient(served.grpc_url) as plain, pytest.raises(InferenceServerException, match="restricted"):
+        plain.unload_model("nemotron")
+    assert ask_http(served, "POST", f"/v2/{path}")[0] == 403
+
+
+def test_what_closes_them_cannot_be_seen(served: ServeOptions) -> None:
+    (server,) = [
+        each.cmdline()
+        for each in psutil.Process().children(recursive=True)
+        if f"--grpc-port={served.grpc_port}" in each.cmdline()
+    ]
+
+    assert [word for word in server if "restricted" in word] == [
+        "--grpc-restricted-protocol=shared-memory,trace,logging:nemotron-closed=(hidden)",
+        "--http-restricted-api=shared-memory,trace,logging:nemotron-closed=(hidden)",
+        "--grpc-restricted-protocol=model-repository:nemotron-control=(hidden)",
+        "--http-restricted-api=model-repository:nemotron-control=(hidden)",
+    ]
+
+
+# What is said.
+
+
+def test_what_is_exposed_is_told(certificates: Certificates) -> None:
+    tls = Tls(cert=certificates.cert, key=certificates.key)
+
+    assert list(exposure(ServeOptions())) == [
+        "gRPC     127.0.0.1:8001: plain, no secret",
+        "HTTP     127.0.0.1:8000: plain, no secret",
+        "metrics  http://127.0.0.1:8002/metrics: plain, no secret",
+        "model control off, shared memory off, tracing calls off",
+    ]
+    assert list(exposure(ServeOptions(host=EVERYWHERE, tls=tls, secret=SECRET, allow_reload=True)))[:2] == [
+        "gRPC     0.0.0.0:8001: TLS, secret required",
+        "HTTP     127.0.0.1:8000: plain, secret required",
+    ]
+    mutual = ServeOptions(host="::", metrics_host="10.0.0.1", tls=replace(tls, client_ca=certificates.ca))
+    assert list(exposure(mutual))[:3] == [
+        "gRPC     [::]:8001: mutual TLS, no secret",
+        "HTTP     127.0.0.1:8000: plain, no secret",
+        "metrics  http://10.0.0.1:8002/metrics: plain, no secret",
+    ]
+
+
+def test_what_is_open_to_other_machines_is_warned_of(certificates: Certificates) -> None:
+    tls = Tls(cert=certificates.cert, key=certificates.key)
+
+    def warned(**changes: object) -> str:
+        return "".join(warnings(ServeOptions(**changes)))  # type: ignore[arg-type]
+
+    assert warned() == warned(host="127.0.0.2") == warned(host="::1") == warned(host="localhost") == ""
+    assert warned(host=EVERYWHERE, tls=tls, secret=SECRET) == ""
+    assert "gRPC without TLS and secret, HTTP without TLS and secret, metrics without TLS" in warned(host=EVERYWHERE)
+    assert "reach gRPC without secret; " in warned(host="10.0.0.1", tls=tls)
+    assert "reach metrics without TLS and secret; " in warned(metrics_host="::")
+
+
+# Secrets that are none, and machines that cannot keep one.
+
+
+def test_a_secret_comes_from_its_file_before_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET + "\n")
+    file.chmod(0o640)
+
+    assert read_secret(file, {"NEMOTRON_SECRET": "other"}) == SECRET
+    assert read_secret(None, {"NEMOTRON_SECRET": "other"}) == "other"
+    assert read_secret(None, {"NEMOTRON_SECRET": ""}) is None
+
+
+def test_a_secret_that_everybody_can_read_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET)
+    file.chmod(0o644)
+
+    with pytest.raises(ServerError, match=r"can be read by every user of this machine; chmod 600 \S+secret"):
+        read_secret(file)
+
+
+@pytest.mark.parametrize(
+    "secret", ["short", "a" * 1025, "with spaces in it, long", "with\nline-breaks-in-it", "é" * 20]
+)
+def test_a_secret_that_no_header_carries_or_that_is_guessed_is_refused(secret: str) -> None:
+    with pytest.raises(ServerError, match=r"16 to 1024 visible ASCII characters; `openssl rand -hex 32` makes one"):
+        Access(secret=secret)
+
+
+def test_a_script_in_front_of_the_server_does_not_get_the_secret(tmp_path: Path) -> None:
+    script = tmp_path / "tritonserver"
+    script.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/seen\n')
+    script.chmod(0o755)
+
+    with pytest.raises(HidingError, match="is a script, which would show them to everybody"):
+        start([str(script), HiddenArgument("--key=", SECRET)], environment=os.environ)
+
+    assert not (tmp_path / "seen").exists()
+
+
+def test_hidden_arguments_arrive_as_they_are_and_in_their_places() -> None:
+    words = [HiddenArgument("a=", "one two"), "middle", HiddenArgument("b=", "=x="), HiddenArgument("c=", "")]
+
+    process = start([*PRINTF, *words], environment={}, stdout=subprocess.PIPE, text=True)
+
+    assert process.communicate(timeout=20)[0] == "a=one two|middle|b==x=|c=|"
+
+
+def test_a_child_does_not_inherit_what_was_hidden() -> None:
+    show = [sys.executable, "-c", "import os; os.execvp('env', ['env'])", HiddenArgument("--key=", SECRET)]
+
+    process = start(show, environment=os.environ, stdout=subprocess.PIPE, text=True)
+
+    shown = process.communicate(timeout=20)[0]
+    assert "PATH=" in shown
+    assert SECRET not in shown
+
+
+def ask_http(
+    options: ServeOptions, method: str, path: str, headers: dict[str, str] | None = None, body: object = None
+) -> tuple[int, str]:
+    """Status and text of one HTTP call."""
+    connection = http.client.HTTPConnection("127.0.0.1", options.http_port, timeout=20)
+    try:
+        connection.request(method, path, body=json.dumps(body or {}), headers=headers or {})
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+    finally:
+        connection.close()
