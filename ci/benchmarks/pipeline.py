@@ -103,8 +103,7 @@ class Server:
 def serving(folder: Path, bundle: Bundle, **settings: int) -> Iterator[Server]:
     """Both models, `nemotron` with these settings."""
     models = folder / "models"
-    write_repository(bundle, models, Settings(**settings))
-    (models / "nemotron" / "1" / "model.py").write_bytes((REPLAY / "nemotron_model.py").read_bytes())
+    write_repository(bundle, models, Settings(**settings), adapters={"nemotron": REPLAY / "nemotron_model.py"})
     (models / "bare" / "1").mkdir(parents=True)
     (models / "bare" / "1" / "model.py").write_bytes((REPLAY / "bare_model.py").read_bytes())
     (models / "bare" / "config.pbtxt").write_text(_bare_config())

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
@@ -45,10 +46,18 @@ def bundle_link(repository: Path) -> Path:
     return repository / wire.MODEL_NAME / "1" / "bundle"
 
 
-def write_repository(bundle: Bundle, output: Path, settings: Settings | None = None, *, link: bool = False) -> None:
+def write_repository(
+    bundle: Bundle,
+    output: Path,
+    settings: Settings | None = None,
+    *,
+    link: bool = False,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
+) -> None:
     """Write the model repository for *bundle* to *output*, which must not exist; all of it or nothing.
 
-    With *link* the repository points to the bundle instead of holding it. Raises `BundleError`.
+    With *link* the repository points to the bundle instead of holding it. *adapters* are files to use, by model,
+    instead of our own. Raises `BundleError`.
     """
     bundle.verify()
     with publish(output, BundleError) as folder:
@@ -56,7 +65,8 @@ def write_repository(bundle: Bundle, output: Path, settings: Settings | None = N
             version = folder / name / "1"
             version.mkdir(parents=True)
             (folder / name / "config.pbtxt").write_text(_pbtxt(config), encoding="utf-8")
-            (version / "model.py").write_bytes((_adapters() / name / "1" / "model.py").read_bytes())
+            adapter = adapters.get(name) or _adapters() / name / "1" / "model.py"
+            (version / "model.py").write_bytes(adapter.read_bytes())
         place = bundle_link(folder)
         if link:
             place.symlink_to(bundle.path.resolve())

@@ -14,8 +14,9 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from nemotron_triton import hidden_arguments
 from nemotron_triton.access import SECRET_VARIABLE, Access, new_value
@@ -149,10 +150,16 @@ class RunningServer:
 
 @contextlib.contextmanager
 def serve(
-    bundle: Bundle, options: ServeOptions, *, log: LogLine, server: Tritonserver | None = None
+    bundle: Bundle,
+    options: ServeOptions,
+    *,
+    log: LogLine,
+    server: Tritonserver | None = None,
+    adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> Iterator[RunningServer]:
     """Tritonserver on a temporary model repository of *bundle*; stopped and cleaned up when the block ends.
 
+    *adapters* are files to use, by model, instead of our own in `model_repo/`.
     Raises `BundleError` and `ServerError` before anything is started where it can.
     """
     check_loadable(bundle)
@@ -165,7 +172,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
         folder = Path(temporary)
         repository = folder / "models"
-        write_repository(bundle, repository, options.settings, link=True)
+        write_repository(bundle, repository, options.settings, link=True, adapters=adapters)
         run_folder = folder / _RUN
         run_folder.mkdir()
         reload = access.control and Reload(
