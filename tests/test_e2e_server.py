@@ -96,7 +96,7 @@ def test_the_token_limit_ends_an_answer_with_length(client: Client) -> None:
         (CAPITAL, {"temperature": -1.0}, "temperature is -1.0; it must be between 0 and 100"),
         (CAPITAL, {"temperature": float("nan")}, "temperature is nan"),
         (CAPITAL, {"top_p": 1.5}, "top_p is 1.5; it must be between 0 and 1"),
-        (CAPITAL, {"end_id": 5}, "end_id is 5; only -1"),
+        (CAPITAL, {"end_id": 5000}, "end_id is 5000; it must be -1, or a token between 0 and 1535"),
         (CAPITAL, {"tools": [{"type": "function"}]}, r"tools\[0\] must be"),
     ],
 )

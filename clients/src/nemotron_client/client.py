@@ -90,13 +90,21 @@ class Client:
         repetition_penalty: float | None = None,
         presence_penalty: float | None = None,
         frequency_penalty: float | None = None,
+        min_p: float | None = None,
+        min_tokens: int | None = None,
         end_id: int | None = None,
+        stop: Sequence[str] | None = None,
+        stop_token_ids: Sequence[int] | None = None,
+        bad_words: Sequence[str] | None = None,
+        guide_type: str | None = None,
+        guide: str | Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
     ) -> Generator[Event, None, None]:
         """The events of the answer as they arrive; the last one is `Finish`.
 
         What is None is left to the server: sampling then follows the model's recommendation for the thinking mode.
         *tool_choice* is auto, none, required or `{"type": "function", "function": {"name": ...}}`.
+        *guide_type* json, json_schema or regex says what the text behind the thinking must look like, with a *guide*.
         Leaving the loop, or closing the iterator, stops the generation on the server.
 
         Raises `ClientError` at once for what cannot be sent, and `RequestRejected`, `ServerUnavailable`,
@@ -118,7 +126,14 @@ class Client:
                 "repetition_penalty": repetition_penalty,
                 "presence_penalty": presence_penalty,
                 "frequency_penalty": frequency_penalty,
+                "min_p": min_p,
+                "min_tokens": min_tokens,
                 "end_id": end_id,
+                "stop_words": stop,
+                "stop_token_ids": stop_token_ids,
+                "bad_words": bad_words,
+                "guided_decoding_guide_type": guide_type,
+                "guided_decoding_guide": guide,
             },
             request_id=uuid.uuid4().hex,
         )

@@ -37,7 +37,7 @@ def chat_request(values: Mapping[str, Any], *, request_id: str) -> Any:
 
 def _add(request: Any, tensor: wire.Tensor, value: Any) -> None:
     try:
-        if tensor.name in _JSON:
+        if tensor.name in _JSON or isinstance(value, Mapping):
             value = json.dumps(value, ensure_ascii=False)
         values = [value] if tensor.dims == (1,) else _listed(value)
         data = b"".join(_packed(tensor, each) for each in values)

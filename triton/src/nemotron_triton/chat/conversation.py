@@ -1,7 +1,7 @@
 """What a caller says: messages and tools, read from their OpenAI-shaped JSON and checked once, at the edge.
 
 Unknown message keys are refused by name, argument strings become objects, `content: null` becomes empty text and
-lists of text parts are joined. Whether a tool's JSON schema makes sense is not checked here.
+lists of text parts are joined. Whether a tool's JSON schema makes sense is not checked here, nor how many there are.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from typing import Any, Literal
 from nemotron_triton.errors import RequestError
 
 ROLES = ("system", "user", "assistant", "tool")
-MAX_MESSAGES = 4096
-MAX_TOOLS = 512
 MAX_DEPTH = 64
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name", "refusal"}
 
@@ -63,9 +61,7 @@ def read_conversation(messages: object, tools: object = None) -> Conversation:
     """Check *messages* and *tools*, given as parsed JSON; `RequestError` names the first thing that is wrong."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError(f"messages must be a non-empty list of messages, got {_shown(messages)}")
-    _check_depth("messages", messages)
-    if len(messages) > MAX_MESSAGES:
-        raise RequestError(f"messages has {len(messages)} entries; at most {MAX_MESSAGES} are accepted")
+    check_depth("messages", messages)
     return Conversation(
         messages=tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages)),
         functions=read_functions(tools),
@@ -76,11 +72,9 @@ def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
     """Check *tools*, given as parsed JSON (null is none), and return their OpenAI `function` objects."""
     if tools is None:
         return ()
-    _check_depth("tools", tools)
+    check_depth("tools", tools)
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise RequestError(f"tools must be a list of functions, got {_shown(tools)}")
-    if len(tools) > MAX_TOOLS:
-        raise RequestError(f"tools has {len(tools)} entries; at most {MAX_TOOLS} are accepted")
     return tuple(_function(f"tools[{i}]", tool) for i, tool in enumerate(tools))
 
 
@@ -171,7 +165,7 @@ def _call(where: str, raw: object) -> Call:
             raise RequestError(f"{where}.function.arguments is not JSON ({error}): {_shown(arguments)}") from error
     if arguments is None:
         arguments = {}
-    _check_depth(f"{where}.function.arguments", arguments)
+    check_depth(f"{where}.function.arguments", arguments)
     if not isinstance(arguments, Mapping):
         raise RequestError(f"{where}.function.arguments must be an object, got {_shown(arguments)}")
     _without_surrogates(
@@ -190,7 +184,7 @@ def _function(where: str, raw: object) -> Mapping[str, Any]:
     return function
 
 
-def _check_depth(where: str, value: object) -> None:
+def check_depth(where: str, value: object) -> None:
     """Refuse nesting that would exhaust the stack of whatever walks *value* later."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):

@@ -1,17 +1,25 @@
 """Grammars that leave a model no other way than to call: what `tool_choice` required or named means.
 
-The notation is GBNF (an EBNF that llama.cpp and XGrammar read). Thinking, where it was asked for, stays free. Values
-follow the schema's simple types; what it says beyond types, names and required parameters is not enforced.
+The notation is GBNF (an EBNF that llama.cpp and XGrammar read). Thinking, where it was asked for, stays free, before a
+grammar of a caller's too. Values follow the schema's simple types; what it says beyond types, names and required
+parameters is not enforced.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.schema import properties, type_names
+
+# Whether a think block comes first, and who writes its opener.
+Thinking = Literal["none", "model opens", "opened"]
+# A string, a class of characters, a comment or a name: what a name is must be told from the others. Those that do not
+# end go to the end of the text, so that they are looked at once.
+_NAMES = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|#[^\n]*|[\w-]+', re.DOTALL)
 
 _VALUES = {
     "null": '"null"',
@@ -37,22 +45,28 @@ def forced_call(
     functions: Iterable[Mapping[str, Any]],
     choice: ToolChoice,
     *,
-    thinking: Literal["none", "model opens", "opened"],
+    thinking: Thinking,
     parallel: bool,
 ) -> str:
-    """The grammar of an answer that calls one of *functions*, or more of them where that is allowed.
-
-    *thinking* says whether a think block comes first, and who writes its opener.
-    """
+    """The grammar of an answer that calls one of *functions*, or more of them where that is allowed."""
     block, call = _FORMATS[tool_call_format]
     wanted = [each for each in functions if choice.mode == "required" or each["name"] == choice.name]
     names = [f"call{i}" for i in range(len(wanted))]
     root = block(f"({' | '.join(names)})", parallel and choice.mode == "required")
-    if thinking != "none":
-        opener = _literal("<think>\n") if thinking == "model opens" else ""
-        root = f'{opener} free "</think>" ("\\n" "\\n"?)? {root}'
     rules = [f"{name} ::= {call(function)}" for name, function in zip(names, wanted, strict=True)]
-    return "\n".join([f"root ::= {root}", *rules, _COMMON])
+    return after_thinking("\n".join([f"root ::= {root}", *rules, _COMMON]), thinking)
+
+
+def after_thinking(grammar: str, thinking: Thinking) -> str:
+    """*grammar* for the text behind a free think block, which *thinking* says whether there is."""
+    if thinking == "none":
+        return grammar
+    opener = _literal("<think>\n") if thinking == "model opens" else ""
+    behind = _NAMES.sub(lambda found: "behind-thinking" if found[0] == "root" else found[0], grammar)
+    return (
+        f'root ::= {opener} thinking-text "</think>" ("\\n" "\\n"?)? behind-thinking\n{behind}\n'
+        'thinking-text ::= ([^<] | "<" [^/])*\n'
+    )
 
 
 def _json_block(one: str, several: bool) -> str:

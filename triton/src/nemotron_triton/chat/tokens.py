@@ -46,8 +46,13 @@ class TokenCodec:
             if is_control and text in self._control:
                 ids.append(self._control[text])
             else:
-                # A batch of one: unlike `encode` it releases the GIL, so a long prompt does not hold up other streams.
-                ids.extend(self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+                ids.extend(self.encode_text(text))
+        return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of text in which nothing is a control token."""
+        # A batch of one: unlike `encode` it releases the GIL, so a long prompt does not hold up other streams.
+        ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def control_id(self, text: str) -> int | None:

@@ -13,16 +13,20 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from nemotron_client import wire
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.llama_cpp import Answer
 from nemotron_triton.engine.stream import TokenStream
-from nemotron_triton.errors import EngineError
+from nemotron_triton.errors import EngineError, RequestError
 
 _STEP_TOKENS = 64
 _CLOSED = "the engine is closed"
-_CANNOT = {"no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty"}
+_CANNOT = {
+    "no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty",
+    "guide.grammar": "llama.cpp does not limit what a grammar may cost; use json_schema or regex",
+}
 
 
 class CpuEngine:
@@ -138,7 +142,7 @@ class CpuEngine:
         try:
             self._run(Answer(self._codec, self._end_ids, ids, sampling, stream.put), stream)
             self._problem = None
-        except EngineError as error:
+        except (EngineError, RequestError) as error:
             stream.fail(error)
         except Exception as error:  # whatever the binding raises, the request must end
             self._problem = f"llama.cpp failed: {error}"
@@ -159,6 +163,10 @@ class CpuEngine:
                 self._generated_tokens += answer.tokens - before
             return stopped
 
+        if probe := answer.probe():
+            self._server.handle_completions(probe, answer.receive_probe)
+            if answer.refusal:
+                raise RequestError(f"{wire.GUIDED_DECODING_GUIDE.name} cannot be followed: {answer.refusal}")
         while not (answer.ended or stream.cancelled):
             if self._closing:
                 raise EngineError(_CLOSED)

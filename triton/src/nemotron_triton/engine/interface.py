@@ -6,15 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.engine.stream import TokenStream
 
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """What generated text must look like: a grammar in GBNF, a JSON schema, or a regular expression."""
+    """What generated text must look like: a grammar in GBNF, a JSON schema, or a regular expression.
+
+    It is for the text behind the think block that `thinking` tells of; a grammar holds that block itself.
+    """
 
     kind: Literal["grammar", "json_schema", "regex"]
     text: str
+    thinking: Thinking = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,10 @@ class Engine(Protocol):
 
     @property
     def cannot(self) -> Mapping[str, str]:
-        """The fields of `Sampling` that it does not support, each with the reason; such a request is refused."""
+        """The fields of `Sampling` that it does not support, each with the reason; such a request is refused.
+
+        `guide.thinking` stands for a think block before a guide, `guide.grammar` for a grammar from a caller.
+        """
         ...
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.engine.llguidance import PROBE, llguidance
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob
 
 # A character has at most 4 bytes: that many tokens past the limit are enough to see what the last ones were.
@@ -98,8 +99,30 @@ class Answer:
         if sampling.logprobs is not None:
             asked["n_probs"] = max(1, sampling.logprobs)
         if sampling.guide is not None:
-            asked["grammar"] = sampling.guide.text
+            asked["grammar"] = _grammar(sampling.guide, self._codec)
         return asked
+
+    def probe(self) -> dict[str, Any] | None:
+        """A request that tells whether llama.cpp can compile the guide; None where it says so itself."""
+        guide = self._sampling.guide
+        if guide is None or guide.kind == "grammar":
+            return None
+        return {
+            "prompt": list(self._prompt[:1]),
+            "stream": True,
+            "return_tokens": True,
+            "verbose": True,
+            "n_predict": 1,
+            "grammar": llguidance(guide, self._codec, probe=True),
+        }
+
+    def receive_probe(self, message: dict[str, Any]) -> bool:
+        """Take a message about the probe; sets `refusal` when the guide does not hold."""
+        tokens = message.get("__verbose", {}).get("tokens", ())
+        if tokens:
+            held = self._codec.bytes_of(tokens[0]).startswith(PROBE)
+            self.refusal = "" if held else "it is not valid, or too complex"
+        return False
 
     def receive(self, message: dict[str, Any]) -> bool:
         """Take one message; True when this request shall give no more."""
@@ -183,6 +206,10 @@ class Answer:
             return seen
         tail = b"".join(map(self._codec.bytes_of, seen))
         return _spell(self._codec, content.removesuffix(tail), withheld) + seen
+
+
+def _grammar(guide: Guide, codec: TokenCodec) -> str:
+    return guide.text if guide.kind == "grammar" else llguidance(guide, codec)
 
 
 def _spell(codec: TokenCodec, text: bytes, count: int) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from nemotron_triton.errors import EngineError
+from nemotron_triton.errors import ServingError
 
 FinishReason = Literal["stop", "length"]
 
@@ -57,7 +57,7 @@ class TokenStream:
         self._ids: collections.deque[int] = collections.deque()
         self._logprobs: collections.deque[TokenLogprob] = collections.deque()
         self._finish_reason: FinishReason | None = None
-        self._error: EngineError | None = None
+        self._error: ServingError | None = None
         self._begun = False
         self._finished = False
         self._on_cancel: Callable[[], None] | None = None
@@ -82,7 +82,7 @@ class TokenStream:
                 return
             self._wake()
 
-    def fail(self, error: EngineError) -> None:
+    def fail(self, error: ServingError) -> None:
         """End the answer with *error*; tokens that were put before are still read."""
         with self._lock:
             if not self._ended:

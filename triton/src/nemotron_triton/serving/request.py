@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_conversation, read_functions
+from nemotron_triton.chat.conversation import (
+    Conversation,
+    ToolChoice,
+    check_depth,
+    read_choice,
+    read_conversation,
+    read_functions,
+)
+from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, render_options, thinking_mode
+from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.guide_request import read_guide
+from nemotron_triton.serving.sampling_request import MAX_CHOICES, integer, read_sampling, read_words
+from nemotron_triton.serving.settings import Settings
 
-MAX_TEXT_CHARACTERS = 4 * 1024 * 1024
+_DEFAULTS = Settings()
 _OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wire.CHAT_TEMPLATE_KWARGS)
 
 
@@ -43,7 +54,7 @@ class ChatRequest:
     return_log_probs: bool = False
 
 
-def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
+def read_request(values: Mapping[str, Any], profile: Profile, settings: Settings, codec: TokenCodec) -> ChatRequest:
     """Check the *values* of a request's tensors, by name; `RequestError` names the tensor and what it may hold."""
     text = values.get(wire.TEXT_INPUT.name)
     if (wire.MESSAGES.name in values) == (text is not None):
@@ -52,19 +63,19 @@ def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
         )
     if text == "":
         raise RequestError(f"{wire.TEXT_INPUT.name} is empty; give the prompt")
-    if text and len(text) > MAX_TEXT_CHARACTERS:
-        raise RequestError(
-            f"{wire.TEXT_INPUT.name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are accepted"
-        )
     if text and (misplaced := [each.name for each in _OF_CONVERSATIONS if each.name in values]):
         raise RequestError(f"{misplaced[0]} goes with {wire.MESSAGES.name}; a finished prompt holds its own tools")
-    conversation, choice = (None, ToolChoice("none")) if text else read_chat(values)
+    _check_sizes(values, settings)
+    conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
     render = read_render_options(values)
     thinking = bool(render.thinking)
     if conversation:
         thinking = thinking_mode(profile, conversation, render.thinking)
     mode = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
-    max_tokens = values.get(wire.MAX_TOKENS.name)
+    guide = read_guide(values, _thinking(profile, text or "", thinking))
+    sampling = read_sampling(values, mode, codec, guide)
+    _check_guided(sampling, choice)
+    stream = values.get(wire.STREAM.name, False)
     return ChatRequest(
         conversation=conversation,
         text=text or "",
@@ -72,30 +83,26 @@ def read_request(values: Mapping[str, Any], profile: Profile) -> ChatRequest:
         thinking=thinking,
         choice=choice,
         parallel=values.get(wire.PARALLEL_TOOL_CALLS.name, True),
-        stream=values.get(wire.STREAM.name, False),
-        max_tokens=None if max_tokens is None else int(_within(wire.MAX_TOKENS, max_tokens, 1, math.inf)),
-        sampling=Sampling(
-            max_tokens=mode.max_tokens,
-            temperature=_within(wire.TEMPERATURE, values.get(wire.TEMPERATURE.name, mode.temperature), 0, 100),
-            top_p=_within(wire.TOP_P, values.get(wire.TOP_P.name, mode.top_p), 0, 1),
-            top_k=int(_within(wire.TOP_K, values.get(wire.TOP_K.name, 0), 0, math.inf)),
-            seed=values.get(wire.SEED.name),
-            repetition_penalty=_within(
-                wire.REPETITION_PENALTY, values.get(wire.REPETITION_PENALTY.name, 1.0), 0.01, 10
-            ),
-            presence_penalty=_within(wire.PRESENCE_PENALTY, values.get(wire.PRESENCE_PENALTY.name, 0.0), -2, 2),
-            frequency_penalty=_within(wire.FREQUENCY_PENALTY, values.get(wire.FREQUENCY_PENALTY.name, 0.0), -2, 2),
-            ignore_end=_ignore_end(values.get(wire.END_ID.name)),
-        ),
+        stream=stream,
+        max_tokens=sampling.max_tokens if wire.MAX_TOKENS.name in values else None,
+        sampling=sampling,
+        stop_words=read_words(values, wire.STOP_WORDS),
+        choices=integer(values, wire.NUM_RETURN_SEQUENCES, 1, 1, MAX_CHOICES),
+        # As in tensorrt_llm_bls: only a whole answer has its prompt before it, and only when that is asked for.
+        echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT.name, True),
+        return_log_probs=sampling.logprobs is not None,
     )
 
 
-def read_chat(values: Mapping[str, Any]) -> tuple[Conversation, ToolChoice]:
+def read_chat(values: Mapping[str, Any], settings: Settings = _DEFAULTS) -> tuple[Conversation, ToolChoice]:
     """The conversation and the tool choice in the `messages`, `tools` and `tool_choice` tensors.
 
     With the choice `none` the conversation has no tools: what the model does not see it cannot call.
     """
-    conversation = read_conversation(_json(values, wire.MESSAGES), _json(values, wire.TOOLS))
+    messages, tools = _json(values, wire.MESSAGES), _json(values, wire.TOOLS)
+    _check_count(wire.MESSAGES, messages, settings.max_messages)
+    _check_count(wire.TOOLS, tools, settings.max_tools)
+    conversation = read_conversation(messages, tools)
     choice = read_tool_choice(values, conversation.functions)
     return (replace(conversation, functions=()) if choice.mode == "none" else conversation), choice
 
@@ -117,30 +124,54 @@ def read_render_options(values: Mapping[str, Any]) -> RenderOptions:
     return render_options(values.get(wire.THINKING.name), _json(values, wire.CHAT_TEMPLATE_KWARGS))
 
 
+def _check_sizes(values: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse what is too long before anything reads it."""
+    for name, value in values.items():
+        if isinstance(value, str) and (size := _bytes(value)) > settings.max_prompt_bytes:
+            raise RequestError(f"{name} has {size} bytes; at most {settings.max_prompt_bytes} are accepted")
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _check_count(tensor: wire.Tensor, found: object, limit: int) -> None:
+    if isinstance(found, list) and len(found) > limit:
+        raise RequestError(f"{tensor.name} has {len(found)} entries; at most {limit} are accepted")
+
+
 def _json(values: Mapping[str, Any], tensor: wire.Tensor) -> Any:
     """The JSON in a tensor, None where the request has no such tensor."""
     text = values.get(tensor.name)
     if text is None:
         return None
-    if len(text) > MAX_TEXT_CHARACTERS:
-        raise RequestError(f"{tensor.name} has {len(text)} characters; at most {MAX_TEXT_CHARACTERS} are accepted")
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except RecursionError as error:
         raise RequestError(f"{tensor.name} is nested too deeply") from error
     except ValueError as error:
         raise RequestError(f"{tensor.name} is not JSON: {error}") from error
+    check_depth(tensor.name, found)
+    return found
 
 
-def _within(tensor: wire.Tensor, value: float, low: float, high: float) -> float:
-    # Written so that NaN fails too.
-    if not low <= value <= high:
-        limits = f"between {low} and {high}" if high < math.inf else f"at least {low}"
-        raise RequestError(f"{tensor.name} is {value}; it must be {limits}")
-    return value
+def _thinking(profile: Profile, text: str, thinking: bool) -> Thinking:
+    """How the answer begins: to a finished prompt *text*, or else to a conversation in the mode *thinking*."""
+    if text.rstrip().endswith("<think>") or (not text and profile.opens_thinking(thinking=thinking)):
+        return "opened"
+    return "model opens" if thinking else "none"
 
 
-def _ignore_end(end_id: int | None) -> bool:
-    if end_id not in (None, -1):
-        raise RequestError(f"{wire.END_ID.name} is {end_id}; only -1 (generate past the end) can be asked for")
-    return end_id == -1
+def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:
+    """Refuse what cannot go together with a guide, or with a call that must come, which is guided too."""
+    if not (sampling.guide or choice.forced):
+        return
+    name = wire.TOOL_CHOICE.name if choice.forced else wire.GUIDED_DECODING_GUIDE_TYPE.name
+    for tensor, asked in (
+        (wire.GUIDED_DECODING_GUIDE_TYPE, sampling.guide and choice.forced),
+        (wire.MIN_TOKENS, sampling.min_tokens),
+        (wire.BAD_WORDS, sampling.bad_ids),
+        (wire.END_ID, sampling.ignore_end),
+    ):
+        if asked:
+            raise RequestError(f"{tensor.name} cannot go with {name}, which says what the answer must look like")

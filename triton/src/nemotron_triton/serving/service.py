@@ -198,7 +198,7 @@ class Service:
             await asyncio.wait(tasks)
 
     def _prepare(self, values: Mapping[str, Any]) -> Prepared:
-        return self._answering.prepare(read_request(values, self._profile))
+        return self._answering.prepare(read_request(values, self._profile, self._settings, self._codec))
 
     async def _choice(self, call: Call, prepared: Prepared, index: int) -> None:
         """Generate and send one of the answers to a request."""
