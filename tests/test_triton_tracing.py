@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import queue
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 
+from collector import Collector, collecting, plain
 from nemotron_client.events import Problem
 from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.tracing import Tracing, start_tracing
@@ -45,64 +42,19 @@ ANSWERED = RequestRecord(
 )
 
 
-class Collector(ThreadingHTTPServer):
-    """Keeps the bodies of all that is posted to it."""
-
-    def __init__(self) -> None:
-        """On a port of its own."""
-        self.bodies: queue.Queue[tuple[str, bytes]] = queue.Queue()
-        bodies = self.bodies
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                bodies.put((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
-                pass
-
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def span(self) -> tuple[Any, dict[str, Any]]:
-        """The next span, and its resource's attributes."""
-        path, body = self.bodies.get(timeout=20)
-        assert path == "/v1/traces"
-        (resource,) = otlp.ExportTraceServiceRequest.FromString(body).resource_spans
-        return resource.scope_spans[0].spans[0], plain(resource.resource.attributes)
-
-
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    with Collector() as collector:
-        threading.Thread(target=collector.serve_forever, args=(0.02,), daemon=True).start()
+    with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
-        # Whatever proxy this machine has, the collector is on it.
+        # The collector is on this machine, whatever http_proxy says.
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         yield collector
-        collector.shutdown()
 
 
 def started(model: str = "llama-nemotron-nano-4b-v1.1") -> Tracing:
     tracing = start_tracing(model)
     assert tracing
     return tracing
-
-
-def plain(attributes: Any) -> dict[str, Any]:
-    """OTLP's key-value pairs as a dict."""
-
-    def value(any_value: Any) -> Any:
-        kind = any_value.WhichOneof("value")
-        found = getattr(any_value, kind)
-        return [value(each) for each in found.values] if kind == "array_value" else found
-
-    return {each.key: value(each.value) for each in attributes}
 
 
 def test_a_request_is_a_span_below_the_caller_s_with_the_attributes_of_the_conventions(collector: Collector) -> None:
@@ -178,7 +130,7 @@ def test_a_caller_that_does_not_sample_gets_no_span(collector: Collector) -> Non
     tracing.request_ended(RequestRecord(request_id="a", traceparent=f"00-{TRACE}-{PARENT}-00"))
     tracing.close()
 
-    assert collector.bodies.empty()
+    assert collector.spans.empty()
 
 
 def test_the_service_can_be_named(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,269 @@
+"""What an operator sees of a real tritonserver: its metrics, its log, its spans, and the dashboard over them."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from tritonclient.grpc import InferenceServerClient, InferInput
+
+import exposition
+from collector import Collector, collecting, plain
+from conftest import ROOT, serve_options
+from nemotron_client import Client, RequestRejected
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.server import ServeOptions, serve
+from nemotron_triton.serving.metric_families import ENGINE_DEPENDENT
+
+OBSERVABILITY = ROOT / "triton" / "observability"
+TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
+TIP = [{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}]
+CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+HOSTILE_ID = 'x"\n{"event": "forged"}\x1b[2J'
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A served demo model of our own, so that nobody else's requests are counted."""
+
+    options: ServeOptions
+    log: list[str]
+    collector: Collector
+
+    def metrics(self) -> str:
+        """The text of the metrics endpoint."""
+        url = f"http://127.0.0.1:{self.options.metrics_port}/metrics"
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as page:
+            return str(page.read().decode())
+
+    def moved(self, before: str) -> dict[str, float]:
+        """By how much series of ours differ from what they were *before*, without our prefix."""
+        then, now = exposition.samples(before), exposition.samples(self.metrics())
+        return {
+            series.removeprefix(exposition.PREFIX): now[series] - then.get(series, 0)
+            for series in now
+            if now[series] != then.get(series, 0)
+        }
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """Our lines in the server's log."""
+        found = [json.loads(line) for line in list(self.log) if line.startswith('{"time"')]
+        return [line for line in found if line["event"] == event]
+
+
+@pytest.fixture(scope="module")
+def watched(bundle: Bundle) -> Iterator[Watched]:
+    options = serve_options()
+    log: list[str] = []
+    with pytest.MonkeyPatch.context() as environment, collecting() as collector:
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        environment.setenv("NO_PROXY", "127.0.0.1")
+        with serve(bundle, options, log=log.append) as server:
+            assert server.wait_ready(threading.Event())
+            yield Watched(options, log, collector)
+
+
+@pytest.fixture
+def client(watched: Watched) -> Iterator[Client]:
+    with Client(f"127.0.0.1:{watched.options.grpc_port}", timeout_s=60) as client:
+        yield client
+
+
+def test_a_call_a_cancellation_and_a_refusal_move_the_counters_by_exactly_that(
+    watched: Watched, client: Client
+) -> None:
+    _wait_for(lambda: exposition.samples(watched.metrics())["nemotron_engine_healthy"] == 1)
+    before = watched.metrics()
+
+    reply = client.chat(TIP, tools=TOOLS, thinking=False, temperature=0.0)
+    stream = client.stream(CAPITAL, end_id=-1, max_tokens=1900)
+    next(stream)
+    _wait_for(lambda: watched.moved(before).get("active_requests") == 1)
+    stream.close()
+    with pytest.raises(RequestRejected):
+        client.chat(CAPITAL, temperature=-1.0)
+
+    _wait_for(lambda: sum(_outcomes(watched.moved(before)).values()) == 3)
+    moved = watched.moved(before)
+    assert _outcomes(moved) == {"ok": 1, "cancelled": 1, "invalid": 1}
+    assert moved['tool_calls_total{outcome="ok"}'] == 1
+    assert moved["answer_tokens_total"] == reply.usage.output_tokens
+    assert moved["prompt_tokens_total"] > reply.usage.input_tokens
+    assert moved["engine_generated_tokens_total"] > reply.usage.output_tokens
+    counts = {series: count for series, count in moved.items() if series.endswith("_seconds_count")}
+    # The refused request never came to the engine, the cancelled one never to its end.
+    assert counts.pop("time_to_first_answer_token_seconds_count") in (1, 2)
+    assert counts == {
+        "queue_time_seconds_count": 2,
+        "time_to_first_token_seconds_count": 2,
+        "request_duration_seconds_count": 1,
+        "inter_token_latency_seconds_count": 1,
+    }
+    assert not [series for series in moved if series.startswith(("answer_problems", "parse_repairs", "active_req"))]
+
+
+def test_the_metrics_follow_the_conventions(watched: Watched, client: Client) -> None:
+    client.chat(TIP, tools=TOOLS)
+
+    text = watched.metrics()
+
+    assert not list(exposition.complaints(text))
+    # One line for each of few values: no request, user or prompt has a series of its own.
+    assert len(exposition.samples(text)) < 150
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("# TYPE nemotron_x gauge\nnemotron_x 1\n", "no HELP"),
+        ("# HELP nemotron_x X\n# TYPE nemotron_x counter\nnemotron_x 1\n", "counters end in _total"),
+        ("# HELP nemotron_x_total X\n# TYPE nemotron_x_total gauge\nnemotron_x_total 1\n", "nothing else does"),
+        ("# HELP nemotron_x_ms X\n# TYPE nemotron_x_ms gauge\nnemotron_x_ms 1\n", "base units"),
+        ('# HELP nemotron_x X\n# TYPE nemotron_x gauge\nnemotron_x{request_id="7"} 1\n', "the label request_id"),
+        ("# HELP nemotron_x X\n# TYPE nemotron_x untyped\nnemotron_x 1\n", "of type"),
+        (
+            '# HELP nemotron_x X\n# TYPE nemotron_x histogram\nnemotron_x_bucket{le="1"} 3\n'
+            'nemotron_x_bucket{le="+Inf"} 2\nnemotron_x_count 2\nnemotron_x_sum 1\n',
+            "counts [3, 2]",
+        ),
+        (
+            '# HELP nemotron_x X\n# TYPE nemotron_x histogram\nnemotron_x_bucket{le="1"} 2\n'
+            "nemotron_x_count 2\nnemotron_x_sum 1\n",
+            "ascend to +Inf",
+        ),
+    ],
+)
+def test_the_check_of_conventions_finds_what_breaks_them(text: str, complaint: str) -> None:
+    found = "; ".join(exposition.complaints(text))
+
+    assert complaint in found
+
+
+def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: Watched, client: Client) -> None:
+    client.chat(CAPITAL)
+    known = exposition.names(watched.metrics()) | {family.name for family in ENGINE_DEPENDENT}
+
+    queries = {f"panel {panel['title']}": target["expr"] for panel, target in _targets()} | _alerts()
+
+    assert len(queries) > 25
+    assert not {
+        f"{where}: {missing}" for where, query in queries.items() if (missing := exposition.unknown(query, known))
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "missing"),
+    [
+        ('sum by (outcome) (rate(known_total{a=~"b|c", le="}x"}[$__rate_interval]))', set()),
+        ("histogram_quantile(0.95, sum by (le) (rate(known_total[5m]))) > 1e-9 or vector(0)", set()),
+        ("known_total / on (instance) group_left (job) other_total", {"other_total"}),
+        ("sum(rate(gone_total[5m])) / clamp_min(known_total, 1e-9)", {"gone_total"}),
+        ("absent(gone_bucket) unless known_total offset 5m", {"gone_bucket"}),
+    ],
+)
+def test_the_check_of_queries_finds_what_does_not_exist(query: str, missing: set[str]) -> None:
+    assert exposition.unknown(query, {"known_total"}) == missing
+
+
+def test_the_dashboard_is_one_that_grafana_can_load() -> None:
+    dashboard = _dashboard()
+    panels = dashboard["panels"]
+    (source, instance) = dashboard["templating"]["list"]
+
+    assert dashboard["schemaVersion"] >= 38
+    assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
+    assert instance["datasource"]["uid"] == "${datasource}"
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    for panel, target in _targets():
+        assert panel["datasource"] == target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+        assert panel["description"]
+    cells = [
+        (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
+        for panel in panels
+        for x in range(panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: Watched) -> None:
+    _send(watched.options, {"messages": json.dumps(CAPITAL)}, HOSTILE_ID, {"traceparent": f"00-{TRACE}-{PARENT}-01"})
+
+    attributes: dict[str, Any] = {}
+    while attributes.get("nemotron.request.id") != HOSTILE_ID:
+        span, _ = watched.collector.span()
+        attributes = plain(span.attributes)
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    assert attributes["gen_ai.usage.output_tokens"] > 0
+    assert attributes["gen_ai.response.finish_reasons"] == ["stop"]
+    assert [event.name for event in span.events] == ["started", "first_token", "first_answer_token"]
+    times = [span.start_time_unix_nano, *(event.time_unix_nano for event in span.events), span.end_time_unix_nano]
+    assert times == sorted(times)
+    assert abs(span.end_time_unix_nano / 1e9 - time.time()) < 60
+    _wait_for(lambda: HOSTILE_ID in [line.get("request_id") for line in watched.lines("request")])
+    line = next(line for line in watched.lines("request") if line.get("request_id") == HOSTILE_ID)
+    assert (line["outcome"], line["output_tokens"]) == ("ok", attributes["gen_ai.usage.output_tokens"])
+    assert 0 <= line["queue_ms"] <= line["ttft_ms"] <= line["first_answer_ms"] <= line["duration_ms"]
+    assert not watched.lines("forged")
+    assert not [line for line in watched.log if line.startswith('{"event": "forged"}')]
+    assert "France" not in "\n".join(watched.log)
+
+
+def _send(options: ServeOptions, texts: dict[str, str], request_id: str, parameters: dict[str, str]) -> None:
+    """One request as a plain Triton client sends it, and its answer."""
+    inputs = [InferInput(name, [1, 1], "BYTES") for name in texts]
+    for tensor, text in zip(inputs, texts.values(), strict=True):
+        tensor.set_data_from_numpy(np.array([[text.encode()]], dtype=np.object_))
+    answered = threading.Event()
+    errors: list[Any] = []
+
+    def callback(result: Any, error: Any) -> None:
+        errors.append(error)
+        answered.set()
+
+    with InferenceServerClient(f"127.0.0.1:{options.grpc_port}") as plain_client:
+        plain_client.start_stream(callback)
+        plain_client.async_stream_infer("nemotron", inputs, request_id=request_id, parameters=parameters)
+        assert answered.wait(30)
+    assert errors == [None]
+
+
+def _dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((OBSERVABILITY / "grafana-dashboard.json").read_text())
+    return found
+
+
+def _targets() -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return [(panel, target) for panel in _dashboard()["panels"] for target in panel.get("targets", [])]
+
+
+def _alerts() -> dict[str, str]:
+    rules = [
+        rule
+        for group in yaml.safe_load((OBSERVABILITY / "alerts.yaml").read_text())["groups"]
+        for rule in group["rules"]
+    ]
+    assert all(rule["labels"]["severity"] and rule["annotations"]["summary"] for rule in rules)
+    return {f"alert {rule['alert']}": rule["expr"] for rule in rules}
+
+
+def _outcomes(moved: dict[str, float]) -> dict[str, float]:
+    return {series.split('"')[1]: by for series, by in moved.items() if series.startswith("requests_total")}
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.05)
