@@ -20,6 +20,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
+import exposition
 from conftest import ROOT, serve_options
 from nemotron_client import Client, ClientError, ContentDelta, Finish, ReasoningDelta, Reply, RequestRejected
 from nemotron_triton.bundle import Bundle
@@ -29,6 +30,7 @@ from nemotron_triton.server import ServeOptions, serve
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
 TIP = [{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}]
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
+CANCELLED = 'requests_total{outcome="cancelled"}'
 
 
 @pytest.mark.parametrize("thinking", [True, False])
@@ -160,21 +162,21 @@ def test_a_finished_prompt_can_be_sent_instead_of_messages(served: ServeOptions)
 
 def test_a_client_that_goes_away_stops_the_generation(client: Client, served: ServeOptions) -> None:
     stopped_after = []
-    tokens, cancelled = metric(served, "generated_tokens_total"), metric(served, "cancelled_requests_total")
+    tokens, cancelled = metric(served, "engine_generated_tokens_total"), metric(served, CANCELLED)
     for _ in range(3):
         stream = client.stream(CAPITAL, end_id=-1, max_tokens=1900)
         next(stream)
-        _wait_for(lambda: metric(served, "active_requests") == 1)
+        _wait_for(lambda: metric(served, "engine_active_requests") == 1)
 
         begin = time.monotonic()
         stream.close()
-        while metric(served, "active_requests"):
+        while metric(served, "engine_active_requests"):
             assert time.monotonic() < begin + 5
         stopped_after.append(time.monotonic() - begin)
 
     # The counters are written after the gauge.
-    _wait_for(lambda: metric(served, "cancelled_requests_total") == cancelled + 3)
-    assert metric(served, "generated_tokens_total") < tokens + 1900
+    _wait_for(lambda: metric(served, CANCELLED) == cancelled + 3)
+    assert metric(served, "engine_generated_tokens_total") < tokens + 1900
     # The best of three, because a busy machine may hold up any one of them; a missing cancel shows in all.
     assert min(stopped_after) < 0.2, stopped_after
 
@@ -276,9 +278,7 @@ def plain_url(options: ServeOptions) -> str:
 def metric(options: ServeOptions, name: str) -> float:
     url = f"http://127.0.0.1:{options.metrics_port}/metrics"
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url) as page:
-        found = re.search(rf"^nemotron_engine_{name} (\S+)$", page.read().decode(), re.MULTILINE)
-    assert found, name
-    return float(found[1])
+        return exposition.samples(page.read().decode())[exposition.PREFIX + name]
 
 
 def _stub(server_pid: int, model: str) -> int:
