@@ -13,13 +13,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from nemotron_client import wire
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.llama_cpp import Answer
 from nemotron_triton.engine.stream import TokenStream
-from nemotron_triton.errors import EngineError, RequestError
+from nemotron_triton.errors import EngineError, ServingError
 
 _STEP_TOKENS = 64
 _CLOSED = "the engine is closed"
@@ -142,7 +141,7 @@ class CpuEngine:
         try:
             self._run(Answer(self._codec, self._end_ids, ids, sampling, stream.put), stream)
             self._problem = None
-        except (EngineError, RequestError) as error:
+        except ServingError as error:
             stream.fail(error)
         except Exception as error:  # whatever the binding raises, the request must end
             self._problem = f"llama.cpp failed: {error}"
@@ -165,17 +164,15 @@ class CpuEngine:
 
         if probe := answer.probe():
             self._server.handle_completions(probe, answer.receive_probe)
-            if answer.refusal:
-                raise RequestError(f"{wire.GUIDED_DECODING_GUIDE.name} cannot be followed: {answer.refusal}")
         while not (answer.ended or stream.cancelled):
+            if answer.failure:
+                raise answer.failure
             if self._closing:
                 raise EngineError(_CLOSED)
             if not stopped:
                 raise EngineError("llama.cpp ended an answer without saying why")
             stopped = False
             self._server.handle_completions(answer.request(), receive)
-            if answer.refusal:
-                raise EngineError(f"llama.cpp refused the request: {answer.refusal}")
 
 
 def _threads(weights_bytes: int) -> int:

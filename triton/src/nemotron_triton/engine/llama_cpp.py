@@ -11,19 +11,23 @@ would.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from nemotron_client import wire
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.engine.llguidance import PROBE, llguidance
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob
+from nemotron_triton.errors import EngineError, RequestError, ServingError
 
 # A character has at most 4 bytes: that many tokens past the limit are enough to see what the last ones were.
 _CHARACTER_TOKENS = 4
 _RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one"
 _CUT_CHARACTER = "\N{SLIGHTLY SMILING FACE}".encode()
 _UNKNOWN = TokenLogprob(None)
+_JSON_BEGINS = (*'{["-0123456789', "true", "false", "null")
 
 
 class Put(Protocol):
@@ -58,8 +62,8 @@ class Answer:
         # What may not come next, because a sequence that is forbidden would be complete.
         self._barred: frozenset[int] = frozenset()
         self.ended = False
-        # Why llama.cpp does not take a request.
-        self.refusal = ""
+        # Why there is no answer, or no more of it.
+        self.failure: ServingError | None = None
 
     @property
     def tokens(self) -> int:
@@ -117,17 +121,16 @@ class Answer:
         }
 
     def receive_probe(self, message: dict[str, Any]) -> bool:
-        """Take a message about the probe; sets `refusal` when the guide does not hold."""
+        """Take a message about the probe; without its mark the guide does not hold."""
         tokens = message.get("__verbose", {}).get("tokens", ())
-        if tokens:
-            held = self._codec.bytes_of(tokens[0]).startswith(PROBE)
-            self.refusal = "" if held else "it is not valid, or too complex"
+        if tokens and not self._codec.bytes_of(tokens[0]).startswith(PROBE):
+            self.failure = _guide_failure()
         return False
 
     def receive(self, message: dict[str, Any]) -> bool:
         """Take one message; True when this request shall give no more."""
         if error := message.get("error"):
-            self.refusal = str(error.get("message", error))
+            self.failure = EngineError(f"llama.cpp refused the request: {error.get('message', error)}")
             return True
         details = message["__verbose"]
         if "prompt_progress" in details:
@@ -164,6 +167,9 @@ class Answer:
         self._ids += ids
         if len(ids) == left and finish_reason != "stop":
             finish_reason = "length"
+        if finish_reason and not self._follows_guide(cut=finish_reason == "length"):
+            self.failure = _guide_failure()
+            return True
         self.ended = finish_reason is not None
         if ids or finish_reason:
             self._put(list(ids), finish_reason, logprobs[:left])
@@ -186,6 +192,22 @@ class Answer:
             return False
         tail = (*self._ids[-self._longest_bad :], *ids)
         return any(tail[-len(bad) :] == bad for bad in self._bad)
+
+    def _follows_guide(self, *, cut: bool) -> bool:
+        """Whether the answer is at least JSON where it must be, or begins like it where it was *cut*."""
+        guide = self._sampling.guide
+        if guide is None or guide.kind != "json_schema":
+            return True
+        text = b"".join(map(self._codec.bytes_of, self._ids)).decode("utf-8", "replace")
+        if guide.thinking != "none":
+            text = text.partition("</think>")[2].lstrip("\n")
+        if cut:
+            return len(text) < len("false") or text.startswith(_JSON_BEGINS)
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        return True
 
     def _logprobs(self, count: int, details: dict[str, Any]) -> tuple[TokenLogprob, ...]:
         """One for each of the *count* ids of a message, of which it describes the last ones."""
@@ -210,6 +232,12 @@ class Answer:
 
 def _grammar(guide: Guide, codec: TokenCodec) -> str:
     return guide.text if guide.kind == "grammar" else llguidance(guide, codec)
+
+
+def _guide_failure() -> RequestError:
+    return RequestError(
+        f"{wire.GUIDED_DECODING_GUIDE.name} cannot be followed: it is not valid, too complex, or nothing fits it"
+    )
 
 
 def _spell(codec: TokenCodec, text: bytes, count: int) -> tuple[int, ...]:

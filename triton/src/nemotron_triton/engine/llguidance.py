@@ -1,8 +1,8 @@
 """Guides in the notation of llguidance, which is built into llama.cpp: a JSON schema or an expression behind thinking.
 
 llguidance parses with a budget, so no guide costs it more than seconds. llama.cpp does not say when it cannot compile
-one, and generates without it; `probe` is for finding out. A guide that runs out of budget in the middle of an answer is
-no longer enforced from there on, and that is not seen.
+one, and generates without it; `probe` is for finding out. Nor does it say when nothing fits a guide, or the budget is
+used up in the middle of an answer; from there on the guide is not enforced.
 """
 
 from __future__ import annotations
