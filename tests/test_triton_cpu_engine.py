@@ -344,7 +344,7 @@ def test_a_guide_that_cannot_be_followed_is_refused_and_hurts_nobody_else(bundle
     async def generate() -> tuple[list[TokenChunk], list[int]]:
         async with running(bundle) as engine:
             other = asyncio.create_task(chunks_of(engine, [5], LONG))
-            stream = begin(engine, [1], replace(LONG, guide=guide))
+            stream = begin(engine, [5] * 30, replace(GREEDY, guide=guide))
             with pytest.raises(RequestError, match="guided_decoding_guide cannot be followed"):
                 async for _ in stream:
                     pass
