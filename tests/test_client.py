@@ -115,6 +115,25 @@ def test_what_is_sent_is_what_was_said() -> None:
     assert 0 < remaining <= 5
 
 
+def test_lists_are_sent_with_their_length() -> None:
+    seen: list[Any] = []
+
+    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        seen.append(request)
+        yield response({wire.TEXT_OUTPUT: "", **LAST})
+
+    with scripted(script) as client:
+        client.chat(HI, stop=["a", "é"], stop_token_ids=[7, 8], guide_type="json_schema", guide={"type": "object"})
+    (request,) = seen
+
+    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
+    shapes = {each.name: list(each.shape) for each in request.inputs}
+    assert sent["stop_words"] == b"\x01\0\0\0a\x02\0\0\0\xc3\xa9"
+    assert np.frombuffer(sent["stop_token_ids"], np.int32).tolist() == [7, 8]
+    assert sent["guided_decoding_guide"][4:] == b'{"type": "object"}'
+    assert (shapes["stop_words"], shapes["stop_token_ids"], shapes["guided_decoding_guide"]) == ([1, 2], [1, 2], [1, 1])
+
+
 @pytest.mark.parametrize(
     ("code", "started", "expected"),
     [
@@ -217,6 +236,8 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
         ({"seed": -1}, "seed cannot be sent: -1 is not between"),
         ({"temperature": "hot"}, "temperature cannot be sent"),
         ({"tools": [{"f": object()}]}, "tools cannot be sent"),
+        ({"stop": "END"}, "stop_words cannot be sent: 'END' is no list"),
+        ({"stop_token_ids": [2**31]}, "stop_token_ids cannot be sent"),
     ],
 )
 def test_what_cannot_be_sent_is_said_before_sending(options: dict[str, Any], complaint: str) -> None:

@@ -1,7 +1,8 @@
 """The `cpu` engine: llama.cpp in this process, from the `xllamacpp` wheel, on a GGUF file.
 
 llama.cpp batches in flight; a thread for each running request waits for its tokens. It can stop a request between two
-of its steps only: a step reads at most `_STEP_TOKENS` tokens of prompts, so it is as short as the model is fast.
+of its steps only: a step takes at most `_STEP_TOKENS` tokens, all prompts and answers together, so it is as short as the
+model is fast.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class CpuEngine:
         params.ui = False
         params.n_parallel = manifest.max_batch_size
         params.n_ctx = manifest.max_batch_size * manifest.max_seq_len
-        params.n_batch = params.n_ubatch = min(_STEP_TOKENS, manifest.max_seq_len)
+        params.n_batch = params.n_ubatch = max(_STEP_TOKENS, manifest.max_batch_size)
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = _threads(manifest.memory.weights_bytes)
         params.cache_ram_mib = 0
         params.verbosity = -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -170,4 +169,4 @@ def _refuse_what_nobody_makes(values: Mapping[str, Any]) -> None:
             raise RequestError(f"{tensor.name} is true; this server does not return them, leave it out")
     integer(values, wire.BEAM_WIDTH, 1, 1, 1)
     # It only ranks beams, and there is one.
-    _number(values, wire.LENGTH_PENALTY, 0.0, -math.inf, math.inf)
+    _number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)
