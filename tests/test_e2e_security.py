@@ -335,6 +335,7 @@ def test_a_script_in_front_of_the_server_does_not_get_the_secret(tmp_path: Path)
 
 
 def test_hidden_arguments_arrive_as_they_are_and_in_their_places() -> None:
+    words: list[str | HiddenArgument]
     words = [HiddenArgument("a=", "one two"), "middle", HiddenArgument("b=", "=x="), HiddenArgument("c=", "")]
 
     process = start([*PRINTF, *words], environment={}, stdout=subprocess.PIPE, text=True)
@@ -343,6 +344,7 @@ def test_hidden_arguments_arrive_as_they_are_and_in_their_places() -> None:
 
 
 def test_a_child_does_not_inherit_what_was_hidden() -> None:
+    show: list[str | HiddenArgument]
     show = [sys.executable, "-c", "import os; os.execvp('env', ['env'])", HiddenArgument("--key=", SECRET)]
 
     process = start(show, environment=os.environ, stdout=subprocess.PIPE, text=True)

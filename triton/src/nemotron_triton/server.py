@@ -33,6 +33,8 @@ __all__ = ["RunningServer", "ServeOptions", "serve"]
 
 LogLine = Callable[[str], None]
 _POLL_S = 0.1
+# What tritonserver takes to end when nothing runs.
+_FAREWELL_S = 3.0
 # The server is on this machine, whatever http_proxy says.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 # How the model processes and we tell each other who still answers: a folder, and files in it.
@@ -61,6 +63,7 @@ class RunningServer:
         self._run_folder = run_folder
         self._reload = reload
         self._reloading = threading.Lock()
+        self._patience_s = options.exit_timeout_s + 5.0
         self._tail: collections.deque[str] = collections.deque(maxlen=400)
         self._reader = threading.Thread(target=self._read, args=(log,), daemon=True)
         self._reader.start()
@@ -110,8 +113,10 @@ class RunningServer:
         """
         (self._run_folder / _DRAIN).touch()
         deadline = time.monotonic() + self._options.settings.drain_ms / 1000
-        while self._process.poll() is None and self._serving() and time.monotonic() < deadline:
-            if hurry.wait(_POLL_S):
+        while self._process.poll() is None and self._serving():
+            if hurry.wait(_POLL_S) or time.monotonic() > deadline:
+                # Those that still run had their time.
+                self._patience_s = _FAREWELL_S
                 return
 
     def _serving(self) -> bool:
@@ -121,14 +126,17 @@ class RunningServer:
         )
 
     def stop(self) -> None:
-        """End the server: let it finish what it can in its exit timeout, then kill it."""
+        """End the server: let it finish what it can in its exit timeout, unless that was over, then kill it."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
-                self._process.wait(timeout=self._options.exit_timeout_s + 5)
+                self._process.wait(timeout=self._patience_s)
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+        # A stub that waits for its last answers survives its server.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.join(timeout=2)
         assert self._process.stdout is not None
         self._process.stdout.close()

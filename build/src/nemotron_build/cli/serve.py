@@ -93,9 +93,9 @@ def command(
     signal.signal(signal.SIGHUP, ask_to_reload)
     with serve(opened, options, log=log) as server:
         if server.wait_ready(stop):
+            serving.append(server)
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
             click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
-            serving.append(server)
             server.wait(stop)
             click.echo(
                 f"draining: answers get up to {settings.drain_ms / 1000:g} s; a second signal ends them", err=True

@@ -1,0 +1,317 @@
+"""How a server ends and how it changes its bundle: running answers finish, new ones go elsewhere or to the new one."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from conftest import serve_options
+from nemotron_client import Client, ClientError, Finish, RequestRejected, ServerUnavailable
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.errors import ServerError
+from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.serving.settings import Settings
+from nemotron_triton.tritonserver import Tritonserver
+
+HELLO = [{"role": "user", "content": "What is the capital of France?"}]
+LONG = 1900
+
+
+@dataclass(frozen=True)
+class Served:
+    """`nemotron serve` in a process of its own."""
+
+    process: subprocess.Popen[str]
+    options: ServeOptions
+    log: list[str]
+
+    def client(self) -> Client:
+        return Client(self.options.grpc_url, timeout_s=90)
+
+    def wait_for(self, pattern: str, seen: int = 0) -> str:
+        """The first line of the log after *seen* lines that matches."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if found := [line for line in self.log[seen:] if re.search(pattern, line)]:
+                return found[0].rstrip("\n")
+            time.sleep(0.02)
+        raise AssertionError(f"{pattern} is not in {''.join(self.log[seen:])}")
+
+
+@contextmanager
+def served_by_command(bundle: Path, *flags: str, folder: Path) -> Iterator[Served]:
+    options = serve_options()
+    ports = [f"{flag}={port}" for flag, port in options.ports.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nemotron_build", "serve", str(bundle), *ports, *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(folder)},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    log: list[str] = []
+    reader = threading.Thread(target=log.extend, args=(process.stderr,))
+    reader.start()
+    try:
+        assert process.stdout.readline() == "ready\n", log
+        yield Served(process, options, log)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def read_long(client: Client, begun: threading.Semaphore) -> Finish:
+    """The end of a long answer; *begun* is released when it has begun."""
+    finish = None
+    for event in client.stream(HELLO, end_id=-1, max_tokens=LONG):
+        begun.release()
+        finish = event
+    assert isinstance(finish, Finish)
+    return finish
+
+
+@contextmanager
+def long_answers(client: Client, count: int) -> Iterator[list[Future[Finish]]]:
+    """*count* answers that have all begun."""
+    begun = [threading.Semaphore(0) for _ in range(count)]
+    with ThreadPoolExecutor(count) as threads:
+        answers = [threads.submit(read_long, client, each) for each in begun]
+        assert all(each.acquire(timeout=60) for each in begun)
+        yield answers
+
+
+# The end.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_running_answers_finish_and_new_requests_are_refused(
+    bundle: Bundle, tmp_path: Path, number: signal.Signals
+) -> None:
+    with served_by_command(bundle.path, folder=tmp_path) as served, served.client() as client:
+        with long_answers(client, 2) as answers:
+            served.process.send_signal(number)
+            served.wait_for("draining: answers get up to 30 s")
+            refusal = refused(client)
+            running = [not answer.done() for answer in answers]
+            finishes = [answer.result(90) for answer in answers]
+        status = served.process.wait(timeout=30)
+
+    assert "the server is stopping; ask another one" in str(refusal)
+    assert all(running), "the answers were over before the request was refused"
+    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 2
+    assert status == 0
+    assert served.log[-1] == "stopped\n"
+    assert os.listdir(tmp_path) == []
+
+
+def refused(client: Client) -> ClientError:
+    """How the server refuses a request, once it has noticed that it is to stop."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            client.chat(HELLO, max_tokens=1)
+        except ServerUnavailable as error:
+            return error
+    raise AssertionError("it goes on answering")
+
+
+def test_a_second_signal_does_not_wait(bundle: Bundle, tmp_path: Path) -> None:
+    with served_by_command(bundle.path, "--drain-ms=600000", folder=tmp_path) as served, served.client() as client:
+        family = psutil.Process(served.process.pid).children(recursive=True)
+        with ThreadPoolExecutor(64) as threads:
+            begun = threading.Semaphore(0)
+            answers = [threads.submit(read_long, client, begun) for _ in range(64)]
+            assert begun.acquire(timeout=60)
+
+            served.process.send_signal(signal.SIGTERM)
+            served.wait_for("draining: answers get up to 600 s")
+            served.process.send_signal(signal.SIGTERM)
+            status = served.process.wait(timeout=40)
+            errors = [answer.exception(timeout=20) for answer in answers]
+
+    assert status == 0
+    assert any(errors)
+    assert all(isinstance(error, ClientError) for error in errors if error)
+    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert os.listdir(tmp_path) == []
+
+
+STANDING = "sleep 60 & touch $NEMOTRON_RUN_DIR/serving-$$; echo up; wait"
+
+
+@contextmanager
+def stand_in(bundle: Bundle, script: str = STANDING, drain_ms: int = 60_000) -> Iterator[RunningServer]:
+    """A program in tritonserver's place that has come up."""
+    up = threading.Event()
+    server = Tritonserver(argv=("/bin/sh", "-c", script), environment={})
+    options = replace(serve_options(), settings=Settings(drain_ms=drain_ms))
+    with serve(bundle, options, log=lambda line: up.set(), server=server) as running:
+        assert up.wait(20)
+        yield running
+
+
+def test_a_server_that_is_done_is_not_waited_for(bundle: Bundle) -> None:
+    done = "while ! [ -e $NEMOTRON_RUN_DIR/drain ]; do sleep 0.05; done; rm $NEMOTRON_RUN_DIR/serving-$$; sleep 60"
+    script = f"touch $NEMOTRON_RUN_DIR/serving-$$; echo up; {done}"
+
+    assert 0 < drained_after_s(bundle, script) < 20
+
+
+def test_a_model_process_that_died_is_not_waited_for(bundle: Bundle) -> None:
+    script = "sh -c 'touch $NEMOTRON_RUN_DIR/serving-$$'; echo up; exec sleep 60"
+
+    assert drained_after_s(bundle, script) < 20
+
+
+def test_a_server_that_died_is_not_waited_for(bundle: Bundle) -> None:
+    assert drained_after_s(bundle, "touch $NEMOTRON_RUN_DIR/serving-1; echo up") < 20
+
+
+def test_the_wait_is_bounded(bundle: Bundle) -> None:
+    assert 0.3 <= drained_after_s(bundle, STANDING, drain_ms=300) < 20
+
+
+def drained_after_s(bundle: Bundle, script: str, drain_ms: int = 60_000) -> float:
+    with stand_in(bundle, script, drain_ms) as running:
+        begin = time.monotonic()
+        running.drain(threading.Event())
+        return time.monotonic() - begin
+
+
+# A new bundle.
+
+
+@dataclass(frozen=True)
+class Reloadable:
+    """A server that takes new bundles, and the place it takes them from."""
+
+    served: Served
+    path: Path
+    original: Bundle
+
+    def put(self, **changes: Any) -> None:
+        """Replace the bundle by a copy of the original with *changes* to its manifest."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.copytree(self.original.path, self.path)
+        manifest = json.loads((self.path / "manifest.json").read_text())
+        (self.path / "manifest.json").write_text(json.dumps(manifest | changes))
+
+    def hang_up(self) -> str:
+        """Send SIGHUP; the line that says what came of it."""
+        seen = len(self.served.log)
+        self.served.process.send_signal(signal.SIGHUP)
+        return self.served.wait_for("reloaded:", seen)
+
+    def context(self) -> int:
+        """The context length of the bundle that answers."""
+        with self.served.client() as client, pytest.raises(RequestRejected) as caught:
+            client.chat(HELLO, max_tokens=1_000_000)
+        found = re.search(r"a context of (\d+)", str(caught.value))
+        assert found, str(caught.value)
+        return int(found[1])
+
+
+@pytest.fixture(scope="module")
+def reloadable(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloadable]:
+    folder = tmp_path_factory.mktemp("reload")
+    shutil.copytree(bundle.path, folder / "bundle")
+    (folder / "tmp").mkdir()
+    with served_by_command(folder / "bundle", "--allow-reload", folder=folder / "tmp") as served:
+        yield Reloadable(served, folder / "bundle", bundle)
+
+
+def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -> None:
+    reloadable.put()
+    reloadable.hang_up()
+    assert reloadable.context() == 2048
+
+    with reloadable.served.client() as client, long_answers(client, 2) as answers:
+        reloadable.put(max_seq_len=1024)
+        line = reloadable.hang_up()
+        context = reloadable.context()
+        finishes = [answer.result(90) for answer in answers]
+
+    assert re.fullmatch(r"reloaded: llama-nemotron-nano-4b-v1.1, \S+, built \S+", line)
+    assert context == 1024
+    # More than the new one could.
+    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"memory": {"weights_bytes": 1 << 20, "kv_bytes_per_token": 1, "kv_cache_bytes": 1 << 50}},
+            r"the engine needs 1,073,741,825 MiB \(weights 1 MiB, .* and [\d,]+ MiB of this machine's memory are free",
+        ),
+        ({"kind": "tensorrt", "gpu": "h100", "sm": 90}, r"was built for h100 \(SM 90\)"),
+        ({"schema_version": 1}, "has schema version 1"),
+        # Only the model itself finds out.
+        ({"max_seq_len": 1 << 40}, "."),
+    ],
+)
+def test_a_bundle_that_cannot_be_loaded_changes_nothing(
+    reloadable: Reloadable, changes: dict[str, Any], complaint: str
+) -> None:
+    before = reloadable.context()
+    reloadable.put(**changes)
+
+    line = reloadable.hang_up()
+
+    assert re.match(f"not reloaded: .*{complaint}", line), line
+    assert reloadable.context() == before
+    with reloadable.served.client() as client:
+        assert client.is_ready()
+        assert client.chat(HELLO, thinking=False).content
+    # What was put back can be replaced as before.
+    reloadable.put(max_seq_len=512)
+    assert reloadable.hang_up().startswith("reloaded: ")
+    assert reloadable.context() == 512
+
+
+def test_a_server_that_was_not_told_so_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:
+    with served_by_command(bundle.path, folder=tmp_path) as served, served.client() as client:
+        served.process.send_signal(signal.SIGHUP)
+
+        line = served.wait_for("reloaded:")
+        assert line == "not reloaded: this server takes no new bundle; start it with --allow-reload"
+        assert client.chat(HELLO, thinking=False).content
+
+
+def test_a_bundle_is_loaded_by_one_at_a_time_and_not_for_ever(bundle: Bundle) -> None:
+    options = replace(serve_options(), allow_reload=True, ready_timeout_s=1)
+    server = Tritonserver(argv=("/bin/sh", "-c", "exec sleep 60"), environment={})
+    with (
+        serve(bundle, options, log=lambda line: None, server=server) as running,
+        socket.create_server(("127.0.0.1", options.http_port)) as silent,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        first = threads.submit(running.reload)
+        asked, _ = silent.accept()
+        with pytest.raises(ServerError, match="a new bundle is being loaded already"):
+            running.reload()
+        with pytest.raises(ServerError, match="tritonserver did not answer to loading nemotron"):
+            first.result(20)
+        asked.close()
