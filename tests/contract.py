@@ -1,4 +1,4 @@
-"""Holds commands and settings against what NVIDIA's tools take (`data/trtllm_contract.json`)."""
+"""Holds commands and settings against what NVIDIA's tools and runtimes take (`data/*_contract.json`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from typing import Any
 from nemotron_build.commands import trtllm_build
 from nemotron_build.commands.llm_api import Kind, llm_api_arguments
 
-CONTRACT: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "trtllm_contract.json").read_text())
+_DATA = Path(__file__).parent / "data"
+CONTRACT: dict[str, Any] = json.loads((_DATA / "trtllm_contract.json").read_text())
+# What the running engines are asked, from their own classes and bindings.
+RUNTIME: dict[str, Any] = json.loads((_DATA / "runtime_contract.json").read_text())
 BUILD = CONTRACT["trtllm_build"]
 EDGE = CONTRACT["edge_llm"]["commands"]
 
@@ -91,7 +94,8 @@ def check_trtllm_build(argv: Sequence[str], precision: str, kv_precision: str, s
     return given
 
 
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
+Types = Mapping[str, tuple[type, ...]]
+_JSON_TYPES: Types = {
     "str": (str,),
     "Path": (str,),
     "int": (int,),
@@ -105,15 +109,18 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
 def check_llm_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
     """`BreachError` for an argument that TensorRT-LLM 1.2.1's LLM API would not take, nested ones included."""
     api = CONTRACT["llm_api"]
-    _check_fields(arguments, api[kind], kind)
+    check_fields(arguments, api[kind], kind)
     for name in ("kv_cache_config", "scheduler_config", "cuda_graph_config"):
         if name in arguments:
-            _check_fields(arguments[name], api[name], name)
+            check_fields(arguments[name], api[name], name)
     if kind == "tensorrt" and arguments["kv_cache_config"].get("dtype", "auto") != api["tensorrt_kv_dtype"]:
         raise BreachError("kv_cache_config.dtype must stay auto")
 
 
-def _check_fields(values: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]], where: str) -> None:
+def check_fields(
+    values: Mapping[str, Any], fields: Mapping[str, Mapping[str, Any]], where: str, types: Types | None = None
+) -> None:
+    """`BreachError` for a value that *fields* do not have in 1.2.1; *types* are by name, those of JSON by default."""
     for name, value in values.items():
         if name not in fields:
             raise BreachError(f"{where} has no {name}")
@@ -123,8 +130,10 @@ def _check_fields(values: Mapping[str, Any], fields: Mapping[str, Mapping[str, A
         if field.get("choices") and value not in field["choices"]:
             raise BreachError(f"{where}.{name} is {value!r}, not one of {field['choices']}")
         kinds = field["type"].split("|")
-        # A class is given as the mapping of its fields.
-        expected = tuple(kind for name in kinds for kind in _JSON_TYPES.get(name, (dict,)))
+        # In JSON a class is given as the mapping of its fields.
+        expected = tuple(
+            kind for name in kinds for kind in (_JSON_TYPES.get(name, (dict,)) if types is None else types[name])
+        )
         if not isinstance(value, expected) or (isinstance(value, bool) and "bool" not in kinds):
             raise BreachError(f"{where}.{name} is {value!r}, not {field['type']}")
     missing = [name for name, field in fields.items() if field.get("required") and name not in values]

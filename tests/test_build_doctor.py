@@ -31,11 +31,10 @@ from nemotron_triton.tritonserver import Installed
 CONTAINER = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
 INSIDE = f"run nemotron inside of {CONTAINER}, which has TensorRT-LLM 1.2.1"
 H100_GPU = LocalGpu("NVIDIA H100 80GB HBM3", 90, 85_520_809_984)
-ALL_KINDS = ("cpu", "tensorrt", "pytorch", "edge")
 NO_GPU = Nvml(problem="this machine has no NVIDIA driver (none)", remedy="install the driver")
 LAPTOP = Machine(
     host=Host(),
-    runtime=Runtime(kinds=("cpu",), nvml=NO_GPU, llama_cpp="2026.10"),
+    runtime=Runtime(nvml=NO_GPU, llama_cpp="2026.10"),
     docker=None,
     tritonserver="nvidia-pytriton 0.7.0",
     libpython="/usr/lib/libpython3.11.so.1.0",
@@ -55,7 +54,7 @@ def gpu_host(*gpus: LocalGpu, tensorrt_llm: str | None = "1.2.1", cuda: str = "1
     return replace(
         LAPTOP,
         host=Host(sms=tuple(gpu.sm for gpu in gpus), tensorrt_llm=tensorrt_llm),
-        runtime=Runtime(kinds=ALL_KINDS, nvml=nvml, tensorrt_llm=tensorrt_llm, llama_cpp="2026.10"),
+        runtime=Runtime(nvml=nvml, tensorrt_llm=tensorrt_llm, llama_cpp="2026.10"),
         **changes,
     )
 
@@ -92,16 +91,6 @@ def test_a_gpu_host_with_tensorrt_llm_needs_no_docker() -> None:
     assert named(diagnosis, "driver").detail == "590.44.01, for CUDA up to 13.1"
     assert named(diagnosis, "TensorRT-LLM").detail == "1.2.1, which compiles engines"
     assert named(diagnosis, "container").ok
-
-
-def test_what_this_version_does_not_serve_is_no_fault_of_the_machine() -> None:
-    host = gpu_host(H100_GPU)
-
-    check = named(diagnose(replace(host, runtime=replace(host.runtime, kinds=("cpu",)))), "nemotron")
-
-    assert check.detail == "this version serves engines of kind cpu"
-    assert failing(check) == {"serve tensorrt", "serve pytorch", "serve edge"}
-    assert check.remedy == "the others can be built and kept; meanwhile serve --gpu cpu"
 
 
 def test_no_gpu_is_told_as_the_driver_tells_it() -> None:
@@ -413,7 +402,8 @@ def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch
     assert machine.places[0].free_bytes > 0
     assert list(tmp_path.glob("a")) == []
     assert "build tensorrt" not in can(diagnose(machine))
-    assert "serve tensorrt" not in can(diagnose(replace(machine, shm_bytes=1 << 30)))
+    assert "serve tensorrt" not in can(diagnose(replace(machine, missing_modules=("tokenizers",))))
+    assert "serve tensorrt" in can(diagnose(replace(machine, shm_bytes=1 << 30)))
 
 
 def test_what_locating_raises_is_kept_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -468,7 +458,7 @@ def test_json_is_one_document() -> None:
     assert list(told) == ["ok", "kinds", "checks"]
     assert told["ok"] is True
     assert told["kinds"]["cpu"] == {"build": {"ok": True, "missing": []}, "serve": {"ok": True, "missing": []}}
-    assert "nemotron" in told["kinds"]["tensorrt"]["serve"]["missing"]
+    assert "TensorRT-LLM" in told["kinds"]["tensorrt"]["serve"]["missing"]
     keys = ["name", "ok", "detail", "remedy", "needed_for", "missing_for"]
     assert all(list(check) == keys and check["ok"] == (check["remedy"] is None) for check in told["checks"])
 

@@ -11,7 +11,7 @@ import pytest
 
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import check_kind, start_engine
+from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.errors import BundleError, EngineError
 
 
@@ -77,13 +77,6 @@ def test_a_manifest_that_is_not_json_is_refused(copy: Path, text: str) -> None:
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="make one with `nemotron build-engine`"):
         Bundle.open(tmp_path)
-
-
-def test_a_bundle_for_a_gpu_is_refused_with_what_to_do(copy: Path) -> None:
-    edit_manifest(copy, gpu="h100", sm=90, kind="tensorrt")
-
-    with pytest.raises(BundleError, match=r"built for h100 \(SM 90\) as a tensorrt engine; .* --gpu cpu"):
-        check_kind(Bundle.open(copy))
 
 
 def test_an_engine_file_that_llama_cpp_refuses_is_one_clear_line(copy: Path) -> None:

@@ -15,7 +15,7 @@ from machines import H100, L40S, THOR, FakeNvml, install
 from nemotron_build.planning import rules
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import Finding, check
-from nemotron_triton.engine.factory import KINDS, check_kind, check_loadable
+from nemotron_triton.engine.factory import check_loadable, check_servable
 from nemotron_triton.errors import BundleError
 from nemotron_triton.nvml import LocalGpu, Nvml, read_nvml
 from nemotron_triton.releases import same_release
@@ -34,7 +34,6 @@ ENGINE: dict[str, Any] = {
 PYTORCH = ENGINE | {"kind": "pytorch", "container": None, "tool_versions": {}}
 EDGE = ENGINE | {"kind": "edge", "gpu": "jetson-thor", "sm": 110, "tool_versions": {"tensorrt-edgellm": "0.11.0"}}
 GPU_HOST = Runtime(
-    kinds=("cpu", "tensorrt", "pytorch", "edge"),
     nvml=Nvml(gpus=(LocalGpu("NVIDIA H100 80GB HBM3", 90),)),
     tensorrt_llm="1.2.1",
     tensorrt="10.14.1.48.post1",
@@ -77,13 +76,13 @@ def test_an_engine_where_it_belongs_has_no_problem(engine: Bundle) -> None:
     findings = check(engine, GPU_HOST)
 
     assert [(each.name, each.ok) for each in findings] == [
-        (name, True) for name in ("state", "profile", "kind", "gpu", "tensorrt_llm", "tensorrt", "engine")
+        (name, True) for name in ("state", "profile", "gpu", "tensorrt_llm", "tensorrt", "engine")
     ]
     assert "was built for SM 90, and this machine has NVIDIA H100 80GB HBM3 (SM 90)" in [f.detail for f in findings]
 
 
 def test_a_cpu_bundle_asks_for_llama_cpp_and_no_gpu(bundle: Bundle) -> None:
-    runtime = Runtime(kinds=("cpu",), nvml=NO_GPU, llama_cpp="2026.10")
+    runtime = Runtime(nvml=NO_GPU, llama_cpp="2026.10")
 
     assert problems(bundle, runtime) == {}
     assert only_problem(bundle, replace(runtime, llama_cpp=None)) == (
@@ -116,14 +115,6 @@ def test_an_unknown_profile_is_a_problem_of_this_nemotron(engine: Bundle) -> Non
 
     assert (name, remedy) == ("profile", "install a newer nemotron")
     assert detail.startswith("is for a model this nemotron does not know: ")
-
-
-def test_a_kind_that_this_nemotron_does_not_run_is_told(engine: Bundle) -> None:
-    assert only_problem(engine, replace(GPU_HOST, kinds=("cpu",))) == (
-        "kind",
-        "was built for h100 (SM 90) as a tensorrt engine; this nemotron runs cpu",
-        "build one here with `nemotron build-engine CHECKPOINT --gpu cpu`",
-    )
 
 
 def test_another_gpu_means_moving_or_rebuilding(engine: Bundle) -> None:
@@ -305,7 +296,8 @@ def test_an_edge_bundle_needs_its_device_and_its_edge_llm(engine: Bundle) -> Non
     assert only_problem(bundle, replace(thor, edge_llm="0.10.0")) == (
         "edge_llm",
         "was built with TensorRT Edge-LLM 0.11.0, and here is 0.10.0",
-        f"pip install tensorrt-edgellm==0.11.0, or build it again here: `{REBUILD.format(' --precision fp8')}`",
+        "pip install --no-deps tensorrt-edgellm==0.11.0, or build it again here: "
+        f"`{REBUILD.format(' --precision fp8')}`",
     )
     assert "which is not installed here" in only_problem(bundle, replace(thor, edge_llm=None))[1]
 
@@ -341,7 +333,7 @@ def test_a_repository_is_not_written_for_what_nobody_can_serve(bundle: Bundle) -
     unfinished = Bundle(bundle.path, replace(bundle.manifest, state="unfinished", next_stage="compile"))
 
     with pytest.raises(BundleError, match=r"is unfinished: .*; finish it with `nemotron build-engine --resume "):
-        check_kind(unfinished)
+        check_servable(unfinished)
 
 
 # This machine.
@@ -354,7 +346,7 @@ def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch
     install(tmp_path, "tensorrt_llm", "1.2.1")
     install(tmp_path, "tensorrt", "10.14.1.48")
 
-    runtime = read_runtime(KINDS)
+    runtime = read_runtime()
 
     assert (runtime.sms, runtime.gpu_titles) == ((90, 90), "NVIDIA H100 80GB HBM3 (SM 90)")
     assert (runtime.tensorrt_llm, runtime.tensorrt, runtime.edge_llm) == ("1.2.1", "10.14.1.48", None)

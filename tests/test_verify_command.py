@@ -70,7 +70,7 @@ def test_json_is_one_document_on_stdout(copy: Path) -> None:
     told = json.loads(result.stdout)
     assert list(told) == ["bundle", "ok", "checks"]
     assert (told["bundle"], told["ok"]) == (str(copy), True)
-    assert [each["name"] for each in told["checks"]] == ["manifest", "files", "state", "profile", "kind", "xllamacpp"]
+    assert [each["name"] for each in told["checks"]] == ["manifest", "files", "state", "profile", "xllamacpp"]
     assert all(list(each) == ["name", "ok", "detail", "remedy"] for each in told["checks"])
     assert {each["remedy"] for each in told["checks"]} == {None}
 
@@ -135,7 +135,6 @@ def test_a_manifest_of_another_schema_is_a_problem(copy: Path) -> None:
 
 
 def test_an_h100_bundle_meets_its_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copy: Path) -> None:
-    """With GPU and versions as they were; only that this nemotron runs no such engine yet is left."""
     (copy / "engine" / "model.gguf").unlink()
     (copy / "engine" / "config.json").write_text('{"version": "1.2.1"}')
     outputs = {name: digest(copy / name) for name in ("engine/config.json", "tokenizer/tokenizer.json")}
@@ -153,10 +152,10 @@ def test_an_h100_bundle_meets_its_machine(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.syspath_prepend(tmp_path / "site")
     install(tmp_path / "site", "tensorrt_llm", "1.2.1")
 
-    assert [name for name, _, _ in problems(copy)] == ["kind"]
+    assert problems(copy) == []
 
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert [name for name, _, _ in problems(copy)] == ["kind", "gpu"]
+    assert [name for name, _, _ in problems(copy)] == ["gpu"]
     assert problems(copy, "--bundle-only") == []
 
 
@@ -181,9 +180,8 @@ def test_an_unfinished_bundle_is_refused_in_one_line(
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
         f"Error: the bundle {copy} is unfinished: compile was not done where it was built; finish it with "
-        f"`nemotron build-engine --resume {copy}` on a machine with h100 (SM 90) "
-        + ("(1" if command[0] == "model-repo" else "(3")
-        + f" more: `nemotron verify {copy}`)"
+        f"`nemotron build-engine --resume {copy}` on a machine with h100 (SM 90)"
+        + ("" if command[0] == "model-repo" else f" (2 more: `nemotron verify {copy}`)")
     ]
     assert not (copy.parent / "models").exists()
 

@@ -32,19 +32,6 @@ def diagnose(machine: Machine) -> Diagnosis:
     return Diagnosis(tuple(found for judge in _JUDGES for found in judge(machine)))
 
 
-def _engines(machine: Machine) -> Iterable[Check]:
-    runs = machine.runtime.kinds
-    serving = tasks("serve")
-    fails = frozenset(task for task in serving if task[1] not in runs)
-    yield Check(
-        name="nemotron",
-        detail=f"this version serves engines of kind {', '.join(runs)}",
-        remedy="the others can be built and kept; meanwhile serve --gpu cpu" if fails else None,
-        needed=serving,
-        fails=fails,
-    )
-
-
 def _packages(machine: Machine) -> Iterable[Check]:
     missing = machine.missing_modules
     base = [name for name in missing if name in ("jinja2", "tokenizers")]
@@ -229,7 +216,6 @@ def _ports(machine: Machine) -> Iterable[Check]:
 
 _INSIDE = f"run nemotron inside of {TRITON_IMAGE}, which has TensorRT-LLM {TENSORRT_LLM}"
 _JUDGES: tuple[Callable[[Machine], Iterable[Check]], ...] = (
-    _engines,
     _packages,
     _gpus,
     _container,

@@ -18,7 +18,6 @@ from typing import Any
 from nemotron_build.docker import Ask, Docker, Which, ask, read_docker
 from nemotron_build.host import Host, read_host
 from nemotron_build.quantization.environment import MODELOPT_HF, MODELOPT_TRTLLM, Environment, cache_folder
-from nemotron_triton.engine.factory import KINDS
 from nemotron_triton.errors import ServerError
 from nemotron_triton.runtime import Runtime, read_runtime
 from nemotron_triton.server import ServeOptions
@@ -93,7 +92,7 @@ def read_machine(
     runtime: Runtime | None = None,
 ) -> Machine:
     """This machine, seen through the parameters."""
-    runtime = runtime or read_runtime(KINDS)
+    runtime = runtime or read_runtime()
     server, libpython = _tritonserver(locate, config_var)
     return Machine(
         host=read_host(which, nvml=runtime.nvml),

@@ -168,19 +168,30 @@ class Bundle:
 
     def file(self, name: str) -> Path:
         """The file *name* of the bundle; `BundleError` when it is missing, no file, or a link that leads elsewhere."""
+        path, status = self._inside(name)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{path} is not a file", "build or copy the bundle again")
+        return path
+
+    def folder(self, name: str) -> Path:
+        """The folder *name* of the bundle; `BundleError` as for `file`."""
+        path, status = self._inside(name)
+        if not stat.S_ISDIR(status.st_mode):
+            raise BundleError(f"{path} is not a folder", "build or copy the bundle again")
+        return path
+
+    def _inside(self, name: str) -> tuple[Path, os.stat_result]:
         path = self.path / name
         try:
             real = path.resolve(strict=True)
             inside = real.is_relative_to(self.path.resolve())
-            regular = stat.S_ISREG(real.stat().st_mode)
+            status = real.stat()
         except (OSError, ValueError, RuntimeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise BundleError(f"the bundle {self.path} lacks {name} ({reason})", "build or copy it again") from error
         if not inside:
             raise BundleError(f"{path} is a link to what lies outside of the bundle", "do not serve it")
-        if not regular:
-            raise BundleError(f"{path} is not a file", "build or copy the bundle again")
-        return path
+        return path, status
 
     def problems(self, *, only: Iterable[str] = (), read: Callable[[int], None] | None = None) -> Iterator[BundleError]:
         """Check every file (or *only* those) against its digest; *read* hears how many bytes were read each time."""

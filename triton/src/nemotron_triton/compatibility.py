@@ -48,22 +48,10 @@ def check_bundle(bundle: Bundle) -> list[Finding]:
     return [_state(bundle), _profile(bundle)]
 
 
-def check_kind(manifest: Manifest, kinds: Sequence[str]) -> Finding:
-    """Whether a nemotron that runs *kinds* runs this one."""
-    if manifest.kind in kinds:
-        return Finding("kind", f"is a {manifest.kind} engine, which this nemotron runs")
-    sm = f" (SM {manifest.sm})" if manifest.sm else ""
-    return Finding(
-        "kind",
-        f"was built for {manifest.gpu}{sm} as a {manifest.kind} engine; this nemotron runs {', '.join(kinds)}",
-        "build one here with `nemotron build-engine CHECKPOINT --gpu cpu`",
-    )
-
-
 def check_machine(manifest: Manifest, runtime: Runtime) -> list[Finding]:
-    """Whether the machine of *runtime* can load it: engine kind, GPU, and the versions of what runs the engine."""
+    """Whether the machine of *runtime* can load it: its GPU, and the versions of what runs the engine."""
     checks = {"cpu": _cpu, "tensorrt": _tensorrt, "pytorch": _pytorch, "edge": _edge}
-    return [check_kind(manifest, runtime.kinds), *checks[manifest.kind](manifest, runtime)]
+    return list(checks[manifest.kind](manifest, runtime))
 
 
 def check_engine(bundle: Bundle) -> list[Finding]:
@@ -165,7 +153,10 @@ def _pytorch(manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
 def _edge(manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
     yield _same_sm(manifest, runtime)
     built = manifest.tool_versions.get("tensorrt-edgellm")
-    install = f"pip install tensorrt-edgellm=={built}, or build it again here: " if built else "build it again: "
+    # Its own numpy is not the one that Triton's Python stub needs, and running an engine needs none.
+    install = (
+        f"pip install --no-deps tensorrt-edgellm=={built}, or build it again here: " if built else "build it again: "
+    )
     remedy = f"{install}{_rebuild(manifest, keep=True)}"
     yield _same_version("edge_llm", "TensorRT Edge-LLM", built, runtime.edge_llm, remedy)
 

@@ -60,3 +60,9 @@ class EngineError(ServingError):
 
 class ServerError(ServingError):
     """tritonserver is missing, would not start, or died."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an *error* of somebody else's library says first, or else what kind it is."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

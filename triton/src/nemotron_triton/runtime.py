@@ -10,12 +10,8 @@ from nemotron_triton.nvml import Nvml, read_nvml
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A machine that may load a bundle, and the engine `kinds` that its nemotron runs.
+    """A machine that may load a bundle. A version is None where its package is not installed."""
 
-    A version is None where its package is not installed.
-    """
-
-    kinds: tuple[str, ...]
     nvml: Nvml = field(default_factory=Nvml)
     tensorrt_llm: str | None = None
     tensorrt: str | None = None
@@ -33,10 +29,9 @@ class Runtime:
         return " and ".join(sorted({str(gpu) for gpu in self.nvml.gpus})) or "no NVIDIA GPU"
 
 
-def read_runtime(kinds: tuple[str, ...]) -> Runtime:
-    """This machine; *kinds* are those that this nemotron runs."""
+def read_runtime() -> Runtime:
+    """This machine."""
     return Runtime(
-        kinds=kinds,
         nvml=read_nvml(),
         tensorrt_llm=installed_version("tensorrt_llm"),
         tensorrt=installed_version("tensorrt"),

@@ -9,7 +9,7 @@ import click
 from nemotron_build.cli.limits import limits
 from nemotron_build.cli.sections import SectionedCommand
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.factory import check_kind
+from nemotron_triton.engine.factory import check_servable
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.serving.settings import Settings
 
@@ -26,7 +26,7 @@ def command(bundle: Path, output: Path, **settings: int) -> None:
     config.pbtxt, where they can be changed.
     """
     opened = Bundle.open(bundle)
-    check_kind(opened)
+    check_servable(opened)
     write_repository(opened, output, Settings(**settings))
     click.echo(f"{output}: {', '.join(configs())}")
     click.echo(f"serve it with: tritonserver --model-repository {output}")

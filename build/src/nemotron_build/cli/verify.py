@@ -12,7 +12,6 @@ from nemotron_build.cli.tables import printable
 from nemotron_build.reporter import Reporter
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import Finding, check
-from nemotron_triton.engine.factory import KINDS
 from nemotron_triton.errors import BundleError
 from nemotron_triton.runtime import read_runtime
 
@@ -56,7 +55,7 @@ def _findings(path: Path, reporter: Reporter, *, bundle_only: bool) -> list[Find
     return [
         Finding("manifest", f"has a manifest of schema {bundle.manifest.schema_version}"),
         *_files(bundle, reporter),
-        *check(bundle, None if bundle_only else read_runtime(KINDS)),
+        *check(bundle, None if bundle_only else read_runtime()),
     ]
 
 

@@ -1,0 +1,1 @@
+"""Stands in for TensorRT Edge-LLM 0.11.0; see `native`."""

@@ -1,0 +1,231 @@
+"""Stands in for `tensorrt_llm.llmapi` of 1.2.1: takes what it takes, and answers what a test has it answer.
+
+Arguments and fields are held against the contract. What a test does with a `RequestOutput` (`respond`, `break_off`)
+reaches its reader as an answer of the real one would: one object that grows, on the event loop that asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import NoneType
+from typing import Any, ClassVar
+
+from contract import RUNTIME, BreachError, check_fields, check_llm_arguments
+
+_CONTRACT = RUNTIME["tensorrt_llm"]
+
+
+class RequestError(RuntimeError):
+    """What a worker reports of one request."""
+
+
+class _Fields:
+    """Fields with defaults by the contract, and no others."""
+
+    fields: ClassVar[dict[str, Any]]
+    types: ClassVar[dict[str, tuple[type, ...]]]
+    hidden: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, **values: Any) -> None:
+        """`BreachError` for a field that 1.2.1 does not have, or a value of another type."""
+        known = {name: each for name, each in self.fields.items() if not each.get("not_in")}
+        for name, each in known.items():
+            setattr(self, name, values.get(name, each["default"]))
+        check_fields(values, self.fields, type(self).__name__, self.types)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.fields and name not in self.hidden:
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+class GuidedDecodingParams(_Fields):
+    """One guide at most."""
+
+    fields = _CONTRACT["guided_decoding_params"]
+    types: ClassVar = {"str": (str,), "dict": (dict,), "bool": (bool,), "None": (NoneType,), "BaseModel": ()}
+
+    def __init__(self, **values: Any) -> None:
+        """`ValueError` for two guides."""
+        super().__init__(**values)
+        given = sum(bool(getattr(self, name)) for name in self.fields)
+        if given > 1:
+            raise ValueError(f"Only one guide can be used for a request, but got {given}.")
+
+
+class _NoSuch:
+    """The type of what no test gives."""
+
+
+class SamplingParams(_Fields):
+    """As the real one, with its words for stopping and for what must not come."""
+
+    fields = _CONTRACT["sampling_params"]
+    types: ClassVar = {
+        "int": (int,),
+        "float": (float, int),
+        "bool": (bool,),
+        "str": (str,),
+        "None": (NoneType,),
+        "list": (list,),
+        "list[int]": (list,),
+        "list[str]": (list,),
+        "Tensor": (object,),
+        "GuidedDecodingParams": (GuidedDecodingParams,),
+        "LogitsProcessor": (_NoSuch,),
+        "LookaheadDecodingConfig": (_NoSuch,),
+    }
+    hidden = ("_bad_word_ids",)
+
+    def __init__(self, **values: Any) -> None:
+        """See `_Fields`."""
+        self._bad_word_ids: list[list[int]] | None = None
+        super().__init__(**values)
+
+    @property
+    def bad_words(self) -> list[list[int]]:
+        """What the executor is told."""
+        words: list[list[int]] = [[each] for each in self.bad_token_ids or ()]
+        if self.bad is None:
+            return words
+        if self._bad_word_ids is None:
+            raise RuntimeError("SamplingParams.bad is not processed by tokenizer, please call the setup method.")
+        return words + self._bad_word_ids
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken."""
+        return self.top_k == 1 or (self.top_k is None and self.top_p in (None, 0.0))
+
+    def check(self) -> None:
+        """What the C++ decoder refuses."""
+        if self.temperature is not None and self.temperature <= 0:
+            raise RequestError("temperature must be greater than 0")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise RequestError("topP must be in (0, 1]")
+        assert self.bad_words is not None
+
+
+@dataclass
+class Logprob:
+    """Of one token at one place."""
+
+    logprob: float
+    rank: int | None = None
+
+
+@dataclass
+class CompletionOutput:
+    """One answer so far."""
+
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[dict[int, Logprob]] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+
+class RequestOutput:
+    """One request: an iterable of itself, which has grown each time."""
+
+    def __init__(self, prompt_token_ids: list[int], sampling_params: SamplingParams) -> None:
+        """Made on the event loop that reads it."""
+        self.prompt_token_ids = prompt_token_ids
+        self.sampling_params = sampling_params
+        self.outputs = [CompletionOutput()]
+        self.finished = False
+        self.aborted = False
+        self._responses: asyncio.Queue[tuple[list[int], str | None, list[Any]] | Exception] = asyncio.Queue()
+
+    def respond(self, *ids: int, finish: str | None = None, logprobs: list[Any] | None = None) -> None:
+        """Generate *ids*."""
+        self._responses.put_nowait((list(ids), finish, logprobs or []))
+
+    def break_off(self, error: Exception) -> None:
+        """Fail."""
+        self._responses.put_nowait(error)
+
+    def abort(self) -> None:
+        """As the real one: the worker answers once more."""
+        self.aborted = True
+        self.respond(finish="cancelled")
+
+    def __aiter__(self) -> RequestOutput:
+        return self
+
+    async def __anext__(self) -> RequestOutput:
+        if self.finished:
+            raise StopAsyncIteration
+        response = await self._responses.get()
+        if isinstance(response, Exception):
+            raise response
+        ids, finish, logprobs = response
+        output = self.outputs[0]
+        output.token_ids.extend(ids)
+        output.logprobs = [*output.logprobs, *logprobs]
+        self.finished = finish is not None
+        output.finish_reason = finish
+        stops = self.sampling_params.stop_token_ids or []
+        # A stop token is taken back, an end token is not.
+        if finish == "stop" and ids and ids[-1] in stops:
+            output.stop_reason = ids[-1]
+            output.token_ids = output.token_ids[:-1]
+        return self
+
+
+class Executor:
+    """What an `LLM` has while it lives."""
+
+    def __init__(self) -> None:
+        """Alive."""
+        self.doing_shutdown = False
+
+    def is_shutdown(self) -> bool:
+        return self.doing_shutdown
+
+
+class BaseLLM:
+    """One loaded model."""
+
+    kind: ClassVar[str]
+    started: ClassVar[list[BaseLLM]] = []
+
+    def __init__(self, **arguments: Any) -> None:
+        """`BreachError` for arguments that 1.2.1 would not take; `ValueError` where there is no model."""
+        check_llm_arguments(self.kind, arguments)
+        for name in ("model", "tokenizer"):
+            if not Path(arguments[name]).is_absolute():
+                raise BreachError(f"{name} is {arguments[name]}, which the working directory decides about")
+        if not (Path(arguments["model"]) / "config.json").is_file():
+            raise ValueError(f"no config.json in {arguments['model']}\nand much more about it")
+        self.arguments = arguments
+        self.requests: list[RequestOutput] = []
+        self._executor: Executor | None = Executor()
+        self.started.append(self)
+
+    def generate_async(self, inputs: list[int], *, sampling_params: SamplingParams, streaming: bool) -> RequestOutput:
+        """As the real one, for token ids."""
+        asyncio.get_running_loop()
+        if self._executor is None or self._executor.is_shutdown():
+            raise RuntimeError("LLM is shutting down")
+        if not (streaming and isinstance(inputs, list) and all(type(each) is int for each in inputs)):
+            raise BreachError("only streams of token ids are stood in for")
+        if sampling_params.end_id is None:
+            raise BreachError("without end_id the tokenizer of the LLM API decides what ends an answer")
+        sampling_params.check()
+        if len(inputs) > 1000:
+            raise ValueError("The sum of prompt length should not exceed max_num_tokens\nsee there")
+        self.requests.append(RequestOutput(inputs, sampling_params))
+        return self.requests[-1]
+
+    def die(self) -> None:
+        """Have the worker die: the executor is shut down, and those who wait are not woken."""
+        assert self._executor
+        self._executor.doing_shutdown = True
+
+    def shutdown(self) -> None:
+        self._executor = None

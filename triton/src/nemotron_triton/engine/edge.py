@@ -1,0 +1,204 @@
+"""The `edge` engine: TensorRT Edge-LLM 0.11.0's native runtime, in this process, on Jetson Thor. Not run on hardware.
+
+Its `RequestEngine` batches in flight; a thread for each running request waits for its tokens. The names and types are
+those of the binding in the wheel, what they do is read from `experimental/server/runtime/engine.py` beside it.
+
+Limits. It takes text, which it encodes by itself: a prompt that it would read otherwise than the tokens it was made
+of, because a message spells a control token, is refused. Requests that are sampled differently may wait for each
+other. Its wheel asks for numpy 2, Triton's Python stub for numpy 1; the runtime uses none, hence `--no-deps`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.edge_sampling import CANNOT, generation_request
+from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
+from nemotron_triton.errors import EngineError, first_line
+
+_CLOSED = "the engine is closed"
+_STOPPED = "TensorRT Edge-LLM's scheduler has stopped"
+# How long a request that was cancelled may go unnoticed.
+_POLL_MS = 20
+_FINISH_REASONS: dict[str, FinishReason] = {"END_ID": "stop", "STOP_WORDS": "stop", "LENGTH": "length"}
+
+
+class EdgeEngine:
+    """TensorRT Edge-LLM on one bundle of kind `edge`."""
+
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+        """Load the model; `EngineError` when Edge-LLM is not installed or refuses it."""
+        manifest = self._manifest = bundle.manifest
+        version = manifest.tool_versions.get("tensorrt-edgellm", "0.11.0")
+        engine, checkpoint = bundle.folder(manifest.engine_file), bundle.folder("checkpoint")
+        try:
+            self._runtime: Any = importlib.import_module("tensorrt_edgellm.runtime").load()
+        except ModuleNotFoundError as error:
+            raise EngineError(
+                f"the edge engine needs TensorRT Edge-LLM ({error})",
+                f"pip install --no-deps tensorrt-edgellm=={version}",
+            ) from error
+        except Exception as error:  # its own errors for a machine or a TensorRT that it has nothing for
+            raise EngineError(f"TensorRT Edge-LLM cannot be loaded: {first_line(error)}") from error
+        try:
+            self._engine: Any = self._runtime.RequestEngine(
+                engine_dir=str(engine.absolute()),
+                checkpoint_dir=str(checkpoint.absolute()),
+                context_cache_config=self._runtime.ContextCacheConfig(),
+                max_batch_size=manifest.max_batch_size,
+            )
+        except Exception as error:  # C++ exceptions, mostly as RuntimeError
+            raise EngineError(f"TensorRT Edge-LLM cannot load {engine}: {first_line(error)}") from error
+        self._codec = codec
+        self._lock = threading.Lock()
+        self._waiting_requests = 0
+        self._active_requests = 0
+        self._generated_tokens = 0
+        self._closed = False
+        self._threads = ThreadPoolExecutor(manifest.max_batch_size, thread_name_prefix="edge-engine")
+
+    @property
+    def max_seq_len(self) -> int:
+        """See `Engine.max_seq_len`."""
+        return self._manifest.max_seq_len
+
+    @property
+    def max_batch_size(self) -> int:
+        """See `Engine.max_batch_size`."""
+        return self._manifest.max_batch_size
+
+    @property
+    def cannot(self) -> Mapping[str, str]:
+        """See `Engine.cannot`."""
+        return CANNOT
+
+    def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
+        """See `Engine.generate`."""
+        with self._lock:
+            self._waiting_requests += 1
+        try:
+            work = self._threads.submit(self._work, list(ids), sampling, stream)
+        except RuntimeError:
+            self._forget(stream)
+            return
+        work.add_done_callback(lambda work: self._forget(stream) if work.cancelled() else None)
+
+        def cancel() -> None:
+            # One that runs sees it at its next look.
+            work.cancel()
+
+        stream.when_cancelled(cancel)
+
+    def statistics(self) -> EngineStatistics:
+        """See `Engine.statistics`."""
+        with self._lock:
+            problem = _CLOSED if self._closed else None if self._engine.running else _STOPPED
+            return EngineStatistics(
+                active_requests=self._active_requests,
+                waiting_requests=self._waiting_requests,
+                generated_tokens=self._generated_tokens,
+                problem=problem,
+            )
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._lock:
+            self._closed = True
+        self._engine.shutdown(self._runtime.ShutdownMode.CANCEL)
+        self._threads.shutdown(cancel_futures=True)
+
+    def _forget(self, stream: TokenStream) -> None:
+        """Account for a request that never starts: it was cancelled, or the engine is closed."""
+        with self._lock:
+            self._waiting_requests -= 1
+        stream.fail(EngineError(_CLOSED))
+
+    def _work(self, ids: list[int], sampling: Sampling, stream: TokenStream) -> None:
+        """Run one request to its end, in a thread of its own."""
+        with self._lock:
+            self._waiting_requests -= 1
+            self._active_requests += 1
+        try:
+            self._run(ids, sampling, stream)
+        except EngineError as error:
+            stream.fail(error)
+        except Exception as error:  # C++ exceptions, mostly as RuntimeError, and the refusal of `submit`
+            stream.fail(EngineError(_CLOSED if self._closed else f"TensorRT Edge-LLM failed: {first_line(error)}"))
+        finally:
+            with self._lock:
+                self._active_requests -= 1
+
+    def _run(self, ids: list[int], sampling: Sampling, stream: TokenStream) -> None:
+        if self._closed:
+            raise EngineError(_CLOSED)
+        channel = self._runtime.StreamChannel.create()
+        prompt = b"".join(map(self._codec.bytes_of, ids)).decode(errors="replace")
+        request = generation_request(self._runtime, prompt, sampling, channel)
+        if (read := self._engine.count_prompt_tokens(request)) != [len(ids)]:
+            raise EngineError(
+                f"TensorRT Edge-LLM reads this prompt of {len(ids)} tokens as {read[0]}: it takes the spelling of a "
+                "control token in a message for the token, which a message must not contain"
+            )
+        handle = self._engine.submit(request)
+        for chunk in _chunks(channel, handle, stream):
+            if self._take(chunk, sampling, stream):
+                if not chunk.finished:
+                    handle.cancel()
+                return
+        if stream.cancelled:
+            # Not waited for: the runtime gives the seat away by itself.
+            handle.cancel()
+            return
+        handle.get()  # raises what went wrong
+        raise EngineError("TensorRT Edge-LLM ended an answer without saying why")
+
+    def _take(self, chunk: Any, sampling: Sampling, stream: TokenStream) -> bool:
+        """Hand on the tokens of *chunk*; True when they are the last."""
+        # Its engine knows the model's end tokens; the request's, and those it lets through, end the answer here.
+        ends = {*sampling.stop_ids, *self._manifest.end_ids}
+        new = chunk.token_ids
+        ended = next((place for place, token_id in enumerate(new) if token_id in ends), None)
+        ids = new[:ended]
+        with self._lock:
+            self._generated_tokens += len(ids)
+        reason: FinishReason | None = "stop" if ended is not None else None
+        if reason is None and chunk.finished:
+            reason = _FINISH_REASONS.get(chunk.reason.name)
+        logprobs = _logprobs(ids, chunk.logprobs, sampling.logprobs)
+        stream.put(ids, reason, logprobs)
+        return reason is not None
+
+
+def _chunks(channel: Any, handle: Any, stream: TokenStream) -> Iterator[Any]:
+    """What comes of one request, until it ends or is cancelled."""
+    while not stream.cancelled:
+        chunk = channel.wait_pop(timeout_ms=_POLL_MS)
+        if chunk is None and (channel.is_finished() or channel.is_cancelled() or handle.ready()):
+            # The last may have come between the two looks.
+            chunk = channel.try_pop()
+            if chunk is None:
+                return
+        if chunk is not None:
+            yield chunk
+            if chunk.finished:
+                return
+
+
+def _logprobs(ids: Sequence[int], found: Sequence[Any], alternatives: int | None) -> tuple[TokenLogprob, ...]:
+    """One entry for each of *ids*; *found* has the likeliest tokens of each step."""
+    if alternatives is None:
+        return ()
+    steps = [*found, *([()] * (len(ids) - len(found)))]
+    entries = []
+    for token_id, step in zip(ids, steps, strict=False):
+        likeliest = [(each.token_id, each.logprob) for each in step]
+        # A token that was drawn though it is not among the likeliest is not among them here either.
+        entries.append(TokenLogprob(dict(likeliest).get(token_id), tuple(likeliest[:alternatives])))
+    return tuple(entries)

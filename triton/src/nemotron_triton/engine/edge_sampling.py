@@ -1,0 +1,89 @@
+"""`Sampling` in the words of TensorRT Edge-LLM 0.11.0's native runtime, as its binding declares them.
+
+What the numbers mean is read from `cpp/sampler/sampling.h` and the wheel's own `experimental/server`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.errors import EngineError
+
+_LACKING = (
+    "min_p",
+    "min_tokens",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "no_repeat_ngram_size",
+    "bad_ids",
+)
+CANNOT = {
+    **dict.fromkeys(_LACKING, "TensorRT Edge-LLM has no such rule"),
+    "ignore_end": "TensorRT Edge-LLM can be told so for all requests only, by its environment",
+}
+_SEED_BITS = 63
+_MAX_LOGPROBS = 50
+_MAX_BIASED_TOKENS, _MAX_BIAS = 1024, 100.0
+# Without a top_k, a top_p of 1 is refused, or at temperature 1 greedy; this cuts off one token in a million.
+_NO_TOP_P = 0.999999
+_GUIDES = {"grammar": "EBNF", "json_schema": "JSON_SCHEMA", "regex": "REGEX"}
+
+
+def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: Any) -> Any:
+    """An `LLMGenerationRequest` of the module *runtime*, whose tokens come through *channel*.
+
+    *prompt* is rendered already. `EngineError` for what the runtime cannot be asked.
+    """
+    message = runtime.Message("user", [runtime.MessageContent("text", prompt)])
+    sequence = runtime.Request(messages=[message])
+    sequence.sampling_seed = (
+        secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
+    )
+    sequence.logit_bias = _logit_bias(sampling.logit_bias)
+    if sampling.guide:
+        sequence.guided_decoding = _guided(runtime, sampling.guide)
+    request = runtime.LLMGenerationRequest()
+    request.requests = [sequence]
+    request.stream_channels = [channel]
+    request.max_generate_length = sampling.max_tokens
+    request.temperature, request.top_k, request.top_p = _strategy(sampling)
+    request.num_logprobs = _num_logprobs(sampling.logprobs)
+    request.apply_chat_template = False
+    request.add_generation_prompt = False
+    request.skip_special_tokens = False
+    return request
+
+
+def _guided(runtime: Any, guide: Guide) -> Any:
+    found = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide.text)
+    valid, reason = runtime.validate_guided_decoding_params(found)
+    if not valid:
+        raise EngineError(f"TensorRT Edge-LLM refuses the {guide.kind}: {reason}")
+    return found
+
+
+def _strategy(sampling: Sampling) -> tuple[float, int, float]:
+    """Temperature, top_k and top_p, so that each means what `Sampling` says."""
+    if sampling.temperature == 0:
+        return 0.0, 1, 1.0
+    top_p = sampling.top_p if sampling.top_p < 1 or sampling.top_k else _NO_TOP_P
+    return sampling.temperature, sampling.top_k, top_p
+
+
+def _num_logprobs(alternatives: int | None) -> int:
+    if alternatives is not None and alternatives > _MAX_LOGPROBS:
+        raise EngineError(f"logprobs is {alternatives}; TensorRT Edge-LLM tells at most {_MAX_LOGPROBS}")
+    return 0 if alternatives is None else max(1, alternatives)
+
+
+def _logit_bias(bias: Mapping[int, float]) -> dict[int, float]:
+    if len(bias) > _MAX_BIASED_TOKENS or any(abs(value) > _MAX_BIAS for value in bias.values()):
+        raise EngineError(
+            f"logit_bias is for at most {_MAX_BIASED_TOKENS} tokens, between {-_MAX_BIAS:g} and {_MAX_BIAS:g} each, "
+            "in TensorRT Edge-LLM"
+        )
+    return dict(bias)

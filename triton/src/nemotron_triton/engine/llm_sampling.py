@@ -1,0 +1,128 @@
+"""`Sampling` in the words of TensorRT-LLM 1.2.1's LLM API, and what its two backends make of it.
+
+`tensorrt` samples in TensorRT-LLM's C++ decoder, which knows every field. `pytorch` samples in its `TorchSampler`
+(`_torch/pyexecutor/sampler.py`), which ignores some and says nothing (of the penalties, pull request 16485 says so):
+those are refused here. Imports neither TensorRT-LLM nor torch by itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import secrets
+from typing import Any
+
+from nemotron_triton.bundle import Manifest
+from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.errors import EngineError
+
+_IGNORED = "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"
+_PYTORCH_IGNORES = (
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "no_repeat_ngram_size",
+    "bad_ids",
+)
+_SEED_BITS = 64
+_GUIDE_FIELDS = {"grammar": "grammar", "json_schema": "json", "regex": "regex"}
+
+
+def unsupported(manifest: Manifest) -> dict[str, str]:
+    """The fields of `Sampling` that an engine with *manifest* does not support, each with the reason."""
+    arguments = manifest.llm_args or {}
+    found: dict[str, str] = {}
+    if len(manifest.end_ids) > 1:
+        found["min_tokens"] = "TensorRT-LLM holds back one end token only, and this model has several"
+    if not arguments.get("guided_decoding_backend"):
+        found["guide"] = "this engine was built without guided decoding"
+    if manifest.kind == "pytorch":
+        found |= dict.fromkeys(_PYTORCH_IGNORES, _IGNORED)
+        found["seed"] = "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator"
+    elif not arguments.get("gather_generation_logits"):
+        found["logprobs"] = "this engine was built without generation logits, which they are computed from"
+    return found
+
+
+def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
+    """The tokens that end an answer."""
+    return frozenset(sampling.stop_ids) | (frozenset() if sampling.ignore_end else frozenset(manifest.end_ids))
+
+
+def sampling_params(api: Any, sampling: Sampling, manifest: Manifest) -> Any:
+    """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `EngineError` for what it cannot say.
+
+    With an end token given, the LLM API asks its tokenizer nothing: neither for end tokens nor to encode words.
+    """
+    if sampling.min_tokens and sampling.stop_ids:
+        raise EngineError("TensorRT-LLM holds back the model's end token only; give min_tokens or stop_ids, not both")
+    first, *others = manifest.end_ids
+    stops = [*([] if sampling.ignore_end else others), *sampling.stop_ids]
+    single = [ids[0] for ids in sampling.bad_ids if len(ids) == 1]
+    params = api.SamplingParams(
+        max_tokens=sampling.max_tokens,
+        min_tokens=sampling.min_tokens or None,
+        end_id=first,
+        pad_id=first,
+        ignore_eos=sampling.ignore_end,
+        stop_token_ids=stops or None,
+        bad_token_ids=single or None,
+        embedding_bias=_embedding_bias(sampling, manifest) if sampling.logit_bias else None,
+        seed=_seed(sampling, manifest),
+        repetition_penalty=_unless(1.0, sampling.repetition_penalty),
+        presence_penalty=_unless(0.0, sampling.presence_penalty),
+        frequency_penalty=_unless(0.0, sampling.frequency_penalty),
+        no_repeat_ngram_size=sampling.no_repeat_ngram_size or None,
+        guided_decoding=_guided(api, sampling.guide) if sampling.guide else None,
+        # 0 means none to both backends; what was not asked for is left out when it is read.
+        logprobs=None if sampling.logprobs is None else max(1, sampling.logprobs),
+        exclude_input_from_output=True,
+        detokenize=False,
+        add_special_tokens=False,
+        **_strategy(sampling),
+    )
+    if several := [list(ids) for ids in sampling.bad_ids if len(ids) > 1]:
+        # The public field for words takes text, to be encoded by a tokenizer; this is where their ids are kept.
+        params.bad = []
+        params._bad_word_ids = several
+    return params
+
+
+def _strategy(sampling: Sampling) -> dict[str, Any]:
+    if sampling.temperature == 0:
+        # A temperature of 0 is out of range in the C++ decoder; the likeliest of one is greedy in both backends.
+        return {"top_k": 1}
+    # Without a top_p and a top_k the LLM API decodes greedily, whatever the temperature.
+    return {
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "min_p": _unless(0.0, sampling.min_p),
+    }
+
+
+def _unless(off: float, value: float) -> float | None:
+    return None if value == off else value
+
+
+def _seed(sampling: Sampling, manifest: Manifest) -> int | None:
+    if manifest.kind == "pytorch":
+        return None
+    # Without one, every request would draw the same tokens.
+    return secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
+
+
+def _guided(api: Any, guide: Guide) -> Any:
+    return api.GuidedDecodingParams(**{_GUIDE_FIELDS[guide.kind]: guide.text})
+
+
+def _embedding_bias(sampling: Sampling, manifest: Manifest) -> Any:
+    """One FP32 number for each row of the embedding."""
+    size: int = manifest.plan["architecture"]["vocab_size"]
+    bias = [0.0] * size
+    for token_id, value in sampling.logit_bias.items():
+        if not 0 <= token_id < size:
+            raise EngineError(f"logit_bias names token {token_id}; the model's tokens are 0 to {size - 1}")
+        bias[token_id] = value
+    torch = importlib.import_module("torch")
+    return torch.tensor(bias, dtype=torch.float32)
