@@ -1,8 +1,8 @@
 """The `cpu` engine: llama.cpp in this process, from the `xllamacpp` wheel, on a GGUF file.
 
 llama.cpp batches in flight; a thread for each running request waits for its tokens. It can stop a request between two
-of its steps only: a step takes at most `_STEP_TOKENS` tokens, all prompts and answers together, so it is as short as the
-model is fast.
+of its steps only: a step takes at most `_STEP_TOKENS` tokens, all prompts and answers together, so it is as short as
+the model is fast.
 """
 
 from __future__ import annotations
