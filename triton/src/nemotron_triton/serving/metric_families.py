@@ -66,9 +66,11 @@ QUEUE_TIME = _histogram(
     "From a request's arrival to when it was given to the engine",
     *(0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-PROMPT_TOKENS = _counter("nemotron_prompt_tokens_total", "Tokens in the prompts of requests that are over")
-REASONING_TOKENS = _counter("nemotron_reasoning_tokens_total", "Tokens of thinking in requests that are over")
-ANSWER_TOKENS = _counter("nemotron_answer_tokens_total", "Tokens after the thinking in requests that are over")
+PROMPT_TOKENS = _counter(
+    "nemotron_prompt_tokens_total", "Tokens in the prompts of requests that are over, answered or not"
+)
+REASONING_TOKENS = _counter("nemotron_reasoning_tokens_total", "Tokens of thinking in complete answers")
+ANSWER_TOKENS = _counter("nemotron_answer_tokens_total", "Tokens after the thinking in complete answers")
 TOOL_CALLS = _counter(
     "nemotron_tool_calls_total",
     "Tool calls that the model began, by outcome: ok, or what was wrong first",

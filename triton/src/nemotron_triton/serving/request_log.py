@@ -37,8 +37,7 @@ class JsonLines(logging.Formatter):
             line |= {"event": "log", "logger": record.name, "message": record.getMessage()}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        # JSON escapes all control characters but this one.
-        return json.dumps(line).replace("\x7f", "\\u007f")
+        return json.dumps(line)
 
 
 class RequestLog:
