@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 
+from nemotron_client import wire
 from nemotron_client.connection import metadata, open_channel
 from nemotron_client.errors import ClientError, DeadlineExceeded, RequestRejected, ServerUnavailable, StreamBroken
 from nemotron_client.events import Event, Finish, Reply
@@ -196,6 +197,8 @@ def _as_ours(error: grpc.RpcError, url: str, timeout_s: float, *, started: bool)
     code, details = error.code(), error.details() or "no details"
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded(f"{url} did not finish within {timeout_s:g} s")
+    if code == grpc.StatusCode.CANCELLED and wire.TIME_LIMIT in details:
+        return DeadlineExceeded(f"{url}: {details}")
     if code in _REJECTED or _RESTRICTED in details:
         return RequestRejected(details)
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and not started:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 MODEL_NAME = "nemotron"
+# What the message of an error says when the server's clock ended a request; Triton has no status of its own for that.
+TIME_LIMIT = "time limit"
 # The header that carries the shared secret; gRPC's begins with `triton-grpc-protocol-`.
 SECRET_HEADER = "nemotron-secret"
 # In one tensor of a request.

@@ -83,7 +83,9 @@ class AnswerParser:
         self.problems: list[Problem] = []
         # Calls whose JSON had to be set right before it could be read.
         self.repairs = 0
+        # Where the text is: thinking may still begin, is going on, or is over.
         self.in_reasoning = rules.in_thinking
+        self.past_reasoning = False
         self._steps = self._answer()
         next(self._steps)
 
@@ -126,7 +128,7 @@ class AnswerParser:
         if marker == _THINK or (self.in_reasoning and not closed):
             self.in_reasoning = True
             closed = yield from self._reasoning()
-        self.in_reasoning = False
+        self.in_reasoning, self.past_reasoning = False, True
         if closed:
             self._content.marker()
             blanks = yield from source.run(BLANKS)

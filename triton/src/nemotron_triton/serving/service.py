@@ -27,12 +27,14 @@ from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import DeadlineError, EngineError, OverloadedError, ServingError
+from nemotron_triton.memory import check_memory
 from nemotron_triton.serving.answering import Answering, Prepared
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
 from nemotron_triton.serving.observers import Observers
 from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.request import read_request
+from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.watcher import Watcher
 
@@ -63,6 +65,7 @@ class Service:
         self._settings = settings
         self._profile = bundle.profile
         self._codec = TokenCodec(bundle.tokenizer_path)
+        check_memory(bundle.manifest)
         self._engine = start_engine(bundle, self._codec)
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
@@ -146,7 +149,7 @@ class Service:
         limit_ms = self._settings.max_request_ms
         asked_ms = call.timeout_ms if 0 < call.timeout_ms < limit_ms else limit_ms
         whose = "the request's" if asked_ms < limit_ms else "the server's"
-        late = DeadlineError(f"the answer was not complete after {asked_ms:g} ms, {whose} time limit")
+        late = DeadlineError(f"the answer was not complete after {asked_ms:g} ms, {whose} {wire.TIME_LIMIT}")
         timer = self._loop.call_later(asked_ms / 1000, call.stop, late)
         call.task.add_done_callback(lambda _: timer.cancel())
 
@@ -198,12 +201,14 @@ class Service:
             await asyncio.wait(tasks)
 
     def _prepare(self, values: Mapping[str, Any]) -> Prepared:
-        return self._answering.prepare(read_request(values, self._profile, self._settings, self._codec))
+        prepared = self._answering.prepare(read_request(values, self._profile, self._settings, self._codec))
+        refuse_unsupported(prepared.sampling, self._engine.cannot)
+        return prepared
 
     async def _choice(self, call: Call, prepared: Prepared, index: int) -> None:
         """Generate and send one of the answers to a request."""
         delivery = Delivery(call, prepared, index, self._codec)
-        sampling = prepared.sampling
+        sampling = sampling_of_choice(prepared.sampling, index)
         async with self._slot(call):
             stream = TokenStream(call.record.request_id, self._pause_s if self._settings.stream_interval_ms else None)
             async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:

@@ -1,0 +1,94 @@
+"""The `nemotron` model with an engine that fails in the way that a request's seed asks for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.render import Prompt
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.stream import TokenStream
+from nemotron_triton.errors import EngineError
+from nemotron_triton.serving.service import Service
+
+# What a request's seed means here.
+ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS = range(6)
+TEXT = "one two three four five six seven eight nine ten "
+
+
+class FaultyEngine:
+    """Answers with `TEXT`, or does what the seed says after its first words."""
+
+    max_seq_len = 100_000
+    max_batch_size = 8
+    cannot: Mapping[str, str] = {}
+
+    def __init__(self, _bundle: Bundle, codec: TokenCodec) -> None:
+        """Learn to say the text."""
+        self._ids = codec.encode(Prompt(TEXT, "\ufdd0", ()))
+        self._running: set[asyncio.Task[None]] = set()
+        self._generated = 0
+        self._problem: str | None = None
+
+    def generate(self, _ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
+        """Do as the seed says."""
+        if sampling.seed == RAISE_AT_ONCE:
+            raise ZeroDivisionError("not an error that anybody foresaw, with a secret in it")
+        task = asyncio.get_running_loop().create_task(self._run(sampling, stream))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def statistics(self) -> EngineStatistics:
+        """As every engine has them."""
+        return EngineStatistics(
+            active_requests=len(self._running),
+            waiting_requests=0,
+            generated_tokens=self._generated,
+            problem=self._problem,
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    async def _run(self, sampling: Sampling, stream: TokenStream) -> None:
+        left = sampling.max_tokens
+        while left and not stream.cancelled:
+            for token_id in self._ids[:left]:
+                stream.put((token_id,))
+                self._generated += 1
+                await asyncio.sleep(0.001)
+                if stream.cancelled:
+                    return
+            left -= len(self._ids[:left])
+            if sampling.seed == FAIL_IN_MIDSTREAM:
+                stream.fail(EngineError("the GPU has fallen off the bus"))
+            elif sampling.seed == HANG:
+                await asyncio.sleep(3600)
+            elif sampling.seed == DIE:
+                self._problem = "the executor died"
+                await asyncio.sleep(3600)
+            elif sampling.seed != ENDLESS:
+                break
+        stream.put((), "stop" if left else "length")
+
+
+class TritonPythonModel:
+    """As `model_repo/nemotron`, but for the engine."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load everything but an engine."""
+        self._service = Service.start(args, pb_utils, FaultyEngine)
+
+    def execute(self, requests: list[Any]) -> None:
+        """Take the requests over."""
+        for request in requests:
+            self._service.submit(request)
+
+    def finalize(self) -> None:
+        """Stop."""
+        self._service.close()
