@@ -112,6 +112,9 @@ def test_what_is_sent_is_what_was_said() -> None:
     assert (sent["thinking"], sent["stream"]) == (b"\0", b"\1")
     assert int.from_bytes(sent["seed"], "little") == 2**64 - 1
     assert metadata["triton_grpc_error"] == "true"
+    assert "triton-grpc-protocol-nemotron-secret" not in metadata
+    # The server keeps to the time limit by itself; in microseconds.
+    assert request.parameters["timeout"].int64_param == 5_000_000
     assert 0 < remaining <= 5
 
 

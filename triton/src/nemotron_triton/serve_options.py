@@ -62,11 +62,11 @@ class ServeOptions:
         explicit = ["--model-control-mode=explicit", *(f"--load-model={model}" for model in models)]
         return [
             f"--model-repository={repository}",
-            f"--http-address={self.hosts['--http-port']}",
+            f"--http-address={_for_libevent(self.hosts['--http-port'])}",
             f"--http-port={self.http_port}",
-            f"--grpc-address={self.host}",
+            f"--grpc-address={f'[{self.host}]' if ':' in self.host else self.host}",
             f"--grpc-port={self.grpc_port}",
-            f"--metrics-address={self.hosts['--metrics-port']}",
+            f"--metrics-address={_for_libevent(self.hosts['--metrics-port'])}",
             f"--metrics-port={self.metrics_port}",
             f"--exit-timeout-secs={self.exit_timeout_s}",
             "--disable-auto-complete-config",
@@ -87,6 +87,11 @@ def is_loopback(host: str) -> bool:
 
 def _reached(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
+
+
+def _for_libevent(host: str) -> str:
+    """What tritonserver's HTTP takes an IPv6 address by."""
+    return f"ipv6:{host}" if ":" in host else host
 
 
 def join(host: str, port: int) -> str:

@@ -1,0 +1,184 @@
+"""From the command line's words to what the server is started with, and what machines without ptrace get."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from conftest import serve_options
+from nemotron_build.cli import main
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.serve_options import ServeOptions
+from nemotron_triton.serving.settings import Settings
+from nemotron_triton.tls import Tls
+
+NEMOTRON = [sys.executable, "-m", "nemotron_build"]
+# Refuses ptrace as a hardened container does: a seccomp filter, which every later program inherits.
+WITHOUT_PTRACE = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+steps = [(0x20, 0, 0, 0), (0x15, 0, 1, 101), (0x06, 0, 0, 0x50001), (0x06, 0, 0, 0x7FFF0000)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("<HBBI", *step) for step in steps))
+filter = ctypes.create_string_buffer(struct.pack("<HxxxxxxQ", len(steps), ctypes.addressof(program)))
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(filter), 0, 0) == 0, os.strerror(ctypes.get_errno())
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("setting", dataclasses.fields(Settings), ids=lambda field: field.name)
+def test_every_setting_has_an_option_and_becomes_a_parameter(
+    bundle: Bundle, tmp_path: Path, setting: dataclasses.Field[int]
+) -> None:
+    value = setting.metadata["high"]
+
+    result = model_repo(bundle, tmp_path / "models", f"--{setting.name.replace('_', '-')}", value)
+
+    assert result.exit_code == 0, result.output
+    assert settings_of(tmp_path / "models") == dataclasses.replace(Settings(), **{setting.name: value})
+
+
+def test_settings_that_are_not_given_have_their_defaults(bundle: Bundle, tmp_path: Path) -> None:
+    model_repo(bundle, tmp_path / "models")
+
+    assert settings_of(tmp_path / "models") == Settings()
+
+
+def test_a_setting_out_of_range_is_refused_with_the_range(bundle: Bundle, tmp_path: Path) -> None:
+    result = model_repo(bundle, tmp_path / "models", "--max-queue-ms", 0)
+
+    assert result.exit_code == 2
+    assert "'--max-queue-ms': 0 is not in the range 1<=x<=86400000" in result.output
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("command", ["serve", "model-repo"])
+def test_the_help_has_every_setting_in_a_section_of_its_own(command: str) -> None:
+    text = CliRunner().invoke(main, [command, "--help"]).output
+
+    _, section = text.split("\nLimits:\n")
+    assert section.count("--") == len(dataclasses.fields(Settings))
+    assert "\n  BUNDLE" not in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "complaint"),
+    [
+        (["--tls-cert", "CERT"], 2, "TLS needs both --tls-cert and --tls-key"),
+        (["--tls-client-ca", "CERT"], 2, "TLS needs both --tls-cert and --tls-key"),
+        (["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"], 1, "cannot read /nowhere.pem: No such file"),
+        (["--secret-file", "/nowhere"], 1, "cannot read the secret in /nowhere: No such file or directory"),
+        (["--secret-file", "WORLD"], 1, "can be read by every user of this machine; chmod 600"),
+        (["--host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:8000: "),
+    ],
+)
+def test_what_cannot_be_served_with_is_one_clear_line(
+    bundle: Bundle, tmp_path: Path, flags: list[str], status: int, complaint: str
+) -> None:
+    world = tmp_path / "secret"
+    world.write_text("correct-horse-battery-staple")
+    world.chmod(0o644)
+    flags = [{"CERT": str(world), "WORLD": str(world)}.get(flag, flag) for flag in flags]
+
+    result = nemotron("serve", bundle.path, *flags)
+
+    assert result.returncode == status
+    assert complaint in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_http_and_metrics_which_have_no_tls_stay_on_loopback_with_it() -> None:
+    tls = Tls(cert=Path("cert"), key=Path("key"))
+    everywhere = "0.0.0.0"  # noqa: S104 - nothing listens there
+
+    assert set(ServeOptions(host=everywhere).hosts.values()) == {everywhere}
+    assert ServeOptions(host=everywhere, tls=tls).hosts == {
+        "--http-port": "127.0.0.1",
+        "--grpc-port": everywhere,
+        "--metrics-port": "127.0.0.1",
+    }
+    assert ServeOptions(host=everywhere, tls=tls, metrics_host="10.0.0.1").hosts["--metrics-port"] == "10.0.0.1"
+    assert ServeOptions(host=everywhere).grpc_url == "127.0.0.1:8001"
+    assert ServeOptions(host="::").http_url == "http://[::1]:8000"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
+@pytest.mark.parametrize("flags", [["--secret-file", "SECRET"], ["--allow-reload"]])
+def test_without_ptrace_a_secret_is_refused_not_shown(bundle: Bundle, tmp_path: Path, flags: list[str]) -> None:
+    file = tmp_path / "secret"
+    file.write_text("correct-horse-battery-staple")
+    file.chmod(0o600)
+    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
+    words = [str(bundle.path), *ports, *(str(file) if flag == "SECRET" else flag for flag in flags)]
+
+    result = nemotron("serve", *words, wrapper=[sys.executable, "-c", WITHOUT_PTRACE])
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        "Error: the server's secrets cannot be hidden from its command line: ptrace is refused; allow ptrace: in a "
+        "container --cap-add SYS_PTRACE, else /proc/sys/kernel/yama/ptrace_scope at most 1\n"
+    )
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
+def test_without_ptrace_a_server_without_secrets_is_served_with_a_warning(bundle: Bundle) -> None:
+    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
+    command = [sys.executable, "-c", WITHOUT_PTRACE, *NEMOTRON, "serve", str(bundle.path), *ports]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+
+    first = process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+
+    assert first == "ready\n", errors
+    assert errors.startswith("warning: the server's secrets cannot be hidden from its command line: ptrace is refused")
+    assert process.returncode == 0
+
+
+def test_ipv6_can_be_served(bundle: Bundle) -> None:
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            pass
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
+    command = [*NEMOTRON, "serve", str(bundle.path), "--host", "::1", *ports]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+
+    first = process.stdout.readline()
+    second = process.stdout.readline()
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+
+    assert first == "ready\n", errors
+    assert second.startswith("  gRPC     [::1]:"), errors
+
+
+def model_repo(bundle: Bundle, output: Path, *flags: object) -> Any:
+    return CliRunner().invoke(main, ["model-repo", str(bundle.path), "--output", str(output), *map(str, flags)])
+
+
+def settings_of(repository: Path) -> Settings:
+    """What the model will read from its configuration."""
+    text = (repository / "nemotron" / "config.pbtxt").read_text()
+    config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    return Settings.parse({name: value.string_value for name, value in config.parameters.items()})
+
+
+def nemotron(*words: object, wrapper: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NEMOTRON_")}
+    command = [*(wrapper or []), *NEMOTRON, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
