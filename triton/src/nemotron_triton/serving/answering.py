@@ -28,6 +28,7 @@ class Prepared:
     """A request whose prompt is tokens: what the engine is asked, and how its answer is to be read."""
 
     request: ChatRequest
+    prompt: str
     ids: list[int]
     rules: AnswerRules
     sampling: Sampling
@@ -38,11 +39,13 @@ class Step:
     """What became certain together: `events`, the last one a `Finish` at the end, and the tokens that came with them.
 
     `ids` and `logprobs` are of every token, whatever becomes of its text; `logprobs` is empty when not asked for.
+    `repairs` comes with the last step: calls whose JSON had to be repaired.
     """
 
     events: list[Event]
     ids: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
+    repairs: int = 0
 
 
 class Answering:
@@ -71,7 +74,7 @@ class Answering:
         if request.choice.forced:
             guide = Guide(kind="grammar", text=self._forced(request, functions, prompt))
             sampling = dataclasses.replace(sampling, guide=guide)
-        return Prepared(request, ids, rules, sampling)
+        return Prepared(request, prompt.text, ids, rules, sampling)
 
     async def answer(self, prepared: Prepared, sampling: Sampling, stream: TokenStream) -> AsyncGenerator[Step, None]:
         """Generate one answer with *sampling*; the very last event is `Finish`. Raises `EngineError`.
@@ -163,7 +166,8 @@ class _Reading:
             ended = "stop" if self._stop_words.found else chunk.finish_reason
             called = self._parser.called_tools and not self._stop_words.found and ended == "stop"
             events.append(self._finish("tool_calls" if called else ended))
-        return Step(events, chunk.ids[:taken], chunk.logprobs[:taken])
+        repairs = self._parser.repairs if self.over else 0
+        return Step(events, chunk.ids[:taken], chunk.logprobs[:taken], repairs)
 
     def _finish(self, reason: str) -> Finish:
         self.over = True

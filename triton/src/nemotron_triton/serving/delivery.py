@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from nemotron_client import wire
-from nemotron_client.events import ContentDelta, Event, Finish, ToolCall
+from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.stream import TokenLogprob
 from nemotron_triton.serving.answering import Prepared, Step
@@ -69,7 +69,10 @@ class Delivery:
             isinstance(event, ContentDelta | ToolCall) for event in step.events
         ):
             record.first_answer_token_s = time.monotonic()
+        record.repairs += step.repairs
         for event in step.events:
+            if record.answer_text is not None and isinstance(event, ReasoningDelta | ContentDelta):
+                record.answer_text += event.text
             if isinstance(event, ToolCall):
                 record.tool_calls += 1
             elif isinstance(event, Finish):

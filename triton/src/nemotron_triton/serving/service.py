@@ -184,6 +184,9 @@ class Service:
         size = sum(len(value) for value in values.values() if isinstance(value, str))
         prepared = await self._apart(size, functools.partial(self._prepare, values))
         request, record = prepared.request, call.record
+        record.operation = "chat" if request.conversation else "text_completion"
+        if self._settings.log_text:
+            record.prompt_text, record.answer_text = prepared.prompt, ""
         record.thinking, record.stream, record.choices = request.thinking, request.stream, request.choices
         record.prompt_tokens, record.max_tokens = len(prepared.ids), prepared.sampling.max_tokens
         record.temperature, record.top_p = prepared.sampling.temperature, prepared.sampling.top_p
