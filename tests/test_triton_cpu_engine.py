@@ -18,6 +18,8 @@ import pytest
 from checkpoints import write_checkpoint
 from nemotron_build.engine import EngineSpec, build
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.grammar import forced_call
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
@@ -353,3 +355,16 @@ def test_a_guide_that_cannot_be_followed_is_refused_and_hurts_nobody_else(bundle
     other, after = asyncio.run(generate())
 
     assert len(joined(other)) == len(after) == 60
+
+
+@pytest.mark.parametrize("tool_call_format", ["nemotron_json", "qwen3_coder"])
+def test_a_call_can_be_forced_of_a_function_with_a_thousand_parameters(bundle: Bundle, tool_call_format: str) -> None:
+    names = [f"p{number}" for number in range(1000)]
+    schema = {"type": "object", "properties": {name: {"enum": ["x", name]} for name in names}, "required": names[:2]}
+    grammar = forced_call(
+        tool_call_format, [{"name": "f", "parameters": schema}], ToolChoice("required"), thinking="none", parallel=True
+    )
+
+    (chunks,) = answers(bundle, replace(GREEDY, max_tokens=80, guide=Guide(kind="grammar", text=grammar)))
+
+    assert text_of(bundle, chunks).startswith(("<TOOLCALL>", "<tool_call>"))

@@ -15,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nemotron_client import wire
+from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.grammar import forced_call
 from nemotron_triton.chat.profiles import profile
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide, Sampling
@@ -243,7 +245,7 @@ def test_a_guide_is_for_the_text_behind_the_thinking() -> None:
     )
     assert opened == prompted == Guide(kind="json_schema", text=schema, thinking="opened")
     assert guided("regex", "[a-z]+") == Guide(kind="regex", text="[a-z]+")
-    assert guided("ebnf_grammar", 'root ::= "a"') == Guide(kind="grammar", text='root ::= "a"')
+    assert guided("ebnf_grammar", 'root ::= "a"') == Guide(kind="grammar", text='root ::= "a"', foreign=True)
 
 
 def test_a_grammar_holds_the_thinking_itself() -> None:
@@ -348,7 +350,7 @@ def test_every_field_that_can_be_left_out_is_in_the_test_above() -> None:
     ("guide", "what"),
     [
         (Guide(kind="regex", text="a", thinking="opened"), "guide.thinking"),
-        (Guide(kind="grammar", text="root ::= [a]"), "guide.grammar"),
+        (Guide(kind="grammar", text="root ::= [a]", foreign=True), "guide.foreign"),
     ],
 )
 def test_a_kind_of_guide_that_an_engine_cannot_follow_is_refused(guide: Guide, what: str) -> None:
@@ -357,6 +359,21 @@ def test_a_kind_of_guide_that_an_engine_cannot_follow_is_refused(guide: Guide, w
     refuse_unsupported(dataclasses.replace(sampling, guide=Guide(kind="regex", text="a")), {what: "no"})
     with pytest.raises(RequestError, match="guided_decoding_guide_type cannot be used"):
         refuse_unsupported(sampling, {what: "no"})
+
+
+def test_a_forced_call_that_an_engine_cannot_guide_is_refused_as_such() -> None:
+    forced = Sampling(max_tokens=1, temperature=0.0, top_p=1.0, guide=Guide(kind="grammar", text="root ::= [a]"))
+
+    refuse_unsupported(forced, {"guide.foreign": "no", "guide.thinking": "no"})
+    with pytest.raises(RequestError, match="tool_choice cannot be used"):
+        refuse_unsupported(forced, {"guide": "no"})
+
+
+def test_a_call_is_not_forced_out_of_too_much() -> None:
+    function = {"name": "f", "parameters": {"properties": {"a": {"enum": list(range(5000))}}}}
+
+    with pytest.raises(RequestError, match="out of 4999 names and values that the tools list; at most 4096"):
+        forced_call("nemotron_json", [function], ToolChoice("required"), thinking="none", parallel=True)
 
 
 def test_every_choice_has_a_seed_of_its_own_and_the_first_has_the_requests() -> None:

@@ -14,7 +14,10 @@ from typing import Any, Literal
 
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.schema import properties, type_names
+from nemotron_triton.errors import RequestError
 
+# An engine may look at all of them for every token that the model could pick next.
+MAX_ALTERNATIVES = 4096
 # Whether a think block comes first, and who writes its opener.
 Thinking = Literal["none", "model opens", "opened"]
 # A string, a class of characters, a comment or a name: what a name is must be told from the others. Those that do not
@@ -48,12 +51,20 @@ def forced_call(
     thinking: Thinking,
     parallel: bool,
 ) -> str:
-    """The grammar of an answer that calls one of *functions*, or more of them where that is allowed."""
+    """The grammar of an answer that calls one of *functions*, or more of them where that is allowed.
+
+    Raises `RequestError` when there is too much to choose from.
+    """
     block, call = _FORMATS[tool_call_format]
     wanted = [each for each in functions if choice.mode == "required" or each["name"] == choice.name]
     names = [f"call{i}" for i in range(len(wanted))]
     root = block(f"({' | '.join(names)})", parallel and choice.mode == "required")
-    rules = [f"{name} ::= {call(function)}" for name, function in zip(names, wanted, strict=True)]
+    rules = [rule for name, function in zip(names, wanted, strict=True) for rule in call(name, function)]
+    if (alternatives := sum(rule.count(" | ") for rule in rules)) > MAX_ALTERNATIVES:
+        raise RequestError(
+            f"tool_choice would force a call out of {alternatives} names and values that the tools list; "
+            f"at most {MAX_ALTERNATIVES} are accepted: list fewer, or leave the choice to the model (auto)"
+        )
     return after_thinking("\n".join([f"root ::= {root}", *rules, _COMMON]), thinking)
 
 
@@ -74,21 +85,21 @@ def _json_block(one: str, several: bool) -> str:
     return f'"<TOOLCALL>[" {one} {more} "]</TOOLCALL>"'
 
 
-def _json_call(function: Mapping[str, Any]) -> str:
+def _json_call(rule: str, function: Mapping[str, Any]) -> list[str]:
     name, schema = _json(function["name"]), function.get("parameters")
 
     def pair(key: str, about: object) -> str:
         return f"{_literal(_json(key) + ': ')} {_value(about, schema)}"
 
     required, optional = ([pair(*each) for each in group] for group in _parameters(function))
-    more = f"({' | '.join(optional)})" if optional else ""
+    more = f"{rule}-option" if optional else ""
     if required:
         members = ' ", " '.join(required) + (f' (", " {more})*' if more else "")
     else:
         members = f'({more} (", " {more})*)?' if more else ""
     arguments = f'"{{" {members} "}}"' if isinstance(schema, Mapping) else "object"
     head = _literal(f'{{"name": {name}, "arguments": ')
-    return f'{head} {arguments} "}}"'
+    return [f'{rule} ::= {head} {arguments} "}}"', *_options(rule, optional)]
 
 
 def _xml_block(one: str, several: bool) -> str:
@@ -96,7 +107,7 @@ def _xml_block(one: str, several: bool) -> str:
     return f"{one} {more}"
 
 
-def _xml_call(function: Mapping[str, Any]) -> str:
+def _xml_call(rule: str, function: Mapping[str, Any]) -> list[str]:
     schema = function.get("parameters")
 
     def parameter(key: str, about: object) -> str:
@@ -106,9 +117,14 @@ def _xml_call(function: Mapping[str, Any]) -> str:
         return f"{head} {value} {tail}"
 
     required, optional = ([parameter(*each) for each in group] for group in _parameters(function))
-    more = f"({' | '.join(optional)})*" if optional else ""
+    more = f"{rule}-option*" if optional else ""
     head, tail = _literal(f"<tool_call>\n<function={function['name']}>\n"), _literal("</function>\n</tool_call>")
-    return " ".join([head, *required, more, tail])
+    return [f"{rule} ::= {' '.join([head, *required, more, tail])}", *_options(rule, optional)]
+
+
+def _options(rule: str, optional: list[str]) -> list[str]:
+    """The parameters that may be left out, as a rule of their own: llama.cpp limits how much a repetition may hold."""
+    return [f"{rule}-option ::= {' | '.join(optional)}"] if optional else []
 
 
 def _parameters(function: Mapping[str, Any]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:

@@ -25,7 +25,7 @@ _STEP_TOKENS = 64
 _CLOSED = "the engine is closed"
 _CANNOT = {
     "no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty",
-    "guide.grammar": "llama.cpp does not limit what a grammar may cost; use json_schema or regex",
+    "guide.foreign": "llama.cpp does not limit what a grammar may cost; use json_schema or regex",
 }
 
 

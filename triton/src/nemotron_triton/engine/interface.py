@@ -14,12 +14,14 @@ from nemotron_triton.engine.stream import TokenStream
 class Guide:
     """What generated text must look like: a grammar in GBNF, a JSON schema, or a regular expression.
 
-    It is for the text behind the think block that `thinking` tells of; a grammar holds that block itself.
+    It is for the text behind the think block that `thinking` tells of; a grammar holds that block itself. A `foreign`
+    grammar was written by a caller, and may cost an engine anything.
     """
 
     kind: Literal["grammar", "json_schema", "regex"]
     text: str
     thinking: Thinking = "none"
+    foreign: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ class Engine(Protocol):
     def cannot(self) -> Mapping[str, str]:
         """The fields of `Sampling` that it does not support, each with the reason; such a request is refused.
 
-        `guide.thinking` stands for a think block before a guide, `guide.grammar` for a grammar from a caller.
+        `guide.thinking` stands for a think block before a guide, `guide.foreign` for a grammar that a caller wrote.
         """
         ...
 

@@ -25,6 +25,7 @@ from nemotron_triton.errors import EngineError, RequestError, ServingError
 # A character has at most 4 bytes: that many tokens past the limit are enough to see what the last ones were.
 _CHARACTER_TOKENS = 4
 _RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one"
+_BAD_REQUEST = 400
 _CUT_CHARACTER = "\N{SLIGHTLY SMILING FACE}".encode()
 _UNKNOWN = TokenLogprob(None)
 _JSON_BEGINS = (*'{["-0123456789', "true", "false", "null")
@@ -130,7 +131,8 @@ class Answer:
     def receive(self, message: dict[str, Any]) -> bool:
         """Take one message; True when this request shall give no more."""
         if error := message.get("error"):
-            self.failure = EngineError(f"llama.cpp refused the request: {error.get('message', error)}")
+            kind = RequestError if error.get("code") == _BAD_REQUEST else EngineError
+            self.failure = kind(f"llama.cpp refused the request: {error.get('message', error)}")
             return True
         details = message["__verbose"]
         if "prompt_progress" in details:

@@ -51,7 +51,7 @@ def read_guide(values: Mapping[str, Any], thinking: Thinking) -> Guide | None:
         _check_expression(text)
         return Guide(kind="regex", text=text, thinking=thinking)
     _check_grammar(text)
-    return Guide(kind="grammar", text=after_thinking(text, thinking))
+    return Guide(kind="grammar", text=after_thinking(text, thinking), foreign=True)
 
 
 def _schema(text: str) -> str:

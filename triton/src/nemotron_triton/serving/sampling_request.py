@@ -80,13 +80,17 @@ def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
         for each in dataclasses.fields(Sampling)
         if getattr(sampling, each.name) != (each.default_factory() if callable(each.default_factory) else each.default)
     }
+    tensors = _TENSORS
     if guide:
         asked |= {"guide.thinking"} if guide.thinking != "none" else set()
-        asked |= {"guide.grammar"} if guide.kind == "grammar" else set()
+        asked |= {"guide.foreign"} if guide.foreign else set()
+        if guide.kind == "grammar" and not guide.foreign:
+            # Ours, for a call that must come.
+            tensors = _TENSORS | {"guide": wire.TOOL_CHOICE}
     for name, reason in cannot.items():
         if name in asked:
             field = name.partition(".")[0]
-            tensor = _TENSORS[field].name if field in _TENSORS else field
+            tensor = tensors[field].name if field in tensors else field
             raise RequestError(f"{tensor} cannot be used with this model's engine: {reason}")
 
 

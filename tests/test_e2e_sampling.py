@@ -1,0 +1,49 @@
+"""Sampling parameters and guides through a real tritonserver: what is asked for is what comes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from nemotron_client import Client, RequestRejected
+
+CAPITAL = [{"role": "user", "content": "What is the capital of Sweden?"}]
+CITY = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 20}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_the_answer_behind_the_thinking_fits_the_schema(client: Client, thinking: bool) -> None:
+    reply = client.chat(CAPITAL, thinking=thinking, guide_type="json_schema", guide=CITY, max_tokens=500)
+
+    assert json.loads(reply.content or "").keys() == {"city"}
+    assert bool(reply.reasoning) == thinking
+
+
+def test_a_guide_that_is_none_is_refused_and_the_next_request_is_served(client: Client) -> None:
+    with pytest.raises(RequestRejected, match="guided_decoding_guide cannot be followed"):
+        client.chat(CAPITAL, guide_type="json_schema", guide={"type": "frob"})
+    with pytest.raises(RequestRejected, match="guided_decoding_guide_type cannot be used with this model's engine"):
+        client.chat(CAPITAL, guide_type="ebnf_grammar", guide='root ::= "a"')
+
+    assert "Stockholm" in (client.chat(CAPITAL, thinking=False).content or "")
+
+
+def test_words_can_be_forbidden_and_can_end_the_answer(client: Client) -> None:
+    without = client.chat(CAPITAL, thinking=False, bad_words=["Stockholm"], max_tokens=50)
+    stopped = client.chat(CAPITAL, thinking=False, stop=["Stockholm"])
+
+    assert "Stockholm" not in (without.content or "")
+    assert (stopped.content, stopped.finish_reason) == ("The capital of Sweden is ", "stop")
+
+
+def test_an_answer_can_be_made_longer_than_the_model_likes(client: Client) -> None:
+    short = client.chat(CAPITAL, thinking=False)
+    long = client.chat(CAPITAL, thinking=False, min_tokens=40, max_tokens=60)
+
+    assert short.usage.output_tokens < 40 <= long.usage.output_tokens
