@@ -205,18 +205,25 @@ def drained_after_s(bundle: Bundle, script: str, drain_ms: int = 60_000) -> floa
 
 @dataclass(frozen=True)
 class Reloadable:
-    """A server that takes new bundles, and the place it takes them from."""
+    """A server that takes new bundles, and the place it takes them from: a link to the newest of several."""
 
     served: Served
-    path: Path
+    folder: Path
     original: Bundle
 
     def put(self, **changes: Any) -> None:
-        """Replace the bundle by a copy of the original with *changes* to its manifest."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        shutil.copytree(self.original.path, self.path)
-        manifest = json.loads((self.path / "manifest.json").read_text())
-        (self.path / "manifest.json").write_text(json.dumps(manifest | changes))
+        """Let the link lead to a copy of the original with *changes* to its manifest."""
+        copy = self.folder / f"bundle-{len(os.listdir(self.folder))}"
+        shutil.copytree(self.original.path, copy)
+        manifest = json.loads((copy / "manifest.json").read_text())
+        (copy / "manifest.json").write_text(json.dumps(manifest | changes))
+        (self.folder / "newest").unlink()
+        (self.folder / "newest").symlink_to(copy)
+
+    def in_repository(self) -> Path:
+        """What tritonserver would load."""
+        (link,) = self.folder.glob("tmp/nemotron-serve-*/models/nemotron/1/bundle")
+        return link.resolve()
 
     def hang_up(self) -> str:
         """Send SIGHUP; the line that says what came of it."""
@@ -236,10 +243,10 @@ class Reloadable:
 @pytest.fixture(scope="module")
 def reloadable(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reloadable]:
     folder = tmp_path_factory.mktemp("reload")
-    shutil.copytree(bundle.path, folder / "bundle")
     (folder / "tmp").mkdir()
-    with served_by_command(folder / "bundle", "--allow-reload", folder=folder / "tmp") as served:
-        yield Reloadable(served, folder / "bundle", bundle)
+    (folder / "newest").symlink_to(bundle.path)
+    with served_by_command(folder / "newest", "--allow-reload", folder=folder / "tmp") as served:
+        yield Reloadable(served, folder, bundle)
 
 
 def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -> None:
@@ -275,13 +282,13 @@ def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -
 def test_a_bundle_that_cannot_be_loaded_changes_nothing(
     reloadable: Reloadable, changes: dict[str, Any], complaint: str
 ) -> None:
-    before = reloadable.context()
+    before = reloadable.context(), reloadable.in_repository()
     reloadable.put(**changes)
 
     line = reloadable.hang_up()
 
     assert re.match(f"not reloaded: .*{complaint}", line), line
-    assert reloadable.context() == before
+    assert (reloadable.context(), reloadable.in_repository()) == before
     with reloadable.served.client() as client:
         assert client.is_ready()
         assert client.chat(HELLO, thinking=False).content
