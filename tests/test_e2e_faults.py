@@ -114,7 +114,7 @@ def test_the_servers_own_limit_ends_a_request_that_set_none(bundle: Bundle) -> N
     ("seed", "settings", "reason"),
     [
         (DIE, SETTINGS, "the executor died; the server stops"),
-        (HANG, replace(SETTINGS, max_engine_silence_ms=500), "generated nothing for 500 ms; the server stops"),
+        (HANG, replace(SETTINGS, max_engine_silence_ms=500), "the engine did nothing for 500 ms; the server stops"),
     ],
 )
 def test_an_engine_that_is_dead_takes_the_server_out_of_service(

@@ -51,6 +51,7 @@ class CpuEngine:
         self._waiting_requests = 0
         self._active_requests = 0
         self._generated_tokens = 0
+        self._prompt_steps = 0
         self._problem: str | None = None
         self._closing = False
         # llama.cpp always listens somewhere; a socket in a private folder is reachable by nobody else. It is named
@@ -117,6 +118,7 @@ class CpuEngine:
                 active_requests=self._active_requests,
                 waiting_requests=self._waiting_requests,
                 generated_tokens=self._generated_tokens,
+                prompt_steps=self._prompt_steps,
                 problem=self._problem,
             )
 
@@ -161,6 +163,7 @@ class CpuEngine:
             stopped = answer.receive(message) or stream.cancelled or self._closing
             with self._lock:
                 self._generated_tokens += answer.tokens - before
+                self._prompt_steps += answer.tokens == before
             return stopped
 
         if probe := answer.probe():

@@ -58,11 +58,13 @@ class EngineStatistics:
     """What the engine is doing, and has done since it started.
 
     `kv_cache_used_ratio` is None where the engine does not tell; `problem` says why it cannot generate any more.
+    `prompt_steps` counts on while it reads prompts, so that a long one is not taken for silence.
     """
 
     active_requests: int
     waiting_requests: int
     generated_tokens: int
+    prompt_steps: int = 0
     kv_cache_used_ratio: float | None = None
     problem: str | None = None
 

@@ -126,6 +126,10 @@ class Answering:
                 f"(a context of {context} less a prompt of {prompt_tokens})"
             )
         wanted = request.max_tokens or min(request.sampling.max_tokens, room)
+        if request.sampling.min_tokens > wanted:
+            raise RequestError(
+                f"{wire.MIN_TOKENS.name} is {request.sampling.min_tokens}, and the answer may have at most {wanted} tokens"
+            )
         return dataclasses.replace(request.sampling, max_tokens=wanted)
 
 

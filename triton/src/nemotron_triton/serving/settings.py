@@ -31,7 +31,7 @@ class Settings:
         600_000, 1, _DAY_MS, "longest time a request may take, its answer included; a client may ask for less"
     )
     max_engine_silence_ms: int = _setting(
-        120_000, 100, _DAY_MS, "longest time the engine may generate nothing for anybody before it is given up"
+        120_000, 100, _DAY_MS, "longest time the engine may do nothing while it is asked to, before it is given up"
     )
     max_prompt_bytes: int = _setting(4 << 20, 1, 1 << 30, "longest text_input, messages, tools or grammar, in bytes")
     max_messages: int = _setting(4096, 1, 1_000_000, "messages in one conversation")

@@ -69,7 +69,7 @@ class Watcher:
         self._presence = self._folder / f"serving-{os.getpid()}" if self._folder else None
         if self._presence:
             self._presence.touch()
-        self._generated = 0
+        self._done = 0
         self._silent_since_s = time.monotonic()
         self._guardian = guardian.start()
         self._closing = threading.Event()
@@ -109,11 +109,12 @@ class Watcher:
     def _check_engine(self) -> None:
         """An engine that failed, or generates nothing although it is asked to, does not come back by itself."""
         now_s, statistics = time.monotonic(), self._service.statistics()
-        if statistics.generated_tokens != self._generated or not self._service.generating:
-            self._generated, self._silent_since_s = statistics.generated_tokens, now_s
+        done = statistics.generated_tokens + statistics.prompt_steps
+        if done != self._done or not self._service.generating:
+            self._done, self._silent_since_s = done, now_s
         problem = statistics.problem
         if now_s - self._silent_since_s > self._settings.max_engine_silence_ms / 1000:
-            problem = f"the engine generated nothing for {self._settings.max_engine_silence_ms} ms"
+            problem = f"the engine did nothing for {self._settings.max_engine_silence_ms} ms"
         if problem and not self._closing.is_set():
             self._give_up(problem)
 
