@@ -101,6 +101,34 @@ def test_who_has_the_secret_and_a_certificate_is_answered(connect: Callable[...,
         assert client.chat(HELLO, thinking=False).content
 
 
+@pytest.mark.parametrize("by", ["options", "environment"])
+def test_chat_connects_by_options_or_by_the_environment(
+    guarded: Guarded, certificates: Certificates, tmp_path: Path, by: str
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    secret.chmod(0o600)
+    files = {"ROOT_CA": certificates.ca, "CLIENT_CERT": certificates.client, "CLIENT_KEY": certificates.client}
+    options = [f"--{name.lower().replace('_', '-')}={file}" for name, file in files.items()]
+    environment = {f"NEMOTRON_{name}": str(file) for name, file in files.items()} | {"NEMOTRON_SECRET": SECRET}
+    command = [sys.executable, "-m", "nemotron_build", "chat", "What is the capital of France?", "--thinking=off"]
+
+    result = subprocess.run(
+        [
+            *command,
+            f"--url={guarded.options.grpc_url}",
+            *([*options, f"--secret-file={secret}"] if by == "options" else []),
+        ],
+        env=os.environ | (environment if by == "environment" else {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.strip()
+
+
 @pytest.mark.parametrize("secret", ["", "wrong-horse-battery-staple", SECRET + "x", SECRET[:-1]])
 def test_who_has_not_the_secret_is_refused_at_once(connect: Callable[..., Client], secret: str) -> None:
     with connect(secret=secret) as client:
