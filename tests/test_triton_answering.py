@@ -33,6 +33,7 @@ class Scripted:
     cannot: Mapping[str, str] = {}
 
     def __init__(self, chunks: Sequence[TokenChunk]) -> None:
+        """*chunks* are put at once."""
         self.chunks = chunks
         self.stream: TokenStream | None = None
 

@@ -15,7 +15,7 @@ MODEL_NAME = "nemotron"
 # What the message of an error says when the server's clock ended a request; Triton has no status of its own for that.
 TIME_LIMIT = "time limit"
 # The header that carries the shared secret; gRPC's begins with `triton-grpc-protocol-`.
-SECRET_HEADER = "nemotron-secret"
+SECRET_HEADER = "nemotron-secret"  # noqa: S105 - a name
 # In one tensor of a request.
 MAX_VALUES = 1024
 DType = Literal["BYTES", "BOOL", "INT32", "UINT64", "FP32"]
