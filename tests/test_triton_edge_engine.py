@@ -256,8 +256,7 @@ def test_a_scheduler_that_stopped_is_a_problem(running: Running) -> None:
 def test_an_engine_that_is_closed_lets_go_of_everybody(running: Running) -> None:
     async def test() -> None:
         active, waiting = running.ask(), running.ask()
-        handle = await running.handle()
-        running.native.handles.put(handle)
+        await running.handle()
 
         await asyncio.to_thread(running.engine.close)
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +36,14 @@ from nemotron_triton.tritonserver import find_tritonserver
 CHECKPOINT = Path(__file__).parents[2] / "build" / "demo" / "checkpoint"
 REPLAY = Path(__file__).parent / "replay"
 HTTP, GRPC, METRICS = 18000, 18001, 18002
+MODELS = ("bare", "nemotron")
 STREAMS = (1, 16, 64, 256)
 # Tokens of all streams together in one measurement, and the fewest of one stream.
-TOKENS, LEAST_TOKENS = 32_000, 300
+TOKENS, LEAST_TOKENS = 16_000, 200
 SHORT, LONG, LENGTH_STREAMS = 200, 30_000, 4
-_SECONDS_PER_TICK = 1 / os.sysconf("SC_CLK_TCK")
 _THINKING = "The bill is 8887.81 dollars and the tip is 18 percent, so I will call calculate_tip with both. "
 _TEXT = "A tip of 18 percent on 8887.81 is 8887.81 x 18 / 100, which the tool will tell us. "
-_CALL = '<TOOLCALL>[{"name": "calculate_tip", "arguments": {"bill_total": 100}}]</TOOLCALL>'
+_CALL = '<TOOLCALL>[{"name": "calculate_tip", "arguments": {}}]</TOOLCALL>'
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,6 @@ def _ready() -> bool:
 
 
 def _cpu_s(process: psutil.Process) -> float:
-    """User and system time, finer than psutil's rounding, from the scheduler's own clock where there is one."""
     times = process.cpu_times()
     return float(times.user + times.system)
 
@@ -162,52 +161,64 @@ def record(bundle: Bundle, path: Path) -> None:
     path.write_text(json.dumps({name: codec.encode(Prompt(text, "\ufdd0", ())) for name, text in texts.items()}))
 
 
+def _median(found: Sequence[Measured]) -> Measured:
+    return Measured(*(statistics.median(getattr(each, name) for each in found) for name in Measured.__annotations__))
+
+
 def _row(label: str, found: Measured) -> str:
     return (
-        f"| {label} | {found.server_us:.1f} | {found.stub_us:.1f} | {found.total_us:.1f} | {found.tokens_per_s:,.0f} | "
-        f"{found.tokens_per_response:.1f} | {found.first_ms:.1f} |"
+        f"| {label} | {found.server_us:.0f} | {found.stub_us:.0f} | {found.total_us:.0f} | {found.tokens_per_s:,.0f} | "
+        f"{found.tokens_per_response:.1f} | {found.first_ms:.1f} |\n"
     )
 
 
 def main() -> None:
-    """Measure and print a table; `--quick` for a look."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the tokens")
-    scale = 10 if parser.parse_args().quick else 1
+    """Measure and print two tables."""
+    parser = argparse.ArgumentParser(description="What serving costs beyond the engine.")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements of each, of which the median is shown")
+    repeats = parser.parse_args().repeats
     say = sys.stdout.write
-    bare: dict[int, Measured] = {}
     say("| model, streams | tritonserver, µs/token | stub, µs/token | both | tokens/s | tokens/response | TTFT, ms |\n")
     say("|---|---|---|---|---|---|---|\n")
     ratios: list[str] = []
-    for name, settings in (("coalescing", {}), ("no coalescing", {"stream_interval_ms": 0})):
-        with tempfile.TemporaryDirectory() as path:
-            folder = Path(path)
-            build(EngineSpec(checkpoint=CHECKPOINT, gpu="cpu"), folder / "bundle")
-            bundle = Bundle.open(folder / "bundle")
+    with tempfile.TemporaryDirectory() as path:
+        build(EngineSpec(checkpoint=CHECKPOINT, gpu="cpu"), Path(path) / "bundle")
+        bundle = Bundle.open(Path(path) / "bundle")
+        for name, settings in (("coalescing", {}), ("no coalescing", {"stream_interval_ms": 0})):
+            folder = Path(path) / name.replace(" ", "-")
+            folder.mkdir()
             record(bundle, folder / "recording.json")
             with serving(folder, bundle, **settings) as server:
-                for model in ("bare", "nemotron"):
-                    server.measure(model, 4, LEAST_TOKENS, 1)  # warm
+                for model in MODELS:
+                    server.measure(model, 16, LEAST_TOKENS, 1)  # warm
                 for streams in STREAMS:
-                    tokens = max(LEAST_TOKENS, TOKENS // streams) // scale
-                    bare_now = server.measure("bare", streams, tokens, 1)
-                    if streams not in bare:
-                        bare[streams] = bare_now
-                        say(_row(f"(a) bare, {streams}", bare_now) + "\n")
-                    ours = server.measure("nemotron", streams, tokens, 1)
-                    say(_row(f"(b) {name}, {streams}", ours) + "\n")
-                    ratios.append(f"{name}, {streams} streams: (b)/(a) = {ours.total_us / bare_now.total_us:.2f}")
-                lengths = {
-                    tokens: server.measure("nemotron", LENGTH_STREAMS, tokens, LONG // tokens)
-                    for tokens in (SHORT, LONG // scale)
-                }
-                for tokens, found in lengths.items():
-                    say(_row(f"(b) {name}, {LENGTH_STREAMS} streams of {tokens:,} tokens", found) + "\n")
-                short, long = lengths.values()
-                ratios.append(f"{name}, {LONG // scale:,} tokens against {SHORT}: {long.total_us / short.total_us:.2f}")
-                first = {model: server.measure(model, 1, SHORT, 50 // scale).first_ms for model in ("bare", "nemotron")}
-                ratios.append(f"{name}, TTFT at 1 stream: (a) {first['bare']:.2f} ms, (b) {first['nemotron']:.2f} ms")
-    say("\n" + "\n".join(ratios) + "\n")
+                    bare, ours = _pairs(server, repeats, streams, max(LEAST_TOKENS, TOKENS // streams))
+                    say(_row(f"(a) bare, {streams}", _median(bare)))
+                    say(_row(f"(b) {name}, {streams}", _median(ours)))
+                    ratio = statistics.median(b.total_us / a.total_us for a, b in zip(bare, ours, strict=True))
+                    ratios.append(f"| {name}, {streams} streams: CPU per token, (b) / (a) | {ratio:.2f} |")
+                ratios.append(
+                    f"| {name}: CPU per token of {LONG:,} / of {SHORT} tokens | {_flat(server, repeats):.2f} |"
+                )
+                bare, ours = _pairs(server, 3 * repeats, 1, SHORT)
+                later_ms = statistics.median(b.first_ms - a.first_ms for a, b in zip(bare, ours, strict=True))
+                ratios.append(f"| {name}, 1 stream: TTFT, (b) - (a) | {later_ms:.1f} ms |")
+    say("\n| in pairs, median | |\n|---|---|\n" + "\n".join(ratios) + "\n")
+
+
+def _pairs(server: Server, repeats: int, streams: int, tokens: int) -> tuple[list[Measured], list[Measured]]:
+    """Both models, one right after the other, so that what else the machine does is in both."""
+    found = [[server.measure(model, streams, tokens, 1) for model in MODELS] for _ in range(repeats)]
+    return [pair[0] for pair in found], [pair[1] for pair in found]
+
+
+def _flat(server: Server, repeats: int) -> float:
+    """CPU per token of long answers, as a multiple of that of short ones, as many tokens in all."""
+    found = [
+        [server.measure("nemotron", LENGTH_STREAMS, tokens, LONG // tokens).total_us for tokens in (SHORT, LONG)]
+        for _ in range(max(1, repeats // 2))
+    ]
+    return statistics.median(long / short for short, long in found)
 
 
 if __name__ == "__main__":

@@ -218,6 +218,7 @@ class RequestEngine:
         self.running = True
         self.refuses = ""
         self.handles: queue.Queue[RequestHandle] = queue.Queue()
+        self._taken: list[RequestHandle] = []
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self.started.append(self)
 
@@ -229,14 +230,15 @@ class RequestEngine:
             raise SubmitError(self.refuses or "the engine is shut down")
         assert request.greedy in (True, False)
         handle = RequestHandle(request, _text(request))
+        self._taken.append(handle)
         self.handles.put(handle)
         return handle
 
     def shutdown(self, mode: Any) -> None:
         assert mode in ShutdownMode
         self.running = False
-        while not self.handles.empty():
-            self.handles.get().break_off("the request was abandoned")
+        for handle in self._taken:
+            handle.break_off("the request was abandoned")
 
 
 def validate_guided_decoding_params(params: GuidedDecodingParams) -> tuple[bool, str]:

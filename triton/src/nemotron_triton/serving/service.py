@@ -40,8 +40,8 @@ from nemotron_triton.serving.watcher import Watcher
 
 StartEngine = Callable[[Bundle, TokenCodec], Engine]
 T = TypeVar("T")
-# Streams share this many responses a second while their interval lasts: half of what one Python process can send.
-_RESPONSES_PER_S = 4000
+# Streams share this many responses a second while their interval lasts: a third of what one Python process can send.
+_RESPONSES_PER_S = 3000
 # Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4

@@ -23,7 +23,7 @@ class Settings:
     """Every limit of a served model; each field's metadata has its bounds and what it is about."""
 
     stream_interval_ms: int = _setting(
-        50, 0, 10_000, "longest time to gather tokens of a busy stream into one response; 0 sends each by itself"
+        100, 0, 10_000, "longest time to gather tokens of a busy stream into one response; 0 sends each by itself"
     )
     max_queue_requests: int = _setting(1024, 0, 1_000_000, "requests that may wait; one more is refused at once")
     max_queue_ms: int = _setting(30_000, 1, _DAY_MS, "longest time a request may wait before it is refused")
