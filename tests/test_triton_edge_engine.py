@@ -223,6 +223,20 @@ def test_an_error_in_mid_stream_ends_that_answer_only(running: Running) -> None:
     on_loop(test)
 
 
+def test_the_last_tokens_are_not_lost_between_two_looks(
+    running: Running, native: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native.StreamChannel, "late", True)
+
+    async def test() -> None:
+        stream = running.ask()
+        (await running.handle()).respond(5, 6, finish="LENGTH")
+
+        assert await read(stream) == ([5, 6], "length", [])
+
+    on_loop(test)
+
+
 def test_an_end_without_a_reason_is_an_error(running: Running) -> None:
     async def test() -> None:
         stream = running.ask()
@@ -329,6 +343,7 @@ def test_only_temperature_0_is_greedy(
     request = told(running, Sampling(max_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p))
 
     assert request.greedy is greedy
+    assert request.top_k == (1 if greedy else top_k)
     assert request.top_p == pytest.approx(top_p, abs=1e-5)
 
 
