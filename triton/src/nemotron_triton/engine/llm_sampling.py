@@ -24,6 +24,10 @@ _PYTORCH_IGNORES = (
     "no_repeat_ngram_size",
     "bad_ids",
 )
+_GUIDES = {
+    "guide.thinking": "TensorRT-LLM guides an answer from its first token on, and a think block comes before",
+    "guide.foreign": "XGrammar does not limit what a grammar may cost; use json_schema or regex",
+}
 _SEED_BITS = 64
 _GUIDE_FIELDS = {"grammar": "grammar", "json_schema": "json", "regex": "regex"}
 
@@ -36,6 +40,7 @@ def unsupported(manifest: Manifest) -> dict[str, str]:
         found["min_tokens"] = "TensorRT-LLM holds back one end token only, and this model has several"
     if not arguments.get("guided_decoding_backend"):
         found["guide"] = "this engine was built without guided decoding"
+    found |= _GUIDES
     if manifest.kind == "pytorch":
         found |= dict.fromkeys(_PYTORCH_IGNORES, _IGNORED)
         found["seed"] = "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator"
