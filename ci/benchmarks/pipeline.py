@@ -40,7 +40,7 @@ MODELS = ("bare", "nemotron")
 STREAMS = (1, 16, 64, 256)
 # Tokens of all streams together in one measurement, and the fewest of one stream.
 TOKENS, LEAST_TOKENS = 16_000, 200
-SHORT, LONG, LENGTH_STREAMS = 200, 30_000, 4
+SHORT, LONG, LENGTH_STREAMS = 200, 30_000, 8
 _THINKING = "The bill is 8887.81 dollars and the tip is 18 percent, so I will call calculate_tip with both. "
 _TEXT = "A tip of 18 percent on 8887.81 is 8887.81 x 18 / 100, which the tool will tell us. "
 _CALL = '<TOOLCALL>[{"name": "calculate_tip", "arguments": {}}]</TOOLCALL>'
@@ -216,7 +216,7 @@ def _flat(server: Server, repeats: int) -> float:
     """CPU per token of long answers, as a multiple of that of short ones, as many tokens in all."""
     found = [
         [server.measure("nemotron", LENGTH_STREAMS, tokens, LONG // tokens).total_us for tokens in (SHORT, LONG)]
-        for _ in range(max(1, repeats // 2))
+        for _ in range((repeats + 1) // 2)
     ]
     return statistics.median(long / short for short, long in found)
 
