@@ -29,6 +29,7 @@ from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.stream import TokenStream
 
 LLAMA3_SCALING = {
     "rope_type": "llama3",
@@ -280,8 +281,9 @@ async def _next_tokens(bundle: Bundle, prompts: list[list[int]]) -> list[int]:
     try:
         found = []
         for i, prompt in enumerate(prompts):
-            chunks = [chunk async for chunk in engine.generate(prompt, greedy, str(i))]
-            found.append(next(token for chunk in chunks for token in chunk.ids))
+            stream = TokenStream(str(i))
+            engine.generate(prompt, greedy, stream)
+            found += [token async for chunk in stream for token in chunk.ids][:1]
         return found
     finally:
         engine.close()

@@ -139,7 +139,7 @@ def test_a_bundle_for_another_gpu_is_not_served(bundle: Bundle, tmp_path: Path) 
     result = nemotron("serve", tmp_path / "bundle")
 
     assert result.returncode == 1
-    assert re.fullmatch(r"Error: the bundle \S+ was built for h100 \(SM 90\) as a tensorrt engine.*\n", result.stderr)
+    assert re.fullmatch(r"Error: the bundle \S+ was built for h100 \(SM 90\), and .*\n", result.stderr)
 
 
 def test_an_engine_that_cannot_load_is_one_clear_line(bundle: Bundle, tmp_path: Path) -> None:

@@ -197,8 +197,10 @@ def test_the_dashboard_is_one_that_grafana_can_load() -> None:
     assert max(x for x, _ in cells) < 24
 
 
-def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: Watched) -> None:
-    _send(watched.options, {"messages": json.dumps(CAPITAL)}, HOSTILE_ID, {"traceparent": f"00-{TRACE}-{PARENT}-01"})
+@pytest.mark.parametrize("way", ["headers", "parameters"])
+def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: Watched, way: str) -> None:
+    trace = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+    _send(watched.options, {"messages": json.dumps(CAPITAL)}, HOSTILE_ID, **{way: trace})
 
     attributes: dict[str, Any] = {}
     while attributes.get("nemotron.request.id") != HOSTILE_ID:
@@ -220,7 +222,14 @@ def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: W
     assert "France" not in "\n".join(watched.log)
 
 
-def _send(options: ServeOptions, texts: dict[str, str], request_id: str, parameters: dict[str, str]) -> None:
+def _send(
+    options: ServeOptions,
+    texts: dict[str, str],
+    request_id: str,
+    *,
+    parameters: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
+) -> None:
     """One request as a plain Triton client sends it, and its answer."""
     inputs = [InferInput(name, [1, 1], "BYTES") for name in texts]
     for tensor, text in zip(inputs, texts.values(), strict=True):
@@ -233,7 +242,7 @@ def _send(options: ServeOptions, texts: dict[str, str], request_id: str, paramet
         answered.set()
 
     with InferenceServerClient(f"127.0.0.1:{options.grpc_port}") as plain_client:
-        plain_client.start_stream(callback)
+        plain_client.start_stream(callback, headers=headers)
         plain_client.async_stream_infer("nemotron", inputs, request_id=request_id, parameters=parameters)
         assert answered.wait(30)
     assert errors == [None]

@@ -31,7 +31,7 @@ def test_the_text_ends_before_the_first_stop_word_however_it_is_cut(
 
 def test_thinking_and_calls_may_hold_stop_words() -> None:
     call = ToolCall(index=0, id="call_1", name="f", arguments_json='{"x": "stop"}')
-    events = [ReasoningDelta("stop"), call, ContentDelta("go stop on")]
+    events: list[Event] = [ReasoningDelta("stop"), call, ContentDelta("go stop on")]
     stop_words = StopWords(["stop"])
 
     assert stop_words.filter(events) == [ReasoningDelta("stop"), call, ContentDelta("go ")]

@@ -19,6 +19,7 @@ from nemotron_triton.chat.render import RenderOptions, render_prompt
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.stream import TokenStream
 from scoring import Score, score, summary
 
 SEED = 1001
@@ -36,7 +37,9 @@ async def measure(bundle: Bundle, count: int, *, show_wrong: bool = False) -> li
         sampling = Sampling(max_tokens=200, temperature=mode.temperature, top_p=mode.top_p, seed=number)
         detokenizer = Detokenizer(codec)
         text, reason = "", None
-        async for chunk in engine.generate(ids, sampling, str(number)):
+        stream = TokenStream(str(number), lambda: 0.0)
+        engine.generate(ids, sampling, stream)
+        async for chunk in stream:
             text, reason = text + detokenizer.feed(chunk.ids), chunk.finish_reason
         mark = score(item, text, finished=reason == "stop")
         if show_wrong and not (mark.protocol and mark.right):

@@ -71,6 +71,9 @@ class ServeOptions:
             f"--exit-timeout-secs={self.exit_timeout_s}",
             "--disable-auto-complete-config",
             "--allow-gpu-metrics=false",
+            # The one header a model gets to see, as a parameter of the request: the caller's trace (W3C).
+            "--grpc-header-forward-pattern=traceparent",
+            "--http-header-forward-pattern=traceparent",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             *(self.tls.arguments() if self.tls else []),
             *(explicit if self.allow_reload else []),

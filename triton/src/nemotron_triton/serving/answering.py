@@ -128,7 +128,7 @@ class Answering:
         wanted = request.max_tokens or min(request.sampling.max_tokens, room)
         if request.sampling.min_tokens > wanted:
             raise RequestError(
-                f"{wire.MIN_TOKENS.name} is {request.sampling.min_tokens}, and there is room for {wanted} tokens at most"
+                f"{wire.MIN_TOKENS.name} is {request.sampling.min_tokens}, and there is room for {wanted} tokens only"
             )
         return dataclasses.replace(request.sampling, max_tokens=wanted)
 
