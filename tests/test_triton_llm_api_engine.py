@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import os
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -32,11 +33,17 @@ PROMPT = [1, 2, 3]
 END, *OTHER_ENDS = ENDS = [1533, 1529, 1532]
 
 
+SINGLE_PROCESS = "TLLM_WORKER_USE_SINGLE_PROCESS"
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
     """`tensorrt_llm.llmapi` on a machine with an H100; whatever was imported of it goes again."""
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(H100))
     install(tmp_path / "site", "tensorrt_llm", "1.2.1")
+    # Set first, so that what an engine sets goes again.
+    monkeypatch.setenv(SINGLE_PROCESS, "")
+    monkeypatch.delenv(SINGLE_PROCESS)
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.syspath_prepend(STAND_IN)
     torch = ModuleType("torch")
@@ -518,6 +525,19 @@ def test_the_mpi_job_of_the_server_is_left_and_mpi_s_settings_are_kept() -> None
     leave_mpi_job(environment)
 
     assert set(environment) == kept
+
+
+@pytest.mark.parametrize("asked", [None, "0", "1"])
+def test_only_the_engine_in_c_runs_in_this_process_unless_told_otherwise(
+    loadable: Bundle, kind: str, asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if asked:
+        monkeypatch.setenv(SINGLE_PROCESS, asked)
+
+    engine, _ = start(loadable)
+    engine.close()
+
+    assert os.environ.get(SINGLE_PROCESS) == (asked or {"tensorrt": "1", "pytorch": None}[kind])
 
 
 # The stand-in itself.

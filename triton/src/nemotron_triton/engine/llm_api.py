@@ -1,9 +1,12 @@
 """The `tensorrt` and `pytorch` engines: the LLM API of TensorRT-LLM 1.2.1, in this process. Not run on hardware.
 
-`tensorrt` runs an engine directory, `pytorch` a Hugging Face checkpoint. TensorRT-LLM batches in flight, in a worker
-process that it starts through MPI; what that answers arrives on the event loop, where a task per request reads it.
-It is started as in TensorRT-LLM's own Triton model (`triton_backend/all_models/llmapi/tensorrt_llm/1/model.py`), and
-used as `llmapi/llm.py`, `sampling_params.py`, `executor/executor.py` and `executor/result.py` of the 1.2 line are read.
+`tensorrt` runs an engine directory, `pytorch` a Hugging Face checkpoint; TensorRT-LLM batches in flight. For `tensorrt`
+it does so in this process, because its executor is C++, and spawning through MPI is reported to fail in the container
+26.07; for `pytorch` in a worker that it starts through MPI, because its executor is Python and would share our
+interpreter. `TLLM_WORKER_USE_SINGLE_PROCESS`, 1 or 0, says otherwise. What is generated arrives on the event loop,
+where a task per request reads it. It is started as in TensorRT-LLM's own Triton model
+(`triton_backend/all_models/llmapi/tensorrt_llm/1/model.py`), and used as `llmapi/llm.py`, `sampling_params.py`,
+`executor/executor.py` and `executor/result.py` of the 1.2 line are read.
 
 Limits. Its statistics are left alone, because they arrive in a queue of whichever event loop came first: requests and
 tokens are counted here, and how full the KV cache is is not told. A worker that dies wakes nobody who waits for it.
@@ -37,6 +40,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _MPI_JOB = re.compile(
     r"OMPI_(COMM_WORLD_.*|UNIVERSE_SIZE|FIRST_RANKS|APP_CTX_NUM_PROCS|MCA_orte_.*)|ORTE_.*|PMI_.*|PMIX_(?!MCA_).*"
 )
+_SINGLE_PROCESS = "TLLM_WORKER_USE_SINGLE_PROCESS"
 _log = logging.getLogger(__name__)
 
 
@@ -59,6 +63,8 @@ class LlmApiEngine:
         manifest = self._manifest = bundle.manifest
         arguments = llm_arguments(bundle)
         leave_mpi_job(os.environ)
+        if manifest.kind == "tensorrt":
+            os.environ.setdefault(_SINGLE_PROCESS, "1")
         try:
             self._api: Any = importlib.import_module("tensorrt_llm.llmapi")
             llm: Callable[..., Any] = importlib.import_module(_MODULES[manifest.kind]).LLM
