@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -27,6 +29,7 @@ from nemotron_client import (
     ContentDelta,
     DeadlineExceeded,
     Finish,
+    RequestRejected,
     ServerUnavailable,
     StreamBroken,
 )
@@ -38,6 +41,7 @@ from test_e2e_server import metric
 
 # The seeds of tests/faulty_model.py, which runs in Triton's Python.
 ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS = range(6)
+NEMOTRON = Path(sys.executable).with_name("nemotron")
 TEXT = "one two three four five six seven eight nine ten"
 HELLO = [{"role": "user", "content": "Hello"}]
 SETTINGS = Settings(max_queue_requests=40, max_queue_ms=1500, max_engine_silence_ms=60_000, drain_ms=10_000)
@@ -254,17 +258,25 @@ def test_sigterm_under_load_finishes_what_runs_and_refuses_what_comes(bundle: Bu
     assert [finish.usage.output_tokens for finish in finishes if isinstance(finish, Finish)] == [2000] * 6
 
 
-def test_a_full_disk_does_not_stop_answers(bundle: Bundle, tmp_path: Path) -> None:
-    """The log of a server is a file on a disk that is full: answers go on."""
+def test_a_full_disk_under_the_log_does_not_stop_answers(bundle: Bundle) -> None:
+    """Every write of the server's log fails: /dev/full is a disk that has no room."""
     options = serve_options()
+    ports = [f"{option}={port}" for option, port in options.ports.items()]
+    command = [NEMOTRON, "serve", bundle.path, *ports]
+    with Path("/dev/full").open("w") as full, Client(options.grpc_url, timeout_s=30) as client:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=full, text=True)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            for _ in range(20):
+                assert client.chat(HELLO, max_tokens=5).usage.output_tokens <= 5
+            with pytest.raises(RequestRejected):
+                client.chat(HELLO, max_tokens=0)
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
 
-    def log(_: str) -> None:
-        raise OSError(28, "No space left on device")
-
-    with serve(bundle, options, log=log) as server, Client(options.grpc_url, timeout_s=30) as client:
-        assert server.wait_ready(threading.Event())
-        for _ in range(20):
-            assert client.chat(HELLO, max_tokens=5).usage.output_tokens <= 5
+    assert process.returncode == 0
 
 
 def _request(seed: int, max_tokens: int | None = None) -> Any:
