@@ -262,7 +262,7 @@ def test_a_full_disk_under_the_log_does_not_stop_answers(bundle: Bundle) -> None
     """Every write of the server's log fails: /dev/full is a disk that has no room."""
     options = serve_options()
     ports = [f"{option}={port}" for option, port in options.ports.items()]
-    command = [NEMOTRON, "serve", bundle.path, *ports]
+    command = [str(NEMOTRON), "serve", str(bundle.path), *ports]
     with Path("/dev/full").open("w") as full, Client(options.grpc_url, timeout_s=30) as client:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=full, text=True)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import threading
@@ -74,7 +75,7 @@ def command(
 
     def log(line: str) -> None:
         if not quiet:
-            click.echo(line, err=True)
+            _say(line)
 
     def ask_to_stop(*_: object) -> None:
         (hurry if stop.is_set() else stop).set()
@@ -85,7 +86,7 @@ def command(
 
     opened = Bundle.open(bundle)
     for line in warnings(options):
-        click.echo(line, err=True)
+        _say(line)
     # From here on a signal asks for an orderly end; before, it interrupts. Not later: the server's log may be read, and
     # answered with a signal, as soon as it is started.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -97,24 +98,28 @@ def command(
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
             click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
             server.wait(stop)
-            click.echo(
-                f"draining: answers get up to {settings.drain_ms / 1000:g} s; a second signal ends them", err=True
-            )
+            _say(f"draining: answers get up to {settings.drain_ms / 1000:g} s; a second signal ends them")
             server.drain(hurry)
-    click.echo("stopped", err=True)
+    _say("stopped")
+
+
+def _say(line: str) -> None:
+    """A line on stderr. Where it cannot be written, as on a full disk, serving and draining go on without it."""
+    with contextlib.suppress(OSError):
+        click.echo(line, err=True)
 
 
 def _reload(serving: list[RunningServer]) -> None:
     """Load what lies at the bundle's path now; one line says what came of it."""
     if not serving:
-        click.echo("not reloaded: nothing is served yet", err=True)
+        _say("not reloaded: nothing is served yet")
         return
     try:
         manifest = serving[0].reload().manifest
     except (ServingError, OSError) as error:
-        click.echo(f"not reloaded: {error}", err=True)
+        _say(f"not reloaded: {error}")
     else:
-        click.echo(f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}", err=True)
+        _say(f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}")
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
