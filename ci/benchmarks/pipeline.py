@@ -74,12 +74,13 @@ class Server:
                 raise SystemExit("tritonserver did not become ready")
             time.sleep(0.1)
 
-    def measure(self, model: str, streams: int, tokens: int, rounds: int) -> Measured:
+    def measure(self, model: str, streams: int, tokens: int, rounds: int, *, text_alone: bool = False) -> Measured:
         """*rounds* of *streams* at once of *tokens* each."""
         stub = next(child for child in self._server.children() if f"/{model}/1/" in " ".join(child.cmdline()))
+        numbers = (streams, tokens, rounds, int(text_alone))
         before = _cpu_s(self._server), _cpu_s(stub)
         load = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, REPLAY / "load.py", f"127.0.0.1:{GRPC}", model, *map(str, (streams, tokens, rounds))],
+            [sys.executable, REPLAY / "load.py", f"127.0.0.1:{GRPC}", model, *map(str, numbers)],
             capture_output=True,
             text=True,
             check=False,
@@ -197,9 +198,9 @@ def main() -> None:
                     say(_row(f"(b) {name}, {streams}", _median(ours)))
                     ratio = statistics.median(b.total_us / a.total_us for a, b in zip(bare, ours, strict=True))
                     ratios.append(f"| {name}, {streams} streams: CPU per token, (b) / (a) | {ratio:.2f} |")
-                ratios.append(
-                    f"| {name}: CPU per token of {LONG:,} / of {SHORT} tokens | {_flat(server, repeats):.2f} |"
-                )
+                request_ms, ratio = _lengths(server, repeats)
+                ratios.append(f"| {name}: CPU of a request but for its tokens | {request_ms:.1f} ms |")
+                ratios.append(f"| {name}: CPU of each further token, of {LONG:,} / of {SHORT} | {ratio:.2f} |")
                 bare, ours = _pairs(server, repeats, 1, SHORT, rounds=20)
                 later_ms = statistics.median(b.first_ms - a.first_ms for a, b in zip(bare, ours, strict=True))
                 ratios.append(f"| {name}, 1 stream: TTFT, (b) - (a) | {later_ms:.1f} ms |")
@@ -214,13 +215,17 @@ def _pairs(
     return [pair[0] for pair in found], [pair[1] for pair in found]
 
 
-def _flat(server: Server, repeats: int) -> float:
-    """CPU per token of long answers, as a multiple of that of short ones, as many tokens in all."""
-    found = [
-        [server.measure("nemotron", LENGTH_STREAMS, tokens, LONG // tokens).total_us for tokens in (SHORT, LONG)]
-        for _ in range((repeats + 1) // 2)
-    ]
-    return statistics.median(long / short for short, long in found)
+def _lengths(server: Server, repeats: int) -> tuple[float, float]:
+    """What a request costs by itself, ms, and each further token of long answers, as a multiple of short ones'."""
+    requests, ratios = [], []
+    for _ in range((repeats + 1) // 2):
+        one, short, long = (
+            server.measure("nemotron", LENGTH_STREAMS, tokens, rounds, text_alone=True).total_us * tokens
+            for tokens, rounds in ((1, LONG // SHORT), (SHORT, LONG // SHORT), (LONG, 1))
+        )
+        requests.append(one / 1000)
+        ratios.append(((long - one) / (LONG - 1)) / ((short - one) / (SHORT - 1)))
+    return statistics.median(requests), statistics.median(ratios)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ class ReplayEngine:
         self._generated = 0
 
     def generate(self, _ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
-        """Replay `max_tokens` tokens."""
-        task = asyncio.get_running_loop().create_task(self._replay(recorded_ids(sampling.max_tokens), stream))
+        """Replay `max_tokens` tokens; text alone where a seed is given."""
+        ids = recorded_ids(sampling.max_tokens, text_alone=sampling.seed is not None)
+        task = asyncio.get_running_loop().create_task(self._replay(ids, stream))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 

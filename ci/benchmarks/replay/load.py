@@ -1,6 +1,6 @@
 """The load: many streams at once from a process of its own, through raw `grpc.aio` stubs.
 
-    python load.py URL MODEL STREAMS TOKENS ROUNDS
+    python load.py URL MODEL STREAMS TOKENS ROUNDS TEXT_ALONE
 
 Prints one JSON line: seconds it took, responses, and each stream's time to first response in milliseconds.
 """
@@ -26,7 +26,7 @@ _TOOLS = [
 ]
 
 
-def request(model: str, tokens: int) -> Any:
+def request(model: str, tokens: int, text_alone: int) -> Any:
     """What both models are asked for; the bare one reads `max_tokens` only."""
     made = service_pb2.ModelInferRequest(model_name=model)
     _add(made, "max_tokens", "INT32", np.array([tokens], np.int32).tobytes())
@@ -35,6 +35,8 @@ def request(model: str, tokens: int) -> Any:
         _add(made, "tools", "BYTES", _text(json.dumps(_TOOLS)))
         _add(made, "thinking", "BOOL", b"\x01")
         _add(made, "stream", "BOOL", b"\x01")
+        if text_alone:
+            _add(made, "seed", "UINT64", np.uint64(1).tobytes())
     return made
 
 
@@ -47,7 +49,7 @@ def _text(value: str) -> bytes:
     return len(value.encode()).to_bytes(4, "little") + value.encode()
 
 
-async def main(url: str, model: str, streams: int, tokens: int, rounds: int) -> None:
+async def main(url: str, model: str, streams: int, tokens: int, rounds: int, text_alone: int) -> None:
     """Run *rounds* of *streams* at once."""
     first_ms: list[float] = []
     responses = 0
@@ -55,7 +57,7 @@ async def main(url: str, model: str, streams: int, tokens: int, rounds: int) -> 
     async def one(stub: Any) -> None:
         nonlocal responses
         begin, seen = time.perf_counter(), False
-        call = stub.ModelStreamInfer(iter([request(model, tokens)]))
+        call = stub.ModelStreamInfer(iter([request(model, tokens, text_alone)]))
         async for response in call:
             if response.error_message:
                 raise RuntimeError(response.error_message)
@@ -74,4 +76,4 @@ async def main(url: str, model: str, streams: int, tokens: int, rounds: int) -> 
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:6])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:7])))

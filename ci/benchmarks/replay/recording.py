@@ -11,9 +11,11 @@ import os
 from pathlib import Path
 
 
-def recorded_ids(tokens: int) -> list[int]:
-    """*tokens* ids: half of them thinking, then text, a tool call at the end."""
+def recorded_ids(tokens: int, *, text_alone: bool = False) -> list[int]:
+    """*tokens* ids: half of them thinking, then text, a tool call at the end; or nothing but text."""
     parts: dict[str, list[int]] = json.loads(Path(os.environ["NEMOTRON_RECORDING"]).read_text())
+    if text_alone:
+        return _stretched(parts["text"], tokens)
     opened, closed, call = parts["opened"], parts["closed"], parts["call"]
     thinking = tokens // 2 - len(opened) - len(closed)
     text = tokens - tokens // 2 - len(call)
