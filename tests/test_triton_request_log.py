@@ -126,6 +126,32 @@ def test_text_is_written_only_where_it_is_asked_for(start: Start) -> None:
     assert (full["prompt"], full["answer"]) == (said, said)
 
 
+@pytest.mark.parametrize(
+    ("error", "field"),
+    [
+        ('messages[3].content[0] must be text, got {"type": "input_text", "text": "PIN 1234"}', "messages[3]"),
+        ('messages[1].tool_calls[0].function.arguments is not JSON (line 1): "{PIN 1234"', "messages[1]"),
+        ("chat_template_kwargs has PIN 1234; nemotron-3-nano-4b knows enable_thinking", "chat_template_kwargs"),
+        ("tools_of_mine[3] PIN 1234", None),
+        ("PIN 1234 messages[0]", None),
+    ],
+)
+def test_what_is_wrong_with_a_request_is_quoted_only_where_text_is_logged(
+    start: Start, error: str, field: str | None
+) -> None:
+    record = RequestRecord(request_id="a", outcome="invalid", error=error)
+    quiet, without = start()
+    quiet.request_ended(record)
+    quiet.close()
+    talkative, with_text = start(text=True)
+    talkative.request_ended(record)
+
+    (bare,), (full,) = lines(without), lines(with_text)
+    assert "PIN" not in without.getvalue()
+    assert ("error" in bare, bare.get("field")) == (False, field)
+    assert (full["error"], "field" in full) == (error, False)
+
+
 def test_requests_can_be_left_out_and_the_rest_stays(start: Start) -> None:
     log, stream = start(requests=False)
 

@@ -1,17 +1,20 @@
 """The log of the stub: JSON, one line for each finished request and for each other message of this package.
 
 It goes to standard error, which ends in tritonserver's log. Nothing a caller sends can end a line or begin another:
-what is not ASCII is written as an escape, and what a caller may make long is cut.
+what is not ASCII is written as an escape, and what a caller may make long is cut. What is wrong with a request is told
+by quoting it, so that message is text too; without text the log names only the field.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
+from nemotron_client import wire
 from nemotron_triton.serving.record import RequestRecord
 
 _PACKAGE = "nemotron_triton"
@@ -19,6 +22,8 @@ _PACKAGE = "nemotron_triton"
 _LOGGERS = (_PACKAGE, "opentelemetry")
 _LEVELS = {"failed": logging.ERROR, "rejected": logging.WARNING, "deadline": logging.WARNING}
 _MAX_ID, _MAX_NAME, _MAX_MESSAGE, _MAX_ITEMS = 128, 64, 300, 16
+# A tensor and which of its entries: of the words in a message about a request, those that no caller chose.
+_FIELD = re.compile(rf"(?:{'|'.join(sorted(tensor.name for tensor in wire.INPUTS))})(?![a-z_])(?:\[\d{{1,9}}\])?")
 _log = logging.getLogger(f"{_PACKAGE}.requests")
 
 
@@ -67,10 +72,12 @@ class RequestLog:
 
 
 def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
+    quotes_text = record.outcome == "invalid" and not text
     fields = {
         "request_id": short(record.request_id, _MAX_ID),
         "outcome": record.outcome,
-        "error": short(record.error, _MAX_MESSAGE),
+        "error": None if quotes_text else short(record.error, _MAX_MESSAGE),
+        "field": _field(record.error) if quotes_text else None,
         "operation": record.operation,
         "thinking": record.thinking,
         "stream": record.stream,
@@ -94,6 +101,12 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
         "answer": record.answer_text if text else None,
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
+
+
+def _field(error: str) -> str | None:
+    """What of the request an *error* is about, where it begins with that."""
+    found = _FIELD.match(error)
+    return found[0] if found else None
 
 
 def short(text: str, limit: int) -> str:
