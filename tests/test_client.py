@@ -144,7 +144,7 @@ def test_lists_are_sent_with_their_length() -> None:
         (grpc.StatusCode.NOT_FOUND, False, RequestRejected),
         (grpc.StatusCode.UNIMPLEMENTED, False, RequestRejected),
         (grpc.StatusCode.UNAVAILABLE, False, ServerUnavailable),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, False, ServerUnavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, False, RequestRejected),
         (grpc.StatusCode.DEADLINE_EXCEEDED, False, DeadlineExceeded),
         (grpc.StatusCode.INTERNAL, False, StreamBroken),
         (grpc.StatusCode.UNAVAILABLE, True, StreamBroken),
@@ -163,6 +163,20 @@ def test_every_status_has_its_error(code: grpc.StatusCode, started: bool, expect
             assert next(stream) == ContentDelta("so far")
         with pytest.raises(expected):
             next(stream)
+
+
+@pytest.mark.parametrize(
+    ("details", "says_is_it_running"), [(f"the server is stopping; {wire.RETRY}", False), ("connection reset", True)]
+)
+def test_who_got_an_answer_is_not_asked_whether_the_server_runs(details: str, says_is_it_running: bool) -> None:
+    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.abort(grpc.StatusCode.UNAVAILABLE, details)
+
+    with scripted(script) as client, pytest.raises(ServerUnavailable) as caught:
+        client.chat(HI)
+
+    assert details in str(caught.value)
+    assert ("is it running" in str(caught.value)) == says_is_it_running
 
 
 def _text_without_length() -> Any:

@@ -32,6 +32,8 @@ _REJECTED = {
     grpc.StatusCode.UNAUTHENTICATED,
     grpc.StatusCode.FAILED_PRECONDITION,
     grpc.StatusCode.OUT_OF_RANGE,
+    # In practice a message over gRPC's limit, which the next attempt is too.
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -201,10 +203,10 @@ def _as_ours(error: grpc.RpcError, url: str, timeout_s: float, *, started: bool)
         return DeadlineExceeded(f"{url}: {details}")
     if code in _REJECTED or _RESTRICTED in details:
         return RequestRejected(details)
-    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and not started:
-        return ServerUnavailable(f"{url} has no room for this request: {details}")
     if code != grpc.StatusCode.UNAVAILABLE or started:
         return StreamBroken(f"{url} broke off the answer ({code.name}): {details}")
+    if wire.RETRY in details:
+        return ServerUnavailable(f"{url} takes no request now: {details}")
     return ServerUnavailable(f"{url} is not available: {details}; is it running? start it with `nemotron serve BUNDLE`")
 
 

@@ -1,7 +1,7 @@
 """What a call can raise.
 
 ClientError
-├── ServerUnavailable   nothing answered, or it shut down before answering: safe to retry
+├── ServerUnavailable   nothing answered, or it takes no request now: safe to retry
 ├── DeadlineExceeded    it answered too late: retry with a longer timeout_s
 ├── RequestRejected     it answered no: do not retry unchanged
 └── StreamBroken        the answer stopped in the middle: what came before is incomplete
@@ -13,7 +13,7 @@ class ClientError(Exception):
 
 
 class ServerUnavailable(ClientError):
-    """Nothing answered, or the server shut down before answering: safe to retry."""
+    """Nothing answered, or the server has no room now or is stopping: safe to retry."""
 
 
 class DeadlineExceeded(ClientError):

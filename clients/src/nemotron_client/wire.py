@@ -14,6 +14,9 @@ import numpy as np
 MODEL_NAME = "nemotron"
 # What the message of an error says when the server's clock ended a request; Triton has no status of its own for that.
 TIME_LIMIT = "time limit"
+# What the message says when the server answered that it has no room for a request now: as UNAVAILABLE, which gRPC also
+# reports when nothing answered at all.
+RETRY = "retry later"
 # The header that carries the shared secret; gRPC's begins with `triton-grpc-protocol-`.
 SECRET_HEADER = "nemotron-secret"  # noqa: S105 - a name
 # In one tensor of a request.
