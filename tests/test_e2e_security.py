@@ -331,7 +331,12 @@ def test_a_secret_comes_from_its_file_before_the_environment(tmp_path: Path) -> 
 
     assert read_secret(file, {"NEMOTRON_SECRET": "other"}) == SECRET
     assert read_secret(None, {"NEMOTRON_SECRET": "other"}) == "other"
-    assert read_secret(None, {"NEMOTRON_SECRET": ""}) is None
+    assert read_secret(None, {}) is None
+
+
+def test_a_variable_that_is_set_but_empty_opens_no_server() -> None:
+    with pytest.raises(ServerError, match="NEMOTRON_SECRET is set but empty; give it the secret, or unset it"):
+        read_secret(None, {"NEMOTRON_SECRET": ""})
 
 
 def test_a_secret_that_everybody_can_read_is_none(tmp_path: Path) -> None:

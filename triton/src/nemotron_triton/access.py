@@ -68,7 +68,11 @@ def new_value() -> str:
 def read_secret(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
     """The secret in *file*, else in the environment, if there is one; `ServerError` when it cannot be used."""
     if file is None:
-        return environment.get(SECRET_VARIABLE) or None
+        secret = environment.get(SECRET_VARIABLE)
+        if secret == "":
+            # What was to come from elsewhere did not; open to everybody is not what was meant.
+            raise ServerError(f"{SECRET_VARIABLE} is set but empty", "give it the secret, or unset it to serve without")
+        return secret
     try:
         if file.stat().st_mode & stat.S_IRWXO:
             raise ServerError(f"{file} can be read by every user of this machine", f"chmod 600 {file}")
