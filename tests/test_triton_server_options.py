@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import platform
 import socket
@@ -19,6 +20,7 @@ from tritonclient.grpc import model_config_pb2
 from conftest import serve_options
 from nemotron_build.cli import main
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.errors import ServerError
 from nemotron_triton.serve_options import ServeOptions
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
@@ -53,6 +55,18 @@ def test_settings_that_are_not_given_have_their_defaults(bundle: Bundle, tmp_pat
     model_repo(bundle, tmp_path / "models")
 
     assert settings_of(tmp_path / "models") == Settings()
+
+
+def test_triton_s_own_parameters_beside_ours_are_no_settings() -> None:
+    own = {
+        "EXECUTION_ENV_PATH": {"string_value": "/env.tar.gz"},
+        "FORCE_CPU_ONLY_INPUT_TENSORS": {"string_value": "no"},
+    }
+    parameters = own | {"max_tools": {"string_value": "7"}}
+
+    assert Settings.read(json.dumps({"parameters": parameters})) == Settings(max_tools=7)
+    with pytest.raises(ServerError, match="there is no setting max_tool; known: "):
+        Settings.read(json.dumps({"parameters": {"max_tool": {"string_value": "7"}}}))
 
 
 def test_a_setting_out_of_range_is_refused_with_the_range(bundle: Bundle, tmp_path: Path) -> None:

@@ -52,7 +52,9 @@ class Settings:
     def read(cls, model_config: str) -> Settings:
         """From the JSON of a model's configuration, as Triton hands it to `initialize`; `ServerError` when wrong."""
         parameters = json.loads(model_config).get("parameters", {})
-        return cls.parse({name: value["string_value"] for name, value in parameters.items()})
+        # Triton's own, such as EXECUTION_ENV_PATH, are among them.
+        ours = {name: value["string_value"] for name, value in parameters.items() if not name.isupper()}
+        return cls.parse(ours)
 
     @classmethod
     def parse(cls, values: Mapping[str, str]) -> Settings:
