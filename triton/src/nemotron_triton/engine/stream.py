@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -51,6 +52,8 @@ class TokenStream:
         """
         self.request_id = request_id
         self.cancelled = False
+        # On `time.monotonic`'s clock, once the first token was read.
+        self.first_token_s: float | None = None
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -128,6 +131,8 @@ class TokenStream:
             ids = tuple([self._ids.popleft() for _ in range(count)])
             logprobs = tuple([self._logprobs.popleft() for _ in range(min(count, len(self._logprobs)))])
             self._finished = self._finish_reason is not None and not self._ids
+        if ids and self.first_token_s is None:
+            self.first_token_s = time.monotonic()
         return TokenChunk(ids, self._finish_reason if self._finished else None, logprobs)
 
     @property

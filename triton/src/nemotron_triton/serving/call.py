@@ -21,6 +21,7 @@ from nemotron_triton.serving.record import Outcome, RequestRecord
 _INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
 INTERNAL = "internal error; the server's log has the details"
 _MAX_ERROR_CHARACTERS = 2000
+_MAX_ID_CHARACTERS = 256
 # How an error ends a request, and the name of Triton's code for it; the first that fits.
 _ENDINGS: tuple[tuple[type[ServingError], Outcome, str], ...] = (
     (RequestError, "invalid", "INVALID_ARG"),
@@ -34,29 +35,37 @@ _INTERNAL_ENDING: tuple[Outcome, str] = ("failed", "INTERNAL")
 class Call:
     """A request and its response sender. A FINAL goes out exactly once, whatever happens."""
 
-    def __init__(self, request: Any, pb_utils: Any) -> None:
-        """Takes over Triton's *request*, whose tensors are read later."""
-        self.record = RequestRecord(request_id=request.request_id())
-        self.timeout_ms = request.timeout() / 1000
+    def __init__(self, sender: Any, pb_utils: Any) -> None:
+        """Answers through Triton's response *sender*."""
+        self.record = RequestRecord(request_id="")
+        self.timeout_ms = 0.0
+        self.size_bytes = 0
         self.task: asyncio.Task[None] | None = None
         self.why: ServingError | None = None
-        self._request = request
         self._pb = pb_utils
-        self._sender = request.get_response_sender()
+        self._sender = sender
         # tritonserver must not be asked about a request that it was told is over.
-        self._lock = threading.Lock()
+        self._final = threading.Lock()
         self._over = False
 
-    def values(self) -> Mapping[str, Any]:
-        """The values of its tensors, by name; `RequestError` names one that cannot be read."""
-        request, self._request = self._request, None
+    def identify(self, request: Any) -> None:
+        """Read what does not depend on its tensors."""
+        self.record.request_id = request.request_id()[:_MAX_ID_CHARACTERS]
+        self.timeout_ms = request.timeout() / 1000
         if parameters := request.parameters():
             traceparent = json.loads(parameters).get("traceparent", "")
             self.record.traceparent = traceparent if isinstance(traceparent, str) else ""
+
+    def read(self, request: Any) -> Mapping[str, Any]:
+        """The values of its tensors, by name; `RequestError` names one that cannot be read."""
         try:
-            return {given.name(): wire.read(_INPUTS[given.name()], given.as_numpy()) for given in request.inputs()}
+            values = {given.name(): wire.read(_INPUTS[given.name()], given.as_numpy()) for given in request.inputs()}
         except ValueError as error:
             raise RequestError(str(error)) from error
+        for value in values.values():
+            texts = value if isinstance(value, tuple) else (value,)
+            self.size_bytes += sum(len(text) for text in texts if isinstance(text, str))
+        return values
 
     def stop(self, why: ServingError) -> None:
         """End it early because of *why*; on the event loop. Does nothing when it has ended or is ending."""
@@ -69,27 +78,33 @@ class Call:
         tensors = [self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in response.items()]
         self._send(self._pb.InferenceResponse(output_tensors=tensors), final=final)
         self.record.responses += 1
+        if final:
+            self.record.outcome = "ok"
 
-    def fail(self, error: ServingError | None) -> None:
-        """Answer with *error*, or with a bare internal one; on any thread. Does nothing when it is over."""
+    def end(self, error: ServingError | None) -> None:
+        """Answer with *error*, or with a bare internal one, unless the last response was sent; on any thread."""
+        if self.record.outcome == "ok":
+            return
         outcome, code = next(
             ((outcome, code) for kind, outcome, code in _ENDINGS if isinstance(error, kind)), _INTERNAL_ENDING
         )
-        if not self._over:
-            self.record.outcome = outcome
-            self.record.error = str(error or INTERNAL)
-            failure = triton_error(self._pb, self.record.error, getattr(self._pb.TritonError, code))
-            self._send(self._pb.InferenceResponse(output_tensors=[], error=failure), final=True)
+        self.record.outcome = outcome
+        self.record.error = str(error or INTERNAL)
+        failure = triton_error(self._pb, self.record.error, getattr(self._pb.TritonError, code))
+        self._send(self._pb.InferenceResponse(output_tensors=[], error=failure), final=True)
 
     def is_abandoned(self) -> bool:
         """Whether its client has gone away; asks tritonserver, so not on the event loop."""
-        with self._lock:
+        with self._final:
             return not self._over and bool(self._sender.is_cancelled())
 
     def _send(self, response: Any, *, final: bool) -> None:
-        with self._lock:
-            self._over = final
-            self._sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL if final else 0)
+        if not final:
+            self._sender.send(response)
+            return
+        with self._final:
+            self._over = True
+            self._sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def triton_error(pb_utils: Any, message: str, code: int) -> Any:

@@ -63,8 +63,6 @@ class Delivery:
     def _note(self, step: Step) -> None:
         """Keep the request's record."""
         record = self._call.record
-        if record.first_token_s is None:
-            record.first_token_s = time.monotonic()
         if record.first_answer_token_s is None and any(
             isinstance(event, ContentDelta | ToolCall) for event in step.events
         ):

@@ -45,6 +45,8 @@ _RESPONSES_PER_S = 3000
 # Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4
+# What the texts of all requests together may take, which a limit on each does not bound.
+_HELD_BYTES = 256 << 20
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +61,14 @@ class Service:
         except ServingError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
-    def __init__(self, bundle: Bundle, settings: Settings, pb_utils: Any, start_engine: StartEngine) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: Settings,
+        pb_utils: Any,
+        start_engine: StartEngine,
+        watch: Callable[[Service, Observers, Settings], Watcher] = Watcher,
+    ) -> None:
         """Verify and load *bundle*, start the event loop, and generate once to be warm."""
         bundle.verify()
         self._settings = settings
@@ -72,36 +81,45 @@ class Service:
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
         self._slots = asyncio.Semaphore(self._engine.max_batch_size)
-        self._generating = 0
+        self._generating = self._waiting = 0
         self._ended: collections.deque[RequestRecord] = collections.deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nemotron-loop", daemon=True)
         self._thread.start()
-        self._warm_up()
-        self._watcher = Watcher(self, Observers.start(pb_utils, settings, bundle.profile.name), settings)
+        try:
+            self._warm_up()
+            self._watcher = watch(self, Observers.start(pb_utils, settings, bundle.profile.name), settings)
+        except BaseException:
+            # The memory is wanted: a server that reloads goes on with its old engine.
+            self._stop()
+            raise
 
     def submit(self, request: Any) -> None:
         """Take over one Triton request; returns at once."""
-        number, call = next(self._numbers), Call(request, self._pb)
+        number, call = next(self._numbers), Call(request.get_response_sender(), self._pb)
         self._calls[number] = call
         try:
+            call.identify(request)
             self._admit()
-            values = call.values()
-        except ServingError as error:
-            self._end(number, call, error)
-        except Exception:
+            values = call.read(request)
+            self._admit_bytes()
+        except Exception as error:
             # Raised out of `execute` it would only be logged, and the client would wait for ever.
-            _log.exception("request %r cannot be read", call.record.request_id)
-            self._end(number, call, None)
+            self._end(number, call, error)
         else:
             self._loop.call_soon_threadsafe(self._begin, number, call, values)
 
     def close(self) -> None:
         """What `finalize` does; Triton calls it when no request is left."""
         self._watcher.close()
+        self._stop()
+
+    def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
         self._engine.close()
+        if not self._thread.is_alive():
+            self._loop.close()
 
     @property
     def is_ready(self) -> bool:
@@ -123,6 +141,11 @@ class Service:
         """How many answers the engine was asked for and has not ended."""
         return self._generating
 
+    @property
+    def waiting(self) -> int:
+        """How many answers wait until the engine can be asked."""
+        return self._waiting
+
     def statistics(self) -> EngineStatistics:
         """The engine's."""
         return self._engine.statistics()
@@ -136,53 +159,50 @@ class Service:
         if problem := self._watcher.problem:
             raise EngineError(problem)
         if self._watcher.draining:
-            raise OverloadedError("the server is stopping; ask another one")
+            raise OverloadedError(f"the server is stopping; ask another one, or {wire.RETRY}")
         room = self._engine.max_batch_size + self._settings.max_queue_requests
         if len(self._calls) > room:
             raise OverloadedError(
                 f"{self._engine.max_batch_size} requests run and {self._settings.max_queue_requests} wait, which is "
-                "all there is room for; retry later"
+                f"all there is room for; {wire.RETRY}"
+            )
+
+    def _admit_bytes(self) -> None:
+        held = sum(each.size_bytes for each in self.calls())
+        if held > _HELD_BYTES:
+            raise OverloadedError(
+                f"the requests here hold {held >> 20} MiB, and there is room for {_HELD_BYTES >> 20}; retry later"
             )
 
     def _begin(self, number: int, call: Call, values: Mapping[str, Any]) -> None:
-        call.task = self._loop.create_task(self._respond(number, call, values))
+        call.task = self._loop.create_task(self._answer(call, values))
         limit_ms = self._settings.max_request_ms
         asked_ms = call.timeout_ms if 0 < call.timeout_ms < limit_ms else limit_ms
         whose = "the request's" if asked_ms < limit_ms else "the server's"
         late = DeadlineError(f"the answer was not complete after {asked_ms:g} ms, {whose} {wire.TIME_LIMIT}")
         timer = self._loop.call_later(asked_ms / 1000, call.stop, late)
-        call.task.add_done_callback(lambda _: timer.cancel())
+        # Not in the task itself: one that is cancelled before its first step never runs.
+        call.task.add_done_callback(functools.partial(self._answered, number, call, timer))
 
-    async def _respond(self, number: int, call: Call, values: Mapping[str, Any]) -> None:
-        """Answer one request, with a FINAL in every case."""
-        failure: ServingError | None = None
-        try:
-            await self._answer(call, values)
-        except asyncio.CancelledError:
-            failure = call.why
-        except ServingError as error:
-            failure = error
-        except Exception:
-            _log.exception("request %r failed", call.record.request_id)
-        else:
-            call.record.outcome = "ok"
-        if isinstance(failure, EngineError):
-            _log.error("request %r: %s", call.record.request_id, failure)
-        self._end(number, call, failure)
+    def _answered(self, number: int, call: Call, timer: asyncio.TimerHandle, task: asyncio.Task[None]) -> None:
+        timer.cancel()
+        self._end(number, call, call.why if task.cancelled() else task.exception())
 
-    def _end(self, number: int, call: Call, failure: ServingError | None) -> None:
+    def _end(self, number: int, call: Call, failure: BaseException | None) -> None:
+        """The request is over: its FINAL was sent, or is sent now with what failed."""
         try:
-            if call.record.outcome != "ok":
-                call.fail(failure)
-        except Exception:
-            _log.exception("request %r cannot be ended", call.record.request_id)
+            if isinstance(failure, EngineError) or not isinstance(failure, ServingError | None):
+                _log.error("request %r failed", call.record.request_id, exc_info=failure)
+            call.end(failure if isinstance(failure, ServingError) else None)
+        except Exception as error:
+            # Its client would wait for ever; only the end of this process tells it.
+            self._watcher.report(f"a last response could not be sent: {error}")
         call.record.ended_s = time.monotonic()
         self._calls.pop(number, None)
         self._ended.append(call.record)
 
     async def _answer(self, call: Call, values: Mapping[str, Any]) -> None:
-        size = sum(len(value) for value in values.values() if isinstance(value, str))
-        prepared = await self._apart(size, functools.partial(self._prepare, values))
+        prepared = await self._apart(call.size_bytes, functools.partial(self._prepare, values))
         request, record = prepared.request, call.record
         record.operation = "chat" if request.conversation else "text_completion"
         if self._settings.log_text:
@@ -214,20 +234,32 @@ class Service:
         sampling = sampling_of_choice(prepared.sampling, index)
         async with self._slot(call):
             stream = TokenStream(call.record.request_id, self._pause_s if self._settings.stream_interval_ms else None)
-            async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:
-                async for step in steps:
-                    delivery.take(step)
+            try:
+                async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:
+                    async for step in steps:
+                        delivery.take(step)
+            finally:
+                # Not of the first response: what begins a tool call gives none.
+                call.record.first_token_s = call.record.first_token_s or stream.first_token_s
 
     @contextlib.asynccontextmanager
     async def _slot(self, call: Call) -> AsyncIterator[None]:
         """One of the engine's places. Who waits too long for it is refused."""
         waited = OverloadedError(
-            f"the request waited {self._settings.max_queue_ms} ms and its turn has not come; retry later"
+            f"the request waited {self._settings.max_queue_ms} ms and its turn has not come; {wire.RETRY}"
         )
-        timer = self._loop.call_later(self._settings.max_queue_ms / 1000, call.stop, waited)
+
+        def refuse() -> None:
+            # Of several answers to one request, some may wait while others are on their way.
+            if call.record.started_s is None:
+                call.stop(waited)
+
+        timer = self._loop.call_later(self._settings.max_queue_ms / 1000, refuse)
+        self._waiting += 1
         try:
             await self._slots.acquire()
         finally:
+            self._waiting -= 1
             timer.cancel()
         self._generating += 1
         call.record.started_s = call.record.started_s or time.monotonic()

@@ -46,6 +46,11 @@ class Watched(Protocol):
         """How many answers the engine was asked for and has not ended."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """How many answers wait until the engine can be asked."""
+        ...
+
     def statistics(self) -> EngineStatistics:
         """The engine's."""
         ...
@@ -70,11 +75,16 @@ class Watcher:
         if self._presence:
             self._presence.touch()
         self._done = 0
+        self._reported: str | None = None
         self._silent_since_s = time.monotonic()
         self._guardian = guardian.start()
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="nemotron-watcher", daemon=True)
         self._thread.start()
+
+    def report(self, problem: str) -> None:
+        """Have the server ended: *problem* is one that it does not recover from."""
+        self._reported = problem
 
     def close(self) -> None:
         """Stop watching; the last records are told."""
@@ -103,16 +113,16 @@ class Watcher:
         for record in self._service.ended():
             self._observers.request_ended(record)
         generating = self._service.generating
-        waiting = max(0, len(self._service.calls()) - generating)
-        self._observers.update(self._service.statistics(), active=generating, waiting=waiting)
+        self._observers.update(self._service.statistics(), active=generating, waiting=self._service.waiting)
 
     def _check_engine(self) -> None:
         """An engine that failed, or generates nothing although it is asked to, does not come back by itself."""
         now_s, statistics = time.monotonic(), self._service.statistics()
         done = statistics.generated_tokens + statistics.prompt_steps
-        if done != self._done or not self._service.generating:
+        # Idle is an engine that has nothing to do; one that hangs keeps what its callers have given up.
+        if done != self._done or not (self._service.generating or statistics.active_requests):
             self._done, self._silent_since_s = done, now_s
-        problem = statistics.problem
+        problem = self._reported or statistics.problem
         if now_s - self._silent_since_s > self._settings.max_engine_silence_ms / 1000:
             problem = f"the engine did nothing for {self._settings.max_engine_silence_ms} ms"
         if problem and not self._closing.is_set():

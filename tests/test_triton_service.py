@@ -1,0 +1,254 @@
+"""The service without Triton: however its loop, its queue and its senders behave, every request is ended once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.render import Prompt
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.stream import TokenStream
+from nemotron_triton.errors import ClientGoneError, EngineError
+from nemotron_triton.serving.service import Service
+from nemotron_triton.serving.settings import Settings
+
+FINAL = 1
+
+
+class Engine:
+    """Says one word for each request, when it is let."""
+
+    max_seq_len = 2048
+    max_batch_size = 2
+    cannot: Mapping[str, str] = {}
+
+    def __init__(self, _bundle: Bundle, codec: TokenCodec) -> None:
+        """Let the warm-up through."""
+        self.ids = codec.encode(Prompt("word", "\ufdd0", ()))
+        self.go = threading.Event()
+        self.go.set()
+        self.closed = False
+
+    def generate(self, _ids: Sequence[int], _sampling: Sampling, stream: TokenStream) -> None:
+        async def say() -> None:
+            while not self.go.is_set() and not stream.cancelled:
+                await asyncio.sleep(0.002)
+            stream.put(self.ids)
+            stream.put((), "stop")
+
+        self._task = asyncio.get_running_loop().create_task(say())
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Silent(Engine):
+    """Never says anything."""
+
+    def generate(self, _ids: Sequence[int], _sampling: Sampling, _stream: TokenStream) -> None:
+        pass
+
+
+@dataclass
+class Sender:
+    """A response sender that remembers, or fails."""
+
+    responses: list[Any] = field(default_factory=list)
+    finals: int = 0
+    fails: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def send(self, response: Any, flags: int = 0) -> None:
+        if self.fails:
+            raise MemoryError("no space left in /dev/shm")
+        self.responses.append(response)
+        if flags == FINAL:
+            self.finals += 1
+            self.ended.set()
+
+    def is_cancelled(self) -> bool:
+        return False
+
+
+class Anything:
+    """A metric, or a family of them, which nobody looks at here."""
+
+    COUNTER, GAUGE, HISTOGRAM = range(3)
+
+    def __init__(self, **_: Any) -> None:
+        """Takes what it is given."""
+
+    def __getattr__(self, _: str) -> Callable[..., Anything]:
+        return lambda *_, **__: Anything()
+
+
+def error(message: str, code: int) -> SimpleNamespace:
+    """A `TritonError`, which has its codes on it."""
+    return SimpleNamespace(message=message, code=code)
+
+
+for number, code_name in enumerate(("INVALID_ARG", "UNAVAILABLE", "CANCELLED", "INTERNAL")):
+    setattr(error, code_name, number)
+# As much of `triton_python_backend_utils` as is used.
+PB_UTILS = SimpleNamespace(
+    TRITONSERVER_RESPONSE_COMPLETE_FINAL=FINAL,
+    TritonError=error,
+    MetricFamily=Anything,
+    InferenceResponse=lambda output_tensors, error=None: SimpleNamespace(tensors=dict(output_tensors), error=error),
+    Tensor=lambda name, array: (name, array),
+)
+
+
+def request(sender: Sender, *, request_id: str = "a", **tensors: Any) -> Any:
+    values = {"text_input": "Hello", **tensors}
+    inputs = []
+    for name, value in values.items():
+        array = np.array([[value.encode() if isinstance(value, str) else value]])
+        inputs.append(SimpleNamespace(name=lambda name=name: name, as_numpy=lambda array=array: array))
+    return SimpleNamespace(
+        get_response_sender=lambda: sender,
+        request_id=lambda: request_id,
+        timeout=lambda: 0,
+        parameters=lambda: json.dumps({}),
+        inputs=lambda: inputs,
+    )
+
+
+@dataclass
+class Watch:
+    """Watches nothing, and remembers what it is told."""
+
+    problem: str | None = None
+    draining: bool = False
+    reported: list[str] = field(default_factory=list)
+
+    def report(self, problem: str) -> None:
+        self.reported.append(problem)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture
+def service(bundle: Bundle, watch: Watch) -> Iterator[Service]:
+    made = start(bundle, watch)
+    yield made
+    made.close()
+
+
+def start(bundle: Bundle, watch: Any, engine: type[Engine] = Engine, **settings: int) -> Service:
+    return Service(bundle, Settings(**settings), PB_UTILS, engine, lambda *_: watch)
+
+
+def _engine(service: Service) -> Engine:
+    engine = service._engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def test_a_request_that_is_stopped_before_its_first_step_is_ended(service: Service) -> None:
+    """Submit and stop meet in one turn of a loop that was busy."""
+    sender, busy = Sender(), threading.Event()
+    service._loop.call_soon_threadsafe(busy.wait, 10)
+
+    service.submit(request(sender))
+    (call,) = service.calls()
+    service.stop(call, ClientGoneError("cancelled: the client went away"))
+    busy.set()
+
+    assert sender.ended.wait(10)
+    _wait_for(lambda: not service.calls())
+    (record,) = service.ended()
+    assert (sender.finals, record.outcome) == (1, "cancelled")
+
+
+def test_a_last_response_that_cannot_be_sent_is_a_problem_of_the_server(service: Service, watch: Watch) -> None:
+    service.submit(request(Sender(fails=True)))
+
+    _wait_for(lambda: bool(watch.reported))
+    assert "a last response could not be sent: no space left in /dev/shm" in watch.reported[0]
+    assert not service.calls()
+
+
+def test_a_request_that_cannot_even_be_named_is_ended(service: Service) -> None:
+    sender = Sender()
+    odd = request(sender)
+
+    def request_id() -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    odd.request_id = request_id
+    service.submit(odd)
+
+    assert sender.ended.wait(10)
+    assert sender.responses[-1].error.message == "internal error; the server's log has the details"
+
+
+def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, watch: Watch) -> None:
+    """Four answers to one request and two places: two wait longer than a request may that has not begun."""
+    service, sender = start(bundle, watch, max_queue_ms=50), Sender()
+    _engine(service).go.clear()
+
+    service.submit(request(sender, num_return_sequences=np.int32(4)))
+    _wait_for(lambda: service.waiting == 2)
+    time.sleep(0.2)
+    _engine(service).go.set()
+
+    assert sender.ended.wait(10)
+    assert [response.error for response in sender.responses] == [None] * 4
+    service.close()
+
+
+def test_what_waits_may_hold_so_much_text_and_no_more(service: Service) -> None:
+    senders, busy = [Sender() for _ in range(6)], threading.Event()
+    service._loop.call_soon_threadsafe(busy.wait, 30)
+
+    for sender in senders:
+        service.submit(request(sender, text_input="x" * (60 << 20)))
+    refused = [sender.responses[-1].error.message for sender in senders if sender.finals]
+    busy.set()
+
+    assert len(refused) == 2
+    assert all("the requests here hold" in each and "retry later" in each for each in refused)
+    for sender in senders:
+        assert sender.ended.wait(60)
+
+
+def test_an_engine_that_does_not_wake_up_is_closed_again(bundle: Bundle, watch: Watch) -> None:
+    made: list[Engine] = []
+
+    class Kept(Silent):
+        def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+            super().__init__(bundle, codec)
+            made.append(self)
+
+    with pytest.raises(EngineError, match=r"the engine generated nothing within 0.2 s of its start"):
+        start(bundle, watch, Kept, max_engine_silence_ms=200)
+
+    assert made[0].closed
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
