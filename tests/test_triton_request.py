@@ -48,7 +48,7 @@ def test_what_is_left_out_follows_the_model_and_changes_nothing() -> None:
     request = read()
 
     assert request.sampling == Sampling(max_tokens=8192, temperature=0.0, top_p=1.0)
-    assert (request.stop_words, request.choices, request.echo, request.return_log_probs) == ((), 1, False, False)
+    assert (request.stop_words, request.choices, request.echo) == ((), 1, False)
     assert request.max_tokens is None
 
 
@@ -72,7 +72,7 @@ def test_every_parameter_reaches_the_sampling() -> None:
     sampling = request.sampling
     assert (request.max_tokens, sampling.max_tokens, sampling.min_tokens, sampling.min_p) == (7, 7, 3, 0.25)
     assert (sampling.no_repeat_ngram_size, sampling.stop_ids, sampling.ignore_end) == (4, (5, 6), False)
-    assert (sampling.logprobs, request.return_log_probs, request.choices) == (3, True, 2)
+    assert (sampling.logprobs, request.choices) == (3, 2)
     assert request.stop_words == ("\n\n", "END")
 
 

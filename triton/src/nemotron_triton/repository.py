@@ -27,18 +27,22 @@ _TYPES = {
     "UINT64": model_config_pb2.TYPE_UINT64,
     "FP32": model_config_pb2.TYPE_FP32,
 }
+# The settings that hold for the models beside `nemotron` too.
+_LIMITS_OF_TEXT = ("max_prompt_bytes", "max_messages", "max_tools")
 
 
 def configs(settings: Settings | None = None) -> dict[str, model_config_pb2.ModelConfig]:
-    """The configuration of every model we serve, by name; *settings* are parameters of `nemotron`."""
-    nemotron = _config(wire.MODEL_NAME, wire.INPUTS, wire.OUTPUTS, decoupled=True)
-    for name, value in (settings or Settings()).as_parameters().items():
-        nemotron.parameters[name].string_value = value
-    return {
-        wire.MODEL_NAME: nemotron,
+    """The configuration of every model we serve, by name; *settings* are their parameters, where they mean anything."""
+    found = {
+        wire.MODEL_NAME: _config(wire.MODEL_NAME, wire.INPUTS, wire.OUTPUTS, decoupled=True),
         "preprocessing": _config("preprocessing", wire.PREPROCESSING_INPUTS, wire.PREPROCESSING_OUTPUTS),
         "postprocessing": _config("postprocessing", wire.POSTPROCESSING_INPUTS, wire.POSTPROCESSING_OUTPUTS),
     }
+    for model, config in found.items():
+        for name, value in (settings or Settings()).as_parameters().items():
+            if model == wire.MODEL_NAME or name in _LIMITS_OF_TEXT:
+                config.parameters[name].string_value = value
+    return found
 
 
 def bundle_link(repository: Path) -> Path:

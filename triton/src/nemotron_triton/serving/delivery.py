@@ -49,7 +49,7 @@ class Delivery:
         *,
         final: bool,
     ) -> None:
-        if logprobs and self._request.return_log_probs:
+        if logprobs and self._request.sampling.logprobs is not None:
             wanted = bool(self._request.sampling.logprobs)
             told = logprob_tensors(self._codec, ids, logprobs, self._cum_logprob, alternatives=wanted)
             self._cum_logprob = told[wire.CUM_LOG_PROBS][0]

@@ -26,7 +26,8 @@ from nemotron_triton.serving.guide_request import read_guide
 from nemotron_triton.serving.sampling_request import MAX_CHOICES, integer, read_sampling, read_words
 from nemotron_triton.serving.settings import Settings
 
-_DEFAULTS = Settings()
+# More than any model answers at once; taking it apart takes seconds.
+MAX_RAW_OUTPUT_BYTES = 1 << 20
 _OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wire.CHAT_TEMPLATE_KWARGS)
 
 
@@ -35,8 +36,7 @@ class ChatRequest:
     """A checked request: a conversation or a finished prompt, and how to generate.
 
     `thinking` is the mode the model is in, `max_tokens` None what its makers recommend, as far as the context has room.
-    `choices` is how many answers are wanted; `echo` puts the finished prompt before each. `return_log_probs` and
-    `sampling.logprobs`, the alternatives to tell with them, go together.
+    `choices` is how many answers are wanted; `echo` puts the finished prompt before each.
     """
 
     conversation: Conversation | None
@@ -51,7 +51,6 @@ class ChatRequest:
     stop_words: tuple[str, ...] = ()
     choices: int = 1
     echo: bool = False
-    return_log_probs: bool = False
 
 
 def read_request(values: Mapping[str, Any], profile: Profile, settings: Settings, codec: TokenCodec) -> ChatRequest:
@@ -65,7 +64,7 @@ def read_request(values: Mapping[str, Any], profile: Profile, settings: Settings
         raise RequestError(f"{wire.TEXT_INPUT.name} is empty; give the prompt")
     if text and (misplaced := [each.name for each in _OF_CONVERSATIONS if each.name in values]):
         raise RequestError(f"{misplaced[0]} goes with {wire.MESSAGES.name}; a finished prompt holds its own tools")
-    _check_sizes(values, settings)
+    check_sizes(values, settings)
     conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
     render = read_render_options(values)
     thinking = bool(render.thinking)
@@ -90,11 +89,10 @@ def read_request(values: Mapping[str, Any], profile: Profile, settings: Settings
         choices=integer(values, wire.NUM_RETURN_SEQUENCES, 1, 1, MAX_CHOICES),
         # As in tensorrt_llm_bls: only a whole answer has its prompt before it, and only when that is asked for.
         echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT.name, True),
-        return_log_probs=sampling.logprobs is not None,
     )
 
 
-def read_chat(values: Mapping[str, Any], settings: Settings = _DEFAULTS) -> tuple[Conversation, ToolChoice]:
+def read_chat(values: Mapping[str, Any], settings: Settings) -> tuple[Conversation, ToolChoice]:
     """The conversation and the tool choice in the `messages`, `tools` and `tool_choice` tensors.
 
     With the choice `none` the conversation has no tools: what the model does not see it cannot call.
@@ -107,9 +105,10 @@ def read_chat(values: Mapping[str, Any], settings: Settings = _DEFAULTS) -> tupl
     return (replace(conversation, functions=()) if choice.mode == "none" else conversation), choice
 
 
-def read_tools(values: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...] | None:
+def read_tools(values: Mapping[str, Any], settings: Settings) -> tuple[Mapping[str, Any], ...] | None:
     """The functions in the `tools` tensor; None without it."""
     tools = _json(values, wire.TOOLS)
+    _check_count(wire.TOOLS, tools, settings.max_tools)
     return None if tools is None else read_functions(tools)
 
 
@@ -124,11 +123,14 @@ def read_render_options(values: Mapping[str, Any]) -> RenderOptions:
     return render_options(values.get(wire.THINKING.name), _json(values, wire.CHAT_TEMPLATE_KWARGS))
 
 
-def _check_sizes(values: Mapping[str, Any], settings: Settings) -> None:
+def check_sizes(values: Mapping[str, Any], settings: Settings) -> None:
     """Refuse what is too long before anything reads it."""
     for name, value in values.items():
-        if isinstance(value, str) and (size := _bytes(value)) > settings.max_prompt_bytes:
-            raise RequestError(f"{name} has {size} bytes; at most {settings.max_prompt_bytes} are accepted")
+        limit = settings.max_prompt_bytes
+        if name == wire.RAW_OUTPUT.name:
+            limit = min(limit, MAX_RAW_OUTPUT_BYTES)
+        if isinstance(value, str) and (size := _bytes(value)) > limit:
+            raise RequestError(f"{name} has {size} bytes; at most {limit} are accepted")
 
 
 def _bytes(text: str) -> int:

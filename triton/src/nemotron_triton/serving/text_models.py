@@ -18,8 +18,15 @@ from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
 from nemotron_triton.serving.call import triton_error
-from nemotron_triton.serving.request import read_chat, read_render_options, read_tool_choice, read_tools
+from nemotron_triton.serving.request import (
+    check_sizes,
+    read_chat,
+    read_render_options,
+    read_tool_choice,
+    read_tools,
+)
 from nemotron_triton.serving.service import bundle_path
+from nemotron_triton.serving.settings import Settings
 
 Values = dict[str, Any]
 
@@ -38,10 +45,11 @@ class TextModel:
     @classmethod
     def preprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
         """Messages to prompt text, token ids and their number."""
-        bundle, codec = _open(args, pb_utils)
+        bundle, codec, settings = _open(args, pb_utils)
 
         def compute(values: Values) -> dict[wire.Tensor, Any]:
-            conversation, _ = read_chat(values)
+            check_sizes(values, settings)
+            conversation, _ = read_chat(values, settings)
             options = replace(read_render_options(values), template=bundle.chat_template)
             prompt = render_prompt(bundle.profile, conversation, options)
             ids = codec.encode(prompt)
@@ -52,10 +60,11 @@ class TextModel:
     @classmethod
     def postprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
         """A raw answer to reasoning, text and calls. Without `tools` any call counts."""
-        bundle, _ = _open(args, pb_utils)
+        bundle, _, settings = _open(args, pb_utils)
 
         def compute(values: Values) -> dict[wire.Tensor, Any]:
-            functions = read_tools(values)
+            check_sizes(values, settings)
+            functions = read_tools(values, settings)
             thinking = values.get(wire.THINKING.name, False)
             rules = answer_rules(
                 bundle.profile,
@@ -99,10 +108,10 @@ class TextModel:
         )
 
 
-def _open(args: dict[str, str], pb_utils: Any) -> tuple[Bundle, TokenCodec]:
+def _open(args: dict[str, str], pb_utils: Any) -> tuple[Bundle, TokenCodec, Settings]:
     try:
         bundle = Bundle.open(bundle_path(args))
         bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix()])
-        return bundle, TokenCodec(bundle.tokenizer_path)
+        return bundle, TokenCodec(bundle.tokenizer_path), Settings.read(args["model_config"])
     except ServingError as error:
         raise pb_utils.TritonModelException(str(error)) from error
