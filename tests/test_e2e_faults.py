@@ -44,12 +44,12 @@ ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS = range(6)
 NEMOTRON = Path(sys.executable).with_name("nemotron")
 TEXT = "one two three four five six seven eight nine ten"
 HELLO = [{"role": "user", "content": "Hello"}]
-SETTINGS = Settings(max_queue_requests=40, max_queue_ms=1500, max_engine_silence_ms=60_000, drain_ms=10_000)
+SETTINGS = Settings(max_queue_requests=40, max_queue_ms=1500, max_engine_silence_ms=60_000)
 
 
 @contextmanager
 def faulty_server(bundle: Bundle, settings: Settings) -> Iterator[tuple[RunningServer, ServeOptions, list[str]]]:
-    options, log = replace(serve_options(), settings=settings), list[str]()
+    options, log = replace(serve_options(), settings=settings, drain_ms=10_000), list[str]()
     adapters = {"nemotron": ROOT / "tests" / "faulty_model.py"}
     with serve(bundle, options, log=log.append, adapters=adapters) as server:
         assert server.wait_ready(threading.Event()), log
@@ -156,6 +156,7 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(client: Client) -> No
             finish = event
     assert finish is not None
     assert (finish.reason, finish.usage.output_tokens) == ("length", 3000)
+    assert text == client.chat(HELLO, seed=ENDLESS, max_tokens=3000).content
     assert text == ((TEXT + " ") * 1000)[: len(text)]
     assert quick_s < 5
 
@@ -163,25 +164,29 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(client: Client) -> No
 def test_clients_that_go_away_free_their_places_wherever_they_were(
     client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
 ) -> None:
-    """Eight are answered, the others wait; all of them leave."""
-    streams = [client.stream(HELLO, seed=ENDLESS, max_tokens=90_000) for _ in range(8)]
-    for stream in streams:
-        next(stream)
-    waiting = [ThreadPoolExecutor(1) for _ in range(6)]
-    calls = [_start(faulty[1], ENDLESS) for _ in waiting]
-    _wait_for(lambda: waiting_now(faulty[1]) == 6)
+    """Eight are answered, the others wait; all of them leave, and their places are free within 200 ms."""
+    options, left_s = faulty[1], []
+    for _ in range(3):
+        streams = [client.stream(HELLO, seed=ENDLESS, max_tokens=90_000) for _ in range(8)]
+        for stream in streams:
+            next(stream)
+        with grpc.insecure_channel(options.grpc_url) as channel:
+            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+            calls = [stub.ModelStreamInfer(iter([_request(ENDLESS)]), timeout=60) for _ in range(6)]
+            _wait_for(lambda: waiting_now(options) == 6)
+            begin = time.monotonic()
+            for call in calls:
+                call.cancel()
+            _wait_for(lambda: waiting_now(options) == 0)
+            left_s.append(time.monotonic() - begin)
+        begin = time.monotonic()
+        for stream in streams:
+            stream.close()
+        _wait_for(lambda: running(options) == 0)
+        left_s.append(time.monotonic() - begin)
 
-    begin = time.monotonic()
-    for call in calls:
-        call.cancel()
-    _wait_for(lambda: waiting_now(faulty[1]) == 0)
-    left_queue_s = time.monotonic() - begin
-    for stream in streams:
-        stream.close()
-    _wait_for(lambda: running(faulty[1]) == 0)
-
-    # 200 ms and a busy machine; tests/test_e2e_server.py measures the time itself.
-    assert left_queue_s < 2
+    # The best of three of each, because a busy machine may hold up any one; a cancel that is missed shows in all.
+    assert max(min(left_s[0::2]), min(left_s[1::2])) < 0.25, left_s
 
 
 def test_who_waits_too_long_is_refused_with_the_time(client: Client) -> None:
@@ -196,7 +201,9 @@ def test_who_waits_too_long_is_refused_with_the_time(client: Client) -> None:
         stream.close()
 
 
-def test_10000_requests_at_once_are_answered_or_refused_at_once(client: Client) -> None:
+def test_10000_requests_at_once_are_answered_or_refused_at_once(
+    client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
+) -> None:
     """8 run and 40 wait; whoever else comes is told so and not left to wait."""
     outcomes: Counter[str] = Counter()
 
@@ -219,6 +226,11 @@ def test_10000_requests_at_once_are_answered_or_refused_at_once(client: Client) 
     assert outcomes.pop("answered") >= 48
     refusals = ("UNAVAILABLE: 8 requests run and 40 wait", "UNAVAILABLE: the request waited 1500 ms")
     assert all(outcome.startswith(refusals) for outcome in outcomes), outcomes
+    lines = [json.loads(line) for line in faulty[2] if '"outcome": "rejected"' in line]
+    full = [line["duration_ms"] for line in lines if "8 requests run" in line["error"]]
+    assert len(full) > 9000
+    # Nobody waits to hear that there is no room.
+    assert max(full) < 100
 
 
 @pytest.mark.parametrize(
@@ -299,11 +311,6 @@ def _text(response: Any) -> str:
         if output.name == "text_output":
             return bytes(data[4:]).decode()
     return ""
-
-
-def _start(options: ServeOptions, seed: int) -> Any:
-    channel = grpc.insecure_channel(options.grpc_url)
-    return service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([_request(seed)]), timeout=60)
 
 
 def _answer(url: str, tensors: dict[str, bytes]) -> list[Any]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ from conftest import serve_options
 from nemotron_client import Client, ClientError, Finish, RequestRejected, ServerUnavailable
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
+from nemotron_triton.reload import Reload
+from nemotron_triton.repository import write_repository
 from nemotron_triton.server import RunningServer, ServeOptions, serve
-from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tritonserver import Tritonserver
 
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
@@ -166,7 +168,7 @@ def stand_in(bundle: Bundle, script: str = STANDING, drain_ms: int = 60_000) -> 
     """A program in tritonserver's place that has come up."""
     up = threading.Event()
     server = Tritonserver(argv=("/bin/sh", "-c", script), environment={})
-    options = replace(serve_options(), settings=Settings(drain_ms=drain_ms))
+    options = replace(serve_options(), drain_ms=drain_ms)
     with serve(bundle, options, log=lambda line: up.set(), server=server) as running:
         assert up.wait(20)
         yield running
@@ -191,6 +193,24 @@ def test_a_server_that_died_is_not_waited_for(bundle: Bundle) -> None:
 
 def test_the_wait_is_bounded(bundle: Bundle) -> None:
     assert 0.3 <= drained_after_s(bundle, STANDING, drain_ms=300) < 20
+
+
+def test_what_cannot_be_told_to_drain_is_stopped_at_once_with_one_line(bundle: Bundle, tmp_path: Path) -> None:
+    with served_by_command(bundle.path, "--drain-ms", "90000", folder=tmp_path) as served:
+        (run_folder,) = tmp_path.glob("nemotron-serve-*/run")
+        # Cannot be made, as on a full disk.
+        (run_folder / "drain").symlink_to("/nowhere/drain")
+
+        served.process.send_signal(signal.SIGTERM)
+        status = served.process.wait(timeout=40)
+        said = served.wait_for("draining: ")
+        complaint = served.wait_for("not waited for")
+        served.wait_for("stopped")
+
+    assert status == 0
+    assert said == "draining: answers get up to 90 s; a second signal ends them"
+    assert complaint.startswith("running answers are not waited for: the model cannot be told: No such file")
+    assert not any("Traceback" in line for line in served.log)
 
 
 def drained_after_s(bundle: Bundle, script: str, drain_ms: int = 60_000) -> float:
@@ -296,6 +316,38 @@ def test_a_bundle_that_cannot_be_loaded_changes_nothing(
     reloadable.put(max_seq_len=512)
     assert reloadable.hang_up().startswith("reloaded: ")
     assert reloadable.context() == 512
+
+
+def test_the_way_back_hides_no_reason_and_leaves_no_model_out(bundle: Bundle, tmp_path: Path) -> None:
+    asked: list[str] = []
+    refusals = {3: "the new one does not fit", 4: "the old one does not fit any more"}
+
+    class Loads(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path.split("/")[-2])
+            self.send_response(400 if len(asked) in refusals else 200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"error": refusals.get(len(asked), "")}).encode())
+
+    write_repository(bundle, tmp_path / "models", link=True)
+    with HTTPServer(("127.0.0.1", 0), Loads) as server, ThreadPoolExecutor(1) as threads:
+        threads.submit(server.serve_forever)
+        reload = Reload(
+            bundle_path=bundle.path,
+            repository=tmp_path / "models",
+            http_url=f"http://127.0.0.1:{server.server_port}",
+            control="control",
+            timeout_s=20,
+        )
+        try:
+            with pytest.raises(
+                ServerError, match=r"^the new one does not fit; nemotron could not be put back: the old"
+            ):
+                reload.run()
+        finally:
+            server.shutdown()
+
+    assert asked == ["nemotron", "preprocessing", "postprocessing", "nemotron", "preprocessing"]
 
 
 def test_a_server_that_was_not_told_so_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -77,6 +77,13 @@ def test_a_setting_out_of_range_is_refused_with_the_range(bundle: Bundle, tmp_pa
     assert not (tmp_path / "models").exists()
 
 
+def test_how_long_to_drain_is_for_the_server_and_nothing_of_the_model(bundle: Bundle, tmp_path: Path) -> None:
+    result = model_repo(bundle, tmp_path / "models", "--drain-ms", 7)
+
+    assert "No such option '--drain-ms'" in result.output
+    assert "--drain-ms" in CliRunner().invoke(main, ["serve", "--help"]).output
+
+
 @pytest.mark.parametrize("command", ["serve", "model-repo"])
 def test_the_help_has_every_setting_in_a_section_of_its_own(command: str) -> None:
     text = CliRunner().invoke(main, [command, "--help"]).output

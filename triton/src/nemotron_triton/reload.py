@@ -11,6 +11,7 @@ import json
 import os
 import re
 import urllib.parse
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,12 +48,24 @@ class Reload:
             for model in configs():
                 self._load(model)
                 loaded.append(model)
-        except ServingError:
-            _point(link, before)
-            for model in loaded:
-                self._load(model)
-            raise
+        except (ServingError, OSError) as error:
+            left = self._put_back(link, before, loaded)
+            raise ServerError("; ".join([str(error), *left])) from error
         return bundle
+
+    def _put_back(self, link: Path, before: Path, loaded: Sequence[str]) -> list[str]:
+        """Serve the bundle at *before* again, as far as that goes: one model's failure does not keep others from it."""
+        try:
+            _point(link, before)
+        except OSError as error:
+            return [f"{link} could not be put back: {error.strerror}"]
+        failures = []
+        for model in loaded:
+            try:
+                self._load(model)
+            except (ServingError, OSError) as error:
+                failures.append(f"{model} could not be put back: {error}")
+        return failures
 
     def _load(self, model: str) -> None:
         # Without a change in its folder tritonserver would not load a model again.

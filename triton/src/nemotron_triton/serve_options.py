@@ -17,7 +17,7 @@ class ServeOptions:
     """How to serve a bundle. `host` is for gRPC, and for HTTP and metrics where there is no TLS, which they lack.
 
     `metrics_host` is for metrics alone. `secret` is what every caller must know; with `allow_reload` the server takes
-    a new bundle while it runs.
+    a new bundle while it runs. `drain_ms` is the longest time that running answers get when it is stopped.
     """
 
     host: str = LOOPBACK
@@ -30,6 +30,7 @@ class ServeOptions:
     allow_reload: bool = False
     settings: Settings = field(default_factory=Settings)
     ready_timeout_s: float = 600.0
+    drain_ms: int = 30_000
     exit_timeout_s: int = 10
 
     @property

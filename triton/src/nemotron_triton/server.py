@@ -110,9 +110,15 @@ class RunningServer:
 
         Not left to tritonserver: on SIGTERM it refuses new requests as for a model that does not exist, which tells
         callers not to try another server, and after its exit timeout it dies in the middle of streams (seen with 2.51).
+        Raises `ServerError` at once where the model cannot be told, as on a full disk.
         """
-        (self._run_folder / _DRAIN).touch()
-        deadline = time.monotonic() + self._options.settings.drain_ms / 1000
+        try:
+            (self._run_folder / _DRAIN).touch()
+        except OSError as error:
+            raise ServerError(
+                f"running answers are not waited for: the model cannot be told: {error.strerror}"
+            ) from error
+        deadline = time.monotonic() + self._options.drain_ms / 1000
         while self._process.poll() is None and self._serving():
             if hurry.wait(_POLL_S) or time.monotonic() > deadline:
                 # Those that still run had their time.

@@ -15,7 +15,7 @@ from nemotron_build.cli.limits import limits
 from nemotron_build.cli.sections import SectionedCommand, SectionOption
 from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.errors import ServingError
+from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.exposure import exposure, warnings
 from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
@@ -44,6 +44,13 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     default=ServeOptions.ready_timeout_s,
     show_default=True,
     help="Seconds the server may take to load.",
+)
+@click.option(
+    "--drain-ms",
+    default=ServeOptions.drain_ms,
+    show_default=True,
+    type=click.IntRange(0, 24 * 3600 * 1000),
+    help="Longest time that running answers get when the server is stopped.",
 )
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
 @click.option("--quiet", is_flag=True, help="Keep tritonserver's log to yourself unless it fails.")
@@ -98,8 +105,11 @@ def command(
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
             click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
             server.wait(stop)
-            _say(f"draining: answers get up to {settings.drain_ms / 1000:g} s; a second signal ends them")
-            server.drain(hurry)
+            _say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
+            try:
+                server.drain(hurry)
+            except ServerError as error:
+                _say(str(error))
     _say("stopped")
 
 

@@ -36,7 +36,6 @@ class Settings:
     max_prompt_bytes: int = _setting(4 << 20, 1, 1 << 30, "longest text_input, messages, tools or grammar, in bytes")
     max_messages: int = _setting(4096, 1, 1_000_000, "messages in one conversation")
     max_tools: int = _setting(256, 0, 100_000, "tools of one request")
-    drain_ms: int = _setting(30_000, 0, _DAY_MS, "longest time that running answers get when the server is stopped")
     log_requests: int = _setting(1, 0, 1, "1 writes a line for every request")
     log_text: int = _setting(0, 0, 1, "1 writes prompts and answers into that line")
 
