@@ -136,7 +136,7 @@ def nemotron_gets_what_it_needs(files: Files) -> Iterator[str]:
         yield "too little shared memory"
     options = ServeOptions()
     # What `RunningServer.stop` waits for, and a margin.
-    takes_s = options.settings.drain_ms / 1000 + options.exit_timeout_s + 5 + 10
+    takes_s = options.drain_ms / 1000 + options.exit_timeout_s + 5 + 10
     if float(service["stop_grace_period"].removesuffix("s")) < takes_s:
         yield f"docker kills it in less than the {takes_s:g} s it may take to stop"
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
@@ -165,6 +165,9 @@ def what_is_mounted_exists_and_grafana_finds_it(files: Files) -> Iterator[str]:
         if isinstance(each, str) and each.startswith(".")
     )
     yield from (f"{source} does not exist" for source in mounts if not (ROOT / DOCKER / source).is_file())
+    rules = yaml.safe_load(files[SCRAPES])["rule_files"]
+    if rules != [mounts.get("../observability/alerts.yaml")]:
+        yield f"prometheus loads the rules {rules}, which are mounted elsewhere"
     (provider,) = yaml.safe_load(files[DASHBOARDS])["providers"]
     dashboard = mounts["../observability/grafana-dashboard.json"]
     if str(Path(dashboard).parent) != provider["options"]["path"]:
@@ -235,6 +238,8 @@ BROKEN: dict[Check, list[tuple[str, str, str, str]]] = {
     ],
     what_is_mounted_exists_and_grafana_finds_it: [
         (COMPOSE, "./prometheus.yaml", "./prometheus.yml", "prometheus.yml does not exist"),
+        (COMPOSE, "observability/alerts.yaml", "observability/alerts.yml", "alerts.yml does not exist"),
+        (SCRAPES, "[/etc/prometheus/alerts.yaml]", "[/etc/alerts.yaml]", "mounted elsewhere"),
         (DASHBOARDS, "path: /etc/nemotron", "path: /etc/grafana", "looked for in /etc/grafana"),
         (COMPOSE, "DASHBOARD_PATH: /etc/nemotron", "DASHBOARD_PATH: /etc", "another dashboard"),
         (DATASOURCES, ":9090", ":9091", "is not prometheus"),
