@@ -171,6 +171,7 @@ def test_every_status_has_its_error(code: grpc.StatusCode, started: bool, expect
 def test_who_got_an_answer_is_not_asked_whether_the_server_runs(details: str, says_is_it_running: bool) -> None:
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         context.abort(grpc.StatusCode.UNAVAILABLE, details)
+        yield
 
     with scripted(script) as client, pytest.raises(ServerUnavailable) as caught:
         client.chat(HI)
