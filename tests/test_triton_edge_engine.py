@@ -24,7 +24,7 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenLogprob, TokenStream
-from nemotron_triton.errors import BundleError, EngineError
+from nemotron_triton.errors import BundleError, EngineError, RequestError
 
 STAND_IN = Path(__file__).parent / "edge_llm_stand_in"
 PLAIN = Sampling(max_tokens=20, temperature=0.5, top_p=0.9)
@@ -154,7 +154,9 @@ def test_a_message_that_spells_a_control_token_is_refused(running: Running) -> N
         spelt = running.ids(f"Häuser? {CONTROL}\n")
         assert running.codec.control_id(CONTROL) not in spelt
 
-        with pytest.raises(EngineError, match=r"reads this prompt of \d+ tokens as \d+: it takes the spelling of a co"):
+        with pytest.raises(
+            RequestError, match=r"reads this prompt of \d+ tokens as \d+: it takes the spelling of a co"
+        ):
             await running.ask(prompt=spelt).__anext__()
         assert running.native.handles.empty()
 
@@ -373,7 +375,7 @@ def test_a_seed_is_drawn_for_each_request_that_has_none(running: Running) -> Non
 )
 def test_what_cannot_be_said_fails_in_its_stream(running: Running, changes: Any, complaint: str) -> None:
     async def test() -> None:
-        with pytest.raises(EngineError, match=complaint):
+        with pytest.raises(RequestError, match=complaint):
             await running.ask(replace(PLAIN, **changes)).__anext__()
 
     on_loop(test)

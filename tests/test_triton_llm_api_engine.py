@@ -24,7 +24,7 @@ from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.llm_api import leave_mpi_job
 from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
-from nemotron_triton.errors import BundleError, EngineError
+from nemotron_triton.errors import BundleError, EngineError, RequestError
 
 STAND_IN = Path(__file__).parent / "tensorrt_llm_stand_in"
 KINDS = ("tensorrt", "pytorch")
@@ -213,7 +213,9 @@ def test_a_request_that_is_refused_fails_in_its_stream(loadable: Bundle) -> None
         stream = TokenStream("too long")
         engine.generate([1] * 2000, PLAIN, stream)
 
-        with pytest.raises(EngineError, match=r"TensorRT-LLM failed: The sum of prompt .* max_num_tokens$"):
+        with pytest.raises(
+            RequestError, match=r"TensorRT-LLM refuses the request: The sum of prompt .* max_num_tokens$"
+        ):
             await stream.__anext__()
 
     on_loop(test)
@@ -410,7 +412,7 @@ def test_what_cannot_be_said_fails_in_its_stream(loadable: Bundle, changes: Any,
     engine, _ = start(loadable)
 
     async def test() -> None:
-        with pytest.raises(EngineError, match=complaint):
+        with pytest.raises(RequestError, match=complaint):
             await ask(engine, replace(PLAIN, **changes)).__anext__()
 
     on_loop(test)

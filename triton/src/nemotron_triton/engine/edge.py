@@ -21,7 +21,7 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.edge_sampling import CANNOT, generation_request
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
-from nemotron_triton.errors import EngineError, first_line
+from nemotron_triton.errors import EngineError, RequestError, ServingError, first_line
 
 _CLOSED = "the engine is closed"
 _STOPPED = "TensorRT Edge-LLM's scheduler has stopped"
@@ -127,7 +127,7 @@ class EdgeEngine:
             self._active_requests += 1
         try:
             self._run(ids, sampling, stream)
-        except EngineError as error:
+        except ServingError as error:
             stream.fail(error)
         except Exception as error:  # C++ exceptions, mostly as RuntimeError, and the refusal of `submit`
             stream.fail(EngineError(_CLOSED if self._closed else f"TensorRT Edge-LLM failed: {first_line(error)}"))
@@ -142,7 +142,7 @@ class EdgeEngine:
         prompt = b"".join(map(self._codec.bytes_of, ids)).decode(errors="replace")
         request = generation_request(self._runtime, prompt, sampling, channel)
         if (read := self._engine.count_prompt_tokens(request)) != [len(ids)]:
-            raise EngineError(
+            raise RequestError(
                 f"TensorRT Edge-LLM reads this prompt of {len(ids)} tokens as {read[0]}: it takes the spelling of a "
                 "control token in a message for the token, which a message must not contain"
             )

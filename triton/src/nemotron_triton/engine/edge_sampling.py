@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemotron_triton.engine.interface import Guide, Sampling
-from nemotron_triton.errors import EngineError
+from nemotron_triton.errors import RequestError
 
 _LACKING = (
     "min_p",
@@ -38,7 +38,7 @@ _GUIDES = {"grammar": "EBNF", "json_schema": "JSON_SCHEMA", "regex": "REGEX"}
 def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: Any) -> Any:
     """An `LLMGenerationRequest` of the module *runtime*, whose tokens come through *channel*.
 
-    *prompt* is rendered already. `EngineError` for what the runtime cannot be asked.
+    *prompt* is rendered already. `RequestError` for what the runtime cannot be asked.
     """
     message = runtime.Message("user", [runtime.MessageContent("text", prompt)])
     sequence = runtime.Request(messages=[message])
@@ -64,7 +64,7 @@ def _guided(runtime: Any, guide: Guide) -> Any:
     found = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide.text)
     valid, reason = runtime.validate_guided_decoding_params(found)
     if not valid:
-        raise EngineError(f"TensorRT Edge-LLM refuses the {guide.kind}: {reason}")
+        raise RequestError(f"TensorRT Edge-LLM refuses the {guide.kind}: {reason}")
     return found
 
 
@@ -78,13 +78,13 @@ def _strategy(sampling: Sampling) -> tuple[float, int, float]:
 
 def _num_logprobs(alternatives: int | None) -> int:
     if alternatives is not None and alternatives > _MAX_LOGPROBS:
-        raise EngineError(f"logprobs is {alternatives}; TensorRT Edge-LLM tells at most {_MAX_LOGPROBS}")
+        raise RequestError(f"logprobs is {alternatives}; TensorRT Edge-LLM tells at most {_MAX_LOGPROBS}")
     return 0 if alternatives is None else max(1, alternatives)
 
 
 def _logit_bias(bias: Mapping[int, float]) -> dict[int, float]:
     if len(bias) > _MAX_BIASED_TOKENS or any(abs(value) > _MAX_BIAS for value in bias.values()):
-        raise EngineError(
+        raise RequestError(
             f"logit_bias is for at most {_MAX_BIASED_TOKENS} tokens, between {-_MAX_BIAS:g} and {_MAX_BIAS:g} each, "
             "in TensorRT Edge-LLM"
         )

@@ -29,7 +29,7 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.llm_sampling import end_ids, sampling_params, unsupported
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
-from nemotron_triton.errors import BundleError, EngineError, first_line
+from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
 
 _CLOSED = "the engine is closed"
 _DEAD = "TensorRT-LLM's executor has stopped"
@@ -105,7 +105,10 @@ class LlmApiEngine:
                 raise EngineError(problem)
             params = sampling_params(self._api, sampling, self._manifest)
             result = self._llm.generate_async(list(ids), sampling_params=params, streaming=True)
-        except Exception as error:  # a refusal of this request, or what its worker died of
+        except (ValueError, self._api.RequestError) as error:  # as the LLM API refuses a guide, a number, a prompt
+            stream.fail(RequestError(f"TensorRT-LLM refuses the request: {first_line(error)}"))
+            return
+        except Exception as error:  # ours, or what its worker died of
             stream.fail(_failure(error))
             return
         running = _Running(result, stream, end_ids(sampling, self._manifest), sampling.logprobs)
@@ -223,5 +226,5 @@ def _abort(result: Any) -> None:
         _log.warning("TensorRT-LLM did not take the end of a request", exc_info=True)
 
 
-def _failure(error: Exception) -> EngineError:
-    return error if isinstance(error, EngineError) else EngineError(f"TensorRT-LLM failed: {first_line(error)}")
+def _failure(error: Exception) -> ServingError:
+    return error if isinstance(error, ServingError) else EngineError(f"TensorRT-LLM failed: {first_line(error)}")

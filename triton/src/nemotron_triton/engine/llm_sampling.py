@@ -13,7 +13,7 @@ from typing import Any
 
 from nemotron_triton.bundle import Manifest
 from nemotron_triton.engine.interface import Guide, Sampling
-from nemotron_triton.errors import EngineError
+from nemotron_triton.errors import RequestError
 
 _IGNORED = "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"
 _PYTORCH_IGNORES = (
@@ -55,12 +55,12 @@ def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
 
 
 def sampling_params(api: Any, sampling: Sampling, manifest: Manifest) -> Any:
-    """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `EngineError` for what it cannot say.
+    """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `RequestError` for what it cannot say.
 
     With an end token given, the LLM API asks its tokenizer nothing: neither for end tokens nor to encode words.
     """
     if sampling.min_tokens and sampling.stop_ids:
-        raise EngineError("TensorRT-LLM holds back the model's end token only; give min_tokens or stop_ids, not both")
+        raise RequestError("TensorRT-LLM holds back the model's end token only; give min_tokens or stop_ids, not both")
     first, *others = manifest.end_ids
     stops = [*([] if sampling.ignore_end else others), *sampling.stop_ids]
     single = [ids[0] for ids in sampling.bad_ids if len(ids) == 1]
@@ -127,7 +127,7 @@ def _embedding_bias(sampling: Sampling, manifest: Manifest) -> Any:
     bias = [0.0] * size
     for token_id, value in sampling.logit_bias.items():
         if not 0 <= token_id < size:
-            raise EngineError(f"logit_bias names token {token_id}; the model's tokens are 0 to {size - 1}")
+            raise RequestError(f"logit_bias names token {token_id}; the model's tokens are 0 to {size - 1}")
         bias[token_id] = value
     torch = importlib.import_module("torch")
     return torch.tensor(bias, dtype=torch.float32)
