@@ -181,7 +181,6 @@ def test_what_waits_and_what_runs_is_counted(loadable: Bundle) -> None:
         statistics = engine.statistics()
 
         assert (statistics.active_requests, statistics.waiting_requests, statistics.generated_tokens) == (1, 2, 2)
-        assert statistics.kv_cache_used_ratio is None
         assert (engine.max_seq_len, engine.max_batch_size) == (2048, 8)
         engine.close()
 
@@ -406,6 +405,7 @@ def test_a_seed_is_drawn_for_each_request_that_has_none(bundle: Bundle, tmp_path
     [
         ({"logit_bias": {1536: 1.0}}, "logit_bias names token 1536; the model's tokens are 0 to 1535"),
         ({"min_tokens": 2, "stop_ids": (9,)}, "give min_tokens or stop_ids, not both"),
+        ({"top_p": 0.0}, "TensorRT-LLM refuses the request: topP must be in"),
     ],
 )
 def test_what_cannot_be_said_fails_in_its_stream(loadable: Bundle, changes: Any, complaint: str) -> None:

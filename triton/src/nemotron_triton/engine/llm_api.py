@@ -9,7 +9,7 @@ where a task per request reads it. It is started as in TensorRT-LLM's own Triton
 `executor/executor.py` and `executor/result.py` of the 1.2 line are read.
 
 Limits. Its statistics are left alone, because they arrive in a queue of whichever event loop came first: requests and
-tokens are counted here, and how full the KV cache is is not told. A worker that dies wakes nobody who waits for it.
+tokens are counted here. A worker that dies wakes nobody who waits for it.
 """
 
 from __future__ import annotations
