@@ -19,11 +19,21 @@ from nemotron_triton.errors import RequestError
 
 MAX_GUIDE_BYTES = 64 * 1024
 MAX_EXPRESSION_CHARACTERS = 4096
-# How often things may be repeated, all counts in a schema, an expression or a grammar taken together.
+# How often things may be repeated, all counts in a schema, an expression or a grammar taken together. Those of groups
+# in each other multiply; those of a schema's levels do not, because engines compile each part of a schema once.
 MAX_REPETITIONS = 10_000
+_TOO_MANY = 10**9
 _MAX_NESTING = 64
 _COUNTS = {"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"}
-_REPETITION = re.compile(r"\{([0-9]*)(?:,([0-9]*))?\}")
+# What an expression or a grammar consists of, as ECMAScript reads it: groups, how often, and parts to be matched.
+_PART = re.compile(
+    r"""(?P<opens>\((?:\?(?:[:=!]|<[=!]|P?<\w+>))?)
+    |(?P<closes>\))
+    |\{\s*(?P<least>[0-9]*)\s*(?:,\s*(?P<most>[0-9]*)\s*)?\}
+    |(?P<atom>\\.|\[(?:\\.|[^\]\\])*\]?|[^|*+?])""",
+    re.DOTALL | re.VERBOSE,
+)
+_LITERAL = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|#[^\n]*', re.DOTALL)
 _KINDS = ("json", "json_schema", "regex", "ebnf_grammar")
 _TYPE, _GUIDE = wire.GUIDED_DECODING_GUIDE_TYPE, wire.GUIDED_DECODING_GUIDE
 
@@ -48,7 +58,7 @@ def read_guide(values: Mapping[str, Any], thinking: Thinking) -> Guide | None:
     if kind == "json_schema":
         return Guide(kind="json_schema", text=_schema(text), thinking=thinking)
     if kind == "regex":
-        _check_expression(text)
+        _check_repetitions(_expression(text))
         return Guide(kind="regex", text=text, thinking=thinking)
     _check_grammar(text)
     return Guide(kind="grammar", text=after_thinking(text, thinking), foreign=True)
@@ -65,10 +75,12 @@ def _schema(text: str) -> str:
     repetitions = 0
     for key, value in _entries(schema):
         if key in _COUNTS and isinstance(value, (int, float)):
-            # Written so that what is no number at all counts too.
-            repetitions += max(0, int(value)) if value <= MAX_REPETITIONS else MAX_REPETITIONS + 1
+            # Written so that what is no number at all counts too, and no infinity is made an integer.
+            repetitions += 0 if value < 0 else int(value) if value <= MAX_REPETITIONS else MAX_REPETITIONS + 1
         elif key == "pattern" and isinstance(value, str):
-            _check_expression(value)
+            repetitions += _expression(value)
+        elif key == "patternProperties" and isinstance(value, Mapping):
+            repetitions += sum(map(_expression, value))
     _check_repetitions(repetitions)
     return json.dumps(schema)
 
@@ -84,13 +96,14 @@ def _entries(value: object) -> Iterator[tuple[str, object]]:
             yield from _entries(each)
 
 
-def _check_expression(text: str) -> None:
+def _expression(text: str) -> int:
+    """How many repetitions the expression *text* asks for."""
     if len(text) > MAX_EXPRESSION_CHARACTERS:
         raise RequestError(
             f"{_GUIDE.name} has an expression of {len(text)} characters; at most {MAX_EXPRESSION_CHARACTERS} "
             "are accepted"
         )
-    _check_counts(text)
+    return _repetitions(text)
 
 
 def _check_grammar(text: str) -> None:
@@ -99,13 +112,32 @@ def _check_grammar(text: str) -> None:
         depth += (character == "(") - (character == ")")
         if depth > _MAX_NESTING:
             raise RequestError(f"{_GUIDE.name} is nested more than {_MAX_NESTING} levels deep")
-    _check_counts(text)
+    # What is in quotes or brackets is one part, whatever it spells.
+    _check_repetitions(_repetitions(_LITERAL.sub("a", text)))
 
 
-def _check_counts(text: str) -> None:
-    counts = (found.groups(default="") for found in _REPETITION.finditer(text))
-    # Nine digits are enough to be too many.
-    _check_repetitions(sum(max(int(each[:9] or 0) for each in pair) for pair in counts))
+def _repetitions(text: str) -> int:
+    """How many parts *text* has more when all its repetitions, which multiply each other, are written out."""
+    # Of every group that is open: the size of its parts, and of its last one.
+    groups: list[tuple[int, int]] = [(0, 0)]
+    written = 0
+    for part in _PART.finditer(text):
+        size, last = groups.pop()
+        if part["opens"]:
+            groups += [(size, last), (0, 0)]
+        elif part["closes"]:
+            # One that was never opened ends nothing.
+            before = groups.pop()[0] if groups else 0
+            groups.append((before + size, size))
+        elif part["atom"]:
+            written += 1
+            groups.append((size + 1, 1))
+        else:
+            # Nine digits are enough to be too many.
+            counts = (int(each.lstrip("0")[:9] or 0) for each in (part["least"], part["most"] or ""))
+            repeated = min(last * max(1, *counts), _TOO_MANY)
+            groups.append((size - last + repeated, repeated))
+    return sum(size for size, _ in groups) - written
 
 
 def _check_repetitions(repetitions: int) -> None:
