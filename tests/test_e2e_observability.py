@@ -21,7 +21,6 @@ from conftest import ROOT, serve_options
 from nemotron_client import Client, RequestRejected
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import ServeOptions, serve
-from nemotron_triton.serving.metric_families import ENGINE_DEPENDENT
 
 OBSERVABILITY = ROOT / "triton" / "observability"
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
@@ -151,7 +150,7 @@ def test_the_check_of_conventions_finds_what_breaks_them(text: str, complaint: s
 
 def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: Watched, client: Client) -> None:
     client.chat(CAPITAL)
-    known = exposition.names(watched.metrics()) | {family.name for family in ENGINE_DEPENDENT}
+    known = exposition.names(watched.metrics())
 
     queries = {f"panel {panel['title']}": target["expr"] for panel, target in _targets()} | _alerts()
 

@@ -81,7 +81,7 @@ def test_an_answered_request_is_seen_in_every_latency_and_token_count() -> None:
     metrics = Metrics(server)
 
     metrics.request_ended(ANSWERED)
-    metrics.update(IDLE, 0, 0)
+    metrics.update(IDLE, 0, 0, 0.0)
 
     assert server.labelled("requests_total") == {"ok": 1}
     latencies = {
@@ -100,7 +100,7 @@ def test_a_request_that_was_refused_does_not_make_the_server_look_fast() -> None
     metrics = Metrics(server)
 
     metrics.request_ended(RequestRecord(request_id="a", arrived_s=1.0, ended_s=1.0, outcome="rejected"))
-    metrics.update(IDLE, 0, 0)
+    metrics.update(IDLE, 0, 0, 0.0)
 
     assert server.labelled("requests_total") == {"rejected": 1}
     assert not any(observed for observed in server.series.values() if isinstance(observed, list))
@@ -126,8 +126,6 @@ def test_every_series_of_a_known_label_is_there_from_the_start() -> None:
     assert ("nemotron_tool_calls_total", "ok") in server.series
     assert ("nemotron_answer_problems_total", "tool_choice_unsatisfied") in server.series
     assert not any(server.series.values())
-    # Where the engine does not tell, 0 would be a lie.
-    assert ("nemotron_engine_kv_cache_used_ratio", "") not in server.series
 
 
 def test_the_known_problems_are_those_that_the_client_package_documents() -> None:
@@ -160,14 +158,14 @@ def test_every_call_has_one_outcome(passed_on: int, codes: list[str], expected: 
 def test_only_what_changed_is_written() -> None:
     server = Server()
     metrics = Metrics(server)
-    busy = EngineStatistics(active_requests=2, waiting_requests=0, generated_tokens=50, kv_cache_used_ratio=0.5)
-    metrics.update(busy, 2, 0)
+    busy = EngineStatistics(active_requests=2, waiting_requests=0, generated_tokens=50)
+    metrics.update(busy, 2, 0, 0.5)
     server.messages = 0
 
-    metrics.update(busy, 2, 0)
+    metrics.update(busy, 2, 0, 0.5)
     for _ in range(1000):
         metrics.request_ended(RequestRecord(request_id="a", outcome="rejected"))
-    metrics.update(busy, 3, 0)
+    metrics.update(busy, 3, 0, 0.5)
 
     # One for a thousand requests, one for the gauge.
     assert server.messages == 2
@@ -178,20 +176,18 @@ def test_two_loads_of_the_model_add_up_and_each_takes_its_part_away_again() -> N
     server = Server()
     old, new = Metrics(server), Metrics(server)
     for metrics, ratio in ((old, 0.7), (new, 0.1)):
-        metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=5), 1, 0)
-        metrics.update(
-            EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=9, kv_cache_used_ratio=ratio), 3, 0
-        )
+        metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=5), 1, 0, 0.5)
+        metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=9), 3, 0, ratio)
 
     assert (server["active_requests"], server["engine_healthy"]) == (6, 2)
     old.close()
 
     assert (server["active_requests"], server["engine_healthy"]) == (3, 1)
     assert server["engine_generated_tokens_total"] == 18
-    assert server["engine_kv_cache_used_ratio"] == pytest.approx(0.1, abs=0.001)
+    assert server["kv_cache_used_ratio"] == pytest.approx(0.1, abs=0.001)
     new.close()
     # Exactly: a gauge that ends at 1e-17 is never 0 again.
-    assert server["engine_kv_cache_used_ratio"] == 0
+    assert server["kv_cache_used_ratio"] == 0
 
 
 def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
@@ -199,7 +195,7 @@ def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
     metrics = Metrics(server)
 
     for tokens in (50, 3, 10):
-        metrics.update(EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=tokens), 0, 0)
+        metrics.update(EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=tokens), 0, 0, 0.0)
 
     assert server["engine_generated_tokens_total"] == 57
 
@@ -207,9 +203,9 @@ def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
 def test_a_broken_engine_shows() -> None:
     server = Server()
     metrics = Metrics(server)
-    metrics.update(IDLE, 0, 0)
+    metrics.update(IDLE, 0, 0, 0.0)
 
     broken = EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0, problem="out of memory")
-    metrics.update(broken, 0, 0)
+    metrics.update(broken, 0, 0, 0.0)
 
     assert server["engine_healthy"] == 0

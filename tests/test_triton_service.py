@@ -218,6 +218,23 @@ def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, wat
     service.close()
 
 
+def test_the_kv_cache_holds_the_prompts_and_answers_in_progress(service: Service, bundle: Bundle) -> None:
+    senders = [Sender(), Sender()]
+    _engine(service).go.clear()
+    memory = bundle.manifest.memory
+
+    for sender in senders:
+        service.submit(request(sender, text_input="Hello " * 50))
+    _wait_for(lambda: service.generating == 2)
+    used = service.kv_cache_used_ratio
+    _engine(service).go.set()
+
+    assert all(sender.ended.wait(10) for sender in senders)
+    prompt_tokens = senders[0].responses[-1].tensors["num_input_tokens"].item()
+    assert used == pytest.approx(2 * prompt_tokens * memory.kv_bytes_per_token / memory.kv_cache_bytes)
+    _wait_for(lambda: service.kv_cache_used_ratio == 0)
+
+
 def test_what_waits_may_hold_so_much_text_and_no_more(service: Service) -> None:
     senders, busy = [Sender() for _ in range(6)], threading.Event()
     service._loop.call_soon_threadsafe(busy.wait, 30)

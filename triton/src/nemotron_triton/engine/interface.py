@@ -57,7 +57,7 @@ class Sampling:
 class EngineStatistics:
     """What the engine is doing, and has done since it started.
 
-    `kv_cache_used_ratio` is None where the engine does not tell; `problem` says why it cannot generate any more.
+    `problem` says why it cannot generate any more.
     `prompt_steps` counts on while it reads prompts, so that a long one is not taken for silence.
     """
 
@@ -65,7 +65,6 @@ class EngineStatistics:
     waiting_requests: int
     generated_tokens: int
     prompt_steps: int = 0
-    kv_cache_used_ratio: float | None = None
     problem: str | None = None
 
 

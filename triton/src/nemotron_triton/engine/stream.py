@@ -54,6 +54,8 @@ class TokenStream:
         self.cancelled = False
         # On `time.monotonic`'s clock, once the first token was read.
         self.first_token_s: float | None = None
+        # How many were read.
+        self.tokens = 0
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -131,6 +133,7 @@ class TokenStream:
             ids = tuple([self._ids.popleft() for _ in range(count)])
             logprobs = tuple([self._logprobs.popleft() for _ in range(min(count, len(self._logprobs)))])
             self._finished = self._finish_reason is not None and not self._ids
+        self.tokens += len(ids)
         if ids and self.first_token_s is None:
             self.first_token_s = time.monotonic()
         return TokenChunk(ids, self._finish_reason if self._finished else None, logprobs)

@@ -88,11 +88,9 @@ ENGINE_ACTIVE = _gauge("nemotron_engine_active_requests", "Answers the engine is
 ENGINE_WAITING = _gauge("nemotron_engine_waiting_requests", "Answers that wait inside the engine")
 ENGINE_TOKENS = _counter("nemotron_engine_generated_tokens_total", "Tokens the engine generated, cancelled ones too")
 KV_CACHE_USED = _gauge(
-    "nemotron_engine_kv_cache_used_ratio", "Part of the KV cache that is in use, from 0 to 1, where the engine tells"
+    "nemotron_kv_cache_used_ratio", "Part of the KV cache that the prompts and answers in progress take, from 0 to 1"
 )
 
-# These come with their first value: an engine that does not tell has no such series.
-ENGINE_DEPENDENT = (KV_CACHE_USED,)
 FAMILIES = (
     *(REQUESTS, TIME_TO_FIRST_TOKEN, TIME_TO_FIRST_ANSWER_TOKEN, INTER_TOKEN_LATENCY, REQUEST_DURATION, QUEUE_TIME),
     *(PROMPT_TOKENS, REASONING_TOKENS, ANSWER_TOKENS, TOOL_CALLS, PROBLEMS, REPAIRS),

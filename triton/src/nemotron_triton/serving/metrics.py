@@ -41,9 +41,8 @@ class Metrics:
         self._unwritten: defaultdict[tuple[Family, str], float] = defaultdict(float)
         self._levels: dict[Family, float] = {}
         for family in families.FAMILIES:
-            if family not in families.ENGINE_DEPENDENT:
-                for value in family.values or ("",):
-                    self._metric(family, value)
+            for value in family.values or ("",):
+                self._metric(family, value)
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count *record*; what is only added up shows with the next `update`."""
@@ -64,7 +63,7 @@ class Metrics:
         for problem in record.problems:
             self._add(families.PROBLEMS, 1, problem.code)
 
-    def update(self, statistics: EngineStatistics, active: int, waiting: int) -> None:
+    def update(self, statistics: EngineStatistics, active: int, waiting: int, kv_cache_used_ratio: float) -> None:
         """Write what is true now, and what has been counted since the last time."""
         self._level(families.ACTIVE, active)
         self._level(families.WAITING, waiting)
@@ -72,8 +71,7 @@ class Metrics:
         self._level(families.ENGINE_ACTIVE, statistics.active_requests)
         self._level(families.ENGINE_WAITING, statistics.waiting_requests)
         self._level(families.ENGINE_TOKENS, statistics.generated_tokens)
-        if (ratio := statistics.kv_cache_used_ratio) is not None:
-            self._level(families.KV_CACHE_USED, round(ratio * _RATIO_STEPS) / _RATIO_STEPS)
+        self._level(families.KV_CACHE_USED, round(kv_cache_used_ratio * _RATIO_STEPS) / _RATIO_STEPS)
         self._write()
 
     def close(self) -> None:

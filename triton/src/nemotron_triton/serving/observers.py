@@ -38,10 +38,10 @@ class Observers:
             except Exception:
                 _log.exception("%s lost a request", type(observer).__name__)
 
-    def update(self, statistics: EngineStatistics, active: int, waiting: int) -> None:
-        """What is true now: of the engine, and how many requests are answered and wait."""
+    def update(self, statistics: EngineStatistics, active: int, waiting: int, kv_cache_used_ratio: float) -> None:
+        """What is true now: of the engine, of how many requests are answered and wait, and of its KV cache."""
         try:
-            self._metrics.update(statistics, active, waiting)
+            self._metrics.update(statistics, active, waiting, kv_cache_used_ratio)
         except Exception:
             _log.exception("the metrics are not up to date")
 

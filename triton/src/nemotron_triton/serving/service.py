@@ -81,7 +81,12 @@ class Service:
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
         self._slots = asyncio.Semaphore(self._engine.max_batch_size)
-        self._generating = self._waiting = 0
+        self._waiting = 0
+        # What is being generated, and how many tokens its prompt has.
+        self._streams: dict[TokenStream, int] = {}
+        memory = bundle.manifest.memory
+        # A model of Mamba layers alone would have no KV cache.
+        self._kv_cache_tokens = max(1, memory.kv_cache_bytes // max(1, memory.kv_bytes_per_token))
         self._ended: collections.deque[RequestRecord] = collections.deque()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="nemotron-loop", daemon=True)
@@ -139,12 +144,18 @@ class Service:
     @property
     def generating(self) -> int:
         """How many answers the engine was asked for and has not ended."""
-        return self._generating
+        return len(self._streams)
 
     @property
     def waiting(self) -> int:
         """How many answers wait until the engine can be asked."""
         return self._waiting
+
+    @property
+    def kv_cache_used_ratio(self) -> float:
+        """What the answers in progress take of the KV cache, their prompts included; blocks and reuse not counted."""
+        used = sum(prompt_tokens + stream.tokens for stream, prompt_tokens in list(self._streams.items()))
+        return min(1.0, used / self._kv_cache_tokens)
 
     def statistics(self) -> EngineStatistics:
         """The engine's."""
@@ -234,11 +245,13 @@ class Service:
         sampling = sampling_of_choice(prepared.sampling, index)
         async with self._slot(call):
             stream = TokenStream(call.record.request_id, self._pause_s if self._settings.stream_interval_ms else None)
+            self._streams[stream] = len(prepared.ids)
             try:
                 async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:
                     async for step in steps:
                         delivery.take(step)
             finally:
+                del self._streams[stream]
                 # Not of the first response: what begins a tool call gives none.
                 call.record.first_token_s = call.record.first_token_s or stream.first_token_s
 
@@ -261,17 +274,15 @@ class Service:
         finally:
             self._waiting -= 1
             timer.cancel()
-        self._generating += 1
         call.record.started_s = call.record.started_s or time.monotonic()
         try:
             yield
         finally:
-            self._generating -= 1
             self._slots.release()
 
     def _pause_s(self) -> float:
         """How long a stream gathers tokens: not at all when it is alone, longer the more streams share the process."""
-        return min(self._settings.stream_interval_ms / 1000, (self._generating - 1) / _RESPONSES_PER_S)
+        return min(self._settings.stream_interval_ms / 1000, (len(self._streams) - 1) / _RESPONSES_PER_S)
 
     async def _apart(self, size: int, work: Callable[[], T]) -> T:
         """*work* whose time grows with *size*, the bytes it reads, off the event loop where it is long."""

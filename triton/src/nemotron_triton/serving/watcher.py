@@ -51,6 +51,11 @@ class Watched(Protocol):
         """How many answers wait until the engine can be asked."""
         ...
 
+    @property
+    def kv_cache_used_ratio(self) -> float:
+        """What the answers in progress take of the KV cache, their prompts included."""
+        ...
+
     def statistics(self) -> EngineStatistics:
         """The engine's."""
         ...
@@ -112,8 +117,12 @@ class Watcher:
     def _tell(self) -> None:
         for record in self._service.ended():
             self._observers.request_ended(record)
-        generating = self._service.generating
-        self._observers.update(self._service.statistics(), active=generating, waiting=self._service.waiting)
+        self._observers.update(
+            self._service.statistics(),
+            active=self._service.generating,
+            waiting=self._service.waiting,
+            kv_cache_used_ratio=self._service.kv_cache_used_ratio,
+        )
 
     def _check_engine(self) -> None:
         """An engine that failed, or generates nothing although it is asked to, does not come back by itself."""
