@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xllamacpp
 
 from checkpoints import write_checkpoint
 from nemotron_build.engine import EngineSpec, build
@@ -23,12 +24,14 @@ from nemotron_triton.chat.grammar import forced_call
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
+from nemotron_triton.engine.llama_cpp import Answer
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import RequestError, ServingError
 
 GREEDY = Sampling(max_tokens=20, temperature=0.0, top_p=1.0)
 HOT = Sampling(max_tokens=12, temperature=1.0, top_p=1.0)
 ENDLESS = Sampling(max_tokens=1900, temperature=0.0, top_p=1.0, ignore_end=True)
+ENDLESS_BUT_SHORT = replace(ENDLESS, max_tokens=5)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +191,49 @@ def test_a_prompt_llama_cpp_refuses_is_an_error_of_that_request_alone(random_bun
 
     assert "exceeds the available context size" in failure
     assert tokens == 20
+
+
+def test_an_error_of_ours_ends_one_request_and_not_the_engine(
+    random_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receive = Answer.receive
+
+    def fails_once(self: Answer, message: dict[str, Any]) -> bool:
+        monkeypatch.setattr(Answer, "receive", receive)
+        raise KeyError("what nobody foresaw")
+
+    async def generate() -> tuple[str, str | None, int]:
+        async with running(random_bundle) as engine:
+            monkeypatch.setattr(Answer, "receive", fails_once)
+            failure = await failure_of(begin(engine, [1], GREEDY))
+            return failure, engine.statistics().problem, len(await chunks_of(engine, [1], ENDLESS_BUT_SHORT))
+
+    assert asyncio.run(generate()) == ("llama.cpp failed: 'what nobody foresaw'", None, 5)
+
+
+@pytest.mark.parametrize("broken", [[7], [7, 0]])
+def test_only_a_binding_that_answers_nothing_any_more_is_a_problem(
+    random_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, broken: list[int]
+) -> None:
+    """A prompt that begins with a *broken* token breaks the binding; the engine looks with token 0."""
+
+    class Server(xllamacpp.Server):  # type: ignore[misc]
+        def handle_completions(self, request: dict[str, Any], receive: Any) -> Any:
+            if request["prompt"][0] in broken:
+                raise RuntimeError("llama.cpp has had enough\nat somewhere.cpp:12")
+            return super().handle_completions(request, receive)
+
+    monkeypatch.setattr(xllamacpp, "Server", Server)
+
+    async def generate() -> tuple[str, str | None, int, str | None]:
+        async with running(random_bundle) as engine:
+            failure = await failure_of(begin(engine, [7], GREEDY))
+            problem = engine.statistics().problem
+            parallel = len(await chunks_of(engine, [1], ENDLESS_BUT_SHORT))
+            return failure, problem, parallel, engine.statistics().problem
+
+    problem = "llama.cpp answers no request any more" if 0 in broken else None
+    assert asyncio.run(generate()) == ("llama.cpp failed: llama.cpp has had enough", problem, 5, problem)
 
 
 def answers(bundle: Bundle, *samplings: Sampling) -> list[list[TokenChunk]]:

@@ -7,10 +7,11 @@ the model is fast.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +20,7 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.llama_cpp import Answer
 from nemotron_triton.engine.stream import TokenStream
-from nemotron_triton.errors import EngineError, ServingError
+from nemotron_triton.errors import EngineError, ServingError, first_line
 
 _STEP_TOKENS = 64
 _CLOSED = "the engine is closed"
@@ -27,6 +28,8 @@ _CANNOT = {
     "no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty",
     "guide.foreign": "llama.cpp does not limit what a grammar may cost; use json_schema or regex",
 }
+_Receive = Callable[[dict[str, Any]], bool]
+_log = logging.getLogger(__name__)
 
 
 class CpuEngine:
@@ -143,12 +146,11 @@ class CpuEngine:
             self._active_requests += 1
         try:
             self._run(Answer(self._codec, self._end_ids, ids, sampling, stream.put), stream)
-            self._problem = None
         except ServingError as error:
             stream.fail(error)
-        except Exception as error:  # whatever the binding raises, the request must end
-            self._problem = f"llama.cpp failed: {error}"
-            stream.fail(EngineError(self._problem))
+        except Exception as error:  # whatever the binding raises, or is wrong with us, the request must end
+            _log.warning("the cpu engine gives a request up", exc_info=True)
+            stream.fail(EngineError(_CLOSED if self._closing else f"llama.cpp failed: {first_line(error)}"))
         finally:
             with self._lock:
                 self._active_requests -= 1
@@ -167,7 +169,7 @@ class CpuEngine:
             return stopped
 
         if probe := answer.probe():
-            self._server.handle_completions(probe, answer.receive_probe)
+            self._complete(probe, answer.receive_probe)
         while not (answer.ended or stream.cancelled):
             if answer.failure:
                 raise answer.failure
@@ -176,7 +178,41 @@ class CpuEngine:
             if not stopped:
                 raise EngineError("llama.cpp ended an answer without saying why")
             stopped = False
-            self._server.handle_completions(answer.request(), receive)
+            self._complete(answer.request(), receive)
+
+    def _complete(self, request: Mapping[str, Any], receive: _Receive) -> None:
+        """Have llama.cpp answer *request*; what *receive* raises is raised here, and no fault of llama.cpp."""
+        failures: list[Exception] = []
+
+        def guarded(message: dict[str, Any]) -> bool:
+            try:
+                return receive(message)
+            except Exception as error:
+                failures.append(error)
+                return True
+
+        try:
+            self._server.handle_completions(request, guarded)
+        except Exception:
+            if not (self._closing or self._answers()):
+                self._problem = "llama.cpp answers no request any more"
+            raise
+        if failures:
+            raise failures[0]
+
+    def _answers(self) -> bool:
+        """Whether llama.cpp can generate one token."""
+        messages: list[dict[str, Any]] = []
+
+        def receive(message: dict[str, Any]) -> bool:
+            messages.append(message)
+            return False
+
+        try:
+            self._server.handle_completions({"prompt": [0], "stream": True, "n_predict": 1}, receive)
+        except Exception:
+            return False
+        return bool(messages) and not any("error" in message for message in messages)
 
 
 def _threads(weights_bytes: int) -> int:
