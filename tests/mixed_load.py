@@ -102,7 +102,7 @@ class _Caller:
 
     def _cancel(self) -> None:
         stream = self._client.stream(self._question, thinking=True, temperature=0.0)
-        seen = [event for event in islice(stream, self._random.randrange(12))]
+        seen = list(islice(stream, self._random.randrange(12)))
         stream.close()
         thought = "".join(event.text for event in seen if isinstance(event, ReasoningDelta))
         said = "".join(event.text for event in seen if isinstance(event, ContentDelta))
