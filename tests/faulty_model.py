@@ -17,7 +17,7 @@ from nemotron_triton.errors import EngineError
 from nemotron_triton.serving.service import Service
 
 # What a request's seed means here.
-ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS = range(6)
+ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
 TEXT = "one two three four five six seven eight nine ten "
 
 
@@ -68,6 +68,9 @@ class FaultyEngine:
             if sampling.seed == FAIL_IN_MIDSTREAM:
                 stream.fail(EngineError("the GPU has fallen off the bus"))
             elif sampling.seed == HANG:
+                while not stream.cancelled:
+                    await asyncio.sleep(0.02)
+            elif sampling.seed == STUCK:
                 await asyncio.sleep(3600)
             elif sampling.seed == DIE:
                 self._problem = "the executor died"
