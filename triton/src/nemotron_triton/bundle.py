@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
+from nemotron_client import wire
 from nemotron_triton.chat.profiles import Profile, profile
 from nemotron_triton.errors import BundleError
 
@@ -227,6 +228,16 @@ class Bundle:
             for name in (*files, *(each for each in folders if (Path(folder) / each).is_symlink()))
         )
         return sorted(name for name in names if name not in known)
+
+
+def bundle_link(repository: Path) -> Path:
+    """Where the bundle lies in a model repository: beside the adapter of the model that loads its engine."""
+    return repository / wire.MODEL_NAME / "1" / "bundle"
+
+
+def bundle_beside(args: Mapping[str, str]) -> Bundle:
+    """The bundle of the repository that a model is in, from the arguments Triton gives to any; raises `BundleError`."""
+    return Bundle.open(bundle_link(Path(args["model_repository"]).parent))
 
 
 def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:

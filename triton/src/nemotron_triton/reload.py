@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotron_triton.access import CONTROL_HEADER
-from nemotron_triton.bundle import Bundle
+from nemotron_triton.bundle import Bundle, bundle_link
 from nemotron_triton.engine.factory import check_loadable
 from nemotron_triton.errors import ServerError, ServingError
-from nemotron_triton.repository import bundle_link, configs
+from nemotron_triton.repository import configs
 
 _WHY = re.compile(r"(?:TritonModelException|Error): (.+)")
 

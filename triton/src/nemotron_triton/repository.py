@@ -15,7 +15,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from nemotron_client import wire
-from nemotron_triton.bundle import Bundle
+from nemotron_triton.bundle import Bundle, bundle_link
 from nemotron_triton.errors import BundleError
 from nemotron_triton.publish import publish
 from nemotron_triton.serving.settings import Settings
@@ -43,11 +43,6 @@ def configs(settings: Settings | None = None) -> dict[str, model_config_pb2.Mode
             if model == wire.MODEL_NAME or name in _LIMITS_OF_TEXT:
                 config.parameters[name].string_value = value
     return found
-
-
-def bundle_link(repository: Path) -> Path:
-    """Where the bundle lies in a model repository."""
-    return repository / wire.MODEL_NAME / "1" / "bundle"
 
 
 def write_repository(

@@ -16,11 +16,10 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from nemotron_client import wire
-from nemotron_triton.bundle import Bundle
+from nemotron_triton.bundle import Bundle, bundle_beside
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
@@ -57,7 +56,7 @@ class Service:
     def start(cls, args: dict[str, str], pb_utils: Any, start_engine: StartEngine = start_engine) -> Service:
         """What `initialize` does; failures become Triton's own exception with our one line in it."""
         try:
-            return cls(Bundle.open(bundle_path(args)), Settings.read(args["model_config"]), pb_utils, start_engine)
+            return cls(bundle_beside(args), Settings.read(args["model_config"]), pb_utils, start_engine)
         except ServingError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
@@ -309,8 +308,3 @@ class Service:
             asyncio.run_coroutine_threadsafe(generate(), self._loop).result(timeout=limit_s)
         except concurrent.futures.TimeoutError as error:
             raise EngineError(f"the engine generated nothing within {limit_s:g} s of its start") from error
-
-
-def bundle_path(args: dict[str, str]) -> Path:
-    """Where the bundle lies in a model repository, from the arguments Triton gives to any of its models."""
-    return Path(args["model_repository"]).parent / wire.MODEL_NAME / "1" / "bundle"

@@ -12,7 +12,7 @@ from typing import Any
 
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
-from nemotron_triton.bundle import Bundle
+from nemotron_triton.bundle import Bundle, bundle_beside
 from nemotron_triton.chat.answer import answer_rules, parse_whole
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
@@ -25,7 +25,6 @@ from nemotron_triton.serving.request import (
     read_tool_choice,
     read_tools,
 )
-from nemotron_triton.serving.service import bundle_path
 from nemotron_triton.serving.settings import Settings
 
 Values = dict[str, Any]
@@ -110,7 +109,7 @@ class TextModel:
 
 def _open(args: dict[str, str], pb_utils: Any) -> tuple[Bundle, TokenCodec, Settings]:
     try:
-        bundle = Bundle.open(bundle_path(args))
+        bundle = bundle_beside(args)
         bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix()])
         return bundle, TokenCodec(bundle.tokenizer_path), Settings.read(args["model_config"])
     except ServingError as error:
