@@ -244,7 +244,7 @@ def test_killing_an_idle_stub_makes_the_server_unready(bundle: Bundle) -> None:
         os.kill(_stub(server.pid, "nemotron"), signal.SIGKILL)
         _wait_for(lambda: not client.is_ready())
 
-        with pytest.raises(ServerError, match="while serving"):
+        with pytest.raises(ServerError, match=r"while serving: (?!.*CudaDriverHelper)"):
             server.wait(threading.Event())
 
 

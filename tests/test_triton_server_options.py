@@ -102,6 +102,8 @@ def test_the_help_has_every_setting_in_a_section_of_its_own(command: str) -> Non
         (["--secret-file", "/nowhere"], 1, "cannot read the secret in /nowhere: No such file or directory"),
         (["--secret-file", "WORLD"], 1, "can be read by every user of this machine; chmod 600"),
         (["--host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:8000: "),
+        (["--host", ""], 1, "no address to listen on at port 8000; give --host one"),
+        (["--ready-timeout", "inf"], 2, "inf is not in the range 0<x<=86400"),
     ],
 )
 def test_what_cannot_be_served_with_is_one_clear_line(

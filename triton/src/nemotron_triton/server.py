@@ -43,7 +43,8 @@ _RUN = "run"
 _DRAIN = "drain"
 _SERVING = "serving-"
 _MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
-_SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}.*)$")
+# But not what every machine without a GPU is told at start.
+_SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}(?!.*CudaDriverHelper).*)$")
 
 
 class RunningServer:
@@ -246,6 +247,9 @@ def _start(
 
 
 def _check_free(host: str, port: int, option: str) -> None:
+    if not host:
+        # For the operating system that means every address.
+        raise ServerError(f"there is no address to listen on at port {port}", "give --host one; 0.0.0.0 means all")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -43,6 +43,7 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     "ready_timeout_s",
     default=ServeOptions.ready_timeout_s,
     show_default=True,
+    type=click.FloatRange(min=0, max=24 * 3600, min_open=True),
     help="Seconds the server may take to load.",
 )
 @click.option(
