@@ -316,9 +316,21 @@ def test_what_is_open_to_other_machines_is_warned_of(certificates: Certificates)
 
     assert warned() == warned(host="127.0.0.2") == warned(host="::1") == warned(host="localhost") == ""
     assert warned(host=EVERYWHERE, tls=tls, secret=SECRET) == ""
-    assert "gRPC without TLS and secret, HTTP without TLS and secret, metrics without TLS" in warned(host=EVERYWHERE)
+    assert "reach gRPC without TLS and secret; " in warned(host=EVERYWHERE)
     assert "reach gRPC without secret; " in warned(host="10.0.0.1", tls=tls)
     assert "reach metrics without TLS and secret; " in warned(metrics_host="::")
+    assert "reach HTTP without TLS; " in warned(http_host=EVERYWHERE, tls=tls, secret=SECRET)
+    assert "reach gRPC without secret, HTTP without TLS and secret, metrics without TLS and secret; " in warned(
+        host=EVERYWHERE, http_host=EVERYWHERE, metrics_host=EVERYWHERE, tls=tls
+    )
+
+
+def test_http_that_other_machines_reach_is_warned_of_whatever_protects_it(certificates: Certificates) -> None:
+    tls = Tls(cert=certificates.cert, key=certificates.key)
+    warning = "warning: tritonserver before 26.04 can be stopped by one HTTP request; keep HTTP behind a proxy"
+
+    assert warning in warnings(ServeOptions(http_host=EVERYWHERE, tls=tls, secret=SECRET))
+    assert warning not in warnings(ServeOptions(host=EVERYWHERE, metrics_host=EVERYWHERE))
 
 
 # Secrets that are none, and machines that cannot keep one.

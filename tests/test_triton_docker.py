@@ -92,14 +92,17 @@ def commands_are_ones_that_nemotron_takes(files: Files) -> Iterator[str]:
         except click.UsageError as error:
             yield f"{where}: {error}"
             continue
-        if context.params["host"] != "0.0.0.0":  # noqa: S104 - inside a container
-            yield f"{where}: nobody outside of the container reaches {context.params['host']}"
+        for each in ("host", "metrics_host"):
+            if context.params[each] != "0.0.0.0":  # noqa: S104 - inside a container
+                yield f"{where}: nobody outside of the container reaches {each} {context.params[each]}"
+        if context.params["http_host"] is not None:
+            yield f"{where}: HTTP leaves the container"
         if str(context.params["bundle"]) != "/bundle":
             yield f"{where}: the bundle is not where it is mounted"
 
 
 def ports_are_those_of_nemotron_serve(files: Files) -> Iterator[str]:
-    ports = {str(port) for port in ServeOptions().ports.values()}
+    ports = {str(port) for option, port in ServeOptions().ports.items() if option != "--http-port"}
     exposed = next(words for name, words in instructions(files) if name == "EXPOSE")
     if set(exposed) != ports:
         yield f"{exposed} are exposed"
@@ -209,14 +212,23 @@ BROKEN: dict[Check, list[tuple[str, str, str, str]]] = {
     commands_are_ones_that_nemotron_takes: [
         (COMPOSE, "--secret-file", "--secret", "docker-compose.yaml: No such option"),
         (DOCKERFILE, '"nemotron", "serve"]', '"nemotron", "server"]', "Dockerfile: there is no command"),
-        (DOCKERFILE, '"--host", "0.0.0.0"]', '"--metrics-host", "0.0.0.0"]', "reaches 127.0.0.1"),
+        (DOCKERFILE, '"--host", "0.0.0.0", ', "", "reaches host 127.0.0.1"),
+        (
+            DOCKERFILE,
+            ', "--metrics-host", "0.0.0.0"]',
+            "]",
+            "Dockerfile: nobody outside of the container reaches metrics",
+        ),
+        (COMPOSE, "--metrics-host, 0.0.0.0, ", "", "compose.yaml: nobody outside of the container reaches metrics"),
+        (COMPOSE, "--metrics-host,", "--http-host,", "docker-compose.yaml: HTTP leaves the container"),
         (COMPOSE, "command: [/bundle,", "command: [/model,", "where it is mounted"),
     ],
     ports_are_those_of_nemotron_serve: [
-        (DOCKERFILE, "EXPOSE 8000", "EXPOSE 80", "exposed"),
+        (DOCKERFILE, "EXPOSE 8001", "EXPOSE 8000 8001", "exposed"),
         (DOCKERFILE, ":8000/v2/health", ":8080/v2/health", "asked for elsewhere"),
         (DOCKERFILE, "--start-period=600s", "--start-period=60s", "gives up loading"),
         (COMPOSE, ":8001:8001", ":8001:9001", "9001 is published"),
+        (COMPOSE, ":8001:8001", ":8000:8000", "8000 is published"),
         (SCRAPES, "nemotron:8002", "nemotron:8003", "is scraped"),
     ],
     services_are_confined: [

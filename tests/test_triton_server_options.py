@@ -101,8 +101,11 @@ def test_the_help_has_every_setting_in_a_section_of_its_own(command: str) -> Non
         (["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"], 1, "cannot read /nowhere.pem: No such file"),
         (["--secret-file", "/nowhere"], 1, "cannot read the secret in /nowhere: No such file or directory"),
         (["--secret-file", "WORLD"], 1, "can be read by every user of this machine; chmod 600"),
-        (["--host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:8000: "),
-        (["--host", ""], 1, "no address to listen on at port 8000; give --host one"),
+        (["--http-host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:"),
+        (["--http-host", ""], 1, "; give --http-host one"),
+        (["--host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:"),
+        (["--host", ""], 1, "; give --host one"),
+        (["--metrics-host", ""], 1, "; give --metrics-host one"),
         (["--ready-timeout", "inf"], 2, "inf is not in the range 0<x<=86400"),
     ],
 )
@@ -113,27 +116,36 @@ def test_what_cannot_be_served_with_is_one_clear_line(
     world.write_text("correct-horse-battery-staple")
     world.chmod(0o644)
     flags = [{"CERT": str(world), "WORLD": str(world)}.get(flag, flag) for flag in flags]
+    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
 
-    result = nemotron("serve", bundle.path, *flags)
+    result = nemotron("serve", bundle.path, *ports, *flags)
 
     assert result.returncode == status
     assert complaint in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
 
 
-def test_http_and_metrics_which_have_no_tls_stay_on_loopback_with_it() -> None:
-    tls = Tls(cert=Path("cert"), key=Path("key"))
+@pytest.mark.parametrize("tls", [None, Tls(cert=Path("cert"), key=Path("key"))], ids=["plain", "tls"])
+def test_http_and_metrics_stay_on_loopback_unless_their_own_options_say_otherwise(tls: Tls | None) -> None:
     everywhere = "0.0.0.0"  # noqa: S104 - nothing listens there
 
-    assert set(ServeOptions(host=everywhere).hosts.values()) == {everywhere}
     assert ServeOptions(host=everywhere, tls=tls).hosts == {
         "--http-port": "127.0.0.1",
         "--grpc-port": everywhere,
         "--metrics-port": "127.0.0.1",
     }
-    assert ServeOptions(host=everywhere, tls=tls, metrics_host="10.0.0.1").hosts["--metrics-port"] == "10.0.0.1"
+    assert ServeOptions(tls=tls, http_host="10.0.0.1", metrics_host="10.0.0.2").hosts == {
+        "--http-port": "10.0.0.1",
+        "--grpc-port": "127.0.0.1",
+        "--metrics-port": "10.0.0.2",
+    }
+
+
+def test_a_server_on_every_address_is_reached_by_loopback() -> None:
+    everywhere = "0.0.0.0"  # noqa: S104 - nothing listens there
+
     assert ServeOptions(host=everywhere).grpc_url == "127.0.0.1:8001"
-    assert ServeOptions(host="::").http_url == "http://[::1]:8000"
+    assert ServeOptions(http_host="::").http_url == "http://[::1]:8000"
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
@@ -177,17 +189,18 @@ def test_ipv6_can_be_served(bundle: Bundle) -> None:
     except OSError:
         pytest.skip("this machine has no IPv6")
     ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
-    command = [*NEMOTRON, "serve", str(bundle.path), "--host", "::1", *ports]
+    command = [*NEMOTRON, "serve", str(bundle.path), "--host", "::1", "--http-host", "::1", *ports]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
 
     first = process.stdout.readline()
-    second = process.stdout.readline()
+    second, third = process.stdout.readline(), process.stdout.readline()
     process.terminate()
     _, errors = process.communicate(timeout=60)
 
     assert first == "ready\n", errors
     assert second.startswith("  gRPC     [::1]:"), errors
+    assert third.startswith("  HTTP     [::1]:"), errors
 
 
 def model_repo(bundle: Bundle, output: Path, *flags: object) -> Any:

@@ -12,29 +12,14 @@ from typing import Any
 
 import grpc
 
-from nemotron_client import wire
 from nemotron_client.connection import metadata, open_channel
-from nemotron_client.errors import ClientError, DeadlineExceeded, RequestRejected, ServerUnavailable, StreamBroken
+from nemotron_client.errors import ClientError, StreamBroken
 from nemotron_client.events import Event, Finish, Reply
 from nemotron_client.protocol import chat_request, read_events, stubs
+from nemotron_client.refusals import of_message, of_status
 
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 600.0
-# What tritonserver says, as UNAVAILABLE, to who does not send its secret.
-_RESTRICTED = "protocol is restricted"
-
-_REJECTED = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.ALREADY_EXISTS,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.OUT_OF_RANGE,
-    # In practice a message over gRPC's limit, which the next attempt is too.
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 
 
 class Client:
@@ -171,14 +156,14 @@ class Client:
         started = finished = False
         try:
             for response in call:
-                started = True
                 if response.error_message:
-                    raise RequestRejected(response.error_message)
+                    raise of_message(response.error_message, self.url, started=started)
+                started = True
                 for event in read_events(response.infer_response):
                     finished = finished or isinstance(event, Finish)
                     yield event
         except grpc.RpcError as error:
-            raise _as_ours(error, self.url, timeout_s, started=started) from error
+            raise of_status(error, self.url, timeout_s, started=started) from error
         except (LookupError, TypeError, ValueError, RecursionError) as error:
             raise StreamBroken(f"{self.url} sent a response that is not ours: {error!r}") from error
         finally:
@@ -192,22 +177,6 @@ def _checked(timeout_s: float) -> float:
     if not 0 < timeout_s < math.inf:
         raise ClientError(f"timeout_s is {timeout_s}; it must be a positive number of seconds")
     return timeout_s
-
-
-def _as_ours(error: grpc.RpcError, url: str, timeout_s: float, *, started: bool) -> ClientError:
-    """The one place where gRPC's statuses become our errors."""
-    code, details = error.code(), error.details() or "no details"
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(f"{url} did not finish within {timeout_s:g} s")
-    if code == grpc.StatusCode.CANCELLED and wire.TIME_LIMIT in details:
-        return DeadlineExceeded(f"{url}: {details}")
-    if code in _REJECTED or _RESTRICTED in details:
-        return RequestRejected(details)
-    if code != grpc.StatusCode.UNAVAILABLE or started:
-        return StreamBroken(f"{url} broke off the answer ({code.name}): {details}")
-    if wire.RETRY in details:
-        return ServerUnavailable(f"{url} takes no request now: {details}")
-    return ServerUnavailable(f"{url} is not available: {details}; is it running? start it with `nemotron serve BUNDLE`")
 
 
 def _ready_request() -> Any:

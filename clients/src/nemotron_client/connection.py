@@ -19,8 +19,6 @@ _OPTIONS = [
     # http_proxy is for the web; an inference server is near.
     ("grpc.enable_http_proxy", 0),
 ]
-# With this, an error inside the stream ends the RPC with its real status instead of arriving as a message without one.
-_METADATA = (("triton_grpc_error", "true"),)
 
 
 def open_channel(
@@ -46,10 +44,10 @@ def metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
     """What goes with every request; *secret* is by default the environment's `NEMOTRON_SECRET`."""
     secret = secret or os.environ.get("NEMOTRON_SECRET")
     if not secret:
-        return _METADATA
+        return ()
     if not re.fullmatch(r"[!-~]+", secret):
         raise ClientError("the secret holds characters that are not visible ASCII; no server has such a one")
-    return (*_METADATA, (f"triton-grpc-protocol-{wire.SECRET_HEADER}", secret))
+    return ((f"triton-grpc-protocol-{wire.SECRET_HEADER}", secret),)
 
 
 def _pem(file: str | Path | None, variable: str) -> bytes | None:

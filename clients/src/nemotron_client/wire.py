@@ -12,11 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 MODEL_NAME = "nemotron"
-# What the message of an error says when the server's clock ended a request; Triton has no status of its own for that.
-TIME_LIMIT = "time limit"
-# What the message says when the server answered that it has no room for a request now: as UNAVAILABLE, which gRPC also
-# reports when nothing answered at all.
-RETRY = "retry later"
+# What the messages of errors inside a stream begin with, before ": ": gRPC's names, for Triton gives such no status.
+STATUSES = ("INVALID_ARGUMENT", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL")
 # The header that carries the shared secret; gRPC's begins with `triton-grpc-protocol-`.
 SECRET_HEADER = "nemotron-secret"  # noqa: S105 - a name
 # In one tensor of a request.

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nemotron_client import wire
@@ -22,14 +23,25 @@ _INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
 INTERNAL = "internal error; the server's log has the details"
 _MAX_ERROR_CHARACTERS = 2000
 _MAX_ID_CHARACTERS = 256
-# How an error ends a request, and the name of Triton's code for it; the first that fits.
-_ENDINGS: tuple[tuple[type[ServingError], Outcome, str], ...] = (
-    (RequestError, "invalid", "INVALID_ARG"),
-    (OverloadedError, "rejected", "UNAVAILABLE"),
-    (DeadlineError, "deadline", "CANCELLED"),
-    (ClientGoneError, "cancelled", "CANCELLED"),
+
+
+@dataclass(frozen=True)
+class _Ending:
+    """How an error ends a request: for the record, in gRPC's words, and as the nearest of Triton's codes."""
+
+    outcome: Outcome
+    status: str
+    code: str
+
+
+# The first that fits; what nobody foresaw is INTERNAL too.
+_ENDINGS: tuple[tuple[type[ServingError], _Ending], ...] = (
+    (RequestError, _Ending("invalid", "INVALID_ARGUMENT", "INVALID_ARG")),
+    (OverloadedError, _Ending("rejected", "UNAVAILABLE", "UNAVAILABLE")),
+    (DeadlineError, _Ending("deadline", "DEADLINE_EXCEEDED", "CANCELLED")),
+    (ClientGoneError, _Ending("cancelled", "CANCELLED", "CANCELLED")),
 )
-_INTERNAL_ENDING: tuple[Outcome, str] = ("failed", "INTERNAL")
+_INTERNAL_ENDING = _Ending("failed", "INTERNAL", "INTERNAL")
 
 
 class Call:
@@ -50,11 +62,13 @@ class Call:
 
     def identify(self, request: Any) -> None:
         """Read what does not depend on its tensors."""
-        self.record.request_id = request.request_id()[:_MAX_ID_CHARACTERS]
         self.timeout_ms = request.timeout() / 1000
-        if parameters := request.parameters():
-            traceparent = json.loads(parameters).get("traceparent", "")
-            self.record.traceparent = traceparent if isinstance(traceparent, str) else ""
+        try:
+            self.record.request_id = request.request_id()[:_MAX_ID_CHARACTERS]
+            traceparent = json.loads(request.parameters() or "{}").get("traceparent", "")
+        except ValueError as error:
+            raise RequestError("the request's id, or its parameters, are not UTF-8") from error
+        self.record.traceparent = traceparent if isinstance(traceparent, str) else ""
 
     def read(self, request: Any) -> Mapping[str, Any]:
         """The values of its tensors, by name; `RequestError` names one that cannot be read."""
@@ -85,12 +99,11 @@ class Call:
         """Answer with *error*, or with a bare internal one, unless the last response was sent; on any thread."""
         if self.record.outcome == "ok":
             return
-        outcome, code = next(
-            ((outcome, code) for kind, outcome, code in _ENDINGS if isinstance(error, kind)), _INTERNAL_ENDING
-        )
-        self.record.outcome = outcome
+        ending = next((ending for kind, ending in _ENDINGS if isinstance(error, kind)), _INTERNAL_ENDING)
+        self.record.outcome = ending.outcome
         self.record.error = str(error or INTERNAL)
-        failure = triton_error(self._pb, self.record.error, getattr(self._pb.TritonError, code))
+        message = f"{ending.status}: {self.record.error}"
+        failure = triton_error(self._pb, message, getattr(self._pb.TritonError, ending.code))
         self._send(self._pb.InferenceResponse(output_tensors=[], error=failure), final=True)
 
     def is_abandoned(self) -> bool:

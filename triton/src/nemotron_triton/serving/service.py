@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar
 
-from nemotron_client import wire
 from nemotron_triton.bundle import Bundle, bundle_beside
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
@@ -177,12 +176,12 @@ class Service:
         if problem := self._watcher.problem:
             raise EngineError(problem)
         if self._watcher.draining:
-            raise OverloadedError(f"the server is stopping; ask another one, or {wire.RETRY}")
+            raise OverloadedError("the server is stopping; ask another one, or retry later")
         room = self._engine.max_batch_size + self._settings.max_queue_requests
         if len(self._calls) > room:
             raise OverloadedError(
                 f"{self._engine.max_batch_size} requests run and {self._settings.max_queue_requests} wait, which is "
-                f"all there is room for; {wire.RETRY}"
+                "all there is room for; retry later"
             )
 
     def _admit_bytes(self) -> None:
@@ -197,7 +196,7 @@ class Service:
         limit_ms = self._settings.max_request_ms
         asked_ms = call.timeout_ms if 0 < call.timeout_ms < limit_ms else limit_ms
         whose = "the request's" if asked_ms < limit_ms else "the server's"
-        late = DeadlineError(f"the answer was not complete after {asked_ms:g} ms, {whose} {wire.TIME_LIMIT}")
+        late = DeadlineError(f"the answer was not complete after {asked_ms:g} ms, {whose} time limit")
         timer = self._loop.call_later(asked_ms / 1000, call.stop, late)
         # Not in the task itself: one that is cancelled before its first step never runs.
         call.task.add_done_callback(functools.partial(self._answered, number, call, timer))
@@ -266,7 +265,7 @@ class Service:
     async def _slot(self, call: Call) -> AsyncIterator[None]:
         """One of the engine's places. Who waits too long for it is refused."""
         waited = OverloadedError(
-            f"the request waited {self._settings.max_queue_ms} ms and its turn has not come; {wire.RETRY}"
+            f"the request waited {self._settings.max_queue_ms} ms and its turn has not come; retry later"
         )
 
         def refuse() -> None:
