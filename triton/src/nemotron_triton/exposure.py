@@ -21,7 +21,7 @@ def exposure(options: ServeOptions) -> Iterator[str]:
 
 
 def warnings(options: ServeOptions) -> Iterator[str]:
-    """One line for what others reach and nothing protects."""
+    """One line for what others reach and nothing protects, and one for what HTTP cannot take from others."""
     hosts = options.hosts
     lacking = {
         "gRPC": [*([] if options.tls else ["TLS"]), *([] if options.secret else ["secret"])],
@@ -37,5 +37,7 @@ def warnings(options: ServeOptions) -> Iterator[str]:
     if open_ones:
         yield (
             f"warning: other machines reach {', '.join(open_ones)}; "
-            "keep them behind a firewall, or use --tls-cert, --secret-file and --metrics-host"
+            "keep them behind a firewall; --tls-cert protects gRPC, --secret-file gRPC and HTTP"
         )
+    if not is_loopback(hosts["--http-port"]):
+        yield "warning: tritonserver before 26.04 can be stopped by one HTTP request; keep HTTP behind a proxy"

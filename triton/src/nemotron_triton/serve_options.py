@@ -14,14 +14,15 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """How to serve a bundle. `host` is for gRPC, and for HTTP and metrics where there is no TLS, which they lack.
+    """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback unless told.
 
-    `metrics_host` is for metrics alone. `secret` is what every caller must know; with `allow_reload` the server takes
-    a new bundle while it runs. `drain_ms` is the longest time that running answers get when it is stopped.
+    `secret` is what every caller must know; with `allow_reload` the server takes a new bundle while it runs. `drain_ms`
+    is the longest time that running answers get when it is stopped.
     """
 
     host: str = LOOPBACK
     http_port: int = 8000
+    http_host: str | None = None
     grpc_port: int = 8001
     metrics_port: int = 8002
     metrics_host: str | None = None
@@ -41,11 +42,10 @@ class ServeOptions:
     @property
     def hosts(self) -> dict[str, str]:
         """The address of each of `ports`."""
-        beside = LOOPBACK if self.tls else self.host
         return {
-            "--http-port": beside,
+            "--http-port": _else_loopback(self.http_host),
             "--grpc-port": self.host,
-            "--metrics-port": self.metrics_host or beside,
+            "--metrics-port": _else_loopback(self.metrics_host),
         }
 
     @property
@@ -87,6 +87,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _else_loopback(host: str | None) -> str:
+    # Only None is "not given": an empty address is refused, for the system takes it for every address.
+    return LOOPBACK if host is None else host
 
 
 def _reached(host: str) -> str:

@@ -248,8 +248,9 @@ def _start(
 
 def _check_free(host: str, port: int, option: str) -> None:
     if not host:
-        # For the operating system that means every address.
-        raise ServerError(f"there is no address to listen on at port {port}", "give --host one; 0.0.0.0 means all")
+        # For the operating system that means every address. The host of `--grpc-port` is plain `--host`.
+        flag = option.replace("grpc-", "").replace("port", "host")
+        raise ServerError(f"there is no address to listen on at port {port}", f"give {flag} one; 0.0.0.0 means all")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

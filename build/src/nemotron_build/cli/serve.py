@@ -32,12 +32,13 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     "--host",
     default=ServeOptions.host,
     show_default=True,
-    help="Address to listen on; loopback unless you say otherwise. With TLS it is gRPC's alone.",
+    help="Address for gRPC; loopback unless you say otherwise.",
 )
 @click.option("--http-port", default=ServeOptions.http_port, show_default=True, type=_PORT)
+@click.option("--http-host", help="Address for HTTP, which has no TLS. Default: loopback, whatever --host says.")
 @click.option("--grpc-port", default=ServeOptions.grpc_port, show_default=True, type=_PORT)
 @click.option("--metrics-port", default=ServeOptions.metrics_port, show_default=True, type=_PORT)
-@click.option("--metrics-host", help="Address for metrics. Default: that of HTTP.")
+@click.option("--metrics-host", help="Address for metrics, which have no TLS. Default: loopback.")
 @click.option(
     "--ready-timeout",
     "ready_timeout_s",
