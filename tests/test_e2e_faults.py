@@ -268,6 +268,22 @@ def test_hostile_requests_are_refused_in_one_line(client: Client, tensors: dict[
     assert time.monotonic() - begin < 5
 
 
+def test_a_tensor_of_millions_of_texts_holds_up_nobody(client: Client) -> None:
+    """Four million empty texts, 16 MB; Triton's own way to read them would take half a minute."""
+    request = service_pb2.ModelInferRequest(model_name="nemotron")
+    request.inputs.add(name="stop_words", datatype="BYTES", shape=[1, 4_000_000])
+    request.raw_input_contents.append(bytes(4 * 4_000_000))
+    _add(request, "messages", "BYTES", json.dumps(HELLO).encode())
+    begin = time.monotonic()
+    with grpc.insecure_channel(client.url, options=[("grpc.max_send_message_length", -1)]) as channel:
+        call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]), timeout=60)
+        assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
+        (refusal,) = call
+
+    assert "INVALID_ARGUMENT: stop_words" in refusal.error_message
+    assert time.monotonic() - begin < 20
+
+
 def test_sigterm_under_load_finishes_what_runs_and_refuses_what_comes(bundle: Bundle) -> None:
     with faulty_server(bundle, SETTINGS) as (server, options, _), Client(options.grpc_url, timeout_s=60) as client:
         streams = [client.stream(HELLO, seed=ENDLESS, max_tokens=2000) for _ in range(6)]

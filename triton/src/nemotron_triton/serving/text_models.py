@@ -26,6 +26,7 @@ from nemotron_triton.serving.request import (
     read_tools,
 )
 from nemotron_triton.serving.settings import Settings
+from nemotron_triton.serving.text_tensors import bound_text_tensors
 
 Values = dict[str, Any]
 
@@ -108,6 +109,7 @@ class TextModel:
 
 
 def _open(args: dict[str, str], pb_utils: Any) -> tuple[Bundle, TokenCodec, Settings]:
+    bound_text_tensors(pb_utils)
     try:
         bundle = bundle_beside(args)
         bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix()])
