@@ -154,10 +154,14 @@ class Client:
         except ValueError as error:
             raise ClientError(f"this client of {self.url} is closed; make a new one") from error
         started = finished = False
+        failure: ClientError | None = None
         try:
             for response in call:
                 if response.error_message:
-                    raise of_message(response.error_message, self.url, started=started)
+                    # Read on to the end, which is near: to cancel a stream that just ends crashes tritonserver before
+                    # 25.06 (CVE-2025-23322).
+                    failure = failure or of_message(response.error_message, self.url, started=started)
+                    continue
                 started = True
                 for event in read_events(response.infer_response):
                     finished = finished or isinstance(event, Finish)
@@ -169,6 +173,8 @@ class Client:
         finally:
             if call.is_active():
                 call.cancel()
+        if failure:
+            raise failure
         if not finished:
             raise StreamBroken(f"{self.url} ended the answer without a finish reason")
 
