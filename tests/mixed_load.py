@@ -139,7 +139,7 @@ def mixed_load(url: str, server_pid: int, *, seconds: float, callers: int = 64) 
         ends = [threads.submit(client.run, until_s) for client in clients]
         while time.monotonic() < until_s:
             for name, process in processes.items():
-                report.memory_bytes.setdefault(name, []).append(_private_bytes(process))
+                report.memory_bytes.setdefault(name, []).append(_own_bytes(process))
             time.sleep(min(seconds / 120, max(0.0, until_s - time.monotonic())))
         for end in ends:
             end.result()
@@ -151,6 +151,7 @@ def _name(process: psutil.Process) -> str:
     return f"stub of {models[0]}" if models else process.name()
 
 
-def _private_bytes(process: psutil.Process) -> int:
-    """What only this process holds: files and memory that are shared do not count."""
-    return int(process.memory_full_info().uss)
+def _own_bytes(process: psutil.Process) -> int:
+    """What the process allocated: pages of files come and go with what other processes map of them."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))

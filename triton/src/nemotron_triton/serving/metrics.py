@@ -80,9 +80,6 @@ class Metrics:
             if family.kind == "GAUGE":
                 self._level(family, 0)
         self._write()
-        # Before the interpreter ends: a metric that goes later reaches for a backend that is gone, and crashes.
-        self._metrics.clear()
-        self._families.clear()
 
     def _add(self, family: Family, amount: float, value: str = "") -> None:
         self._unwritten[family, value] += amount
