@@ -7,29 +7,26 @@ the model is fast.
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.llama_cpp import Answer
+from nemotron_triton.engine.request_threads import CLOSED, RequestThreads
 from nemotron_triton.engine.stream import TokenStream
-from nemotron_triton.errors import EngineError, ServingError, first_line
+from nemotron_triton.errors import EngineError
 
 _STEP_TOKENS = 64
-_CLOSED = "the engine is closed"
 _CANNOT = {
     "no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty",
     "guide.foreign": "llama.cpp does not limit what a grammar may cost; use json_schema or regex",
 }
 _Receive = Callable[[dict[str, Any]], bool]
-_log = logging.getLogger(__name__)
 
 
 class CpuEngine:
@@ -51,12 +48,9 @@ class CpuEngine:
         self._end_ids = frozenset(manifest.end_ids)
         self._max_batch_size = manifest.max_batch_size
         self._lock = threading.Lock()
-        self._waiting_requests = 0
-        self._active_requests = 0
         self._generated_tokens = 0
         self._prompt_steps = 0
         self._problem: str | None = None
-        self._closing = False
         # llama.cpp always listens somewhere; a socket in a private folder is reachable by nobody else. It is named
         # through a descriptor, because a socket's path may have 107 bytes and a temporary folder's may have more.
         self._folder = tempfile.TemporaryDirectory(prefix="nemotron-cpu-")
@@ -79,7 +73,7 @@ class CpuEngine:
             raise EngineError(f"llama.cpp cannot load {bundle.engine_path}: {error}") from error
         finally:
             os.close(descriptor)
-        self._threads = ThreadPoolExecutor(manifest.max_batch_size, thread_name_prefix="cpu-engine")
+        self._threads = RequestThreads(manifest.max_batch_size, "llama.cpp")
 
     @property
     def max_seq_len(self) -> int:
@@ -98,28 +92,15 @@ class CpuEngine:
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         """See `Engine.generate`."""
-        with self._lock:
-            self._waiting_requests += 1
-        try:
-            work = self._threads.submit(self._work, list(ids), sampling, stream)
-        except RuntimeError:
-            self._forget(stream)
-            return
-
-        work.add_done_callback(lambda work: self._forget(stream) if work.cancelled() else None)
-
-        def cancel() -> None:
-            # One that runs already sees it at its next step.
-            work.cancel()
-
-        stream.when_cancelled(cancel)
+        answer = Answer(self._codec, self._end_ids, list(ids), sampling, stream.put)
+        self._threads.begin(lambda: self._run(answer, stream), stream)
 
     def statistics(self) -> EngineStatistics:
         """See `Engine.statistics`."""
         with self._lock:
             return EngineStatistics(
-                active_requests=self._active_requests,
-                waiting_requests=self._waiting_requests,
+                active_requests=self._threads.active,
+                waiting_requests=self._threads.waiting,
                 generated_tokens=self._generated_tokens,
                 prompt_steps=self._prompt_steps,
                 problem=self._problem,
@@ -127,33 +108,10 @@ class CpuEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._closing = True
-        self._problem = _CLOSED
-        self._threads.shutdown(cancel_futures=True)
+        self._problem = CLOSED
+        self._threads.close()
         self._server = None
         self._folder.cleanup()
-
-    def _forget(self, stream: TokenStream) -> None:
-        """Account for a request that never starts: it was cancelled, or the engine is closed."""
-        with self._lock:
-            self._waiting_requests -= 1
-        stream.fail(EngineError(_CLOSED))
-
-    def _work(self, ids: list[int], sampling: Sampling, stream: TokenStream) -> None:
-        """Run one request to its end, in a thread of its own."""
-        with self._lock:
-            self._waiting_requests -= 1
-            self._active_requests += 1
-        try:
-            self._run(Answer(self._codec, self._end_ids, ids, sampling, stream.put), stream)
-        except ServingError as error:
-            stream.fail(error)
-        except Exception as error:  # whatever the binding raises, or is wrong with us, the request must end
-            _log.warning("the cpu engine gives a request up", exc_info=True)
-            stream.fail(EngineError(_CLOSED if self._closing else f"llama.cpp failed: {first_line(error)}"))
-        finally:
-            with self._lock:
-                self._active_requests -= 1
 
     def _run(self, answer: Answer, stream: TokenStream) -> None:
         stopped = True
@@ -162,7 +120,7 @@ class CpuEngine:
             """Called by llama.cpp for every step; True stops the request."""
             nonlocal stopped
             before = answer.tokens
-            stopped = answer.receive(message) or stream.cancelled or self._closing
+            stopped = answer.receive(message) or stream.cancelled or self._threads.closed
             with self._lock:
                 self._generated_tokens += answer.tokens - before
                 self._prompt_steps += answer.tokens == before
@@ -173,8 +131,8 @@ class CpuEngine:
         while not (answer.ended or stream.cancelled):
             if answer.failure:
                 raise answer.failure
-            if self._closing:
-                raise EngineError(_CLOSED)
+            if self._threads.closed:
+                raise EngineError(CLOSED)
             if not stopped:
                 raise EngineError("llama.cpp ended an answer without saying why")
             stopped = False
@@ -194,7 +152,7 @@ class CpuEngine:
         try:
             self._server.handle_completions(request, guarded)
         except Exception:
-            if not (self._closing or self._answers()):
+            if not (self._threads.closed or self._answers()):
                 self._problem = "llama.cpp answers no request any more"
             raise
         if failures:

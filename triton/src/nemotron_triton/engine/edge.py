@@ -13,17 +13,16 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.edge_sampling import CANNOT, generation_request
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.request_threads import CLOSED, RequestThreads
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
-from nemotron_triton.errors import EngineError, RequestError, ServingError, first_line
+from nemotron_triton.errors import EngineError, RequestError, first_line
 
-_CLOSED = "the engine is closed"
 _STOPPED = "TensorRT Edge-LLM's scheduler has stopped"
 # How long a request that was cancelled may go unnoticed.
 _POLL_MS = 20
@@ -58,11 +57,8 @@ class EdgeEngine:
             raise EngineError(f"TensorRT Edge-LLM cannot load {engine}: {first_line(error)}") from error
         self._codec = codec
         self._lock = threading.Lock()
-        self._waiting_requests = 0
-        self._active_requests = 0
         self._generated_tokens = 0
-        self._closed = False
-        self._threads = ThreadPoolExecutor(manifest.max_batch_size, thread_name_prefix="edge-engine")
+        self._threads = RequestThreads(manifest.max_batch_size, "TensorRT Edge-LLM")
 
     @property
     def max_seq_len(self) -> int:
@@ -81,63 +77,26 @@ class EdgeEngine:
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         """See `Engine.generate`."""
-        with self._lock:
-            self._waiting_requests += 1
-        try:
-            work = self._threads.submit(self._work, list(ids), sampling, stream)
-        except RuntimeError:
-            self._forget(stream)
-            return
-        work.add_done_callback(lambda work: self._forget(stream) if work.cancelled() else None)
-
-        def cancel() -> None:
-            # One that runs sees it at its next look.
-            work.cancel()
-
-        stream.when_cancelled(cancel)
+        self._threads.begin(lambda: self._run(list(ids), sampling, stream), stream)
 
     def statistics(self) -> EngineStatistics:
         """See `Engine.statistics`."""
         with self._lock:
-            problem = _CLOSED if self._closed else None if self._engine.running else _STOPPED
+            problem = CLOSED if self._threads.closed else None if self._engine.running else _STOPPED
             return EngineStatistics(
-                active_requests=self._active_requests,
-                waiting_requests=self._waiting_requests,
+                active_requests=self._threads.active,
+                waiting_requests=self._threads.waiting,
                 generated_tokens=self._generated_tokens,
                 problem=problem,
             )
 
     def close(self) -> None:
         """See `Engine.close`."""
-        with self._lock:
-            self._closed = True
+        self._threads.refuse()
         self._engine.shutdown(self._runtime.ShutdownMode.CANCEL)
-        self._threads.shutdown(cancel_futures=True)
-
-    def _forget(self, stream: TokenStream) -> None:
-        """Account for a request that never starts: it was cancelled, or the engine is closed."""
-        with self._lock:
-            self._waiting_requests -= 1
-        stream.fail(EngineError(_CLOSED))
-
-    def _work(self, ids: list[int], sampling: Sampling, stream: TokenStream) -> None:
-        """Run one request to its end, in a thread of its own."""
-        with self._lock:
-            self._waiting_requests -= 1
-            self._active_requests += 1
-        try:
-            self._run(ids, sampling, stream)
-        except ServingError as error:
-            stream.fail(error)
-        except Exception as error:  # C++ exceptions, mostly as RuntimeError, and the refusal of `submit`
-            stream.fail(EngineError(_CLOSED if self._closed else f"TensorRT Edge-LLM failed: {first_line(error)}"))
-        finally:
-            with self._lock:
-                self._active_requests -= 1
+        self._threads.close()
 
     def _run(self, ids: list[int], sampling: Sampling, stream: TokenStream) -> None:
-        if self._closed:
-            raise EngineError(_CLOSED)
         channel = self._runtime.StreamChannel.create()
         prompt = b"".join(map(self._codec.bytes_of, ids)).decode(errors="replace")
         request = generation_request(self._runtime, prompt, sampling, channel)
