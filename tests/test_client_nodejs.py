@@ -250,15 +250,15 @@ def test_a_dead_server_is_one_clear_line(folder: Path) -> None:
 
 
 def test_what_is_sent_is_what_was_said(folder: Path) -> None:
-    seen: list[tuple[Any, dict[str, Any]]] = []
+    seen: list[tuple[Any, dict[str, Any], float]] = []
 
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        seen.append((request, dict(context.invocation_metadata())))
+        seen.append((request, dict(context.invocation_metadata()), context.time_remaining()))
         yield refusal("INVALID_ARGUMENT: no")
 
     with scripted(folder, script) as chat:
         chat("Größe?", "--thinking", "on", "--max-tokens", 7, "--timeout", 30, NEMOTRON_SECRET=SECRET)
-    ((request, metadata),) = seen
+    ((request, metadata, remaining_s),) = seen
 
     sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
     messages = '[{"role":"user","content":"Größe?"}]'.encode()
@@ -271,6 +271,7 @@ def test_what_is_sent_is_what_was_said(folder: Path) -> None:
     assert {each.datatype for each in request.inputs} == {"BYTES", "BOOL", "INT32"}
     assert all(each.shape == [1, 1] for each in request.inputs)
     assert request.parameters["timeout"].int64_param == 30_000_000
+    assert 0 < remaining_s <= 30
     assert metadata["triton-grpc-protocol-nemotron-secret"] == SECRET
     # It crashes tritonserver before 26.04.
     assert "triton_grpc_error" not in metadata
@@ -328,14 +329,13 @@ def test_the_deadline_ends_an_answer_that_does_not_come(folder: Path) -> None:
 
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         context.add_callback(ended.set)
-        yield piece("Pa")
         ended.wait(60)
+        yield from ()
 
     with scripted(folder, script) as chat:
-        code, stdout, stderr = chat(CAPITAL, "--timeout", 3)
-        stopped = ended.wait(60)
+        code, stdout, stderr = chat(CAPITAL, "--timeout", 1)
 
-    assert (code, stdout, stopped) == (1, "Pa\n", True)
+    assert (code, stdout) == (1, "")
     assert re.fullmatch(rf"Error: {chat.url}: .*; give it longer with --timeout\n", stderr)
 
 
