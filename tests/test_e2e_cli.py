@@ -235,7 +235,8 @@ def test_chat_json_is_one_document(served: ServeOptions) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
-        ([], 2, "give a QUESTION or --messages FILE"),
+        (["--json"], 2, "give a QUESTION or --messages FILE"),
+        (["", "--thinking", "on"], 2, "give a QUESTION or --messages FILE"),
         (["hi", "--thinking", "maybe"], 2, "'maybe' is not one of 'on', 'off'"),
         (["hi", "--tools", "/nowhere.json"], 1, "cannot read /nowhere.json: No such file or directory"),
         (["hi", "--tools", __file__], 1, "is not JSON"),
