@@ -79,6 +79,11 @@ class AsyncClient:
         )
         self._servers = AsyncServers(self._settings)
 
+    @property
+    def url(self) -> str:
+        """The servers as they were given: an address, several with commas, or a name."""
+        return self._settings.where
+
     async def chat(
         self,
         messages: Sequence[MessageLike],

@@ -146,8 +146,8 @@ class ToolLoop:
 
     def make(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
         """Make *calls*, several of them at the same time in threads; results in the order of the calls."""
-        if len(calls) == 1:
-            return [self._made(calls[0])]
+        if len(calls) <= 1:
+            return [self._made(call) for call in calls]
         with ThreadPoolExecutor(min(len(calls), _MAX_THREADS), thread_name_prefix="nemotron-tool") as threads:
             futures = [threads.submit(contextvars.copy_context().run, self._made, call) for call in calls]
             return [future.result() for future in futures]
@@ -160,6 +160,8 @@ class ToolLoop:
         finally:
             for task in tasks:
                 task.cancel()
+            # They may have something to tidy up.
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _made(self, call: BoundCall | ToolResult) -> ToolResult:
         if isinstance(call, ToolResult):
