@@ -109,6 +109,21 @@ def test_what_a_function_returns_goes_back_to_the_model(run: Any) -> None:
 
 
 @both_clients
+def test_thoughts_go_back_with_the_calls_they_led_to(run: Any) -> None:
+    scripted = Scripted([("temperature", '{"city": "Paris"}')], "warm")
+
+    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield response({wire.REASONING_OUTPUT: "I should look."})
+        yield from scripted(request, context)
+
+    with scripted_server(script) as server:
+        events = run(server.url, [temperature])
+
+    assert sent_messages(server.requests[1])[1]["reasoning_content"] == "I should look."
+    assert Run.of(events, QUESTION).reply.message.reasoning is None
+
+
+@both_clients
 def test_an_answer_without_calls_is_the_end(run: Any) -> None:
     with scripted_server(Scripted("I do not know.")) as server:
         events = run(server.url, [temperature])

@@ -34,7 +34,10 @@ class UserMessage:
 
 @dataclass(frozen=True)
 class AssistantMessage:
-    """What the model said; `reasoning` goes back to the server only where it is given, which models rarely want."""
+    """What the model said; `reasoning` goes back to the server where it is given.
+
+    Models that think want it between their calls and the answer; their templates drop older thoughts.
+    """
 
     content: str | None = None
     tool_calls: tuple[ToolCall, ...] = ()

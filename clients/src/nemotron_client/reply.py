@@ -37,8 +37,8 @@ class Reply:
 
     @property
     def message(self) -> AssistantMessage:
-        """The answer as a message to go on with, without its thinking."""
-        return AssistantMessage(self.content, self.tool_calls)
+        """The answer as a message to go on with, and its thinking with it where it is not done: where it made calls."""
+        return AssistantMessage(self.content, self.tool_calls, self.reasoning if self.tool_calls else None)
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Reply:
