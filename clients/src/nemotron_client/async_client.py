@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from nemotron_client import outgoing
 from nemotron_client.async_servers import AsyncServers
 from nemotron_client.attempts import Attempts
 from nemotron_client.endpoints import Balance
-from nemotron_client.errors import ClientError, RequestRejected, StreamBroken
+from nemotron_client.errors import AccessDenied, ClientError, RequestRejected, StreamBroken
 from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
@@ -225,8 +224,12 @@ class AsyncClient:
         found = []
         for name in outgoing.MODELS:
             request = outgoing.metadata(self._settings, name, timeout_s)
-            with contextlib.suppress(RequestRejected):  # it has no such model
+            try:
                 found.append(outgoing.model_of(await self._ask(request, lambda methods: methods.model_metadata)))
+            except AccessDenied:
+                raise
+            except RequestRejected:
+                continue  # it has no such model
         return tuple(found)
 
     def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> AsyncClient:

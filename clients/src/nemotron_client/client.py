@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -16,7 +15,7 @@ from nemotron_client import outgoing
 from nemotron_client.attempts import Attempts
 from nemotron_client.connection import closed
 from nemotron_client.endpoints import Balance
-from nemotron_client.errors import ClientError, RequestRejected
+from nemotron_client.errors import AccessDenied, ClientError, RequestRejected
 from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
@@ -224,8 +223,12 @@ class Client:
         found = []
         for name in outgoing.MODELS:
             request = outgoing.metadata(self._settings, name, timeout_s)
-            with contextlib.suppress(RequestRejected):  # it has no such model
+            try:
                 found.append(outgoing.model_of(self._ask(request, lambda methods: methods.model_metadata)))
+            except AccessDenied:
+                raise
+            except RequestRejected:
+                continue  # it has no such model
         return tuple(found)
 
     def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> Client:
