@@ -30,16 +30,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build(EngineSpec(checkpoint=ROOT / "build" / "demo" / "checkpoint", gpu="cpu"), Path(folder) / "bundle")
         options = ServeOptions(http_port=18010, grpc_port=18011, metrics_port=18012)
-        with serve(Bundle.open(Path(folder) / "bundle"), options, log=lambda _: None) as server:
-            server.wait_ready(threading.Event())
+        with serve(Bundle.open(Path(folder) / "bundle"), options, log=[].append) as server:
+            assert server.wait_ready(threading.Event())
             report = mixed_load(options.grpc_url, server.pid, seconds=minutes * 60)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.requests.most_common())
     sys.stdout.write(f"{sum(report.requests.values()):,} requests in {minutes:g} min: {kinds}\n")
     sys.stdout.write(f"{len(report.errors)} errors{''.join(chr(10) + '  ' + each for each in report.errors[:20])}\n")
     for name, growth in report.growth().items():
         samples = report.memory_bytes[name]
-        eighths = " ".join(f"{samples[i * len(samples) // 8] / 2**20:.1f}" for i in range(8))
-        sys.stdout.write(f"{name}: {growth:+.2%} in the last half; MiB over time: {eighths}\n")
+        quarters = " ".join(f"{samples[i * len(samples) // 8] / 2**20:.1f}" for i in range(8))
+        sys.stdout.write(f"{name}: {growth:+.2%} in the last half; MiB over time: {quarters}\n")
     if report.errors or any(growth >= 0.01 for growth in report.growth().values()):
         sys.exit(1)
 
