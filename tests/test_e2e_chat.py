@@ -8,7 +8,6 @@ import re
 import signal
 import stat
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,15 +16,18 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from exposition import metric
 from nemotron_build.cli.answer_view import show
 from nemotron_build.cli.chat_history import ChatHistory
 from nemotron_build.cli.dialogue import Dialogue
 from nemotron_client import ContentDelta, Event, Finish, ReasoningDelta, StreamBroken, ToolCall, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import ServeOptions
+from patience import wait_until
+from served import NEMOTRON
 from terminal import Terminal
-from test_e2e_cli import NEMOTRON, TIP
-from test_e2e_faults import FAIL_IN_MIDSTREAM, HANG, SETTINGS, TEXT, faulty_server, running
+from test_e2e_cli import TIP
+from test_e2e_faults import FAIL_IN_MIDSTREAM, HANG, SETTINGS, TEXT, faulty_server
 
 CAPITAL = "What is the capital of France?"
 TOOLS = ROOT / "build/demo/tools.json"
@@ -154,13 +156,13 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(chat: Chat, faulty: ServeOp
     terminal = chat("--seed", HANG, server=faulty)
     terminal.press("Count\n")
     terminal.wait_for(TEXT)
-    _until(lambda: running(faulty) == 1)
+    wait_until(lambda: metric(faulty, "active_requests") == 1)
 
     terminal.interrupt()
     terminal.wait_for("\n(stopped)\n")
     terminal.wait_for("> ")
 
-    _until(lambda: running(faulty) == 0)
+    wait_until(lambda: metric(faulty, "active_requests") == 0)
     terminal.press("/history\n")
     terminal.wait_for(f"user: Count\nassistant: {TEXT}")
     terminal.wait_for(PROMPT)
@@ -411,7 +413,7 @@ def test_sigterm_ends_it_and_leaves_the_terminal_as_it_was(chat: Chat, faulty: S
     assert status == 128 + signal.SIGTERM
     assert "Traceback" not in rest
     assert terminal.edits_lines_itself
-    _until(lambda: running(faulty) == 0)
+    wait_until(lambda: metric(faulty, "active_requests") == 0)
 
 
 def test_nothing_a_model_says_drives_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -486,10 +488,3 @@ def test_a_failure_behind_a_call_takes_the_whole_question_back() -> None:
         talk.ask("Go", lambda call: "1")
 
     assert talk.messages == []
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)

@@ -65,7 +65,7 @@ def faulty(bundle: Bundle) -> Iterator[tuple[RunningServer, ServeOptions, list[s
 
 @pytest.fixture
 def client(faulty: tuple[RunningServer, ServeOptions, list[str]]) -> Iterator[Client]:
-    with Client(faulty[1].grpc_url, timeout_s=30) as client:
+    with Client(faulty[1].grpc_url, timeout_s=30, max_retries=0) as client:
         yield client
         # Whatever was done to it, the server answers the next request.
         assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
