@@ -1,18 +1,23 @@
-"""Requests as protobuf messages, and Triton's methods on a channel: the same for both clients."""
+"""Requests as protobuf messages, and Triton's methods on a channel: the same for both clients.
+
+tritonclient's messages are imported where they are used: its package imports all of its own clients, and takes longer
+than all else that a client needs.
+"""
 
 from __future__ import annotations
 
 import json
+import operator
+import struct
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from nemotron_client import wire
 from nemotron_client.errors import InvalidRequest
 
 _TENSORS = {tensor.name: tensor for tensor in (*wire.INPUTS, *wire.PREPROCESSING_INPUTS, *wire.PREPROCESSING_OUTPUTS)}
+_PACKED = {"BOOL": "<?", "INT32": "<i", "UINT64": "<Q", "FP32": "<f"}
+_LIMITS = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
 _JSON = {tensor.name for tensor in (wire.MESSAGES, wire.TOOLS, wire.TOOL_CHOICE, wire.CHAT_TEMPLATE_KWARGS)}
 
 
@@ -21,6 +26,8 @@ class Methods:
 
     def __init__(self, channel: Any) -> None:
         """Nothing is sent yet."""
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         self.server_live = stub.ServerLive
         self.model_ready = stub.ModelReady
@@ -40,7 +47,7 @@ def infer_request(model: str, values: Mapping[str, Any], *, request_id: str) -> 
 
     Raises `InvalidRequest` when a value cannot be sent, such as messages that are not JSON or a number out of range.
     """
-    request = service_pb2.ModelInferRequest(model_name=model, id=request_id)
+    request = _messages().ModelInferRequest(model_name=model, id=request_id)
     for name, value in values.items():
         if value is not None:
             _add(request, _TENSORS[name], value)
@@ -55,17 +62,17 @@ def set_timeout(request: Any, timeout_s: float) -> None:
 
 def live_request() -> Any:
     """Asks whether a server runs."""
-    return service_pb2.ServerLiveRequest()
+    return _messages().ServerLiveRequest()
 
 
 def ready_request(model: str) -> Any:
     """Asks whether a server can answer requests for *model*."""
-    return service_pb2.ModelReadyRequest(name=model)
+    return _messages().ModelReadyRequest(name=model)
 
 
 def metadata_request(model: str) -> Any:
     """Asks for the versions and tensors of *model*."""
-    return service_pb2.ModelMetadataRequest(name=model)
+    return _messages().ModelMetadataRequest(name=model)
 
 
 def output_values(response: Any) -> dict[str, Any]:
@@ -80,7 +87,7 @@ def output_values(response: Any) -> dict[str, Any]:
 def unpacked(tensor: wire.Tensor, data: bytes) -> Any:
     """The value, or the list of numbers, that *data* holds in Triton's raw form."""
     if tensor.dtype != "BYTES":
-        values = np.frombuffer(data, dtype=wire.NUMPY[tensor.dtype]).tolist()
+        values = [value for (value,) in struct.iter_unpack(_PACKED[tensor.dtype], data)]
         return values[0] if tensor.dims == (1,) else values
     if len(data) < 4 or int.from_bytes(data[:4], "little") != len(data) - 4:
         raise ValueError(f"{tensor.name} is not one string")
@@ -116,10 +123,17 @@ def _packed(tensor: wire.Tensor, value: Any) -> bytes:
         return len(text).to_bytes(4, "little") + text
     if isinstance(value, bool) != (tensor.dtype == "BOOL"):
         raise TypeError(f"{value!r} is no {'truth value' if tensor.dtype == 'BOOL' else 'number'}")
-    if tensor.dtype in ("INT32", "UINT64"):
-        if not isinstance(value, (int, np.integer)):
-            raise TypeError(f"{value!r} is no whole number")
-        limits = np.iinfo(wire.NUMPY[tensor.dtype])
-        if not limits.min <= value <= limits.max:
-            raise ValueError(f"{value} is not between {limits.min} and {limits.max}")
-    return bytes(np.array([value], dtype=wire.NUMPY[tensor.dtype]).tobytes())
+    if tensor.dtype in _LIMITS:
+        value, (low, high) = operator.index(value), _LIMITS[tensor.dtype]
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not between {low} and {high}")
+    try:
+        return struct.pack(_PACKED[tensor.dtype], value)
+    except struct.error as error:
+        raise TypeError(f"{value!r} is no number") from error
+
+
+def _messages() -> Any:
+    from tritonclient.grpc import service_pb2
+
+    return service_pb2
