@@ -1,6 +1,7 @@
 """Functions for the model to call: how they are described to it, and what becomes of its calls.
 
 A Python function with type hints and a docstring is a tool as it is; `Tool` describes one that has neither.
+What describes and checks is imported when there is a tool: the clients import this module without having any.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 class Tool:
     """A function as the model sees it: *parameters* is a JSON Schema of the object of its arguments.
 
-    *function* is what `run` calls, with the arguments as keywords. *read* makes those of the JSON, which is for
-    functions with type hints: `Tool.of` sets it.
+    *function* is what `run` calls, with the arguments as keywords. *read* makes those of the JSON, or raises
+    `ValueError`; `Tool.of` sets it for the function's type hints.
     """
 
     name: str
@@ -180,7 +181,7 @@ class Toolbox:
                     f"two tools are named {tool.name}; give one of them another name with Tool(name=...)"
                 )
             try:
-                self._validations[tool.name] = Validation(dict(tool.parameters))
+                self._validations[tool.name] = Validation.of(json.dumps(dict(tool.parameters)))
             except BadSchema as error:
                 raise InvalidRequest(
                     f"{tool.name}: the parameters are no JSON Schema that works here: {error}"
@@ -190,7 +191,6 @@ class Toolbox:
     def bind(self, call: ToolCall) -> BoundCall:
         """*call* with its function and checked arguments; raises `UnknownTool` or `InvalidArguments`."""
         from nemotron_client.functions.arguments import read_arguments
-        from nemotron_client.functions.shapes import Misfit
 
         tool = self._tools.get(call.name)
         if tool is None or tool.function is None:
@@ -204,7 +204,7 @@ class Toolbox:
             arguments = read_arguments(call.arguments_json)
             self._validations[tool.name].check(arguments)
             return BoundCall(call=call, function=tool.function, arguments=tool.read(arguments))
-        except Misfit as error:
+        except ValueError as error:
             raise InvalidArguments(f"{tool.name}: {error}", tool=tool.name) from error
         except RecursionError as error:
             raise InvalidArguments(f"{tool.name}: the arguments are nested too deeply", tool=tool.name) from error

@@ -1,0 +1,153 @@
+"""A Python function as a tool: its name, its docstring's summary, the schema of its parameters, and their reader."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nemotron_client.errors import InvalidRequest
+from nemotron_client.functions.docstrings import Documentation
+from nemotron_client.functions.hints import Hints
+from nemotron_client.functions.json_values import shortened
+from nemotron_client.functions.shapes import ANYTHING, Misfit, NoSchema, structure
+
+_REMEDY = "give the schema yourself, as Tool(name=..., description=..., parameters={...}, function=...)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionSchema:
+    """What the model is told of a function; `read` makes its keyword arguments of JSON, or raises `Misfit`."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    read: Callable[[dict[str, Any]], dict[str, Any]]
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> FunctionSchema:
+        """The schema of *function*: a function, a method, a class, a `partial`, or an object that can be called."""
+        name, written = _name(function), _written(function)
+        if name == "<lambda>":
+            raise InvalidRequest(f"a lambda has neither a name nor hints nor a docstring; write a def, or {_REMEDY}")
+        texts = _documentation(function, written)
+        names = _names_around(written)
+        hints, hidden = Hints(names), _hidden(function)
+        members, rest = [], None
+        for parameter in _parameters(function, name):
+            with _naming(name, parameter):
+                if parameter.name in hidden:
+                    continue
+                if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+                    raise NoSchema("JSON has names for all arguments, and this has none; take it by its name")
+                hint = _resolved(parameter.annotation, written, names)
+                if parameter.kind is not parameter.VAR_KEYWORD:
+                    members.append(hints.member(parameter, hint, texts.parameters.get(parameter.name, "")))
+                else:
+                    rest = ANYTHING if hint is parameter.empty else hints.shape(hint)
+        shape = structure(members, functools.partial(_without, hidden), rest)
+        definitions = {"$defs": hints.definitions.schemas} if hints.definitions.schemas else {}
+        return cls(
+            name=name,
+            description=texts.summary,
+            parameters=shape.schema | definitions,
+            read=lambda arguments: typing.cast("dict[str, Any]", shape.read(arguments, {})),
+        )
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial) and not hasattr(function, "__name__"):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _written(function: Any) -> Any:
+    """The function that somebody wrote: its surroundings say what hints in strings mean."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if inspect.isclass(function):
+        return inspect.unwrap(function.__init__)
+    called = function if inspect.isroutine(function) else type(function).__call__
+    return inspect.unwrap(getattr(called, "__func__", called))
+
+
+def _documentation(function: Any, written: Any) -> Documentation:
+    if isinstance(function, functools.partial) and function.__doc__ == functools.partial.__doc__:
+        return _documentation(function.func, written)
+    if inspect.isclass(function):
+        return Documentation.of_class(function)
+    # What an object says of being called, before what it says of itself.
+    return Documentation.of(
+        (None if inspect.isroutine(function) else inspect.getdoc(written)) or inspect.getdoc(function)
+    )
+
+
+def _hidden(function: Any) -> set[str]:
+    """What a `partial` has set: not the model's to know, nor to change."""
+    hidden: set[str] = set()
+    while isinstance(function, functools.partial):
+        hidden |= function.keywords.keys()
+        function = function.func
+    return hidden
+
+
+def _without(hidden: set[str], found: dict[str, Any]) -> dict[str, Any]:
+    if taken := hidden & found.keys():
+        raise Misfit(f"has {', '.join(sorted(taken))}, which cannot be given")
+    return found
+
+
+def _parameters(function: Any, name: str) -> list[inspect.Parameter]:
+    if isinstance(function, functools.partial):
+        # Dressed up as the function itself, it would not tell what it has set.
+        function = functools.partial(function.func, *function.args, **function.keywords)
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{name} does not tell its parameters ({error}); {_REMEDY}") from error
+
+
+def _names_around(written: Any) -> dict[str, Any]:
+    """The names in the functions around *written*: those it holds, and those of functions that still run."""
+    names: dict[str, Any] = {}
+    if not inspect.isfunction(written):
+        return names
+    around = {each.rpartition(".")[2] for each in written.__qualname__.split(".<locals>.")[:-1]}
+    frame = inspect.currentframe() if around else None
+    while frame:
+        if frame.f_code.co_name in around and frame.f_globals is written.__globals__:
+            names = {**frame.f_locals, **names}
+        frame = frame.f_back
+    for name, cell in zip(written.__code__.co_freevars, written.__closure__ or (), strict=True):
+        with contextlib.suppress(ValueError):  # it has no value yet
+            names[name] = cell.cell_contents
+    return names
+
+
+def _resolved(annotation: Any, written: Any, names: dict[str, Any]) -> Any:
+    """What *annotation* means, which may be a string, or hold some."""
+    holder: Any = types.SimpleNamespace(__annotations__={"hint": annotation})
+    try:
+        return typing.get_type_hints(holder, getattr(written, "__globals__", {}), names or None, True)["hint"]
+    except Exception as error:
+        # A hint is code of somebody's, and run now.
+        raise NoSchema(f"it cannot be resolved ({error}); define what it names outside of functions") from error
+
+
+@contextlib.contextmanager
+def _naming(function: str, parameter: inspect.Parameter) -> Iterator[None]:
+    """Turn what has no schema into a mistake of the call, told by where it is."""
+    try:
+        yield
+    except (NoSchema, RecursionError) as error:
+        hint = parameter.annotation
+        written = hint if isinstance(hint, str) else inspect.formatannotation(hint)
+        spelled = "" if hint is parameter.empty else f" ({shortened(written)})"
+        problem = "it holds itself without end" if isinstance(error, RecursionError) else error
+        raise InvalidRequest(f"{function}: parameter {parameter.name}{spelled}: {problem}; or {_REMEDY}") from error
