@@ -64,13 +64,14 @@ def what_is_installed_is_what_the_lock_has(files: Files) -> Iterator[str]:
     scripts = re.findall(r"sed -n -E '(/\^\(([^)]+)\)==[^']+)' ci/constraints\.txt", files[DOCKERFILE])
     if len(scripts) != 2:
         yield "what builds the wheel and what goes beside it are not taken from the lock"
-    pins = {block.partition("==")[0]: block for block in re.findall(r"^\w(?:.*\\\n)*.*\n", files[LOCK], re.MULTILINE)}
+    blocks = re.findall(r"^\w(?:.*\\\n)*.*\n", files[LOCK], re.MULTILINE)
+    pins = [(block.partition("==")[0], block) for block in blocks]  # a package may have one for each Python
     for script, names in scripts:
-        yield from (f"{name} is not in the lock" for name in names.split("|") if name not in pins)
+        yield from (f"{name} is not in the lock" for name in names.split("|") if name not in dict(pins))
         taken = subprocess.run(
             ["/bin/sed", "-n", "-E", script], input=files[LOCK], capture_output=True, text=True, check=True
         ).stdout
-        if taken != "".join(pin for name, pin in pins.items() if name in names.split("|")):
+        if taken != "".join(pin for name, pin in pins if name in names.split("|")):
             yield f"sed takes something else from the lock than {names}"
 
 
