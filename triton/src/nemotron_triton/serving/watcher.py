@@ -111,7 +111,13 @@ class Watcher:
 
     def _cancel_abandoned(self) -> None:
         for call in self._service.calls():
-            if call.is_abandoned():
+            try:
+                abandoned = call.is_abandoned()
+            except Exception:
+                # The clients of the others are to be asked about all the same.
+                _log.exception("whether the client of request %r went away is not known", call.record.request_id)
+                continue
+            if abandoned:
                 self._service.stop(call, ClientGoneError("cancelled: the client went away"))
 
     def _tell(self) -> None:
@@ -128,8 +134,10 @@ class Watcher:
         """An engine that failed, or generates nothing although it is asked to, does not come back by itself."""
         now_s, statistics = time.monotonic(), self._service.statistics()
         done = statistics.generated_tokens + statistics.prompt_steps
-        # Idle is an engine that has nothing to do; one that hangs keeps what its callers have given up.
-        if done != self._done or not (self._service.generating or statistics.active_requests):
+        # Idle is an engine that has nothing to do; one that hangs keeps what its callers have given up, and what it has
+        # never begun it may count as waiting.
+        busy = self._service.generating or statistics.active_requests or statistics.waiting_requests
+        if done != self._done or not busy:
             self._done, self._silent_since_s = done, now_s
         problem = self._reported or statistics.problem
         if now_s - self._silent_since_s > self._settings.max_engine_silence_ms / 1000:
