@@ -91,7 +91,7 @@ def start(bundle: Bundle) -> tuple[Engine, Any]:
 
 
 def ask(engine: Engine, sampling: Sampling = PLAIN) -> TokenStream:
-    stream = TokenStream("a request", pace=lambda: 0.0)
+    stream = TokenStream(pace=lambda: 0.0)
     engine.generate(PROMPT, sampling, stream)
     return stream
 
@@ -209,7 +209,7 @@ def test_a_request_that_is_refused_fails_in_its_stream(loadable: Bundle) -> None
     engine, _ = start(loadable)
 
     async def test() -> None:
-        stream = TokenStream("too long")
+        stream = TokenStream()
         engine.generate([1] * 2000, PLAIN, stream)
 
         with pytest.raises(

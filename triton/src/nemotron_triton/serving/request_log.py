@@ -82,7 +82,7 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
         "thinking": record.thinking,
         "stream": record.stream,
         "choices": record.choices,
-        "queue_ms": _ms(record.since_arrival(record.started_s)),
+        "queue_ms": _ms(record.queue_s),
         "ttft_ms": _ms(record.since_arrival(record.first_token_s)),
         "first_answer_ms": _ms(record.since_arrival(record.first_answer_token_s)),
         "duration_ms": _ms(record.since_arrival(record.ended_s)),
