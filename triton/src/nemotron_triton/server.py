@@ -96,7 +96,7 @@ class RunningServer:
                 raise self._death("while serving")
 
     def reload(self) -> Bundle:
-        """Serve what now lies where the bundle was opened; after a `ServingError` the old one goes on being served."""
+        """Serve what now lies where the bundle was opened; see `Reload.run`."""
         if not self._reload:
             raise ServerError("this server takes no new bundle", "start it with --allow-reload")
         if not self._reloading.acquire(blocking=False):
