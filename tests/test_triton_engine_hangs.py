@@ -21,6 +21,7 @@ from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServerError
 from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
+from test_e2e_server import metric
 
 # As in tests/hanging_model.py, which runs in Triton's Python.
 HANG, HANG_AT_ONCE = 1, "NEMOTRON_TEST_HANG_AT_ONCE"
@@ -44,20 +45,20 @@ def hang_and_leave(options: ServeOptions) -> None:
         request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
         request.raw_input_contents.append(data)
     with grpc.insecure_channel(options.grpc_url) as channel:
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        with pytest.raises(grpc.RpcError):
-            list(stub.ModelStreamInfer(iter([request]), timeout=1))
+        call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]), timeout=60)
+        _wait_for(lambda: metric(options, "engine_waiting_requests") == 1)
+        call.cancel()
 
 
 def test_an_engine_that_hangs_before_its_first_token_is_found_out_when_its_callers_have_left(bundle: Bundle) -> None:
-    with hanging(bundle, max_engine_silence_ms=2000) as (server, options, log):
+    with hanging(bundle, max_engine_silence_ms=5000) as (server, options, log):
         assert server.wait_ready(threading.Event()), log
 
         hang_and_leave(options)
 
         with pytest.raises(ServerError, match="while serving"):
             server.wait(_soon())
-    assert any("the engine did nothing for 2000 ms; the server stops" in line for line in log)
+    assert any("the engine did nothing for 5000 ms; the server stops" in line for line in log)
 
 
 def test_an_engine_that_hangs_in_its_first_answer_is_told_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,6 +266,17 @@ def test_an_answer_in_thought_alone_has_no_token_after_it(service: Service) -> N
     assert record.first_answer_token_s is None
 
 
+def test_a_request_that_cannot_be_asked_about_is_not_taken_for_abandoned() -> None:
+    sender = Sender()
+
+    def is_cancelled() -> bool:
+        raise RuntimeError("the response factory is gone")
+
+    sender.is_cancelled = is_cancelled  # type: ignore[method-assign]
+
+    assert not Call(sender, PB_UTILS).is_abandoned()
+
+
 def test_the_text_of_a_request_is_measured_in_bytes() -> None:
     sender, text = Sender(), "日本語"
     call = Call(sender, PB_UTILS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ INTERNAL = "internal error; the server's log has the details"
 # gRPC writes a byte of a message that is not ASCII as three, and clients take 8 KiB of such headers.
 _MAX_ERROR_BYTES = 2000
 _MAX_ID_CHARACTERS = 256
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,14 @@ class Call:
         self._send(self._pb.InferenceResponse(output_tensors=[], error=failure), final=True)
 
     def is_abandoned(self) -> bool:
-        """Whether its client has gone away; asks tritonserver, so not on the event loop."""
+        """Whether its client is known to have gone away; asks tritonserver, so not on the event loop."""
         with self._final:
-            return not self.finished and bool(self._sender.is_cancelled())
+            try:
+                return not self.finished and bool(self._sender.is_cancelled())
+            except Exception:
+                # Whoever asks has the other requests to ask about.
+                _log.exception("tritonserver does not say whether request %r is cancelled", self.record.request_id)
+                return False
 
     def _send(self, response: Any, *, final: bool) -> None:
         if not final:

@@ -111,13 +111,7 @@ class Watcher:
 
     def _cancel_abandoned(self) -> None:
         for call in self._service.calls():
-            try:
-                abandoned = call.is_abandoned()
-            except Exception:
-                # The clients of the others are to be asked about all the same.
-                _log.exception("whether the client of request %r went away is not known", call.record.request_id)
-                continue
-            if abandoned:
+            if call.is_abandoned():
                 self._service.stop(call, ClientGoneError("cancelled: the client went away"))
 
     def _tell(self) -> None:
