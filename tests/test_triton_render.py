@@ -154,7 +154,7 @@ def test_a_template_that_fails_or_reaches_out_is_one_line(template: str, complai
         (
             "nemotron-3-nano-4b",
             {"prefill_empty_think": True},
-            r'has \["prefill_empty_think"\]; nemotron-3-nano-4b knows',
+            r'\["prefill_empty_think"\]; nemotron-3-nano-4b knows',
         ),
         (DEFAULT_PROFILE, {"messages": []}, "messages"),
     ],
