@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import socket
 import sys
 import threading
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from checkpoints import write_checkpoint
 from nemotron_build.engine import EngineSpec, build
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle
@@ -44,12 +47,23 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def random_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Bundle:
+    """A model that talks nonsense: broken characters, control tokens, every kind of id."""
+    folder = tmp_path_factory.mktemp("random")
+    write_checkpoint(folder / "checkpoint", checkpoint)
+    build(
+        EngineSpec(checkpoint=folder / "checkpoint", gpu="cpu", precision="bf16", max_batch_size=2), folder / "bundle"
+    )
+    return Bundle.open(folder / "bundle")
+
+
+@pytest.fixture(scope="session")
 def served(bundle: Bundle) -> Iterator[ServeOptions]:
     """A real tritonserver with the demo bundle."""
     options = serve_options()
     lines: list[str] = []
     with serve(bundle, options, log=lines.append) as server:
-        assert server.wait_ready(threading.Event())
+        assert server.wait_ready(threading.Event()), lines
         yield options
 
 
@@ -62,8 +76,15 @@ def client(served: ServeOptions) -> Iterator[Client]:
 
 def serve_options() -> ServeOptions:
     """Options with three ports that are free now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    http_port, grpc_port, metrics_port = (each.getsockname()[1] for each in sockets)
-    for each in sockets:
-        each.close()
+    http_port, grpc_port, metrics_port = free_ports(3)
     return ServeOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=60)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports at which nobody listens, from below those (32768 and up) that the kernel gives to connections."""
+    free: set[int] = set()
+    while len(free) < count:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            free.add(port)
+    return list(free)

@@ -1,12 +1,16 @@
-"""Checks of Prometheus metrics: that their text follows the conventions, and that queries ask for what exists."""
+"""A server's metrics as text, with checks that it follows the conventions and that queries ask for what exists."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+
+from nemotron_triton.server import ServeOptions
 
 PREFIX = "nemotron_"
 # Those with few values, all known beforehand.
@@ -18,6 +22,27 @@ _NAME = re.compile(r"\b[a-zA-Z_:][a-zA-Z0-9_:]*\b(?!\s*\()")
 _WORDS = {"and", "or", "unless", "offset", "bool", "by", "without", "inf", "nan"}
 # A quotation within braces may hold a brace.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_SELECTOR = re.compile(r'\b([a-zA-Z_:][a-zA-Z0-9_:]*)\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\}')
+_MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"')
+_BY = re.compile(r"\bby\s*\(([^)]*)\)")
+_LABEL_VALUES = re.compile(r"label_values\(\s*(\S+)\s*,\s*(\w+)\s*\)")
+# Prometheus adds it to everything that it scrapes.
+_ADDED = "instance"
+
+# What can be queried: of each name the labels of its series.
+Series = Mapping[str, Sequence[Mapping[str, str]]]
+
+
+def fetch(options: ServeOptions) -> str:
+    """What the metrics endpoint of a server says now."""
+    url = f"http://127.0.0.1:{options.metrics_port}/metrics"
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as page:
+        return str(page.read().decode())
+
+
+def metric(options: ServeOptions, name: str) -> float:
+    """The value of one series of ours at a server; *name* is without the prefix."""
+    return samples(fetch(options))[PREFIX + name]
 
 
 def read(text: str) -> dict[str, Metric]:
@@ -34,9 +59,15 @@ def samples(text: str) -> dict[str, float]:
     return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines)}
 
 
-def names(text: str) -> set[str]:
-    """What can be queried, as it is written: the parser gives every counter the ending that Triton's own lack."""
-    return {re.split(r"[{ ]", line, maxsplit=1)[0] for line in text.splitlines() if line[:1] not in ("", "#")}
+def series(text: str) -> dict[str, list[Mapping[str, str]]]:
+    """What can be queried of an exposition."""
+    found: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
+    for line in text.splitlines():
+        if line[:1] not in ("", "#"):
+            # As it is written: the parser gives every counter the ending that Triton's own lack.
+            name, _, rest = line.rpartition(" ")[0].partition("{")
+            found[name].append(dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest)))
+    return dict(found)
 
 
 def complaints(text: str) -> Iterator[str]:
@@ -60,10 +91,40 @@ def complaints(text: str) -> Iterator[str]:
             yield from _histogram_complaints(name, metric)
 
 
-def unknown(query: str, known: set[str]) -> set[str]:
-    """The metrics that a PromQL *query* asks for and that are not among the *known* names."""
-    bare = _NOT_NAMES.sub(" ", _QUOTED.sub('""', query))
-    return set(_NAME.findall(bare)) - _WORDS - known
+def unknown(query: str, known: Series) -> set[str]:
+    """What a PromQL *query*, or a dashboard's `label_values`, asks for that is not among the *known* series."""
+    if listed := _LABEL_VALUES.fullmatch(query):
+        return _unknown_labels(listed[1], [listed[2]], known) if listed[1] in known else {listed[1]}
+    missing = _names(query) - set(known)
+    for name, matchers in _SELECTOR.findall(query):
+        for label, operator, value in _MATCHER.findall(matchers):
+            values = {labels.get(label) for labels in known.get(name, ())} - {None}
+            asked = value.split("|") if operator in ("=~", "!~") else [value]
+            if name in known and label != _ADDED:
+                missing |= {f'{name}{{{label}="{each}"}}' for each in asked if each not in values}
+    for by in _BY.finditer(query):
+        for name in _names(_behind(query[by.end() :])) & set(known):
+            missing |= _unknown_labels(name, re.findall(r"\w+", by[1]), known)
+    return missing
+
+
+def _unknown_labels(name: str, labels: Sequence[str], known: Series) -> set[str]:
+    return {f"{name}{{{label}}}" for label in labels if label != _ADDED and not any(label in of for of in known[name])}
+
+
+def _names(query: str) -> set[str]:
+    """The metrics that a query names."""
+    return set(_NAME.findall(_NOT_NAMES.sub(" ", _QUOTED.sub('""', query)))) - _WORDS
+
+
+def _behind(text: str) -> str:
+    """The parenthesis that *text* begins with, which is what an aggregation is over."""
+    depth = 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == ")" and not depth:
+            return text[:at]
+    return text
 
 
 def _histogram_complaints(name: str, metric: Metric) -> Iterator[str]:

@@ -56,6 +56,10 @@ class FaultyEngine:
         """Nothing is held."""
 
     async def _run(self, sampling: Sampling, stream: TokenStream) -> None:
+        if sampling.seed == STUCK:
+            # Deaf to a cancel from its first words on.
+            stream.put(tuple(self._ids[:5]))
+            await asyncio.sleep(3600)
         left = sampling.max_tokens
         while left and not stream.cancelled:
             for token_id in self._ids[:left]:
@@ -70,8 +74,6 @@ class FaultyEngine:
             elif sampling.seed == HANG:
                 while not stream.cancelled:
                     await asyncio.sleep(0.02)
-            elif sampling.seed == STUCK:
-                await asyncio.sleep(3600)
             elif sampling.seed == DIE:
                 self._problem = "the executor died"
                 await asyncio.sleep(3600)

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.engine.stream import TokenStream
+from patience import wait_until
 
 LLAMA3_SCALING = {
     "rope_type": "llama3",
@@ -265,7 +265,7 @@ def test_an_interrupted_build_leaves_nothing_half_written(
         # A suite that a shell runs in the background ignores SIGINT, and hands that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    _wait_for(lambda: any(path.stat().st_size > 1_000_000 for path in (tmp_path / "out").rglob("model.gguf")))
+    wait_until(lambda: any(path.stat().st_size > 1_000_000 for path in (tmp_path / "out").rglob("model.gguf")))
 
     process.send_signal(number)
     process.communicate(timeout=20)
@@ -292,13 +292,6 @@ async def _next_tokens(bundle: Bundle, prompts: list[list[int]]) -> list[int]:
 def _build(folder: Path, *arguments: str) -> Any:
     command = ["build-engine", str(folder / "checkpoint"), "--gpu", "cpu", "--output", str(folder / "bundle")]
     return CliRunner().invoke(main, [*command, *arguments])
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.01)
 
 
 def test_a_template_of_ones_own_goes_into_the_bundle(checkpoint: Path, tmp_path: Path) -> None:

@@ -1,15 +1,12 @@
-"""The client against servers that misbehave, scripted with real gRPC, and what it promises to importers."""
+"""The clients against servers that misbehave, scripted with real gRPC, and what they promise to importers."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -17,82 +14,85 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 import nemotron_client
+from client_twins import Ask, ask_client, both_clients
 from nemotron_client import (
+    AccessDenied,
     Client,
     ClientError,
     ContentDelta,
     DeadlineExceeded,
+    Event,
     Finish,
+    InvalidRequest,
     ReasoningDelta,
     Reply,
     RequestRejected,
     ServerUnavailable,
     StreamBroken,
     ToolCall,
-    Usage,
+    ToolCallDelta,
     wire,
 )
-
-HI = [{"role": "user", "content": "hi"}]
-USAGE = Usage(input_tokens=3, output_tokens=2, reasoning_tokens=1)
-Script = Callable[[Any, grpc.ServicerContext], Iterator[Any]]
-
-
-def response(values: dict[wire.Tensor, Any]) -> Any:
-    message = service_pb2.ModelStreamInferResponse()
-    for tensor, value in values.items():
-        message.infer_response.outputs.add(name=tensor.name, datatype=tensor.dtype, shape=[1, 1])
-        data = np.array([value], dtype=wire.NUMPY[tensor.dtype]).tobytes() if tensor.dtype != "BYTES" else b""
-        if tensor.dtype == "BYTES":
-            data = len(value.encode()).to_bytes(4, "little") + value.encode()
-        message.infer_response.raw_output_contents.append(data)
-    return message
+from nemotron_client.answer_reader import AnswerReader
+from nemotron_client.refusals import BY_STATUS
+from scripted_server import HI, LAST, USAGE, failure, response, scripted_server
 
 
-LAST = {
-    wire.FINISH_REASON: "stop",
-    wire.NUM_INPUT_TOKENS: 3,
-    wire.NUM_OUTPUT_TOKENS: 2,
-    wire.NUM_REASONING_TOKENS: 1,
-}
-
-
-@contextlib.contextmanager
-def scripted(script: Script) -> Iterator[Client]:
-    """A client of a gRPC server that answers every request with *script*."""
-
-    class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-        def ModelStreamInfer(self, requests: Any, context: grpc.ServicerContext) -> Iterator[Any]:  # noqa: N802
-            return script(next(requests), context)
-
-    server = grpc.server(ThreadPoolExecutor(4))
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with Client(f"127.0.0.1:{port}", timeout_s=10) as client:
-            yield client
-    finally:
-        server.stop(None)
-
-
-def test_responses_become_typed_events_in_order() -> None:
+@both_clients
+def test_responses_become_typed_events_in_order(ask: Ask) -> None:
     delta = '[{"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{\\"a\\": 1}"}}]'
 
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         yield response({wire.TEXT_OUTPUT: "", wire.REASONING_OUTPUT: "hm"})
         yield response({wire.TEXT_OUTPUT: "ja", wire.TOOL_CALLS: delta, **LAST})
 
-    call = ToolCall(index=0, id="call_1", name="f", arguments_json='{"a": 1}')
-    with scripted(script) as client:
-        events = list(client.stream(HI))
-        reply = client.chat(HI)
+    with scripted_server(script) as server:
+        events = ask(server.url, HI)
 
-    assert events == [ReasoningDelta("hm"), ContentDelta("ja"), call, Finish(reason="stop", usage=USAGE)]
-    assert reply == Reply(reasoning="hm", content="ja", tool_calls=(call,), finish_reason="stop", usage=USAGE)
+    piece = ToolCallDelta(index=0, id="call_1", name="f", arguments_json='{"a": 1}')
+    call = ToolCall(index=0, id="call_1", name="f", arguments_json='{"a": 1}')
+    finish = Finish(reason="stop", usage=USAGE)
+    assert events == [ReasoningDelta("hm"), ContentDelta("ja"), piece, call, finish]
+    assert Reply.of(events) == Reply(
+        reasoning="hm", content="ja", tool_calls=(call,), finish_reason="stop", usage=USAGE
+    )
+
+
+@given(st.lists(st.text(max_size=6), min_size=1, max_size=4), st.data())
+def test_arguments_in_pieces_become_the_same_call(values: list[str], data: st.DataObject) -> None:
+    whole = json.dumps({str(place): value for place, value in enumerate(values)})
+    cuts = sorted(data.draw(st.lists(st.integers(1, len(whole) - 1), max_size=4, unique=True)))
+    pieces = [whole[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    reader = AnswerReader("there", "1", begin_s=0.0, retries=0)
+    events: list[Event] = []
+
+    for place, piece in enumerate(pieces):
+        function = {"arguments": piece} if place else {"name": "f", "arguments": piece}
+        delta = {"index": 0, "id": "call_1" if not place else None, "function": function}
+        events += reader.read(response({wire.TOOL_CALLS: json.dumps([delta])}))
+
+    assert [event.arguments_json for event in events if isinstance(event, ToolCallDelta)] == pieces
+    assert events[-1] == ToolCall(index=0, id="call_1", name="f", arguments_json=whole)
+
+
+def test_an_answer_is_timed_from_the_call() -> None:
+    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield response({wire.REASONING_OUTPUT: "hm"})
+        yield response({wire.TEXT_OUTPUT: "ja"})
+        yield response(LAST)
+
+    with scripted_server(script) as server, Client(server.url) as client:
+        stream = client.stream(HI)
+        reply = Reply.of(stream)
+
+    timings = reply.timings
+    assert timings.first_event_s is not None
+    assert timings.first_answer_s is not None
+    assert 0 < timings.first_event_s <= timings.first_answer_s <= timings.total_s
+    assert (reply.retries, reply.request_id) == (0, stream.request_id)
+    assert server.requests[0].id == stream.request_id
 
 
 def test_what_is_sent_is_what_was_said() -> None:
@@ -102,7 +102,7 @@ def test_what_is_sent_is_what_was_said() -> None:
         seen.append((request, dict(context.invocation_metadata()), context.time_remaining()))
         yield response({wire.TEXT_OUTPUT: "", **LAST})
 
-    with scripted(script) as client:
+    with scripted_server(script) as server, Client(server.url) as client:
         client.chat(HI, thinking=False, max_tokens=7, seed=2**64 - 1, timeout_s=5)
     ((request, metadata, remaining),) = seen
 
@@ -116,7 +116,7 @@ def test_what_is_sent_is_what_was_said() -> None:
     assert "triton_grpc_error" not in metadata
     assert "triton-grpc-protocol-nemotron-secret" not in metadata
     # The server keeps to the time limit by itself; in microseconds.
-    assert request.parameters["timeout"].int64_param == 5_000_000
+    assert 4_000_000 < request.parameters["timeout"].int64_param <= 5_000_000
     assert 0 < remaining <= 5
 
 
@@ -127,7 +127,7 @@ def test_lists_are_sent_with_their_length() -> None:
         seen.append(request)
         yield response({wire.TEXT_OUTPUT: "", **LAST})
 
-    with scripted(script) as client:
+    with scripted_server(script) as server, Client(server.url) as client:
         client.chat(HI, stop=["a", "é"], stop_token_ids=[7, 8], guide_type="json_schema", guide={"type": "object"})
     (request,) = seen
 
@@ -139,34 +139,26 @@ def test_lists_are_sent_with_their_length() -> None:
     assert (shapes["stop_words"], shapes["stop_token_ids"], shapes["guided_decoding_guide"]) == ([1, 2], [1, 2], [1, 1])
 
 
-@pytest.mark.parametrize(
-    ("code", "started", "expected"),
-    [
-        (grpc.StatusCode.INVALID_ARGUMENT, False, RequestRejected),
-        (grpc.StatusCode.NOT_FOUND, False, RequestRejected),
-        (grpc.StatusCode.UNIMPLEMENTED, False, RequestRejected),
-        (grpc.StatusCode.UNAVAILABLE, False, ServerUnavailable),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, False, RequestRejected),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, False, DeadlineExceeded),
-        (grpc.StatusCode.INTERNAL, False, StreamBroken),
-        (grpc.StatusCode.UNAVAILABLE, True, StreamBroken),
-        (grpc.StatusCode.CANCELLED, True, StreamBroken),
-    ],
-)
-def test_every_status_has_its_error(code: grpc.StatusCode, started: bool, expected: type[ClientError]) -> None:
+AFTER_A_RESPONSE = {name: StreamBroken if kind is ServerUnavailable else kind for name, kind in BY_STATUS.items()}
+
+
+@both_clients
+@pytest.mark.parametrize("started", [False, True], ids=["at once", "in mid-stream"])
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_status_has_its_error(ask: Ask, code: grpc.StatusCode, started: bool) -> None:
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         if started:
             yield response({wire.TEXT_OUTPUT: "so far"})
         context.abort(code, "because")
 
-    with scripted(script) as client:
-        stream = client.stream(HI)
-        if started:
-            assert next(stream) == ContentDelta("so far")
-        with pytest.raises(expected):
-            next(stream)
+    with scripted_server(script) as server, pytest.raises(ClientError) as caught:
+        ask(server.url, HI)
+
+    assert type(caught.value) is (AFTER_A_RESPONSE if started else BY_STATUS)[code.name]
+    assert caught.value.request_id == server.requests[0].id
 
 
+@both_clients
 @pytest.mark.parametrize(
     ("message", "started", "expected"),
     [
@@ -178,24 +170,46 @@ def test_every_status_has_its_error(code: grpc.StatusCode, started: bool, expect
         ("CANCELLED: the client went away", False, StreamBroken),
         ("Request for unknown model: 'x' is not found", False, RequestRejected),
         ("Request for unknown model: 'nemotron' has no available versions", False, ServerUnavailable),
+        ("Stub process 'nemotron_0_0' is not healthy.", False, ServerUnavailable),
         ("Stub process 'nemotron_0_0' is not healthy.", True, StreamBroken),
     ],
 )
-def test_every_message_in_a_stream_has_its_error(message: str, started: bool, expected: type[ClientError]) -> None:
+def test_every_message_in_a_stream_has_its_error(
+    ask: Ask, message: str, started: bool, expected: type[ClientError]
+) -> None:
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         if started:
             yield response({wire.TEXT_OUTPUT: "so far"})
-        yield service_pb2.ModelStreamInferResponse(error_message=message)
+        yield failure(message)
 
-    with scripted(script) as client:
-        stream = client.stream(HI)
-        if started:
-            assert next(stream) == ContentDelta("so far")
-        with pytest.raises(expected, match=re.escape(message.partition(": ")[2] or message)) as caught:
-            next(stream)
+    text = message.partition(": ")[2] if message.partition(": ")[0] in wire.STATUSES else message
+    with scripted_server(script) as server, pytest.raises(ClientError, match=re.escape(text)) as caught:
+        ask(server.url, HI)
 
+    assert type(caught.value) is expected
     # Something answered.
     assert "is it running" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        ("Received message larger than max (9 vs. 4)", RequestRejected),
+        ("This protocol is restricted, expecting header 'x'", AccessDenied),
+    ],
+)
+def test_what_a_status_really_means_may_be_in_its_details(details: str, expected: type[ClientError]) -> None:
+    code = grpc.StatusCode.RESOURCE_EXHAUSTED if "larger" in details else grpc.StatusCode.UNAVAILABLE
+
+    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.abort(code, details)
+        yield
+
+    with scripted_server(script) as server, Client(server.url) as client, pytest.raises(expected) as caught:
+        client.chat(HI)
+
+    assert type(caught.value) is expected
+    assert len(server.requests) == 1
 
 
 def test_only_who_got_no_answer_is_asked_whether_the_server_runs() -> None:
@@ -203,8 +217,8 @@ def test_only_who_got_no_answer_is_asked_whether_the_server_runs() -> None:
         context.abort(grpc.StatusCode.UNAVAILABLE, "connection reset")
         yield
 
-    with scripted(script) as client, pytest.raises(ServerUnavailable, match="connection reset; is it running"):
-        client.chat(HI)
+    with scripted_server(script) as server, pytest.raises(ServerUnavailable, match="connection reset; is it running"):
+        ask_client(server.url, HI)
 
 
 def _text_without_length() -> Any:
@@ -231,35 +245,22 @@ def _number_without_bytes() -> Any:
         (response({wire.TOOL_CALLS: "[" * 100_000}), "not ours"),
     ],
 )
-def test_a_truncated_or_foreign_stream_is_broken_not_short(message: Any, complaint: str) -> None:
+@both_clients
+def test_a_truncated_or_foreign_stream_is_broken_not_short(ask: Ask, message: Any, complaint: str) -> None:
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         yield message
 
-    with scripted(script) as client, pytest.raises(StreamBroken, match=complaint):
-        client.chat(HI)
+    with scripted_server(script) as server, pytest.raises(StreamBroken, match=complaint):
+        ask(server.url, HI)
 
 
-def test_leaving_the_loop_cancels_the_call() -> None:
-    cancelled = threading.Event()
-
-    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-        context.add_callback(cancelled.set)
-        while context.is_active():
-            yield response({wire.TEXT_OUTPUT: "word "})
-            time.sleep(0.005)
-
-    with scripted(script) as client:
-        for _ in client.stream(HI):
-            break
-
-        assert cancelled.wait(2)
-
-
-def test_a_server_that_never_answers_costs_the_timeout_and_no_more() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent, Client(f"127.0.0.1:{silent.getsockname()[1]}") as client:
+@both_clients
+def test_a_server_that_never_answers_costs_the_timeout_and_no_more(ask: Ask) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"within 0\.3 s"):
-            client.chat(HI, timeout_s=0.3)
+            ask(url, HI, timeout_s=0.3)
 
         assert time.monotonic() - begin < 2
 
@@ -268,7 +269,7 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         url = f"127.0.0.1:{probe.getsockname()[1]}"
 
-    with Client(url) as client:
+    with Client(url, max_retries=0) as client:
         assert not client.is_ready()
         with pytest.raises(ServerUnavailable, match="nemotron serve BUNDLE"):
             client.chat(HI)
@@ -280,19 +281,38 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
         ({"max_tokens": 2**31}, "max_tokens cannot be sent: 2147483648 is not between"),
         ({"seed": -1}, "seed cannot be sent: -1 is not between"),
         ({"temperature": "hot"}, "temperature cannot be sent"),
-        ({"tools": [{"f": object()}]}, "tools cannot be sent"),
+        ({"max_tokens": 1.5}, "max_tokens cannot be sent: 'float' object cannot be"),
+        ({"max_tokens": True}, "max_tokens cannot be sent: True is no number"),
+        ({"thinking": "off"}, "thinking cannot be sent: 'off' is no truth value"),
+        ({"chat_template_kwargs": {"x": float("nan")}}, "chat_template_kwargs cannot be sent"),
+        ({"max_retries": -1}, "max_retries is -1"),
+        ({"tools": [{"type": "function", "function": {"f": object()}}]}, "tools cannot be sent"),
         ({"stop": "END"}, "stop_words cannot be sent: 'END' is no list"),
         ({"stop_token_ids": [2**31]}, "stop_token_ids cannot be sent"),
     ],
 )
 def test_what_cannot_be_sent_is_said_before_sending(options: dict[str, Any], complaint: str) -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(ClientError, match=complaint):
+    with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=complaint):
         client.stream(HI, **options)
 
 
-def test_a_url_with_a_scheme_is_refused() -> None:
-    with pytest.raises(ClientError, match="give host:port without a scheme"):
-        Client("http://127.0.0.1:8001")
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8001", "localhost", "host:0", "host:65536", "", [], ["a:1", "dns:///b:1"], [7], "a b:1"]
+)
+def test_a_url_that_names_no_server_is_refused(url: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"give host:port|goes with no other"):
+        Client(url)
+
+
+def test_an_option_that_is_misspelt_is_a_type_error_as_in_python() -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(TypeError, match="'temprature'; did you mean 'temperature'"):
+        client.stream(HI, temprature=1)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("messages", ["hi", {"role": "user"}, [7], ["hi"], b"hi"])
+def test_messages_that_are_none_are_refused(messages: Any) -> None:
+    with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match="messages"):
+        client.stream(messages)
 
 
 @pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])

@@ -12,82 +12,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from click.testing import CliRunner
 
 from conftest import ROOT, serve_options
+from nemotron_build.cli import main
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import ServerError
 from nemotron_triton.server import ServeOptions, serve
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver, launcher_script
+from served import NEMOTRON, nemotron, port_flags, served_by_command
 
-NEMOTRON = [sys.executable, "-m", "nemotron_build"]
 TIP = "My bill is $100. What will be the amount for 18% tip?"
 
 
-def nemotron(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*NEMOTRON, *map(str, arguments)], capture_output=True, text=True, timeout=60, **options)
-
-
-def port_flags(options: ServeOptions) -> list[str]:
-    return [word for flag, port in options.ports.items() for word in (flag, str(port))]
-
-
-@contextmanager
-def serving(bundle: Path, *, folder: Path) -> Iterator[tuple[subprocess.Popen[str], ServeOptions]]:
-    """`nemotron serve` in a process of its own, ready."""
-    options = serve_options()
-    process = subprocess.Popen(
-        [*NEMOTRON, "serve", str(bundle), *port_flags(options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"TMPDIR": str(folder)},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    log: list[str] = []
-    reader = threading.Thread(target=log.extend, args=(process.stderr,))
-    reader.start()
-    try:
-        assert process.stdout.readline() == "ready\n", log
-        yield process, options
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        for stream in (process.stdout, process.stderr):
-            stream.close()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_stops_cleanly_on_a_signal(bundle: Bundle, tmp_path: Path, number: signal.Signals) -> None:
-    with serving(bundle.path, folder=tmp_path) as (process, options):
-        with Client(f"127.0.0.1:{options.grpc_port}") as client:
-            assert client.is_ready()
-        family = psutil.Process(process.pid).children(recursive=True)
-
-        process.send_signal(number)
-        status = process.wait(timeout=30)
-
-        assert status == 0
-        _, alive = psutil.wait_procs(family, timeout=5)
-        assert alive == []
-        assert os.listdir(tmp_path) == []
-
-
 def test_a_killed_serve_takes_its_server_along(bundle: Bundle, tmp_path: Path) -> None:
-    with serving(bundle.path, folder=tmp_path) as (process, _):
-        family = psutil.Process(process.pid).children(recursive=True)
+    with served_by_command(bundle.path, folder=tmp_path) as served:
+        family = psutil.Process(served.process.pid).children(recursive=True)
         assert len(family) >= 4
 
-        process.kill()
+        served.process.kill()
 
         _, alive = psutil.wait_procs(family, timeout=20)
         assert alive == []
@@ -178,11 +127,9 @@ def test_plain_tritonserver_serves_what_model_repo_wrote(bundle: Bundle, tmp_pat
     launcher = tmp_path / "tritonserver"
     launcher.write_text(launcher_script())
     launcher.chmod(0o755)
-    ports = [f"{flag}={port}" for flag, port in options.ports.items()]
     log = (tmp_path / "log").open("w")
-    server = subprocess.Popen(
-        [launcher, "--model-repository", tmp_path / "models", *ports], stdout=log, stderr=log, cwd=tmp_path
-    )
+    command = [str(launcher), f"--model-repository={tmp_path / 'models'}", *port_flags(options)]
+    server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
     try:
         with Client(f"127.0.0.1:{options.grpc_port}") as client:
             deadline = time.monotonic() + 60
@@ -235,7 +182,8 @@ def test_chat_json_is_one_document(served: ServeOptions) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
-        ([], 2, "give a QUESTION or --messages FILE"),
+        (["--json"], 2, "give a QUESTION or --messages FILE"),
+        (["", "--thinking", "on"], 2, "give a QUESTION or --messages FILE"),
         (["hi", "--thinking", "maybe"], 2, "'maybe' is not one of 'on', 'off'"),
         (["hi", "--tools", "/nowhere.json"], 1, "cannot read /nowhere.json: No such file or directory"),
         (["hi", "--tools", __file__], 1, "is not JSON"),
@@ -265,10 +213,10 @@ def test_messages_can_come_from_stdin(served: ServeOptions) -> None:
     "command", ["build-engine", "chat", "doctor", "gpus", "model-repo", "plan", "quality", "serve", "verify"]
 )
 def test_every_command_has_help(command: str) -> None:
-    result = nemotron(command, "--help")
+    result = CliRunner().invoke(main, [command, "--help"], prog_name="nemotron")
 
-    assert result.returncode == 0
-    assert result.stdout.startswith(f"Usage: nemotron {command}")
+    assert result.exit_code == 0
+    assert result.output.startswith(f"Usage: nemotron {command}")
 
 
 def _edit_manifest(path: Path, **changes: Any) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-import statistics
-import subprocess
-import sys
+import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -26,9 +23,9 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from conftest import ROOT, serve_options
+from exposition import metric
 from nemotron_client import (
     Client,
-    ClientError,
     ContentDelta,
     DeadlineExceeded,
     Finish,
@@ -40,14 +37,15 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
 from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
-from test_e2e_server import metric
+from patience import wait_until
+from served import served_by_command
 
 # The seeds of tests/faulty_model.py, which runs in Triton's Python.
 ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
-NEMOTRON = Path(sys.executable).with_name("nemotron")
 TEXT = "one two three four five six seven eight nine ten"
 HELLO = [{"role": "user", "content": "Hello"}]
-SETTINGS = Settings(max_queue_requests=40, max_queue_ms=1500, max_engine_silence_ms=60_000)
+OK = 'requests_total{outcome="ok"}'
+SETTINGS = Settings(max_queue_requests=40, max_queue_ms=4000, max_engine_silence_ms=60_000)
 
 
 @contextmanager
@@ -67,19 +65,24 @@ def faulty(bundle: Bundle) -> Iterator[tuple[RunningServer, ServeOptions, list[s
 
 @pytest.fixture
 def client(faulty: tuple[RunningServer, ServeOptions, list[str]]) -> Iterator[Client]:
-    with Client(faulty[1].grpc_url, timeout_s=30) as client:
+    with Client(faulty[1].grpc_url, timeout_s=30, max_retries=0) as client:
         yield client
         # Whatever was done to it, the server answers the next request.
         assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
 
 
 def test_an_engine_that_fails_in_midstream_breaks_that_stream_only(client: Client) -> None:
-    seen: list[Any] = []
+    other = client.stream(HELLO, seed=ENDLESS, max_tokens=1000)
+    next(other)
 
     with pytest.raises(StreamBroken, match=r"broke off the answer: the GPU has fallen off the bus"):
-        seen.extend(client.stream(HELLO, seed=FAIL_IN_MIDSTREAM))
+        list(client.stream(HELLO, seed=FAIL_IN_MIDSTREAM))
     with closing(client.stream(HELLO, seed=FAIL_IN_MIDSTREAM)) as stream:
         assert isinstance(next(stream), ContentDelta)
+
+    *_, finish = other
+    assert isinstance(finish, Finish)
+    assert (finish.reason, finish.usage.output_tokens) == ("length", 1000)
 
 
 def test_an_error_nobody_foresaw_tells_the_client_nothing_of_it(
@@ -89,7 +92,7 @@ def test_an_error_nobody_foresaw_tells_the_client_nothing_of_it(
         client.chat(HELLO, seed=RAISE_AT_ONCE)
 
     assert "secret" not in str(caught.value)
-    assert any("ZeroDivisionError" in line for line in faulty[2])
+    wait_until(lambda: any("ZeroDivisionError" in line for line in list(faulty[2])))
 
 
 def test_a_hanging_engine_is_ended_by_the_requests_deadline(
@@ -101,7 +104,7 @@ def test_a_hanging_engine_is_ended_by_the_requests_deadline(
         client.chat(HELLO, seed=HANG, timeout_s=1.0)
 
     assert time.monotonic() - begin < 3
-    _wait_for(lambda: running(faulty[1]) == 0)
+    wait_until(lambda: metric(faulty[1], "active_requests") == 0)
 
 
 def test_the_servers_own_limit_ends_a_request_that_set_none(bundle: Bundle) -> None:
@@ -134,7 +137,7 @@ def test_an_engine_that_is_dead_takes_the_server_out_of_service(
         with pytest.raises(StreamBroken, match=reason):
             client.chat(HELLO, seed=seed)
 
-        _wait_for(lambda: not client.is_ready(timeout_s=1))
+        wait_until(lambda: not client.is_ready(timeout_s=1))
         with pytest.raises(ServerError, match="while serving"):
             server.wait(threading.Event())
 
@@ -144,8 +147,8 @@ def test_an_engine_that_hangs_is_found_out_when_its_callers_have_given_up(bundle
         faulty_server(bundle, replace(SETTINGS, max_engine_silence_ms=1500)) as (server, options, log),
         Client(options.grpc_url, timeout_s=30) as client,
     ):
-        with pytest.raises(DeadlineExceeded):
-            client.chat(HELLO, seed=STUCK, timeout_s=0.5)
+        with closing(client.stream(HELLO, seed=STUCK)) as stream:
+            next(stream)
 
         with pytest.raises(ServerError, match="while serving"):
             server.wait(threading.Event())
@@ -153,25 +156,25 @@ def test_an_engine_that_hangs_is_found_out_when_its_callers_have_given_up(bundle
     assert any("the engine did nothing for 1500 ms; the server stops" in line for line in log)
 
 
-def test_a_slow_reader_gets_everything_and_holds_up_nobody(client: Client) -> None:
+def test_a_slow_reader_gets_everything_and_holds_up_nobody(
+    client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
+) -> None:
+    """It reads one event, and the others when the server has sent everything and answered somebody else."""
+    options, ended = faulty[1], metric(faulty[1], OK)
     slow = client.stream(HELLO, seed=ENDLESS, max_tokens=3000)
     first = next(slow)
-    assert isinstance(first, ContentDelta)
-    time.sleep(0.5)
+    wait_until(lambda: metric(options, "active_requests") == 1)
+    wait_until(lambda: metric(options, "active_requests") == 0 and metric(options, OK) > ended)
 
     begin = time.monotonic()
+    with Client(options.grpc_url, timeout_s=30) as another:
+        assert (another.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
     assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
     quick_s = time.monotonic() - begin
+    *others, finish = slow
 
-    text, finish = first.text, None
-    for number, event in enumerate(slow):
-        if number < 20:
-            time.sleep(0.02)
-        if isinstance(event, ContentDelta):
-            text += event.text
-        elif isinstance(event, Finish):
-            finish = event
-    assert finish is not None
+    text = "".join(event.text for event in (first, *others) if isinstance(event, ContentDelta))
+    assert isinstance(finish, Finish)
     assert (finish.reason, finish.usage.output_tokens) == ("length", 3000)
     assert text == client.chat(HELLO, seed=ENDLESS, max_tokens=3000).content
     assert text == ((TEXT + " ") * 1000)[: len(text)]
@@ -181,47 +184,55 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(client: Client) -> No
 def test_clients_that_go_away_free_their_places_wherever_they_were(
     client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
 ) -> None:
-    """Eight are answered, the others wait; all of them leave, and their places are free within 200 ms."""
-    options, left_s = faulty[1], []
+    """Eight are answered and seven wait; one of the eight and six of the seven leave, and the last has its turn."""
+    options, freed_s = faulty[1], []
     for _ in range(3):
-        streams = [client.stream(HELLO, seed=ENDLESS, max_tokens=90_000) for _ in range(8)]
-        for stream in streams:
-            next(stream)
-        with grpc.insecure_channel(options.grpc_url) as channel:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        with all_places_taken(client) as streams, stubs(options) as stub, ThreadPoolExecutor(1) as threads:
             calls = [stub.ModelStreamInfer(iter([_request(ENDLESS)]), timeout=60) for _ in range(6)]
-            _wait_for(lambda: waiting_now(options) == 6)
+            wait_until(lambda: metric(options, "waiting_requests") == 6)
+            last = threads.submit(_first_token_at_s, stub)
+            wait_until(lambda: metric(options, "waiting_requests") == 7)
+
             begin = time.monotonic()
+            streams[0].close()
             for call in calls:
                 call.cancel()
-            _wait_for(lambda: waiting_now(options) == 0)
-            left_s.append(time.monotonic() - begin)
-        begin = time.monotonic()
-        for stream in streams:
-            stream.close()
-        _wait_for(lambda: running(options) == 0)
-        left_s.append(time.monotonic() - begin)
+            freed_s.append(last.result(60) - begin)
 
-    # The best of three of each, because a busy machine may hold up any one; a cancel that is missed shows in all.
-    assert max(min(left_s[0::2]), min(left_s[1::2])) < 0.25, left_s
+    # The best of three, because a busy machine may hold up any one; a cancel that is missed shows in all.
+    assert min(freed_s) < 0.2, freed_s
 
 
 def test_who_waits_too_long_is_refused_with_the_time(client: Client) -> None:
-    streams = [client.stream(HELLO, seed=ENDLESS, max_tokens=90_000) for _ in range(8)]
-    for stream in streams:
-        next(stream)
-
-    with pytest.raises(ServerUnavailable, match="waited 1500 ms and its turn has not come"):
+    with all_places_taken(client), pytest.raises(ServerUnavailable, match="waited 4000 ms and its turn has not come"):
         client.chat(HELLO, seed=ANSWER)
 
-    for stream in streams:
-        stream.close()
 
-
-def test_10000_requests_at_once_are_answered_or_refused_at_once(
+def test_who_finds_no_room_is_refused_at_once(
     client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
 ) -> None:
-    """8 run and 40 wait; whoever else comes is told so and not left to wait."""
+    """Eight are answered and forty wait: nobody waits to hear that, not even as long as one who is queued."""
+    options, refused_s = faulty[1], []
+    with all_places_taken(client), stubs(options) as stub:
+        for _ in range(3):
+            calls = [stub.ModelStreamInfer(iter([_request(ENDLESS)]), timeout=60) for _ in range(40)]
+            wait_until(lambda: metric(options, "waiting_requests") == 40)
+
+            begin = time.monotonic()
+            *_, response = stub.ModelStreamInfer(iter([_request(ANSWER)]), timeout=60)
+            took_s = time.monotonic() - begin
+
+            # On a busy machine the forty may have given up meanwhile.
+            refused_s.append(took_s if "8 requests run and 40 wait" in response.error_message else math.inf)
+            for call in calls:
+                call.cancel()
+            wait_until(lambda: metric(options, "waiting_requests") == 0)
+
+    assert min(refused_s) < 0.5, refused_s
+
+
+def test_10000_requests_at_once_are_answered_or_refused(client: Client) -> None:
+    """8 run and 40 wait; whoever else comes is told so."""
     outcomes: Counter[str] = Counter()
 
     async def ask(stub: Any) -> None:
@@ -238,15 +249,8 @@ def test_10000_requests_at_once_are_answered_or_refused_at_once(
 
     assert sum(outcomes.values()) == 10_000
     assert outcomes.pop("answered") >= 48
-    refusals = ("UNAVAILABLE: 8 requests run and 40 wait", "UNAVAILABLE: the request waited 1500 ms")
+    refusals = ("UNAVAILABLE: 8 requests run and 40 wait", "UNAVAILABLE: the request waited 4000 ms")
     assert all(outcome.startswith(refusals) for outcome in outcomes), outcomes
-    # tritonserver's own lines, which it writes in between, tear some.
-    lines = [json.loads(line) for line in faulty[2] if re.fullmatch(r'\{[^{}]*"outcome": "rejected"[^{}]*\}', line)]
-    full = [line["duration_ms"] for line in lines if "8 requests run" in line["error"]]
-    assert len(full) > 9000
-    # Nobody waits to hear that there is no room, not even as long as one that is queued.
-    assert statistics.median(full) < 100
-    assert max(full) < 1500
 
 
 @pytest.mark.parametrize(
@@ -284,46 +288,52 @@ def test_a_tensor_of_millions_of_texts_holds_up_nobody(client: Client) -> None:
     assert time.monotonic() - begin < 20
 
 
-def test_sigterm_under_load_finishes_what_runs_and_refuses_what_comes(bundle: Bundle) -> None:
-    with faulty_server(bundle, SETTINGS) as (server, options, _), Client(options.grpc_url, timeout_s=60) as client:
-        streams = [client.stream(HELLO, seed=ENDLESS, max_tokens=2000) for _ in range(6)]
-        for stream in streams:
-            next(stream)
-        with ThreadPoolExecutor(7) as threads:
-            ends = [threads.submit(lambda stream: list(stream)[-1], stream) for stream in streams]
-            drained = threads.submit(server.drain, threading.Event())
-            _wait_for(lambda: _refusal(client) is not None)
-            refusal = _refusal(client)
-            finishes = [end.result(60) for end in ends]
-            drained.result(60)
-
-    assert isinstance(refusal, ServerUnavailable)
-    assert "the server is stopping" in str(refusal)
-    assert [finish.usage.output_tokens for finish in finishes if isinstance(finish, Finish)] == [2000] * 6
-
-
 def test_a_full_disk_under_the_log_does_not_stop_answers(bundle: Bundle) -> None:
     """Every write of the server's log fails: /dev/full is a disk that has no room."""
-    options = serve_options()
-    ports = [f"{option}={port}" for option, port in options.ports.items()]
-    command = [str(NEMOTRON), "serve", str(bundle.path), *ports]
-    with Path("/dev/full").open("w") as full, Client(options.grpc_url, timeout_s=30) as client:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=full, text=True)
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            for _ in range(20):
-                assert client.chat(HELLO, max_tokens=5).usage.output_tokens <= 5
-            with pytest.raises(RequestRejected):
-                client.chat(HELLO, max_tokens=0)
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
+    with (
+        Path("/dev/full").open("w") as full,
+        served_by_command(bundle.path, stderr=full) as served,
+        served.client() as client,
+    ):
+        for _ in range(20):
+            assert client.chat(HELLO, max_tokens=5).usage.output_tokens <= 5
+        with pytest.raises(RequestRejected):
+            client.chat(HELLO, max_tokens=0)
+        served.process.terminate()
+        status = served.process.wait(timeout=30)
 
-    assert process.returncode == 0
+    assert status == 0
 
 
-def _request(seed: int, max_tokens: int | None = None) -> Any:
+@contextmanager
+def all_places_taken(client: Client) -> Iterator[list[Any]]:
+    """Streams without an end at all eight places of the engine."""
+    streams = [client.stream(HELLO, seed=ENDLESS, max_tokens=90_000) for _ in range(8)]
+    for stream in streams:
+        next(stream)
+    try:
+        yield streams
+    finally:
+        for stream in streams:
+            stream.close()
+
+
+@contextmanager
+def stubs(options: ServeOptions) -> Iterator[Any]:
+    """Triton's own, on a connection of their own; what is on its way when the block ends is cancelled."""
+    with grpc.insecure_channel(options.grpc_url) as channel:
+        yield service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+
+def _first_token_at_s(stub: Any) -> float:
+    """When an answer began; never for one that was refused."""
+    responses = stub.ModelStreamInfer(iter([_request(ANSWER)]), timeout=60)
+    first, at_s = next(responses), time.monotonic()
+    list(responses)
+    return math.inf if first.error_message else at_s
+
+
+def _request(seed: int) -> Any:
     request = service_pb2.ModelInferRequest(model_name="nemotron")
     _add(request, "messages", "BYTES", json.dumps(HELLO).encode())
     _add(request, "seed", "UINT64", np.uint64(seed).tobytes())
@@ -356,26 +366,3 @@ def _answer(url: str, tensors: dict[str, bytes]) -> list[Any]:
         if responses[-1].error_message:
             raise InferenceServerException(responses[-1].error_message)
         return responses
-
-
-def _refusal(client: Client) -> ClientError | None:
-    try:
-        client.chat(HELLO, seed=ANSWER)
-    except ClientError as error:
-        return error
-    return None
-
-
-def running(options: ServeOptions) -> float:
-    return metric(options, "active_requests")
-
-
-def waiting_now(options: ServeOptions) -> float:
-    return metric(options, "waiting_requests")
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 15
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)

@@ -8,8 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,59 +27,12 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import write_repository
-from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.server import RunningServer, serve
 from nemotron_triton.tritonserver import Tritonserver
+from served import Served, served_by_command
 
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
 LONG = 1900
-
-
-@dataclass(frozen=True)
-class Served:
-    """`nemotron serve` in a process of its own."""
-
-    process: subprocess.Popen[str]
-    options: ServeOptions
-    log: list[str]
-
-    def client(self) -> Client:
-        return Client(self.options.grpc_url, timeout_s=90)
-
-    def wait_for(self, pattern: str, seen: int = 0) -> str:
-        """The first line of the log after *seen* lines that matches."""
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if found := [line for line in self.log[seen:] if re.search(pattern, line)]:
-                return found[0].rstrip("\n")
-            time.sleep(0.02)
-        raise AssertionError(f"{pattern} is not in {''.join(self.log[seen:])}")
-
-
-@contextmanager
-def served_by_command(bundle: Path, *flags: str, folder: Path) -> Iterator[Served]:
-    options = serve_options()
-    ports = [f"{flag}={port}" for flag, port in options.ports.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nemotron_build", "serve", str(bundle), *ports, *flags],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"TMPDIR": str(folder)},
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    log: list[str] = []
-    reader = threading.Thread(target=log.extend, args=(process.stderr,))
-    reader.start()
-    try:
-        assert process.stdout.readline() == "ready\n", log
-        yield Served(process, options, log)
-    finally:
-        process.kill()
-        process.wait()
-        reader.join()
-        process.stdout.close()
-        process.stderr.close()
 
 
 def read_long(client: Client, begun: threading.Semaphore) -> Finish:
@@ -111,10 +62,11 @@ def long_answers(client: Client, count: int) -> Iterator[list[Future[Finish]]]:
 def test_running_answers_finish_and_new_requests_are_refused(
     bundle: Bundle, tmp_path: Path, number: signal.Signals
 ) -> None:
-    with served_by_command(bundle.path, folder=tmp_path) as served, served.client() as client:
-        with long_answers(client, 2) as answers:
+    with served_by_command(bundle.path, "--drain-ms=80000", folder=tmp_path) as served, served.client() as client:
+        family = psutil.Process(served.process.pid).children(recursive=True)
+        with long_answers(client, 6) as answers:
             served.process.send_signal(number)
-            served.wait_for("draining: answers get up to 30 s")
+            served.wait_for("draining: answers get up to 80 s")
             refusal = refused(client)
             running = [not answer.done() for answer in answers]
             finishes = [answer.result(90) for answer in answers]
@@ -122,9 +74,10 @@ def test_running_answers_finish_and_new_requests_are_refused(
 
     assert "the server is stopping; ask another one" in str(refusal)
     assert all(running), "the answers were over before the request was refused"
-    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 2
+    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 6
     assert status == 0
     assert served.log[-1] == "stopped\n"
+    assert psutil.wait_procs(family, timeout=10)[1] == []
     assert os.listdir(tmp_path) == []
 
 
@@ -295,27 +248,36 @@ def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -
         ),
         ({"kind": "tensorrt", "gpu": "h100", "sm": 90}, r"was built for h100 \(SM 90\)"),
         ({"schema_version": 1}, "has schema version 1"),
-        # Only the model itself finds out.
-        ({"max_seq_len": 1 << 40}, "value too large"),
     ],
 )
 def test_a_bundle_that_cannot_be_loaded_changes_nothing(
     reloadable: Reloadable, changes: dict[str, Any], complaint: str
 ) -> None:
-    before = reloadable.context(), reloadable.in_repository()
-    reloadable.put(**changes)
-
-    line = reloadable.hang_up()
+    line = refusal_of_bundle(reloadable, **changes)
 
     assert re.match(f"not reloaded: .*{complaint}", line), line
+
+
+def test_a_bundle_that_only_the_model_refuses_changes_nothing_and_can_be_replaced(reloadable: Reloadable) -> None:
+    refused = refusal_of_bundle(reloadable, max_seq_len=1 << 40)
+    reloadable.put(max_seq_len=512)
+    loaded = reloadable.hang_up()
+
+    assert re.match("not reloaded: .*value too large", refused), refused
+    assert loaded.startswith("reloaded: ")
+    assert reloadable.context() == 512
+
+
+def refusal_of_bundle(reloadable: Reloadable, **changes: Any) -> str:
+    """The line about a bundle with *changes* that is not taken; what was served is served on."""
+    before = reloadable.context(), reloadable.in_repository()
+    reloadable.put(**changes)
+    line = reloadable.hang_up()
     assert (reloadable.context(), reloadable.in_repository()) == before
     with reloadable.served.client() as client:
         assert client.is_ready()
         assert client.chat(HELLO, thinking=False).content
-    # What was put back can be replaced as before.
-    reloadable.put(max_seq_len=512)
-    assert reloadable.hang_up().startswith("reloaded: ")
-    assert reloadable.context() == 512
+    return line
 
 
 def test_the_way_back_hides_no_reason_and_leaves_no_model_out(bundle: Bundle, tmp_path: Path) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from conftest import ROOT, serve_options
 from nemotron_client import Client, RequestRejected
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import ServeOptions, serve
+from patience import wait_until
 
 OBSERVABILITY = ROOT / "triton" / "observability"
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
@@ -40,9 +40,7 @@ class Watched:
 
     def metrics(self) -> str:
         """The text of the metrics endpoint."""
-        url = f"http://127.0.0.1:{self.options.metrics_port}/metrics"
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as page:
-            return str(page.read().decode())
+        return exposition.fetch(self.options)
 
     def moved(self, before: str) -> dict[str, float]:
         """By how much series of ours differ from what they were *before*, without our prefix."""
@@ -81,18 +79,18 @@ def client(watched: Watched) -> Iterator[Client]:
 def test_a_call_a_cancellation_and_a_refusal_move_the_counters_by_exactly_that(
     watched: Watched, client: Client
 ) -> None:
-    _wait_for(lambda: exposition.samples(watched.metrics())["nemotron_engine_healthy"] == 1)
+    wait_until(lambda: exposition.samples(watched.metrics())["nemotron_engine_healthy"] == 1)
     before = watched.metrics()
 
     reply = client.chat(TIP, tools=TOOLS, thinking=False, temperature=0.0)
     stream = client.stream(CAPITAL, end_id=-1, max_tokens=1900)
     next(stream)
-    _wait_for(lambda: watched.moved(before).get("active_requests") == 1)
+    wait_until(lambda: watched.moved(before).get("active_requests") == 1)
     stream.close()
     with pytest.raises(RequestRejected):
         client.chat(CAPITAL, temperature=-1.0)
 
-    _wait_for(lambda: sum(_outcomes(watched.moved(before)).values()) == 3)
+    wait_until(lambda: sum(_outcomes(watched.moved(before)).values()) == 3)
     moved = watched.moved(before)
     assert _outcomes(moved) == {"ok": 1, "cancelled": 1, "invalid": 1}
     assert moved['tool_calls_total{outcome="ok"}'] == 1
@@ -150,28 +148,41 @@ def test_the_check_of_conventions_finds_what_breaks_them(text: str, complaint: s
 
 def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: Watched, client: Client) -> None:
     client.chat(CAPITAL)
-    known = exposition.names(watched.metrics())
+    (job,) = yaml.safe_load((ROOT / "triton/docker/prometheus.yaml").read_text())["scrape_configs"]
+    # Prometheus says itself whether it could scrape a job.
+    known: exposition.Series = {**exposition.series(watched.metrics()), "up": [{"job": job["job_name"]}]}
 
-    queries = {f"panel {panel['title']}": target["expr"] for panel, target in _targets()} | _alerts()
+    queries = [*_panels(), *_variables(), *_alerts()]
 
-    assert len(queries) > 25
-    assert not {
-        f"{where}: {missing}" for where, query in queries.items() if (missing := exposition.unknown(query, known))
-    }
+    assert len(queries) > 40
+    assert not {f"{where}: {missing}" for where, query in queries if (missing := exposition.unknown(query, known))}
 
 
 @pytest.mark.parametrize(
     ("query", "missing"),
     [
-        ('sum by (outcome) (rate(known_total{a=~"b|c", le="}x"}[$__rate_interval]))', set()),
-        ("histogram_quantile(0.95, sum by (le) (rate(known_total[5m]))) > 1e-9 or vector(0)", set()),
+        ('sum by (a) (rate(known_total{a=~"b|c", le="}x"}[$__rate_interval]))', set()),
+        ("histogram_quantile(0.95, sum by (instance, le) (rate(known_total[5m]))) > 1e-9 or vector(0)", set()),
+        ('known_total{instance=~"$instance"} == 0', set()),
+        ('known_total{a="d"}', {'known_total{a="d"}'}),
+        ('known_total{a!="d", le="}x"}', {'known_total{a="d"}'}),
+        ('rate(known_total{a=~"b|e|c"}[5m])', {'known_total{a="e"}'}),
+        ('known_total{code="b"}', {'known_total{code="b"}'}),
+        ("sum by (code) (rate(known_total[5m])) / (sum by (a) (known_total))", {"known_total{code}"}),
+        ("sum by (instance, le, a) (other_total) + sum by (a) (known_total)", {"other_total"}),
+        ("label_values(known_total, a)", set()),
+        ("label_values(known_total, instance)", set()),
+        ("label_values(known_total, code)", {"known_total{code}"}),
+        ("label_values(gone_total, instance)", {"gone_total"}),
         ("known_total / on (instance) group_left (job) other_total", {"other_total"}),
         ("sum(rate(gone_total[5m])) / clamp_min(known_total, 1e-9)", {"gone_total"}),
         ("absent(gone_bucket) unless known_total offset 5m", {"gone_bucket"}),
     ],
 )
 def test_the_check_of_queries_finds_what_does_not_exist(query: str, missing: set[str]) -> None:
-    assert exposition.unknown(query, {"known_total"}) == missing
+    known = {"known_total": [{"a": "b", "le": "}x"}, {"a": "c", "le": "1"}]}
+
+    assert exposition.unknown(query, known) == missing
 
 
 def test_the_dashboard_is_one_that_grafana_can_load() -> None:
@@ -198,11 +209,11 @@ def test_the_dashboard_is_one_that_grafana_can_load() -> None:
 
 @pytest.mark.parametrize("way", ["headers", "parameters"])
 def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: Watched, way: str) -> None:
-    trace = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
-    _send(watched.options, {"messages": json.dumps(CAPITAL)}, HOSTILE_ID, **{way: trace})
+    trace, request_id = {"traceparent": f"00-{TRACE}-{PARENT}-01"}, f"{way}{HOSTILE_ID}"
+    _send(watched.options, {"messages": json.dumps(CAPITAL)}, request_id, **{way: trace})
 
     attributes: dict[str, Any] = {}
-    while attributes.get("nemotron.request.id") != HOSTILE_ID:
+    while attributes.get("nemotron.request.id") != request_id:
         span, _ = watched.collector.span()
         attributes = plain(span.attributes)
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
@@ -212,8 +223,8 @@ def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: W
     times = [span.start_time_unix_nano, *(event.time_unix_nano for event in span.events), span.end_time_unix_nano]
     assert times == sorted(times)
     assert abs(span.end_time_unix_nano / 1e9 - time.time()) < 60
-    _wait_for(lambda: HOSTILE_ID in [line.get("request_id") for line in watched.lines("request")])
-    line = next(line for line in watched.lines("request") if line.get("request_id") == HOSTILE_ID)
+    wait_until(lambda: request_id in [line.get("request_id") for line in watched.lines("request")])
+    line = next(line for line in watched.lines("request") if line.get("request_id") == request_id)
     assert (line["outcome"], line["output_tokens"]) == ("ok", attributes["gen_ai.usage.output_tokens"])
     assert 0 <= line["queue_ms"] <= line["ttft_ms"] <= line["first_answer_ms"] <= line["duration_ms"]
     assert not watched.lines("forged")
@@ -256,22 +267,25 @@ def _targets() -> list[tuple[dict[str, Any], dict[str, Any]]]:
     return [(panel, target) for panel in _dashboard()["panels"] for target in panel.get("targets", [])]
 
 
-def _alerts() -> dict[str, str]:
+def _panels() -> list[tuple[str, str]]:
+    return [(f"panel {panel['title']}", target["expr"]) for panel, target in _targets()]
+
+
+def _variables() -> list[tuple[str, str]]:
+    found = [each for each in _dashboard()["templating"]["list"] if each["type"] == "query"]
+    assert all(each["definition"] == each["query"]["query"] for each in found)
+    return [(f"variable {each['name']}", each["definition"]) for each in found]
+
+
+def _alerts() -> list[tuple[str, str]]:
     rules = [
         rule
         for group in yaml.safe_load((OBSERVABILITY / "alerts.yaml").read_text())["groups"]
         for rule in group["rules"]
     ]
     assert all(rule["labels"]["severity"] and rule["annotations"]["summary"] for rule in rules)
-    return {f"alert {rule['alert']}": rule["expr"] for rule in rules}
+    return [(f"alert {rule['alert']}", rule["expr"]) for rule in rules]
 
 
 def _outcomes(moved: dict[str, float]) -> dict[str, float]:
     return {series.split('"')[1]: by for series, by in moved.items() if series.startswith("requests_total")}
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)

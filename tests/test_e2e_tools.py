@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-import time
-import urllib.request
 from typing import Any
 
 import pytest
 
 from conftest import ROOT
+from exposition import metric
 from nemotron_client import Client, RequestRejected
 from nemotron_triton.server import ServeOptions
+from patience import wait_until
 
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
 NAMES = [tool["function"]["name"] for tool in TOOLS]
 CAPITAL = [{"role": "user", "content": "What is the capital of France?"}]
 TIP = [{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}]
+TRUNCATED = 'answer_problems_total{code="truncated_tool_call"}'
 TWO = [{"role": "user", "content": "What is a 15% tip on $80 and a 20% tip on $60?"}]
 
 
@@ -95,18 +95,15 @@ def test_odd_function_names_survive_being_forced(client: Client, name: str) -> N
 
 
 def test_a_forced_call_that_the_limit_cuts_off_is_reported(client: Client, served: ServeOptions) -> None:
-    before = counted(served, "truncated_tool_call")
+    before = metric(served, TRUNCATED)
 
     reply = client.chat(TIP, tools=TOOLS, thinking=False, tool_choice="required", max_tokens=5)
 
     assert (reply.tool_calls, reply.finish_reason) == ((), "length")
     assert [problem.code for problem in reply.problems] == ["truncated_tool_call", "tool_choice_unsatisfied"]
     assert (reply.content or "").startswith("<TOOLCALL>")
-    # Metrics follow within a tenth of a second.
-    deadline = time.monotonic() + 10
-    while counted(served, "truncated_tool_call") != before + 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    # Metrics follow about a tenth of a second later.
+    wait_until(lambda: metric(served, TRUNCATED) == before + 1)
 
 
 @pytest.mark.parametrize(
@@ -131,12 +128,3 @@ def test_the_template_argument_switches_thinking_too(client: Client) -> None:
     reply = client.chat(CAPITAL, chat_template_kwargs={"enable_thinking": True})
 
     assert reply.reasoning
-
-
-def counted(options: ServeOptions, code: str) -> float:
-    url = f"http://127.0.0.1:{options.metrics_port}/metrics"
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url) as page:
-        found = re.search(
-            rf'^nemotron_answer_problems_total{{code="{code}"}} (\S+)$', page.read().decode(), re.MULTILINE
-        )
-    return float(found[1]) if found else 0.0

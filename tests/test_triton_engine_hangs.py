@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -15,13 +14,14 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from conftest import ROOT, serve_options
+from exposition import metric
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.request_threads import RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServerError
 from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
-from test_e2e_server import metric
+from patience import wait_until
 
 # As in tests/hanging_model.py, which runs in Triton's Python.
 HANG, HANG_AT_ONCE = 1, "NEMOTRON_TEST_HANG_AT_ONCE"
@@ -46,7 +46,7 @@ def hang_and_leave(options: ServeOptions) -> None:
         request.raw_input_contents.append(data)
     with grpc.insecure_channel(options.grpc_url) as channel:
         call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]), timeout=60)
-        _wait_for(lambda: metric(options, "engine_waiting_requests") == 1)
+        wait_until(lambda: metric(options, "engine_waiting_requests") == 1)
         call.cancel()
 
 
@@ -80,7 +80,7 @@ def test_a_model_whose_engine_hangs_ends_when_it_is_replaced(bundle: Bundle) -> 
         server.reload()
 
         # All three models are replaced; the one that hangs ends last.
-        _wait_for(lambda: not any(each.is_running() for each in before))
+        wait_until(lambda: not any(each.is_running() for each in before))
     assert any("the engine hangs: it was not closed within" in line for line in log)
 
 
@@ -118,10 +118,3 @@ def _soon() -> threading.Event:
     timer.daemon = True
     timer.start()
     return stop
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.05)

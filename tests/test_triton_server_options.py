@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,8 @@ from nemotron_triton.errors import ServerError
 from nemotron_triton.serve_options import ServeOptions
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
+from served import nemotron, port_flags, served_by_command
 
-NEMOTRON = [sys.executable, "-m", "nemotron_build"]
 # Refuses ptrace as a hardened container does: a seccomp filter, which every later program inherits.
 WITHOUT_PTRACE = """
 import ctypes, os, struct, sys
@@ -116,9 +114,8 @@ def test_what_cannot_be_served_with_is_one_clear_line(
     world.write_text("correct-horse-battery-staple")
     world.chmod(0o644)
     flags = [{"CERT": str(world), "WORLD": str(world)}.get(flag, flag) for flag in flags]
-    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
 
-    result = nemotron("serve", bundle.path, *ports, *flags)
+    result = nemotron("serve", bundle.path, *port_flags(serve_options()), *flags)
 
     assert result.returncode == status
     assert complaint in result.stderr.splitlines()[-1]
@@ -154,10 +151,9 @@ def test_without_ptrace_a_secret_is_refused_not_shown(bundle: Bundle, tmp_path: 
     file = tmp_path / "secret"
     file.write_text("correct-horse-battery-staple")
     file.chmod(0o600)
-    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
-    words = [str(bundle.path), *ports, *(str(file) if flag == "SECRET" else flag for flag in flags)]
+    words = [*port_flags(serve_options()), *(str(file) if flag == "SECRET" else flag for flag in flags)]
 
-    result = nemotron("serve", *words, wrapper=[sys.executable, "-c", WITHOUT_PTRACE])
+    result = nemotron("serve", bundle.path, *words, wrapper=[sys.executable, "-c", WITHOUT_PTRACE])
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == (
@@ -168,18 +164,13 @@ def test_without_ptrace_a_secret_is_refused_not_shown(bundle: Bundle, tmp_path: 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
 def test_without_ptrace_a_server_without_secrets_is_served_with_a_warning(bundle: Bundle) -> None:
-    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
-    command = [sys.executable, "-c", WITHOUT_PTRACE, *NEMOTRON, "serve", str(bundle.path), *ports]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+    with served_by_command(bundle.path, wrapper=[sys.executable, "-c", WITHOUT_PTRACE]) as served:
+        served.process.terminate()
+        status = served.process.wait(timeout=60)
 
-    first = process.stdout.readline()
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
-
-    assert first == "ready\n", errors
-    assert errors.startswith("warning: the server's secrets cannot be hidden from its command line: ptrace is refused")
-    assert process.returncode == 0
+    warning = "warning: the server's secrets cannot be hidden from its command line: ptrace is refused"
+    assert served.log[0].startswith(warning)
+    assert status == 0
 
 
 def test_ipv6_can_be_served(bundle: Bundle) -> None:
@@ -188,19 +179,12 @@ def test_ipv6_can_be_served(bundle: Bundle) -> None:
             pass
     except OSError:
         pytest.skip("this machine has no IPv6")
-    ports = [f"{flag}={port}" for flag, port in serve_options().ports.items()]
-    command = [*NEMOTRON, "serve", str(bundle.path), "--host", "::1", "--http-host", "::1", *ports]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
 
-    first = process.stdout.readline()
-    second, third = process.stdout.readline(), process.stdout.readline()
-    process.terminate()
-    _, errors = process.communicate(timeout=60)
+    with served_by_command(bundle.path, "--host=::1", "--http-host=::1") as served:
+        second, third = served.line(), served.line()
 
-    assert first == "ready\n", errors
-    assert second.startswith("  gRPC     [::1]:"), errors
-    assert third.startswith("  HTTP     [::1]:"), errors
+    assert second.startswith("  gRPC     [::1]:"), served.log
+    assert third.startswith("  HTTP     [::1]:"), served.log
 
 
 def model_repo(bundle: Bundle, output: Path, *flags: object) -> Any:
@@ -212,9 +196,3 @@ def settings_of(repository: Path) -> Settings:
     text = (repository / "nemotron" / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     return Settings.parse({name: value.string_value for name, value in config.parameters.items()})
-
-
-def nemotron(*words: object, wrapper: list[str] | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NEMOTRON_")}
-    command = [*(wrapper or []), *NEMOTRON, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)

@@ -24,6 +24,7 @@ from nemotron_triton.errors import ClientGoneError, EngineError
 from nemotron_triton.serving.call import Call, triton_error
 from nemotron_triton.serving.service import Service
 from nemotron_triton.serving.settings import Settings
+from patience import wait_until
 
 FINAL = 1
 
@@ -178,7 +179,7 @@ def test_a_request_that_is_stopped_before_its_first_step_is_ended(service: Servi
     busy.set()
 
     assert sender.ended.wait(10)
-    _wait_for(lambda: not service.calls())
+    wait_until(lambda: not service.calls())
     (record,) = service.ended()
     assert (sender.finals, record.outcome) == (1, "cancelled")
 
@@ -186,7 +187,7 @@ def test_a_request_that_is_stopped_before_its_first_step_is_ended(service: Servi
 def test_a_last_response_that_cannot_be_sent_is_a_problem_of_the_server(service: Service, watch: Watch) -> None:
     service.submit(request(Sender(fails=True)))
 
-    _wait_for(lambda: bool(watch.reported))
+    wait_until(lambda: bool(watch.reported))
     assert "a last response could not be sent: no space left in /dev/shm" in watch.reported[0]
     assert not service.calls()
 
@@ -211,7 +212,7 @@ def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, wat
     _engine(service).go.clear()
 
     service.submit(request(sender, num_return_sequences=np.int32(4)))
-    _wait_for(lambda: service.generating == 2)
+    wait_until(lambda: service.generating == 2)
     time.sleep(0.2)
     _engine(service).go.set()
 
@@ -233,7 +234,7 @@ def test_the_time_to_wait_begins_before_the_prompt_is_made(bundle: Bundle, watch
         busy.set()
     assert waiting == 1
     assert "waited 50 ms and its turn has not come" in sender.responses[-1].error.message
-    _wait_for(lambda: not service.calls())
+    wait_until(lambda: not service.calls())
     (record,) = service.ended()
     assert record.queue_s
     assert record.queue_s >= 0.05
@@ -248,7 +249,7 @@ def test_an_echo_stands_before_the_answer_and_is_no_part_of_it(service: Service)
 
     assert sender.ended.wait(10)
     assert sender.responses[-1].tensors["text_output"].item() == b"Helloword"
-    _wait_for(lambda: not service.calls())
+    wait_until(lambda: not service.calls())
     (record,) = service.ended()
     assert (record.prompt_text, record.answer_text) == ("Hello", "word")
 
@@ -260,7 +261,7 @@ def test_an_answer_in_thought_alone_has_no_token_after_it(service: Service) -> N
     service.submit(request(sender, text_input="Hello<think>", exclude_input_in_output=np.bool_(False)))
 
     assert sender.ended.wait(10)
-    _wait_for(lambda: not service.calls())
+    wait_until(lambda: not service.calls())
     (record,) = service.ended()
     assert record.first_token_s
     assert record.first_answer_token_s is None
@@ -300,14 +301,14 @@ def test_the_kv_cache_holds_the_prompts_and_answers_in_progress(service: Service
 
     for sender in senders:
         service.submit(request(sender, text_input="Hello " * 50))
-    _wait_for(lambda: service.generating == 2)
+    wait_until(lambda: service.generating == 2)
     used = service.kv_cache_used_ratio
     _engine(service).go.set()
 
     assert all(sender.ended.wait(10) for sender in senders)
     prompt_tokens = senders[0].responses[-1].tensors["num_input_tokens"].item()
     assert used == pytest.approx(2 * prompt_tokens * memory.kv_bytes_per_token / memory.kv_cache_bytes)
-    _wait_for(lambda: service.kv_cache_used_ratio == 0)
+    wait_until(lambda: service.kv_cache_used_ratio == 0)
 
 
 def test_what_waits_may_hold_so_much_text_and_no_more(service: Service) -> None:
@@ -337,10 +338,3 @@ def test_an_engine_that_does_not_wake_up_is_closed_again(bundle: Bundle, watch: 
         start(bundle, watch, Kept, max_engine_silence_ms=200)
 
     assert made[0].closed
-
-
-def _wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.005)

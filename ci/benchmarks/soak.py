@@ -8,9 +8,12 @@ Exits with 1 when an answer was wrong, or memory grew by 1 % or more in the last
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import threading
+import time
+from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +22,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 from mixed_load import mixed_load  # noqa: E402 - the suite's own load, for longer
 from nemotron_build.engine import EngineSpec, build  # noqa: E402
 from nemotron_triton.bundle import Bundle  # noqa: E402
-from nemotron_triton.server import ServeOptions, serve  # noqa: E402
+from nemotron_triton.errors import ServerError  # noqa: E402
+from nemotron_triton.server import RunningServer, ServeOptions, serve  # noqa: E402
 
 
 def main() -> None:
@@ -30,18 +34,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build(EngineSpec(checkpoint=ROOT / "build" / "demo" / "checkpoint", gpu="cpu"), Path(folder) / "bundle")
         options = ServeOptions(http_port=18010, grpc_port=18011, metrics_port=18012)
-        with serve(Bundle.open(Path(folder) / "bundle"), options, log=[].append) as server:
-            assert server.wait_ready(threading.Event())
+        log: deque[str] = deque(maxlen=200)
+        with serve(Bundle.open(Path(folder) / "bundle"), options, log=log.append) as server:
+            if not server.wait_ready(threading.Event()):
+                sys.exit("the server was not ready")
+            threading.Thread(target=_tell_of_death, args=(server, log), daemon=True).start()
             report = mixed_load(options.grpc_url, server.pid, seconds=minutes * 60)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.requests.most_common())
     sys.stdout.write(f"{sum(report.requests.values()):,} requests in {minutes:g} min: {kinds}\n")
     sys.stdout.write(f"{len(report.errors)} errors{''.join(chr(10) + '  ' + each for each in report.errors[:20])}\n")
     for name, growth in report.growth().items():
         samples = report.memory_bytes[name]
-        quarters = " ".join(f"{samples[i * len(samples) // 8] / 2**20:.1f}" for i in range(8))
-        sys.stdout.write(f"{name}: {growth:+.2%} in the last half; MiB over time: {quarters}\n")
+        eighths = " ".join(f"{samples[i * len(samples) // 8] / 2**20:.1f}" for i in range(8))
+        sys.stdout.write(f"{name}: {growth:+.2%} in the last half; MiB over time: {eighths}\n")
     if report.errors or any(growth >= 0.01 for growth in report.growth().values()):
         sys.exit(1)
+
+
+def _tell_of_death(server: RunningServer, log: deque[str]) -> None:
+    """Do not go on asking a server that is gone, but say what it said last."""
+    try:
+        server.wait(threading.Event())
+    except ServerError as error:
+        sys.stdout.write("\n".join([*log, f"{time.strftime('%H:%M:%S')} {error}"]) + "\n")
+        sys.stdout.flush()
+        os._exit(1)
 
 
 if __name__ == "__main__":

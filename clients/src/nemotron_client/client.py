@@ -1,142 +1,245 @@
-"""The synchronous client: one `ModelStreamInfer` RPC per request, cancelled when the caller stops reading."""
+"""The client for programs with threads: one gRPC call per request, cancelled when the caller stops reading."""
 
 from __future__ import annotations
 
-import math
-import os
-import uuid
-from collections.abc import Generator, Mapping, Sequence
+import copy
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from nemotron_client.connection import metadata, open_channel
-from nemotron_client.errors import ClientError, StreamBroken
-from nemotron_client.events import Event, Finish, Reply
-from nemotron_client.protocol import chat_request, read_events, stubs
-from nemotron_client.refusals import of_message, of_status
+from nemotron_client import outgoing
+from nemotron_client.attempts import Attempts
+from nemotron_client.connection import closed
+from nemotron_client.endpoints import Balance
+from nemotron_client.errors import AccessDenied, ClientError, RequestRejected
+from nemotron_client.events import Event
+from nemotron_client.messages import MessageLike
+from nemotron_client.options import ChatOptions, GenerateOptions
+from nemotron_client.outgoing import Outgoing
+from nemotron_client.protocol import Methods
+from nemotron_client.refusals import of_status
+from nemotron_client.reply import Reply
+from nemotron_client.servers import Servers
+from nemotron_client.settings import DEFAULT_MAX_RETRIES, ClientSettings, checked_timeout_s
+from nemotron_client.status import Health, Model, Prompt
+from nemotron_client.streams import Stream
+from nemotron_client.tool_loop import Run, RunEvent, ToolErrors, ToolLoop
+from nemotron_client.tools import ToolLike
 
-DEFAULT_URL = "127.0.0.1:8001"
-DEFAULT_TIMEOUT_S = 600.0
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Client:
-    """Talks to one server. Safe to share between threads; use as a context manager or call `close`."""
+    """Talks to one server, or to several. Safe to share between threads; use as a context manager or call `close`.
+
+    `AsyncClient` is the same for programs with an event loop.
+    """
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Sequence[str] | None = None,
         *,
-        timeout_s: float = DEFAULT_TIMEOUT_S,
+        timeout_s: float | None = None,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        balance: Balance = "least_loaded",
         secret: str | None = None,
         root_ca: str | Path | None = None,
         client_cert: str | Path | None = None,
         client_key: str | Path | None = None,
     ) -> None:
-        """*url* is `host:port` of the gRPC endpoint (default: `NEMOTRON_URL`, else 127.0.0.1:8001).
+        """*url* is `host:port` of a gRPC endpoint, or several, or `dns:///host:port` for all servers behind a name.
 
-        *timeout_s* is the time one request may take, its whole answer included. *secret* is the server's, where it has
-        one; *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
-        server that asks for them. These four are by default `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`,
-        `NEMOTRON_CLIENT_CERT` and `NEMOTRON_CLIENT_KEY`; all but the secret are PEM files.
+        *timeout_s* is the time one request may take, its whole answer and all attempts included.
+        *max_retries* is how often a request that was not answered yet is tried again, where that is safe.
+        *balance* is `least_loaded` or `round_robin`, among several servers. *secret* is the server's, where it has one;
+        *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
+        server that asks for them; all three are PEM files.
+
+        What is left out is read from `NEMOTRON_URL` (default 127.0.0.1:8001; commas between several),
+        `NEMOTRON_TIMEOUT_S` (600), `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`, `NEMOTRON_CLIENT_CERT` and
+        `NEMOTRON_CLIENT_KEY`. Nothing is connected before the first request.
+
+        Raises `InvalidRequest` for what cannot be used.
         """
-        self.url = url or os.environ.get("NEMOTRON_URL") or DEFAULT_URL
-        if "://" in self.url:
-            raise ClientError(f"url is {self.url!r}; give host:port without a scheme, such as {DEFAULT_URL}")
-        self._timeout_s = _checked(timeout_s)
-        self._metadata = metadata(secret)
-        self._channel = open_channel(self.url, root_ca, client_cert, client_key)
-        self._stub = stubs(self._channel)
+        self._settings = ClientSettings.read(
+            url,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            balance=balance,
+            secret=secret,
+            root_ca=root_ca,
+            client_cert=client_cert,
+            client_key=client_key,
+        )
+        self._servers = Servers(self._settings)
+
+    @property
+    def url(self) -> str:
+        """The servers as they were given: an address, several with commas, or a name."""
+        return self._settings.where
 
     def chat(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[MessageLike],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Sequence[ToolLike] | None = None,
         thinking: bool | None = None,
-        **options: Any,
+        **options: Unpack[ChatOptions],
     ) -> Reply:
-        """The whole answer to OpenAI-shaped *messages*; parameters and errors as for `stream`."""
+        """The whole answer to *messages*; parameters and errors as for `stream`."""
         return Reply.of(self.stream(messages, tools=tools, thinking=thinking, **options))
 
     def stream(
         self,
-        messages: Sequence[Mapping[str, Any]],
+        messages: Sequence[MessageLike],
         *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
-        parallel_tool_calls: bool | None = None,
+        tools: Sequence[ToolLike] | None = None,
+        thinking: bool | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Stream[Event]:
+        """The events of the answer to *messages*, as they arrive; the last one is `Finish`.
+
+        Messages are typed (`UserMessage`, ...) or OpenAI-shaped dicts; *tools* are functions, `Tool`s or OpenAI-shaped
+        dicts. *thinking* says whether the model thinks first; None is the model's default. The other options are those
+        of `ChatOptions`.
+
+        Raises `InvalidRequest` at once for what cannot be sent, and while the stream is read `RequestRejected`,
+        `ServerUnavailable`, `DeadlineExceeded` or `StreamBroken`.
+        """
+        return self._stream(outgoing.chat(self._settings, messages, tools, thinking, options))
+
+    def generate(self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]) -> Reply:
+        """What the model writes after *prompt*, a finished one as `render` makes them; errors as for `stream`."""
+        return Reply.of(self.generate_stream(prompt, thinking=thinking, **options))
+
+    def generate_stream(
+        self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]
+    ) -> Stream[Event]:
+        """The events of what the model writes after *prompt*; *thinking* says whether the prompt begins a thought."""
+        return self._stream(outgoing.generate(self._settings, prompt, thinking, options))
+
+    def run(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike],
+        thinking: bool | None = None,
+        max_turns: int = 8,
+        on_tool_error: ToolErrors = "raise",
+        **options: Unpack[ChatOptions],
+    ) -> Run:
+        """The answer to *messages* after all the *tools* were called that the model asked for; as `run_stream`."""
+        return Run.of(
+            self.run_stream(
+                messages,
+                tools=tools,
+                thinking=thinking,
+                max_turns=max_turns,
+                on_tool_error=on_tool_error,
+                **options,
+            ),
+            messages,
+        )
+
+    def run_stream(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike],
+        thinking: bool | None = None,
+        max_turns: int = 8,
+        on_tool_error: ToolErrors = "raise",
+        **options: Unpack[ChatOptions],
+    ) -> Stream[RunEvent]:
+        """The events of every answer of the model, and a `ToolResult` for every function it had called.
+
+        *tools* are functions, or `Tool`s that have one. The calls of one answer run at the same time, in threads.
+        The model may give *max_turns* answers. A call that cannot be made, or fails, is raised as a `ToolError`;
+        with *on_tool_error* `tell` the model is told instead, and may do better.
+        """
+        loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
+
+        def events() -> Generator[RunEvent, None, None]:
+            calling = True
+            while calling:
+                for event in self.stream(loop.messages, tools=loop.tools, thinking=thinking, **loop.options):
+                    loop.add(event)
+                    yield event
+                calls = loop.calls()
+                for result in loop.make(calls):
+                    loop.add(result)
+                    yield result
+                calling = bool(calls)
+
+        return Stream(events())
+
+    def render(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike] | None = None,
         thinking: bool | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        top_p: float | None = None,
-        top_k: int | None = None,
-        seed: int | None = None,
-        repetition_penalty: float | None = None,
-        presence_penalty: float | None = None,
-        frequency_penalty: float | None = None,
-        min_p: float | None = None,
-        min_tokens: int | None = None,
-        end_id: int | None = None,
-        stop: Sequence[str] | None = None,
-        stop_token_ids: Sequence[int] | None = None,
-        bad_words: Sequence[str] | None = None,
-        guide_type: str | None = None,
-        guide: str | Mapping[str, Any] | None = None,
         timeout_s: float | None = None,
-    ) -> Generator[Event, None, None]:
-        """The events of the answer as they arrive; the last one is `Finish`.
+    ) -> Prompt:
+        """What the model would get to read for *messages*: the server's prompt and its token ids."""
+        request = outgoing.render(self._settings, messages, tools, thinking, chat_template_kwargs, timeout_s)
 
-        What is None is left to the server: sampling then follows the model's recommendation for the thinking mode.
-        *tool_choice* is auto, none, required or `{"type": "function", "function": {"name": ...}}`.
-        *guide_type* json, json_schema or regex says what the text behind the thinking must look like, with a *guide*.
-        Leaving the loop, or closing the iterator, stops the generation on the server.
+        return outgoing.prompt_of(self._ask(request, lambda methods: methods.infer), self._settings.where)
 
-        Raises `ClientError` at once for what cannot be sent, and `RequestRejected`, `ServerUnavailable`,
-        `DeadlineExceeded` or `StreamBroken` while it is read.
-        """
-        request = chat_request(
-            {
-                "messages": list(messages),
-                "tools": list(tools) if tools else None,
-                "tool_choice": tool_choice,
-                "parallel_tool_calls": parallel_tool_calls,
-                "thinking": thinking,
-                "chat_template_kwargs": chat_template_kwargs,
-                "max_tokens": max_tokens,
-                "temperature": temperature,
-                "top_p": top_p,
-                "top_k": top_k,
-                "seed": seed,
-                "repetition_penalty": repetition_penalty,
-                "presence_penalty": presence_penalty,
-                "frequency_penalty": frequency_penalty,
-                "min_p": min_p,
-                "min_tokens": min_tokens,
-                "end_id": end_id,
-                "stop_words": stop,
-                "stop_token_ids": stop_token_ids,
-                "bad_words": bad_words,
-                "guided_decoding_guide_type": guide_type,
-                "guided_decoding_guide": guide,
-            },
-            request_id=uuid.uuid4().hex,
-        )
-        return self._events(request, self._timeout_s if timeout_s is None else _checked(timeout_s))
+    def count_tokens(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike] | None = None,
+        thinking: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """How many tokens of the context *messages* and *tools* take."""
+        return self.render(
+            messages,
+            tools=tools,
+            thinking=thinking,
+            chat_template_kwargs=chat_template_kwargs,
+            timeout_s=timeout_s,
+        ).num_tokens
+
+    def health(self, timeout_s: float = 5.0) -> Health:
+        """Whether each server runs and can answer; never raises for a server that does not."""
+        return self._servers.health(checked_timeout_s(timeout_s))
 
     def is_ready(self, timeout_s: float = 5.0) -> bool:
-        """Whether the server says that it can answer."""
-        try:
-            return bool(self._stub.ServerReady(_ready_request(), timeout=timeout_s).ready)
-        except grpc.RpcError:
-            return False
+        """Whether a server says that it can answer."""
+        return self.health(timeout_s).ready
+
+    def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        """The models of this project that a server has, with their tensors; errors as for `stream`."""
+        found = []
+        for name in outgoing.MODELS:
+            request = outgoing.metadata(self._settings, name, timeout_s)
+            try:
+                found.append(outgoing.model_of(self._ask(request, lambda methods: methods.model_metadata)))
+            except AccessDenied:
+                raise
+            except RequestRejected:
+                continue  # it has no such model
+        return tuple(found)
+
+    def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> Client:
+        """A client with other limits, over the same connections: to close one closes both."""
+        client = copy.copy(self)
+        client._settings = self._settings.with_options(timeout_s, max_retries)
+        return client
 
     def close(self) -> None:
-        """Close the connection; running streams end with an error."""
-        self._channel.close()
+        """Close the connections; running streams end with an error."""
+        self._servers.close()
 
     def __enter__(self) -> Client:
         return self
@@ -146,46 +249,51 @@ class Client:
     ) -> None:
         self.close()
 
-    def _events(self, request: Any, timeout_s: float) -> Generator[Event, None, None]:
-        # The server keeps to it too, so that nothing is generated for nobody. Microseconds, as Triton has it.
-        request.parameters["timeout"].int64_param = min(int(timeout_s * 1e6), 2**63 - 1)
-        try:
-            call = self._stub.ModelStreamInfer(iter([request]), timeout=timeout_s, metadata=self._metadata)
-        except ValueError as error:
-            raise ClientError(f"this client of {self.url} is closed; make a new one") from error
-        started = finished = False
-        failure: ClientError | None = None
+    def _stream(self, request: Outgoing) -> Stream[Event]:
+        return Stream(self._events(request), request.request_id)
+
+    def _events(self, request: Outgoing) -> Generator[Event, None, None]:
+        self._servers.ensure_watched()
+        attempts = request.attempts(self._servers.endpoints)
+        while True:
+            try:
+                with attempts.one() as endpoint:
+                    yield from self._answer(request, endpoint.url, attempts)
+                return
+            except ClientError as error:
+                pause_s = attempts.pause_s(error)
+            time.sleep(pause_s)
+
+    def _answer(self, request: Outgoing, url: str, attempts: Attempts) -> Generator[Event, None, None]:
+        reader = request.reader(url, attempts)
+        call = self._call(self._servers.methods(url).stream_infer, request, url, attempts)
         try:
             for response in call:
-                if response.error_message:
-                    # Read on to the end, which is near: to cancel a stream that just ends crashes tritonserver before
-                    # 25.06 (CVE-2025-23322).
-                    failure = failure or of_message(response.error_message, self.url, started=started)
-                    continue
-                started = True
-                for event in read_events(response.infer_response):
-                    finished = finished or isinstance(event, Finish)
-                    yield event
+                yield from reader.read(response)
         except grpc.RpcError as error:
-            raise of_status(error, self.url, timeout_s, started=started) from error
-        except (LookupError, TypeError, ValueError, RecursionError) as error:
-            raise StreamBroken(f"{self.url} sent a response that is not ours: {error!r}") from error
+            raise of_status(error, url, request.timeout_s, started=reader.started) from error
         finally:
             if call.is_active():
                 call.cancel()
-        if failure:
-            raise failure
-        if not finished:
-            raise StreamBroken(f"{self.url} ended the answer without a finish reason")
+        reader.end()
 
+    def _ask(self, request: Outgoing, method: Callable[[Methods], Any]) -> Any:
+        """The one response to *request*."""
+        self._servers.ensure_watched()
+        attempts = request.attempts(self._servers.endpoints)
+        while True:
+            try:
+                with attempts.one() as endpoint:
+                    return self._call(method(self._servers.methods(endpoint.url)), request, endpoint.url, attempts)
+            except ClientError as error:
+                pause_s = attempts.pause_s(error)
+            time.sleep(pause_s)
 
-def _checked(timeout_s: float) -> float:
-    if not 0 < timeout_s < math.inf:
-        raise ClientError(f"timeout_s is {timeout_s}; it must be a positive number of seconds")
-    return timeout_s
-
-
-def _ready_request() -> Any:
-    from tritonclient.grpc import service_pb2
-
-    return service_pb2.ServerReadyRequest()
+    def _call(self, method: Any, request: Outgoing, url: str, attempts: Attempts) -> Any:
+        remaining_s = attempts.remaining_s()
+        try:
+            return method(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)
+        except ValueError as error:
+            raise closed(url) from error
+        except grpc.RpcError as error:
+            raise of_status(error, url, request.timeout_s, started=False) from error

@@ -1,16 +1,13 @@
-"""A gRPC channel to one server: plain, with TLS or mutual TLS, and the secret that goes with every request."""
+"""gRPC channels to servers: plain, with TLS or mutual TLS, opened when they are first used."""
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
+import threading
 from typing import Any
 
-import grpc
-
-from nemotron_client import wire
-from nemotron_client.errors import ClientError
+from nemotron_client.errors import InvalidRequest
+from nemotron_client.protocol import Methods
+from nemotron_client.settings import Credentials
 
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OPTIONS = [
@@ -18,46 +15,71 @@ _OPTIONS = [
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     # http_proxy is for the web; an inference server is near.
     ("grpc.enable_http_proxy", 0),
+    # A connection that is not made after this long fails (despite the name), and the request goes elsewhere.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    # A server that was restarted is found again within a second, not within gRPC's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Finds a peer that vanished under a long answer. tritonserver takes a ping each 300 s and hangs up on more.
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
 ]
 
 
-def open_channel(
-    url: str, root_ca: str | Path | None, client_cert: str | Path | None, client_key: str | Path | None
-) -> Any:
-    """A channel to *url*, with TLS where a root certificate is named; all are PEM files, by default the environment's.
+class Connections:
+    """A channel to each server of a client. Safe to share between threads."""
 
-    Raises `ClientError` when one cannot be used.
-    """
-    root = _pem(root_ca, "NEMOTRON_ROOT_CA")
-    cert = _pem(client_cert, "NEMOTRON_CLIENT_CERT")
-    key = _pem(client_key, "NEMOTRON_CLIENT_KEY")
-    if (cert is None) != (key is None):
-        raise ClientError("a client certificate and its key go together; give client_cert and client_key")
-    if root is None:
-        if cert is not None:
-            raise ClientError("a client certificate goes with TLS; give root_ca, who signed the server's certificate")
-        return grpc.insecure_channel(url, options=_OPTIONS)
-    return grpc.secure_channel(url, grpc.ssl_channel_credentials(root, key, cert), options=_OPTIONS)
+    def __init__(self, grpc: Any, credentials: Credentials, authority: str | None) -> None:
+        """*grpc* opens channels: it is `grpc` or `grpc.aio`.
+
+        *authority* is the name that certificates are checked against, where servers are addressed by number.
+        """
+        self._grpc = grpc
+        self._credentials = credentials
+        self._options = [*_OPTIONS, ("grpc.default_authority", authority)] if authority else _OPTIONS
+        self._open: dict[str, tuple[Any, Methods]] = {}
+        self._lock = threading.Lock()
+        self.closed = False
+
+    def methods(self, url: str) -> Methods:
+        """Triton's gRPC methods at *url*; `InvalidRequest` when the client was closed."""
+        if found := self._open.get(url):
+            return found[1]
+        with self._lock:
+            if self.closed:
+                raise closed(url)
+            if url not in self._open:
+                channel = self._channel(url)
+                self._open[url] = channel, Methods(channel)
+            return self._open[url][1]
+
+    def take(self, url: str) -> Any:
+        """The channel to *url*, to be closed by who takes it; None where there is none."""
+        with self._lock:
+            channel, _ = self._open.pop(url, (None, None))
+            return channel
+
+    def take_all(self) -> list[Any]:
+        """Every channel, to be closed by who takes them; from now on none is opened."""
+        with self._lock:
+            self.closed = True
+            channels = [channel for channel, _ in self._open.values()]
+            self._open.clear()
+            return channels
+
+    def _channel(self, url: str) -> Any:
+        import grpc
+
+        if not self._credentials.root:
+            return self._grpc.insecure_channel(url, options=self._options)
+        credentials = grpc.ssl_channel_credentials(
+            self._credentials.root, self._credentials.key, self._credentials.cert
+        )
+        return self._grpc.secure_channel(url, credentials, options=self._options)
 
 
-def metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
-    """What goes with every request; *secret* is by default the environment's `NEMOTRON_SECRET`."""
-    secret = secret or os.environ.get("NEMOTRON_SECRET")
-    if not secret:
-        return ()
-    if not re.fullmatch(r"[!-~]+", secret):
-        raise ClientError("the secret holds characters that are not visible ASCII; no server has such a one")
-    return ((f"triton-grpc-protocol-{wire.SECRET_HEADER}", secret),)
-
-
-def _pem(file: str | Path | None, variable: str) -> bytes | None:
-    if not (path := file or os.environ.get(variable)):
-        return None
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise ClientError(f"cannot read {path}: {error.strerror}") from error
-    # gRPC would say so on stderr, and then that the server is not available.
-    if b"-----BEGIN " not in text:
-        raise ClientError(f"{path} is not a PEM file")
-    return text
+def closed(url: str) -> InvalidRequest:
+    """What a client says that was closed, and what gRPC means by its `ValueError`."""
+    return InvalidRequest(f"this client of {url} is closed; make a new one")

@@ -1,15 +1,35 @@
 """What a call can raise.
 
 ClientError
+├── InvalidRequest      it was not sent, for it cannot be: fix the call
 ├── ServerUnavailable   nothing answered, or it takes no request now: safe to retry
 ├── DeadlineExceeded    it answered too late: retry with a longer timeout_s
 ├── RequestRejected     it answered no: do not retry unchanged
-└── StreamBroken        the answer stopped in the middle: what came before is incomplete
+│   └── AccessDenied    it wants another secret, or another certificate
+├── StreamBroken        the answer stopped in the middle: what came before is incomplete
+└── ToolError           `run` cannot go on
+    ├── UnknownTool       the model called a function that it was not given
+    ├── InvalidArguments  the arguments do not fit the function's schema
+    ├── ToolFailed        the function raised
+    └── TooManyTurns      the model calls functions on and on
 """
+
+from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose.
+
+    `request_id` is the request's in the server's log, empty where none was sent; `retries` counts how often the client
+    tried again before it gave up.
+    """
+
+    request_id: str = ""
+    retries: int = 0
+
+
+class InvalidRequest(ClientError):
+    """The call cannot be sent as it is: fix it."""
 
 
 class ServerUnavailable(ClientError):
@@ -24,5 +44,34 @@ class RequestRejected(ClientError):
     """The server refused the request; the message is the server's: do not retry unchanged."""
 
 
+class AccessDenied(RequestRejected):
+    """The server wants another secret, or a certificate of somebody else."""
+
+
 class StreamBroken(ClientError):
     """The answer stopped in the middle; what came before is incomplete."""
+
+
+class ToolError(ClientError):
+    """What the model wants to call cannot be called, or failed; `tool` is the function's name."""
+
+    def __init__(self, message: str, *, tool: str = "") -> None:
+        """*tool* is the name that the model used."""
+        super().__init__(message)
+        self.tool = tool
+
+
+class UnknownTool(ToolError):
+    """The model called a function that it was not given."""
+
+
+class InvalidArguments(ToolError):
+    """The arguments of a call do not fit the function's JSON Schema."""
+
+
+class ToolFailed(ToolError):
+    """The function raised an exception, which is the `__cause__` of this one."""
+
+
+class TooManyTurns(ToolError):
+    """The model still calls functions after as many answers as it may give."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 
@@ -20,6 +20,19 @@ class ContentDelta:
     """The next piece of the answer."""
 
     text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCallDelta:
+    """The next piece of a call's arguments, as it arrives; `index` says of which call.
+
+    The first piece of a call carries `id` and `name`. When the last one is there, the whole `ToolCall` follows.
+    """
+
+    index: int
+    arguments_json: str
+    id: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,51 +98,31 @@ class Usage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Timings:
+    """How long an answer took as its client saw it, in seconds since the call, attempts that failed included.
+
+    `first_event_s` is the time to the first token (TTFT); `first_answer_s` that to the first piece of the answer, or
+    the first call, behind the thinking; None where none came.
+    """
+
+    first_event_s: float | None = None
+    first_answer_s: float | None = None
+    total_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Finish:
-    """The end of an answer; `reason` is stop, length or tool_calls, `problems` is what was wrong with it."""
+    """The end of an answer; `reason` is stop, length or tool_calls, `problems` is what was wrong with it.
+
+    The client adds its timings, how often it had to try again, and the request's id in the server's log.
+    """
 
     reason: str
     usage: Usage
     problems: tuple[Problem, ...] = ()
+    timings: Timings = field(default=Timings(), compare=False)
+    retries: int = field(default=0, compare=False)
+    request_id: str = field(default="", compare=False)
 
 
-Event: TypeAlias = ReasoningDelta | ContentDelta | ToolCall | Finish
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """A whole answer. `reasoning` and `content` are None where the model wrote none."""
-
-    reasoning: str | None
-    content: str | None
-    tool_calls: tuple[ToolCall, ...]
-    finish_reason: str
-    usage: Usage
-    problems: tuple[Problem, ...] = ()
-
-    @classmethod
-    def of(cls, events: Iterable[Event]) -> Reply:
-        """The fold of a finished stream of events; `ValueError` if the stream holds no `Finish`."""
-        reasoning: list[str] = []
-        content: list[str] = []
-        calls: list[ToolCall] = []
-        finish: Finish | None = None
-        for event in events:
-            if isinstance(event, ReasoningDelta):
-                reasoning.append(event.text)
-            elif isinstance(event, ContentDelta):
-                content.append(event.text)
-            elif isinstance(event, ToolCall):
-                calls.append(event)
-            else:
-                finish = event
-        if finish is None:
-            raise ValueError("these events are not a whole answer: there is no Finish among them")
-        return cls(
-            reasoning="".join(reasoning) or None,
-            content="".join(content) or None,
-            tool_calls=tuple(calls),
-            finish_reason=finish.reason,
-            usage=finish.usage,
-            problems=finish.problems,
-        )
+Event: TypeAlias = ReasoningDelta | ContentDelta | ToolCallDelta | ToolCall | Finish

@@ -1,48 +1,109 @@
-"""Requests and responses as protobuf messages: plain functions, the same for every kind of client."""
+"""Requests as protobuf messages, and Triton's methods on a channel: the same for both clients.
+
+tritonclient's messages are imported where they are used: its package imports all of its own clients, and takes longer
+than all else that a client needs.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import operator
+import struct
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
-
 from nemotron_client import wire
-from nemotron_client.errors import ClientError
-from nemotron_client.events import ContentDelta, Event, Finish, Problem, ReasoningDelta, ToolCall, Usage
+from nemotron_client.errors import InvalidRequest
 
-_INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
-_OUTPUTS = {tensor.name: tensor for tensor in wire.OUTPUTS}
+_TENSORS = {tensor.name: tensor for tensor in (*wire.INPUTS, *wire.PREPROCESSING_INPUTS, *wire.PREPROCESSING_OUTPUTS)}
+_PACKED = {"BOOL": "<?", "INT32": "<i", "UINT64": "<Q", "FP32": "<f"}
+_LIMITS = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
 _JSON = {tensor.name for tensor in (wire.MESSAGES, wire.TOOLS, wire.TOOL_CHOICE, wire.CHAT_TEMPLATE_KWARGS)}
 
 
-def stubs(channel: Any) -> Any:
-    """Triton's gRPC methods on *channel*."""
-    return service_pb2_grpc.GRPCInferenceServiceStub(channel)
+class Methods:
+    """Triton's gRPC methods on a channel, of `grpc` or `grpc.aio`."""
+
+    def __init__(self, channel: Any) -> None:
+        """Nothing is sent yet."""
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        self.server_live = stub.ServerLive
+        self.model_ready = stub.ModelReady
+        self.model_metadata = stub.ModelMetadata
+        self.infer = stub.ModelInfer
+        # One request, then half-closed: the same on the wire as Triton's stream of requests, without the thread, or the
+        # task, that would feed it.
+        self.stream_infer = channel.unary_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
+            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
+        )
 
 
-def chat_request(values: Mapping[str, Any], *, request_id: str) -> Any:
-    """A streaming request for the `nemotron` model. *values* are by tensor name; None is left out.
+def infer_request(model: str, values: Mapping[str, Any], *, request_id: str) -> Any:
+    """A request for *model*. *values* are by tensor name; None is left out.
 
-    Raises `ClientError` when a value cannot be sent, such as messages that are not JSON or a number out of range.
+    Raises `InvalidRequest` when a value cannot be sent, such as messages that are not JSON or a number out of range.
     """
-    request = service_pb2.ModelInferRequest(model_name=wire.MODEL_NAME, id=request_id)
-    for name, value in {**values, wire.STREAM.name: True}.items():
+    request = _messages().ModelInferRequest(model_name=model, id=request_id)
+    for name, value in values.items():
         if value is not None:
-            _add(request, _INPUTS[name], value)
+            _add(request, _TENSORS[name], value)
     return request
+
+
+def set_timeout(request: Any, timeout_s: float) -> None:
+    """Have the server keep to *timeout_s* too, so that nothing is generated for nobody."""
+    # Microseconds, as Triton has it.
+    request.parameters["timeout"].int64_param = min(int(timeout_s * 1e6), 2**63 - 1)
+
+
+def live_request() -> Any:
+    """Asks whether a server runs."""
+    return _messages().ServerLiveRequest()
+
+
+def ready_request(model: str) -> Any:
+    """Asks whether a server can answer requests for *model*."""
+    return _messages().ModelReadyRequest(name=model)
+
+
+def metadata_request(model: str) -> Any:
+    """Asks for the versions and tensors of *model*."""
+    return _messages().ModelMetadataRequest(name=model)
+
+
+def output_values(response: Any) -> dict[str, Any]:
+    """The values in a `ModelInferResponse` by tensor name; `ValueError` when they are not what they should be."""
+    return {
+        output.name: unpacked(_TENSORS[output.name], data)
+        for output, data in zip(response.outputs, response.raw_output_contents, strict=True)
+        if output.name in _TENSORS
+    }
+
+
+def unpacked(tensor: wire.Tensor, data: bytes) -> Any:
+    """The value, or the list of numbers, that *data* holds in Triton's raw form."""
+    if tensor.dtype != "BYTES":
+        values = [value for (value,) in struct.iter_unpack(_PACKED[tensor.dtype], data)]
+        return values[0] if tensor.dims == (1,) else values
+    if len(data) < 4 or int.from_bytes(data[:4], "little") != len(data) - 4:
+        raise ValueError(f"{tensor.name} is not one string")
+    return data[4:].decode("utf-8")
 
 
 def _add(request: Any, tensor: wire.Tensor, value: Any) -> None:
     try:
-        if tensor.name in _JSON or isinstance(value, Mapping):
-            value = json.dumps(value, ensure_ascii=False)
+        if tensor.name in _JSON and not (tensor is wire.TOOL_CHOICE and isinstance(value, str)):
+            value = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        elif isinstance(value, Mapping):
+            value = json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
         values = [value] if tensor.dims == (1,) else _listed(value)
         data = b"".join(_packed(tensor, each) for each in values)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ClientError(f"{tensor.name} cannot be sent: {error}") from error
+    except (TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
+        raise InvalidRequest(f"{tensor.name} cannot be sent: {error}") from error
     request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=[1, len(values)])
     request.raw_input_contents.append(data)
 
@@ -56,42 +117,23 @@ def _listed(value: Any) -> list[Any]:
 def _packed(tensor: wire.Tensor, value: Any) -> bytes:
     """Triton's raw form: little-endian numbers, and text with its length in 4 bytes before it."""
     if tensor.dtype == "BYTES":
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r} is no text")
         text = value.encode("utf-8")
-        return len(text).to_bytes(4, "little") + bytes(text)
-    if tensor.dtype in ("INT32", "UINT64"):
-        limits = np.iinfo(wire.NUMPY[tensor.dtype])
-        if not limits.min <= value <= limits.max:
-            raise ValueError(f"{value} is not between {limits.min} and {limits.max}")
-    return bytes(np.array([value], dtype=wire.NUMPY[tensor.dtype]).tobytes())
+        return len(text).to_bytes(4, "little") + text
+    if isinstance(value, bool) != (tensor.dtype == "BOOL"):
+        raise TypeError(f"{value!r} is no {'truth value' if tensor.dtype == 'BOOL' else 'number'}")
+    if tensor.dtype in _LIMITS:
+        value, (low, high) = operator.index(value), _LIMITS[tensor.dtype]
+        if not low <= value <= high:
+            raise ValueError(f"{value} is not between {low} and {high}")
+    try:
+        return struct.pack(_PACKED[tensor.dtype], value)
+    except struct.error as error:
+        raise TypeError(f"{value!r} is no number") from error
 
 
-def read_events(response: Any) -> Iterator[Event]:
-    """The events in one `ModelInferResponse`, in the order they were generated."""
-    values = {
-        output.name: _unpacked(_OUTPUTS[output.name], data)
-        for output, data in zip(response.outputs, response.raw_output_contents, strict=True)
-        if output.name in _OUTPUTS
-    }
-    if text := values.get(wire.REASONING_OUTPUT.name):
-        yield ReasoningDelta(text)
-    if text := values.get(wire.TEXT_OUTPUT.name):
-        yield ContentDelta(text)
-    for delta in json.loads(values.get(wire.TOOL_CALLS.name, "[]")):
-        yield ToolCall.from_delta(delta)
-    if reason := values.get(wire.FINISH_REASON.name):
-        usage = Usage(
-            input_tokens=values[wire.NUM_INPUT_TOKENS.name],
-            output_tokens=values[wire.NUM_OUTPUT_TOKENS.name],
-            reasoning_tokens=values[wire.NUM_REASONING_TOKENS.name],
-        )
-        problems = tuple(Problem(**each) for each in json.loads(values.get(wire.PROBLEMS.name, "[]")))
-        yield Finish(reason=reason, usage=usage, problems=problems)
+def _messages() -> Any:
+    from tritonclient.grpc import service_pb2
 
-
-def _unpacked(tensor: wire.Tensor, data: bytes) -> Any:
-    if tensor.dtype != "BYTES":
-        values = np.frombuffer(data, dtype=wire.NUMPY[tensor.dtype]).tolist()
-        return values[0] if tensor.dims == (1,) else values
-    if len(data) < 4 or int.from_bytes(data[:4], "little") != len(data) - 4:
-        raise ValueError(f"{tensor.name} is not one string")
-    return data[4:].decode("utf-8")
+    return service_pb2

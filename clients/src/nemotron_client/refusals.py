@@ -9,56 +9,75 @@ from __future__ import annotations
 
 from typing import Any
 
-import grpc
+from nemotron_client.errors import (
+    AccessDenied,
+    ClientError,
+    DeadlineExceeded,
+    RequestRejected,
+    ServerUnavailable,
+    StreamBroken,
+)
 
-from nemotron_client import wire
-from nemotron_client.errors import ClientError, DeadlineExceeded, RequestRejected, ServerUnavailable, StreamBroken
-
+# Every status of gRPC but OK. What is unavailable after the first response is broken: it is not safe to ask again.
+BY_STATUS: dict[str, type[ClientError]] = {
+    "ABORTED": StreamBroken,
+    "ALREADY_EXISTS": RequestRejected,
+    "CANCELLED": StreamBroken,
+    "DATA_LOSS": StreamBroken,
+    "DEADLINE_EXCEEDED": DeadlineExceeded,
+    "FAILED_PRECONDITION": RequestRejected,
+    "INTERNAL": StreamBroken,
+    "INVALID_ARGUMENT": RequestRejected,
+    "NOT_FOUND": RequestRejected,
+    "OUT_OF_RANGE": RequestRejected,
+    "PERMISSION_DENIED": AccessDenied,
+    "RESOURCE_EXHAUSTED": ServerUnavailable,
+    "UNAUTHENTICATED": AccessDenied,
+    "UNAVAILABLE": ServerUnavailable,
+    "UNIMPLEMENTED": RequestRejected,
+    "UNKNOWN": StreamBroken,
+}
 # What tritonserver says, as UNAVAILABLE, to who does not send its secret.
 _RESTRICTED = "protocol is restricted"
-# What it says while it starts and stops, and when the process of the model has died.
-_NOT_SERVING = ("has no available versions", "is not ready", "is exiting")
-_DEAD = ("is not healthy", "Stub process")
-_REJECTED = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.ALREADY_EXISTS,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.OUT_OF_RANGE,
-    # In practice a message over gRPC's limit, which the next attempt is too.
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
+# gRPC's own limit, which the next attempt is over too.
+_TOO_LARGE = "message larger than max"
+# What tritonserver says while it starts and stops, and when the process of the model has died.
+_NOT_SERVING = ("has no available versions", "is not ready", "is exiting", "is not healthy", "Stub process")
 
 
 def of_message(message: str, url: str, *, started: bool) -> ClientError:
     """The error that *message*, inside a stream of *url*, tells of; *started* is whether a response came before it."""
     status, _, text = message.partition(": ")
-    if status not in wire.STATUSES:
+    if status not in BY_STATUS:
         text = message
-        status = "INVALID_ARGUMENT"
-        if any(each in message for each in _NOT_SERVING):
-            status = "UNAVAILABLE"
-        elif any(each in message for each in _DEAD):
-            status = "INTERNAL"
-    if status == "INVALID_ARGUMENT":
-        return RequestRejected(text)
-    if status == "DEADLINE_EXCEEDED":
-        return DeadlineExceeded(f"{url}: {text}")
-    if status == "UNAVAILABLE" and not started:
-        return ServerUnavailable(f"{url} takes no request now: {text}")
-    return StreamBroken(f"{url} broke off the answer: {text}")
+        status = "UNAVAILABLE" if any(each in message for each in _NOT_SERVING) else "INVALID_ARGUMENT"
+    kind = _kind(status, text, started=started)
+    if kind is ServerUnavailable:
+        return kind(f"{url} takes no request now: {text}")
+    return _told(kind, text, url)
 
 
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
     """The error that a `grpc.RpcError` stands for; *timeout_s* is the time the request had."""
-    code, details = error.code(), error.details() or "no details"
-    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded(f"{url} did not finish within {timeout_s:g} s")
-    if code in _REJECTED or _RESTRICTED in details:
-        return RequestRejected(details)
-    if code != grpc.StatusCode.UNAVAILABLE or started:
-        return StreamBroken(f"{url} broke off the answer ({code.name}): {details}")
-    return ServerUnavailable(f"{url} is not available: {details}; is it running? start it with `nemotron serve BUNDLE`")
+    status, text = error.code().name, error.details() or "no details"
+    kind = _kind(status, text, started=started)
+    if kind is ServerUnavailable:
+        return kind(f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`")
+    if kind is DeadlineExceeded:
+        return kind(f"{url} did not finish within {timeout_s:g} s")
+    return _told(kind, text if kind is not StreamBroken else f"({status}) {text}", url)
+
+
+def _kind(status: str, text: str, *, started: bool) -> type[ClientError]:
+    kind = BY_STATUS.get(status, StreamBroken)
+    if _RESTRICTED in text:
+        return AccessDenied
+    if kind is ServerUnavailable and _TOO_LARGE in text:
+        return RequestRejected
+    return StreamBroken if kind is ServerUnavailable and started else kind
+
+
+def _told(kind: type[ClientError], text: str, url: str) -> ClientError:
+    if kind is StreamBroken:
+        return kind(f"{url} broke off the answer: {text}")
+    return kind(f"{url}: {text}" if kind is DeadlineExceeded else text)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-
 MODEL_NAME = "nemotron"
 # What the messages of errors inside a stream begin with, before ": ": gRPC's names, for Triton gives such no status.
 STATUSES = ("INVALID_ARGUMENT", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL")
@@ -19,13 +17,8 @@ SECRET_HEADER = "nemotron-secret"  # noqa: S105 - a name
 # In one tensor of a request.
 MAX_VALUES = 1024
 DType = Literal["BYTES", "BOOL", "INT32", "UINT64", "FP32"]
-NUMPY: dict[DType, Any] = {
-    "BYTES": np.object_,
-    "BOOL": np.bool_,
-    "INT32": np.int32,
-    "UINT64": np.uint64,
-    "FP32": np.float32,
-}
+# numpy's names of them; itself it is not needed to name tensors.
+NUMPY: dict[DType, str] = {"BYTES": "O", "BOOL": "?", "INT32": "<i4", "UINT64": "<u8", "FP32": "<f4"}
 
 
 @dataclass(frozen=True)
@@ -187,6 +180,8 @@ def array(tensor: Tensor, value: Any) -> Any:
 
     It is a value, a list or a list of rows of equal length, as the tensor's `dims` say.
     """
+    import numpy as np
+
     if tensor.dtype == "BYTES":
         value = value.encode("utf-8") if tensor.dims == (1,) else [each.encode("utf-8") for each in value]
     return np.array([[value] if tensor.dims == (1,) else value], dtype=NUMPY[tensor.dtype])

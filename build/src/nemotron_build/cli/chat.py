@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
+from nemotron_build.cli.answer_view import show
+from nemotron_build.cli.chat_commands import read_tools
+from nemotron_build.cli.chat_history import ChatHistory
+from nemotron_build.cli.chat_lines import ChatLines
+from nemotron_build.cli.chat_session import ChatSession
+from nemotron_build.cli.dialogue import Dialogue
 from nemotron_build.cli.files import read_json_list, read_messages
-from nemotron_client import Client, ContentDelta, Event, Finish, ReasoningDelta, Reply, ToolCall
+from nemotron_client import Client, Reply
 from nemotron_triton.access import read_secret
 
 _FILE = click.Path(path_type=Path)
@@ -65,11 +71,17 @@ def command(
     client_key: Path | None,
     as_json: bool,
 ) -> None:
-    """Ask a served model QUESTION and stream its answer.
+    """Ask a served model QUESTION and stream its answer; without QUESTION and --messages, talk with it.
 
     The answer and tool calls go to stdout, the thinking to stderr, dimmed on a terminal.
+
+    In a conversation each line is a question, /help lists what else can be typed, and Ctrl-C stops an answer. What is
+    typed is kept in $XDG_STATE_HOME/nemotron/chat_history, or in $NEMOTRON_CHAT_HISTORY; where that is empty, nowhere.
     """
-    messages = read_messages(system, messages_file, question)
+    talks = question is None and messages_file is None
+    if talks and (as_json or sys.stdin is None):
+        raise click.UsageError("give a QUESTION or --messages FILE")
+    messages = [] if talks else read_messages(system, messages_file, question)
     with Client(
         url,
         timeout_s=timeout_s,
@@ -78,60 +90,29 @@ def command(
         client_cert=client_cert,
         client_key=client_key,
     ) as client:
-        events = client.stream(
-            messages,
-            tools=read_json_list(tools_file, "tools") if tools_file else None,
-            tool_choice=_choice(tool_choice),
-            thinking=None if thinking is None else thinking == "on",
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-        )
+        options: dict[str, Any] = {
+            "tool_choice": _choice(tool_choice),
+            "thinking": None if thinking is None else thinking == "on",
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
+        if talks:
+            tools = read_tools(tools_file) if tools_file else None
+            dialogue = Dialogue(client, system=system, tools=tools, **options)
+            ChatSession(dialogue, ChatLines(ChatHistory.of_environment())).run()
+            return
+        events = client.stream(messages, tools=read_json_list(tools_file, "tools") if tools_file else None, **options)
         if as_json:
             click.echo(json.dumps(_document(Reply.of(events)), ensure_ascii=False, indent=2))
         else:
-            _show(events)
-
-
-def _show(events: Iterator[Event]) -> None:
-    """Print events as they come, each kind of text beginning on a line of its own."""
-    open_line: bool | None = None  # whether the unfinished line is thinking; None at the start of a line
-    for event in events:
-        if isinstance(event, (ReasoningDelta, ContentDelta)):
-            thinking = isinstance(event, ReasoningDelta)
-            if open_line is not None and open_line != thinking:
-                click.echo(err=open_line)
-            text = _printable(event.text)
-            click.echo(click.style(text, dim=True) if thinking else text, nl=False, err=thinking)
-            open_line = None if text.endswith("\n") else thinking
-            continue
-        if open_line is not None:
-            click.echo(err=open_line)
-            open_line = None
-        if isinstance(event, ToolCall):
-            click.echo(_printable(f"{event.name}({_shown(event.arguments)})"))
-        elif isinstance(event, Finish):
-            for problem in event.problems:
-                click.echo(_printable(f"({problem.code} {problem.function}".rstrip() + ")"), err=True)
-            if event.reason == "length":
-                click.echo("(cut off by the token limit)", err=True)
-
-
-def _shown(arguments: Any) -> str:
-    if not isinstance(arguments, dict):
-        return json.dumps(arguments, ensure_ascii=False)
-    return ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+            show(events)
 
 
 def _choice(word: str | None) -> str | dict[str, Any] | None:
     if word in (None, "auto", "none", "required"):
         return word
     return {"type": "function", "function": {"name": word}}
-
-
-def _printable(text: str) -> str:
-    """*text* without the control characters that would let a model drive the terminal."""
-    return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _document(reply: Reply) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class Watcher:
             self._give_up(problem)
 
     def _give_up(self, problem: str) -> None:
-        """End the process, so that the guardian ends the server: before 26.03 nothing else makes it unready."""
+        """End the process, so that the guardian ends the server: before 26.04 nothing else makes it unready."""
         self.problem = f"{problem}; the server stops"
         _log.critical(self.problem)
         for call in self._service.calls():

@@ -1,0 +1,133 @@
+"""The responses of one answer in, its events out; and whether it ended as an answer should."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from nemotron_client import wire
+from nemotron_client.errors import ClientError, StreamBroken
+from nemotron_client.events import (
+    ContentDelta,
+    Event,
+    Finish,
+    Problem,
+    ReasoningDelta,
+    Timings,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from nemotron_client.protocol import unpacked
+from nemotron_client.refusals import of_message
+
+_REASONING, _TEXT, _CALLS = wire.REASONING_OUTPUT.name, wire.TEXT_OUTPUT.name, wire.TOOL_CALLS.name
+_NO_TEXT = b"\0\0\0\0"
+
+
+class AnswerReader:
+    """Reads what one server sends to one request; a further attempt takes a new one."""
+
+    def __init__(self, url: str, request_id: str, *, begin_s: float, retries: int) -> None:
+        """*begin_s* is when the call was made, by `time.monotonic`; *retries* how many attempts went before."""
+        self._url = url
+        self._request_id = request_id
+        self._begin_s = begin_s
+        self._retries = retries
+        self._first_event_s: float | None = None
+        self._first_answer_s: float | None = None
+        # What came so far of the arguments of each call; None once it was whole.
+        self._calls: dict[int, list[ToolCallDelta] | None] = {}
+        self._failure: ClientError | None = None
+        self.started = False
+        self.finished = False
+
+    def read(self, message: Any) -> list[Event]:
+        """The events in one `ModelStreamInferResponse`, in the order they were generated; `StreamBroken` if it is none.
+
+        An error in it is kept for `end`: the stream is read on to its end, which is near, because to cancel a stream
+        that just ends crashes tritonserver before 25.06 (CVE-2025-23322).
+        """
+        if message.error_message:
+            self._failure = self._failure or of_message(message.error_message, self._url, started=self.started)
+            return []
+        self.started = True
+        try:
+            return self._events(message.infer_response)
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise StreamBroken(f"{self._url} sent a response that is not ours: {error!r:.300}") from error
+
+    def end(self) -> None:
+        """The server has sent all it has; raises what was wrong with it."""
+        if self._failure:
+            raise self._failure
+        if not self.finished:
+            raise StreamBroken(f"{self._url} ended the answer without a finish reason")
+
+    def _events(self, response: Any) -> list[Event]:
+        data = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
+        events: list[Event] = []
+        if (raw := data.get(_REASONING, _NO_TEXT)) != _NO_TEXT:
+            events.append(ReasoningDelta(unpacked(wire.REASONING_OUTPUT, raw)))
+        if events and self._first_event_s is None:
+            self._first_event_s = self._elapsed_s()
+        if (raw := data.get(_TEXT, _NO_TEXT)) != _NO_TEXT:
+            events.append(ContentDelta(unpacked(wire.TEXT_OUTPUT, raw)))
+        if raw := data.get(_CALLS):
+            for delta in json.loads(unpacked(wire.TOOL_CALLS, raw)):
+                events.extend(self._call(delta))
+        if self._first_answer_s is None and events and not isinstance(events[-1], ReasoningDelta):
+            self._first_answer_s = self._elapsed_s()
+            if self._first_event_s is None:
+                self._first_event_s = self._first_answer_s
+        if raw := data.get(wire.FINISH_REASON.name):
+            events.append(self._finish(unpacked(wire.FINISH_REASON, raw), data))
+        return events
+
+    def _call(self, delta: Any) -> list[Event]:
+        """The piece of a call, and the call where this was its last piece: where its arguments are a JSON document."""
+        function = delta["function"]
+        piece = ToolCallDelta(
+            index=delta["index"],
+            arguments_json=function["arguments"],
+            id=delta.get("id") or "",
+            name=function.get("name") or "",
+        )
+        pieces = self._calls.setdefault(piece.index, [])
+        if pieces is None:
+            raise ValueError(f"more arguments for call {piece.index}, which was whole")
+        pieces.append(piece)
+        arguments_json = "".join(each.arguments_json for each in pieces)
+        try:
+            json.loads(arguments_json)
+        except ValueError:
+            return [piece]
+        self._calls[piece.index] = None
+        if not pieces[0].id:
+            raise ValueError(f"call {piece.index} has no id")
+        whole = ToolCall(index=piece.index, id=pieces[0].id, name=pieces[0].name, arguments_json=arguments_json)
+        return [piece, whole]
+
+    def _finish(self, reason: str, data: dict[str, bytes]) -> Finish:
+        if any(self._calls.values()):
+            raise ValueError("the answer ended inside a call")
+        self.finished = True
+        problems = json.loads(unpacked(wire.PROBLEMS, raw)) if (raw := data.get(wire.PROBLEMS.name)) else ()
+        return Finish(
+            reason=reason,
+            usage=Usage(
+                input_tokens=unpacked(wire.NUM_INPUT_TOKENS, data[wire.NUM_INPUT_TOKENS.name]),
+                output_tokens=unpacked(wire.NUM_OUTPUT_TOKENS, data[wire.NUM_OUTPUT_TOKENS.name]),
+                reasoning_tokens=unpacked(wire.NUM_REASONING_TOKENS, data[wire.NUM_REASONING_TOKENS.name]),
+            ),
+            problems=tuple(Problem(**each) for each in problems),
+            timings=Timings(
+                first_event_s=self._first_event_s, first_answer_s=self._first_answer_s, total_s=self._elapsed_s()
+            ),
+            retries=self._retries,
+            request_id=self._request_id,
+        )
+
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._begin_s

@@ -1,0 +1,307 @@
+"""The client for programs with an event loop: as `client.py`, whose twin it is, but for the awaiting."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import grpc.aio
+
+from nemotron_client import outgoing
+from nemotron_client.async_servers import AsyncServers
+from nemotron_client.attempts import Attempts
+from nemotron_client.endpoints import Balance
+from nemotron_client.errors import AccessDenied, ClientError, RequestRejected, StreamBroken
+from nemotron_client.events import Event
+from nemotron_client.messages import MessageLike
+from nemotron_client.options import ChatOptions, GenerateOptions
+from nemotron_client.outgoing import Outgoing
+from nemotron_client.protocol import Methods
+from nemotron_client.refusals import of_status
+from nemotron_client.reply import Reply, reply_of
+from nemotron_client.settings import DEFAULT_MAX_RETRIES, ClientSettings, checked_timeout_s
+from nemotron_client.status import Health, Model, Prompt
+from nemotron_client.streams import AsyncStream
+from nemotron_client.tool_loop import Run, RunEvent, ToolErrors, ToolLoop, run_of
+from nemotron_client.tools import ToolLike
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class AsyncClient:
+    """Talks to one server, or to several, from one event loop; use with `async with`, or await `close`.
+
+    `Client` is the same for programs with threads.
+    """
+
+    def __init__(
+        self,
+        url: str | Sequence[str] | None = None,
+        *,
+        timeout_s: float | None = None,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        balance: Balance = "least_loaded",
+        secret: str | None = None,
+        root_ca: str | Path | None = None,
+        client_cert: str | Path | None = None,
+        client_key: str | Path | None = None,
+    ) -> None:
+        """*url* is `host:port` of a gRPC endpoint, or several, or `dns:///host:port` for all servers behind a name.
+
+        *timeout_s* is the time one request may take, its whole answer and all attempts included.
+        *max_retries* is how often a request that was not answered yet is tried again, where that is safe.
+        *balance* is `least_loaded` or `round_robin`, among several servers. *secret* is the server's, where it has one;
+        *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
+        server that asks for them; all three are PEM files.
+
+        What is left out is read from `NEMOTRON_URL` (default 127.0.0.1:8001; commas between several),
+        `NEMOTRON_TIMEOUT_S` (600), `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`, `NEMOTRON_CLIENT_CERT` and
+        `NEMOTRON_CLIENT_KEY`. Nothing is connected before the first request.
+
+        Raises `InvalidRequest` for what cannot be used.
+        """
+        self._settings = ClientSettings.read(
+            url,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            balance=balance,
+            secret=secret,
+            root_ca=root_ca,
+            client_cert=client_cert,
+            client_key=client_key,
+        )
+        self._servers = AsyncServers(self._settings)
+
+    @property
+    def url(self) -> str:
+        """The servers as they were given: an address, several with commas, or a name."""
+        return self._settings.where
+
+    async def chat(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike] | None = None,
+        thinking: bool | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Reply:
+        """The whole answer to *messages*; parameters and errors as for `stream`."""
+        return await reply_of(self.stream(messages, tools=tools, thinking=thinking, **options))
+
+    def stream(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike] | None = None,
+        thinking: bool | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> AsyncStream[Event]:
+        """The events of the answer to *messages*, as they arrive; the last one is `Finish`.
+
+        Messages are typed (`UserMessage`, ...) or OpenAI-shaped dicts; *tools* are functions, `Tool`s or OpenAI-shaped
+        dicts. *thinking* says whether the model thinks first; None is the model's default. The other options are those
+        of `ChatOptions`.
+
+        Raises `InvalidRequest` at once for what cannot be sent, and while the stream is read `RequestRejected`,
+        `ServerUnavailable`, `DeadlineExceeded` or `StreamBroken`.
+        """
+        return self._stream(outgoing.chat(self._settings, messages, tools, thinking, options))
+
+    async def generate(self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]) -> Reply:
+        """What the model writes after *prompt*, a finished one as `render` makes them; errors as for `stream`."""
+        return await reply_of(self.generate_stream(prompt, thinking=thinking, **options))
+
+    def generate_stream(
+        self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]
+    ) -> AsyncStream[Event]:
+        """The events of what the model writes after *prompt*; *thinking* says whether the prompt begins a thought."""
+        return self._stream(outgoing.generate(self._settings, prompt, thinking, options))
+
+    async def run(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike],
+        thinking: bool | None = None,
+        max_turns: int = 8,
+        on_tool_error: ToolErrors = "raise",
+        **options: Unpack[ChatOptions],
+    ) -> Run:
+        """The answer to *messages* after all the *tools* were called that the model asked for; as `run_stream`."""
+        return await run_of(
+            self.run_stream(
+                messages,
+                tools=tools,
+                thinking=thinking,
+                max_turns=max_turns,
+                on_tool_error=on_tool_error,
+                **options,
+            ),
+            messages,
+        )
+
+    def run_stream(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike],
+        thinking: bool | None = None,
+        max_turns: int = 8,
+        on_tool_error: ToolErrors = "raise",
+        **options: Unpack[ChatOptions],
+    ) -> AsyncStream[RunEvent]:
+        """The events of every answer of the model, and a `ToolResult` for every function it had called.
+
+        *tools* are functions, or `Tool`s that have one. The calls of one answer run at the same time, in threads.
+        The model may give *max_turns* answers. A call that cannot be made, or fails, is raised as a `ToolError`;
+        with *on_tool_error* `tell` the model is told instead, and may do better.
+        """
+        loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
+
+        async def events() -> AsyncGenerator[RunEvent, None]:
+            calling = True
+            while calling:
+                async for event in self.stream(loop.messages, tools=loop.tools, thinking=thinking, **loop.options):
+                    loop.add(event)
+                    yield event
+                calls = loop.calls()
+                for result in await loop.make_async(calls):
+                    loop.add(result)
+                    yield result
+                calling = bool(calls)
+
+        return AsyncStream(events())
+
+    async def render(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike] | None = None,
+        thinking: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> Prompt:
+        """What the model would get to read for *messages*: the server's prompt and its token ids."""
+        request = outgoing.render(self._settings, messages, tools, thinking, chat_template_kwargs, timeout_s)
+
+        return outgoing.prompt_of(await self._ask(request, lambda methods: methods.infer), self._settings.where)
+
+    async def count_tokens(
+        self,
+        messages: Sequence[MessageLike],
+        *,
+        tools: Sequence[ToolLike] | None = None,
+        thinking: bool | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        timeout_s: float | None = None,
+    ) -> int:
+        """How many tokens of the context *messages* and *tools* take."""
+        prompt = await self.render(
+            messages,
+            tools=tools,
+            thinking=thinking,
+            chat_template_kwargs=chat_template_kwargs,
+            timeout_s=timeout_s,
+        )
+        return prompt.num_tokens
+
+    async def health(self, timeout_s: float = 5.0) -> Health:
+        """Whether each server runs and can answer; never raises for a server that does not."""
+        return await self._servers.health(checked_timeout_s(timeout_s))
+
+    async def is_ready(self, timeout_s: float = 5.0) -> bool:
+        """Whether a server says that it can answer."""
+        return (await self.health(timeout_s)).ready
+
+    async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
+        """The models of this project that a server has, with their tensors; errors as for `stream`."""
+        found = []
+        for name in outgoing.MODELS:
+            request = outgoing.metadata(self._settings, name, timeout_s)
+            try:
+                found.append(outgoing.model_of(await self._ask(request, lambda methods: methods.model_metadata)))
+            except AccessDenied:
+                raise
+            except RequestRejected:
+                continue  # it has no such model
+        return tuple(found)
+
+    def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> AsyncClient:
+        """A client with other limits, over the same connections: to close one closes both."""
+        client = copy.copy(self)
+        client._settings = self._settings.with_options(timeout_s, max_retries)
+        return client
+
+    async def close(self) -> None:
+        """Close the connections; running streams end with an error."""
+        await self._servers.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _stream(self, request: Outgoing) -> AsyncStream[Event]:
+        return AsyncStream(self._events(request), request.request_id)
+
+    async def _events(self, request: Outgoing) -> AsyncGenerator[Event, None]:
+        await self._servers.ensure_watched()
+        attempts = request.attempts(self._servers.endpoints)
+        while True:
+            try:
+                with attempts.one() as endpoint:
+                    # Not a generator of its own: there is no `yield from` here, and each event would pay for another.
+                    reader = request.reader(endpoint.url, attempts)
+                    methods = self._servers.methods(endpoint.url)
+                    call = self._call(methods.stream_infer, request, attempts)
+                    try:
+                        while (response := await call.read()) is not grpc.aio.EOF:
+                            for event in reader.read(response):
+                                yield event
+                    except grpc.RpcError as error:
+                        raise of_status(error, endpoint.url, request.timeout_s, started=reader.started) from error
+                    except asyncio.CancelledError as error:
+                        if self._servers.closed:
+                            raise StreamBroken(f"the client was closed while {endpoint.url} answered") from error
+                        raise
+                    finally:
+                        if not call.done():
+                            call.cancel()
+                    reader.end()
+                return
+            except ClientError as error:
+                pause_s = attempts.pause_s(error)
+            await asyncio.sleep(pause_s)
+
+    async def _ask(self, request: Outgoing, method: Callable[[Methods], Any]) -> Any:
+        """The one response to *request*."""
+        await self._servers.ensure_watched()
+        attempts = request.attempts(self._servers.endpoints)
+        while True:
+            try:
+                with attempts.one() as endpoint:
+                    call = self._call(method(self._servers.methods(endpoint.url)), request, attempts)
+                    try:
+                        return await call
+                    except grpc.RpcError as error:
+                        raise of_status(error, endpoint.url, request.timeout_s, started=False) from error
+                    except asyncio.CancelledError as error:
+                        if self._servers.closed:
+                            raise StreamBroken(f"the client was closed while {endpoint.url} answered") from error
+                        raise
+            except ClientError as error:
+                pause_s = attempts.pause_s(error)
+            await asyncio.sleep(pause_s)
+
+    def _call(self, method: Any, request: Outgoing, attempts: Attempts) -> Any:
+        remaining_s = attempts.remaining_s()
+        return method(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)

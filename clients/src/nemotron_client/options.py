@@ -1,0 +1,90 @@
+"""What a request may say beside its messages: written once, for every method of both clients.
+
+What is left out is left to the server: sampling then follows the model's recommendation for the thinking mode.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+from nemotron_client import wire
+
+
+class GenerateOptions(TypedDict, total=False):
+    """How to generate, and how long that may take.
+
+    timeout_s           seconds for the whole call, attempts that fail included (default: the client's)
+    max_retries         further attempts where one failed before the first token (default: the client's)
+    max_tokens          most tokens to generate, the thinking's among them
+    temperature         0 is greedy
+    top_p, top_k, min_p which tokens to draw from
+    seed                makes sampling repeatable, below 2**64
+    repetition_penalty, presence_penalty, frequency_penalty
+                        against words that came before
+    min_tokens          fewest tokens before the answer may end
+    end_id              one more token that ends the answer; -1: generate on past the model's own
+    stop                the answer ends before the first of these words
+    stop_token_ids      more tokens that end the answer
+    bad_words           what must not be said
+    guide_type          what the text behind the thinking must look like: json, json_schema, regex, ebnf_grammar
+    guide               the schema, the expression or the grammar
+    """
+
+    timeout_s: float | None
+    max_retries: int | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    top_k: int | None
+    seed: int | None
+    repetition_penalty: float | None
+    presence_penalty: float | None
+    frequency_penalty: float | None
+    min_p: float | None
+    min_tokens: int | None
+    end_id: int | None
+    stop: Sequence[str] | None
+    stop_token_ids: Sequence[int] | None
+    bad_words: Sequence[str] | None
+    guide_type: Literal["json", "json_schema", "regex", "ebnf_grammar"] | None
+    guide: str | Mapping[str, Any] | None
+
+
+class ChatOptions(GenerateOptions, total=False):
+    """How to answer a conversation, beside how to generate.
+
+    tool_choice           auto, none, required, or the name of the function to call (OpenAI's dict does as well)
+    parallel_tool_calls   false: one call at most
+    chat_template_kwargs  further options of the model's template
+    """
+
+    tool_choice: str | Mapping[str, Any] | None
+    parallel_tool_calls: bool | None
+    chat_template_kwargs: Mapping[str, Any] | None
+
+
+# Those that are not a tensor's name, and those that are not for the server.
+_TENSORS = {
+    "stop": wire.STOP_WORDS.name,
+    "guide_type": wire.GUIDED_DECODING_GUIDE_TYPE.name,
+    "guide": wire.GUIDED_DECODING_GUIDE.name,
+}
+_OURS = {"timeout_s", "max_retries"}
+
+
+def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """*options* by tensor name, without those that are for the client.
+
+    Raises `TypeError`, as Python does for a keyword that a function does not have, for one that is not in *known*.
+    """
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise TypeError(f"there is no option {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+    values = {_TENSORS.get(name, name): value for name, value in options.items() if name not in _OURS}
+    choice = values.get(wire.TOOL_CHOICE.name)
+    if isinstance(choice, str) and choice not in ("auto", "none", "required"):
+        values[wire.TOOL_CHOICE.name] = {"type": "function", "function": {"name": choice}}
+    return values

@@ -1,0 +1,139 @@
+"""What goes out for each method of the clients: the arguments, checked, as one request."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nemotron_client import wire
+from nemotron_client.answer_reader import AnswerReader
+from nemotron_client.attempts import Attempts
+from nemotron_client.endpoints import Endpoints
+from nemotron_client.errors import StreamBroken
+from nemotron_client.messages import MessageLike, openai_messages
+from nemotron_client.options import ChatOptions, GenerateOptions, tensor_values
+from nemotron_client.protocol import infer_request, metadata_request, output_values, set_timeout
+from nemotron_client.settings import ClientSettings, checked_retries, checked_timeout_s
+from nemotron_client.status import Model, Prompt
+from nemotron_client.tools import ToolLike, openai_tools
+
+MODELS = (wire.MODEL_NAME, "preprocessing", "postprocessing")
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One request and its limits; it can be sent again as long as no response has come.
+
+    `request_id` is its name in the server's log; empty where the server itself is asked, and not a model.
+    """
+
+    message: Any
+    request_id: str
+    timeout_s: float
+    max_retries: int
+
+    def limited_to(self, remaining_s: float) -> Any:
+        """The message, with the time that is left where a model is asked."""
+        if self.request_id:
+            set_timeout(self.message, remaining_s)
+        return self.message
+
+    def attempts(self, endpoints: Endpoints) -> Attempts:
+        """Its attempts; the time runs from now."""
+        return Attempts(endpoints, timeout_s=self.timeout_s, max_retries=self.max_retries, request_id=self.request_id)
+
+    def reader(self, url: str, attempts: Attempts) -> AnswerReader:
+        """Reads what *url* answers to it."""
+        return AnswerReader(url, self.request_id, begin_s=attempts.begin_s, retries=attempts.retries)
+
+
+def chat(
+    settings: ClientSettings,
+    messages: Sequence[MessageLike],
+    tools: Sequence[ToolLike] | None,
+    thinking: bool | None,
+    options: ChatOptions,
+) -> Outgoing:
+    """A conversation for the `nemotron` model; `InvalidRequest` when it cannot be sent."""
+    values = tensor_values(options, ChatOptions.__annotations__)
+    values[wire.MESSAGES.name] = openai_messages(messages)
+    values[wire.TOOLS.name] = openai_tools(tools) if tools else None
+    return _streamed(settings, values, thinking, options)
+
+
+def generate(settings: ClientSettings, prompt: str, thinking: bool | None, options: GenerateOptions) -> Outgoing:
+    """A finished prompt for the `nemotron` model; `InvalidRequest` when it cannot be sent."""
+    values = tensor_values(options, GenerateOptions.__annotations__)
+    values[wire.TEXT_INPUT.name] = prompt
+    return _streamed(settings, values, thinking, options)
+
+
+def render(
+    settings: ClientSettings,
+    messages: Sequence[MessageLike],
+    tools: Sequence[ToolLike] | None,
+    thinking: bool | None,
+    chat_template_kwargs: Mapping[str, Any] | None,
+    timeout_s: float | None,
+) -> Outgoing:
+    """A conversation for the `preprocessing` model; `InvalidRequest` when it cannot be sent."""
+    values = {
+        wire.MESSAGES.name: openai_messages(messages),
+        wire.TOOLS.name: openai_tools(tools) if tools else None,
+        wire.THINKING.name: thinking,
+        wire.CHAT_TEMPLATE_KWARGS.name: chat_template_kwargs,
+    }
+    return _asking(settings, MODELS[1], values, timeout_s, None)
+
+
+def metadata(settings: ClientSettings, name: str, timeout_s: float | None) -> Outgoing:
+    """What is asked to describe a model."""
+    return _outgoing(settings, metadata_request(name), "", timeout_s, None)
+
+
+def prompt_of(response: Any, url: str) -> Prompt:
+    """What `preprocessing` at *url* made of a conversation."""
+    try:
+        values = output_values(response)
+        return Prompt(text=values[wire.PROMPT.name], token_ids=tuple(values[wire.INPUT_IDS.name]))
+    except (LookupError, TypeError, ValueError) as error:
+        raise StreamBroken(f"{url} sent a response that is not ours: {error!r:.300}") from error
+
+
+def model_of(metadata: Any) -> Model:
+    """The model that a `ModelMetadataResponse` describes."""
+    return Model(
+        name=metadata.name,
+        versions=tuple(metadata.versions),
+        inputs=tuple(each.name for each in metadata.inputs),
+        outputs=tuple(each.name for each in metadata.outputs),
+    )
+
+
+def _streamed(
+    settings: ClientSettings, values: dict[str, Any], thinking: bool | None, options: GenerateOptions
+) -> Outgoing:
+    values[wire.THINKING.name] = thinking
+    values[wire.STREAM.name] = True
+    return _asking(settings, MODELS[0], values, options.get("timeout_s"), options.get("max_retries"))
+
+
+def _asking(
+    settings: ClientSettings, model: str, values: Mapping[str, Any], timeout_s: float | None, max_retries: int | None
+) -> Outgoing:
+    request_id = uuid.uuid4().hex
+    message = infer_request(model, values, request_id=request_id)
+    return _outgoing(settings, message, request_id, timeout_s, max_retries)
+
+
+def _outgoing(
+    settings: ClientSettings, message: Any, request_id: str, timeout_s: float | None, max_retries: int | None
+) -> Outgoing:
+    return Outgoing(
+        message,
+        request_id,
+        settings.timeout_s if timeout_s is None else checked_timeout_s(timeout_s),
+        settings.max_retries if max_retries is None else checked_retries(max_retries),
+    )

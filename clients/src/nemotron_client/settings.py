@@ -1,0 +1,176 @@
+"""What a client is made with: arguments, and where they are left out the environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from nemotron_client import wire
+from nemotron_client.endpoints import Balance
+from nemotron_client.errors import InvalidRequest
+
+DEFAULT_URL = "127.0.0.1:8001"
+DEFAULT_TIMEOUT_S = 600.0
+DEFAULT_MAX_RETRIES = 2
+_DNS = "dns:///"
+_URL = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credentials:
+    """PEM texts: who signed the server's certificate, and the client's own certificate and key."""
+
+    root: bytes | None = None
+    cert: bytes | None = field(default=None, repr=False)
+    key: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientSettings:
+    """The settings of a client, checked. `urls` are of servers, unless there is a DNS `name` that stands for them."""
+
+    urls: tuple[str, ...]
+    name: str | None
+    balance: Balance
+    timeout_s: float
+    max_retries: int
+    metadata: tuple[tuple[str, str], ...] = field(repr=False)
+    credentials: Credentials
+
+    @classmethod
+    def read(
+        cls,
+        url: str | Sequence[str] | None,
+        *,
+        timeout_s: float | None,
+        max_retries: int,
+        balance: Balance,
+        secret: str | None,
+        root_ca: str | Path | None,
+        client_cert: str | Path | None,
+        client_key: str | Path | None,
+    ) -> ClientSettings:
+        """Check the arguments of a client; `InvalidRequest` names the one that cannot be used."""
+        urls = _urls(url if url is not None else os.environ.get("NEMOTRON_URL") or DEFAULT_URL)
+        name = urls[0][len(_DNS) :] if urls[0].startswith(_DNS) else None
+        if balance not in ("least_loaded", "round_robin"):
+            raise InvalidRequest(f"balance is {balance!r}; it is least_loaded or round_robin")
+        return cls(
+            urls=() if name else urls,
+            name=name,
+            balance=balance,
+            timeout_s=checked_timeout_s(_environment_timeout_s() if timeout_s is None else timeout_s),
+            max_retries=checked_retries(max_retries),
+            metadata=_metadata(secret or os.environ.get("NEMOTRON_SECRET")),
+            credentials=_credentials(root_ca, client_cert, client_key),
+        )
+
+    @property
+    def several(self) -> bool:
+        """Whether there can be more than one server, and their health has to be watched."""
+        return self.name is not None or len(self.urls) > 1
+
+    @property
+    def where(self) -> str:
+        """What the user calls the server, for messages."""
+        return self.name or ", ".join(self.urls)
+
+    @property
+    def authority(self) -> str | None:
+        """Who certificates must be of, where servers are addressed by number."""
+        return self.name and split_address(self.name)[0]
+
+    def with_options(self, timeout_s: float | None, max_retries: int | None) -> ClientSettings:
+        """The same but for what is given."""
+        return replace(
+            self,
+            timeout_s=self.timeout_s if timeout_s is None else checked_timeout_s(timeout_s),
+            max_retries=self.max_retries if max_retries is None else checked_retries(max_retries),
+        )
+
+
+def checked_timeout_s(timeout_s: float) -> float:
+    """*timeout_s*, which must be a positive number of seconds."""
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < math.inf:
+        raise InvalidRequest(f"timeout_s is {timeout_s!r}; it must be a positive number of seconds")
+    return timeout_s
+
+
+def checked_retries(max_retries: int) -> int:
+    """*max_retries*, which must be a whole number."""
+    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or not 0 <= max_retries <= 100:
+        raise InvalidRequest(f"max_retries is {max_retries!r}; it must be a whole number between 0 and 100")
+    return max_retries
+
+
+def split_address(url: str) -> tuple[str, int]:
+    """Host and port of `host:port`; a numerical IPv6 host has brackets there."""
+    host, _, port = url.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def _urls(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Every server that *given* names, each one once."""
+    parts = given.split(",") if isinstance(given, str) else list(given)
+    urls = tuple(dict.fromkeys(part.strip() if isinstance(part, str) else part for part in parts))
+    for url in urls:
+        bare = url[len(_DNS) :] if isinstance(url, str) and url.startswith(_DNS) else url
+        match = _URL.fullmatch(bare) if isinstance(bare, str) else None
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise InvalidRequest(
+                f"url is {url!r}; give host:port without a scheme, such as {DEFAULT_URL}, "
+                f"or {_DNS}host:port for all the servers behind a name"
+            )
+        if bare is not url and len(urls) > 1:
+            raise InvalidRequest(f"{url} stands for all servers behind a name, and goes with no other url")
+    if not urls:
+        raise InvalidRequest("url is an empty list; give host:port of a server")
+    return urls
+
+
+def _environment_timeout_s() -> float:
+    text = os.environ.get("NEMOTRON_TIMEOUT_S")
+    try:
+        return float(text) if text else DEFAULT_TIMEOUT_S
+    except ValueError:
+        raise InvalidRequest(f"NEMOTRON_TIMEOUT_S is {text!r}; it must be a number of seconds") from None
+
+
+def _metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
+    if not secret:
+        return ()
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise InvalidRequest("the secret holds characters that are not visible ASCII; no server has such a one")
+    return ((f"triton-grpc-protocol-{wire.SECRET_HEADER}", secret),)
+
+
+def _credentials(
+    root_ca: str | Path | None, client_cert: str | Path | None, client_key: str | Path | None
+) -> Credentials:
+    found = Credentials(
+        root=_pem(root_ca, "NEMOTRON_ROOT_CA"),
+        cert=_pem(client_cert, "NEMOTRON_CLIENT_CERT"),
+        key=_pem(client_key, "NEMOTRON_CLIENT_KEY"),
+    )
+    if (found.cert is None) != (found.key is None):
+        raise InvalidRequest("a client certificate and its key go together; give client_cert and client_key")
+    if found.cert and not found.root:
+        raise InvalidRequest("a client certificate goes with TLS; give root_ca, who signed the server's certificate")
+    return found
+
+
+def _pem(file: str | Path | None, variable: str) -> bytes | None:
+    if not (path := file or os.environ.get(variable)):
+        return None
+    try:
+        text = Path(path).read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
+    # gRPC would say so on stderr, and then that the server is not available.
+    if b"-----BEGIN " not in text:
+        raise InvalidRequest(f"{path} is not a PEM file")
+    return text

@@ -1,0 +1,50 @@
+"""What a client tells of its servers: whether they can answer, and what they serve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointHealth:
+    """One server: `live` when it runs, `ready` when its model can answer; `problem` is why it is not."""
+
+    url: str
+    live: bool
+    ready: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Health:
+    """Every server of a client; `ready` when at least one can answer."""
+
+    endpoints: tuple[EndpointHealth, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would be answered."""
+        return any(each.ready for each in self.endpoints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model of the server: its versions, and the names of the tensors it takes and gives."""
+
+    name: str
+    versions: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """What the model gets to read for a conversation: the text, and its token ids."""
+
+    text: str
+    token_ids: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens of the context it takes."""
+        return len(self.token_ids)

@@ -1,0 +1,74 @@
+"""What `stream` returns: events to iterate over, whose request is cancelled when nobody reads on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from types import TracebackType
+from typing import Generic, TypeVar
+
+EventT = TypeVar("EventT")
+
+
+class Stream(Generic[EventT]):
+    """The events of an answer as they arrive; the last one is `Finish`.
+
+    Nothing is sent before the first event is asked for. The request is cancelled at the server when the loop over the
+    stream is left, when its `with` block ends, or by `close`; not by `next`, which reads one event.
+    """
+
+    def __init__(self, events: Generator[EventT, None, None], request_id: str = "") -> None:
+        """*request_id* is the request's name in the server's log, where it is one request."""
+        self._events = events
+        self.request_id = request_id
+
+    def __iter__(self) -> Iterator[EventT]:
+        # A generator of its own, which a `break` drops and so closes, whoever else holds the stream.
+        with self:
+            yield from self._events
+
+    def __next__(self) -> EventT:
+        return next(self._events)
+
+    def __enter__(self) -> Stream[EventT]:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel the request, unless its answer is complete; there are no more events then."""
+        self._events.close()
+
+
+class AsyncStream(Generic[EventT]):
+    """The events of an answer as they arrive; the last one is `Finish`. As `Stream`, for `async for`."""
+
+    def __init__(self, events: AsyncGenerator[EventT, None], request_id: str = "") -> None:
+        """*request_id* is the request's name in the server's log, where it is one request."""
+        self._events = events
+        self.request_id = request_id
+
+    async def __aiter__(self) -> AsyncIterator[EventT]:
+        # A generator of its own, which a `break` drops and the event loop then closes, whoever else holds the stream.
+        try:
+            async for event in self._events:
+                yield event
+        finally:
+            await self.close()
+
+    async def __anext__(self) -> EventT:
+        return await self._events.__anext__()
+
+    async def __aenter__(self) -> AsyncStream[EventT]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Cancel the request, unless its answer is complete; there are no more events then."""
+        await self._events.aclose()

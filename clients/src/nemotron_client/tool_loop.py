@@ -1,0 +1,187 @@
+"""The course of a conversation in which the model's calls are made for it, until it answers. No I/O but the calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from nemotron_client.errors import InvalidRequest, ToolError, TooManyTurns
+from nemotron_client.events import Event
+from nemotron_client.messages import MessageLike
+from nemotron_client.options import ChatOptions
+from nemotron_client.reply import Reply, ReplyParts
+from nemotron_client.tools import BoundCall, Toolbox, ToolLike, ToolResult
+
+RunEvent: TypeAlias = Event | ToolResult
+ToolErrors: TypeAlias = Literal["raise", "tell"]
+# Calls of one answer that run at the same time in threads; further ones wait.
+_MAX_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A conversation whose calls were made: the model's `replies`, the functions' `results`, in order.
+
+    `messages` is the whole conversation, as it goes on: with what was given before it and the answer at its end.
+    """
+
+    replies: tuple[Reply, ...]
+    results: tuple[ToolResult, ...]
+    messages: tuple[MessageLike, ...]
+
+    @property
+    def reply(self) -> Reply:
+        """The model's last one."""
+        return self.replies[-1]
+
+    @property
+    def content(self) -> str | None:
+        """The answer."""
+        return self.reply.content
+
+    @classmethod
+    def of(cls, events: Iterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
+        """The fold of a finished stream of events that began with *messages*."""
+        fold = RunParts(messages)
+        for event in events:
+            fold.add(event)
+        return fold.run()
+
+
+async def run_of(events: AsyncIterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
+    """As `Run.of`, of events that arrive."""
+    fold = RunParts(messages)
+    async for event in events:
+        fold.add(event)
+    return fold.run()
+
+
+class RunParts:
+    """A run in the making: events in, the `Run` out."""
+
+    def __init__(self, messages: Sequence[MessageLike]) -> None:
+        """The conversation so far is *messages*."""
+        self.messages = list(messages)
+        self.replies: list[Reply] = []
+        self._results: list[ToolResult] = []
+        self._reply = ReplyParts()
+
+    def add(self, event: RunEvent) -> None:
+        """Take the next event."""
+        if isinstance(event, ToolResult):
+            self._results.append(event)
+            self.messages.append(event.as_message())
+            return
+        self._reply.add(event)
+        if self._reply.finished:
+            reply, self._reply = self._reply.reply(), ReplyParts()
+            self.replies.append(reply)
+            self.messages.append(reply.message)
+
+    def run(self) -> Run:
+        """The whole."""
+        return Run(replies=tuple(self.replies), results=tuple(self._results), messages=tuple(self.messages))
+
+
+class ToolLoop:
+    """Says what to ask next, and makes the calls of each answer."""
+
+    def __init__(
+        self,
+        messages: Sequence[MessageLike],
+        tools: Sequence[ToolLike],
+        options: ChatOptions,
+        *,
+        max_turns: int,
+        on_tool_error: ToolErrors,
+    ) -> None:
+        """*messages*, *tools* and *options* are those of the first request; `InvalidRequest` if they cannot be used."""
+        if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
+            raise InvalidRequest(f"max_turns is {max_turns!r}; it must be a whole number from 1")
+        if on_tool_error not in ("raise", "tell"):
+            raise InvalidRequest(f"on_tool_error is {on_tool_error!r}; it is raise or tell")
+        self.tools = tools
+        self.options: ChatOptions = {**options}
+        self._toolbox = Toolbox(tools)
+        self._parts = RunParts(messages)
+        self._max_turns = max_turns
+        self._tell = on_tool_error == "tell"
+
+    @property
+    def messages(self) -> list[MessageLike]:
+        """What to ask with next."""
+        return self._parts.messages
+
+    def add(self, event: RunEvent) -> None:
+        """Take the next event."""
+        self._parts.add(event)
+
+    def calls(self) -> list[BoundCall | ToolResult]:
+        """The calls of the answer that has just ended, each with its function, or with the error the model is told.
+
+        There are none where it is the last answer. Raises `UnknownTool`, `InvalidArguments` or `TooManyTurns`.
+        """
+        reply = self._parts.replies[-1]
+        if reply.tool_calls and len(self._parts.replies) == self._max_turns:
+            raise TooManyTurns(
+                f"the model still calls {reply.tool_calls[0].name} after {self._max_turns} answers; raise max_turns",
+                tool=reply.tool_calls[0].name,
+            )
+        # A call that was asked for has been made; asked for again, it would be made for ever.
+        if self.options.get("tool_choice") not in (None, "auto", "none"):
+            self.options["tool_choice"] = "auto"
+        calls: list[BoundCall | ToolResult] = []
+        for call in reply.tool_calls:
+            try:
+                calls.append(self._toolbox.bind(call))
+            except ToolError as error:
+                if not self._tell:
+                    raise
+                calls.append(ToolResult(call=call, content=f"error: {error}", error=error))
+        return calls
+
+    def make(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
+        """Make *calls*, several of them at the same time in threads; results in the order of the calls."""
+        if len(calls) <= 1:
+            return [self._made(call) for call in calls]
+        with ThreadPoolExecutor(min(len(calls), _MAX_THREADS), thread_name_prefix="nemotron-tool") as threads:
+            futures = [threads.submit(contextvars.copy_context().run, self._made, call) for call in calls]
+            return [future.result() for future in futures]
+
+    async def make_async(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
+        """Make *calls* at the same time, plain functions in threads; one that raises stops the others."""
+        tasks = [asyncio.ensure_future(self._made_async(call)) for call in calls]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            # They may have something to tidy up.
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _made(self, call: BoundCall | ToolResult) -> ToolResult:
+        if isinstance(call, ToolResult):
+            return call
+        try:
+            value = asyncio.run(call.invoke_async()) if call.is_async else call.invoke()
+            return ToolResult(call=call.call, content=call.text_of(value))
+        except ToolError as error:
+            return self._failed(call, error)
+
+    async def _made_async(self, call: BoundCall | ToolResult) -> ToolResult:
+        if isinstance(call, ToolResult):
+            return call
+        try:
+            value = await (call.invoke_async() if call.is_async else asyncio.to_thread(call.invoke))
+            return ToolResult(call=call.call, content=call.text_of(value))
+        except ToolError as error:
+            return self._failed(call, error)
+
+    def _failed(self, call: BoundCall, error: ToolError) -> ToolResult:
+        if not self._tell:
+            raise error
+        return ToolResult(call=call.call, content=f"error: {error}", error=error)

@@ -1,0 +1,239 @@
+"""Functions for the model to call: how they are described to it, and what becomes of its calls.
+
+A Python function with type hints and a docstring is a tool as it is; `Tool` describes one that has neither.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import json
+import re
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from nemotron_client.errors import InvalidArguments, InvalidRequest, ToolError, ToolFailed, UnknownTool
+from nemotron_client.events import ToolCall
+from nemotron_client.messages import ToolMessage
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A function as the model sees it: *parameters* is a JSON Schema of the object of its arguments.
+
+    *function* is what `run` calls, with the arguments as keywords. *read* makes those of the JSON, which is for
+    functions with type hints: `Tool.of` sets it.
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object", "properties": {}})
+    function: Callable[..., Any] | None = None
+    read: Callable[[dict[str, Any]], dict[str, Any]] = field(default=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what no server could take."""
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InvalidRequest(
+                f"a tool is named {self.name!r:.100}; its name must be 1 to 64 letters, digits, _ and -, "
+                "which Tool(name=...) can give it"
+            )
+        if not isinstance(self.description, str):
+            raise InvalidRequest(f"{self.name}: the description is {self.description!r:.100}; it must be text")
+        if not isinstance(self.parameters, Mapping) or self.parameters.get("type", "object") != "object":
+            raise InvalidRequest(
+                f"{self.name}: the parameters are {self.parameters!r:.100}; give a JSON Schema of an object"
+            )
+        if self.function is not None and not callable(self.function):
+            raise InvalidRequest(f"{self.name}: the function is {self.function!r:.100}, which cannot be called")
+        try:
+            json.dumps(dict(self.parameters), ensure_ascii=False, allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequest(f"{self.name}: the parameters are not JSON: {error}") from error
+
+    @classmethod
+    def of(cls, function: Callable[..., Any]) -> Tool:
+        """*function* as a tool: its name, its docstring's summary, its parameters with their hints and texts.
+
+        Raises `InvalidRequest` for what has no JSON Schema.
+        """
+        from nemotron_client.functions.function_schema import FunctionSchema
+
+        if not callable(function):
+            raise InvalidRequest(f"{function!r:.100} is given as a tool and cannot be called")
+        schema = FunctionSchema.of(function)
+        return cls(schema.name, schema.description, schema.parameters, function, schema.read)
+
+    @classmethod
+    def from_openai(cls, tool: Mapping[str, Any], function: Callable[..., Any] | None = None) -> Tool:
+        """The tool that an OpenAI-shaped dict describes; *function* is what to call for it."""
+        about = tool.get("function", tool)
+        if not isinstance(about, Mapping) or tool.get("type", "function") != "function" or "name" not in about:
+            raise InvalidRequest(
+                f"{dict(tool)!r:.100} is no tool; "
+                'it must be {"type": "function", "function": {"name": ..., "parameters": ...}}'
+            )
+        given = {key: about[key] for key in ("description", "parameters") if about.get(key) is not None}
+        return cls(about["name"], **given, function=function)
+
+    def as_openai(self) -> dict[str, Any]:
+        """The tool as the wire has it."""
+        about = {"name": self.name, "description": self.description, "parameters": dict(self.parameters)}
+        return {"type": "function", "function": about}
+
+
+ToolLike: TypeAlias = Tool | Mapping[str, Any] | Callable[..., Any]
+
+
+def openai_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
+    """*tools* as the wire has them; dicts go to the server unchanged. Raises `InvalidRequest` for what is none."""
+    return [
+        dict(tool) if isinstance(tool, Mapping) else _tool(tool, place).as_openai() for place, tool in _listed(tools)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundCall:
+    """A call of the model with the function that it means, and the arguments as that takes them."""
+
+    call: ToolCall
+    function: Callable[..., Any]
+    arguments: dict[str, Any]
+
+    @property
+    def is_async(self) -> bool:
+        """Whether to use `invoke_async`."""
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+    def invoke(self) -> Any:
+        """What the function returns; `ToolFailed` if it raises."""
+        try:
+            value = self.function(**self.arguments)
+            if inspect.iscoroutine(value):
+                value.close()
+                raise TypeError("it is no coroutine function, but returned a coroutine; write it with async def")
+            return value
+        except Exception as error:
+            raise self._failed(error) from error
+
+    async def invoke_async(self) -> Any:
+        """What the coroutine function returns; `ToolFailed` if it raises."""
+        try:
+            return await self.function(**self.arguments)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def text_of(self, value: object) -> str:
+        """*value*, which the function returned, as the model reads it: text as it is, all else as JSON.
+
+        Raises `ToolFailed` for what is neither.
+        """
+        from nemotron_client.functions.json_values import json_text, plain
+
+        try:
+            value = plain(value)
+            if not isinstance(value, str):
+                return json_text(value)
+            value.encode()
+            return str(value)
+        except Exception as error:
+            # Values may be of any class, and tell what they hold in code of their own.
+            raise ToolFailed(
+                f"{self.call.name} returned a {type(value).__name__} that is neither text nor JSON ({error}); "
+                "return text, numbers, lists, dicts, dataclasses or pydantic models",
+                tool=self.call.name,
+            ) from error
+
+    def _failed(self, error: Exception) -> ToolFailed:
+        from nemotron_client.functions.json_values import shortened
+
+        told = shortened("".join(traceback.format_exception_only(error)), 1000)
+        return ToolFailed(f"{self.call.name} raised {told}", tool=self.call.name)
+
+
+class Toolbox:
+    """Tools that can be called, by name."""
+
+    def __init__(self, tools: Sequence[ToolLike]) -> None:
+        """Raises `InvalidRequest` for two of one name, for one without a function, and for a schema that is none."""
+        from nemotron_client.functions.validation import BadSchema, Validation
+
+        self._tools: dict[str, Tool] = {}
+        self._validations: dict[str, Validation] = {}
+        for place, each in _listed(tools):
+            tool = _tool(each, place)
+            if tool.function is None:
+                raise InvalidRequest(
+                    f"{tool.name} has no function to call; give the function itself, "
+                    "Tool(..., function=...) or Tool.from_openai(..., function=...)"
+                )
+            if tool.name in self._tools:
+                raise InvalidRequest(
+                    f"two tools are named {tool.name}; give one of them another name with Tool(name=...)"
+                )
+            try:
+                self._validations[tool.name] = Validation(dict(tool.parameters))
+            except BadSchema as error:
+                raise InvalidRequest(
+                    f"{tool.name}: the parameters are no JSON Schema that works here: {error}"
+                ) from error
+            self._tools[tool.name] = tool
+
+    def bind(self, call: ToolCall) -> BoundCall:
+        """*call* with its function and checked arguments; raises `UnknownTool` or `InvalidArguments`."""
+        from nemotron_client.functions.arguments import read_arguments
+        from nemotron_client.functions.shapes import Misfit
+
+        tool = self._tools.get(call.name)
+        if tool is None or tool.function is None:
+            close = difflib.get_close_matches(call.name, self._tools, n=1)
+            meant = f"; did it mean {close[0]}?" if close else ""
+            raise UnknownTool(
+                f"the model called {call.name!r:.100}, which is none of {', '.join(self._tools) or 'its tools'}{meant}",
+                tool=call.name,
+            )
+        try:
+            arguments = read_arguments(call.arguments_json)
+            self._validations[tool.name].check(arguments)
+            return BoundCall(call=call, function=tool.function, arguments=tool.read(arguments))
+        except Misfit as error:
+            raise InvalidArguments(f"{tool.name}: {error}", tool=tool.name) from error
+        except RecursionError as error:
+            raise InvalidArguments(f"{tool.name}: the arguments are nested too deeply", tool=tool.name) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolResult:
+    """What became of a call: the text that the model reads, and the `error` if that is of one."""
+
+    call: ToolCall
+    content: str
+    error: ToolError | None = None
+
+    def as_message(self) -> ToolMessage:
+        """The message that the conversation goes on with."""
+        return ToolMessage(content=self.content, tool_call_id=self.call.id, name=self.call.name)
+
+
+def _listed(tools: Sequence[ToolLike]) -> list[tuple[int, ToolLike]]:
+    if isinstance(tools, (str, bytes, Mapping, Tool)) or not isinstance(tools, Sequence):
+        raise InvalidRequest(f"tools is {tools!r:.100}; give a list of tools, such as [get_weather]")
+    return list(enumerate(tools))
+
+
+def _tool(tool: object, place: int) -> Tool:
+    if isinstance(tool, Tool):
+        return tool
+    if isinstance(tool, Mapping):
+        return Tool.from_openai(tool)
+    if callable(tool):
+        return Tool.of(tool)
+    raise InvalidRequest(f"tools[{place}] is {tool!r:.100}; give a function, a Tool or an OpenAI-shaped dict")

@@ -1,0 +1,33 @@
+"""Requests to the demo model as values of tensors, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nemotron_triton.chat.profiles import profile
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.request import ChatRequest, read_request
+from nemotron_triton.serving.settings import Settings
+
+PROFILE = profile("llama-nemotron-nano-4b-v1.1")
+TOKENIZER = Path(__file__).parents[1] / "build" / "demo" / "checkpoint" / "tokenizer.json"
+CODEC = TokenCodec(TOKENIZER)
+DEFAULTS = Settings()
+HI = json.dumps([{"role": "user", "content": "hi"}])
+TOOLS = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])
+
+
+def read(settings: Settings = DEFAULTS, /, **values: Any) -> ChatRequest:
+    """What becomes of a request, to a conversation if it names no prompt."""
+    return read_request({"messages": HI} | values if "text_input" not in values else values, PROFILE, settings, CODEC)
+
+
+def refusal(settings: Settings = DEFAULTS, /, **values: Any) -> str:
+    with pytest.raises(RequestError) as caught:
+        read(settings, **values)
+    return str(caught.value)
