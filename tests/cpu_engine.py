@@ -30,7 +30,7 @@ async def running(bundle: Bundle) -> AsyncIterator[Engine]:
 
 
 def begin(engine: Engine, ids: Sequence[int], sampling: Sampling) -> TokenStream:
-    stream = TokenStream("a request")
+    stream = TokenStream()
     engine.generate(ids, sampling, stream)
     return stream
 

@@ -71,7 +71,7 @@ class Running:
         return self.codec.encode(Prompt(text, "\0", control or ("\1",)))
 
     def ask(self, sampling: Sampling = PLAIN, prompt: Sequence[int] = ()) -> TokenStream:
-        stream = TokenStream("a request", pace=lambda: 0.0)
+        stream = TokenStream(pace=lambda: 0.0)
         self.engine.generate(prompt or self.ids("What is 18% of 100?"), sampling, stream)
         return stream
 

@@ -76,6 +76,6 @@ def start(bundle: Bundle) -> tuple[Engine, Any]:
 
 
 def ask(engine: Engine, sampling: Sampling = PLAIN) -> TokenStream:
-    stream = TokenStream("a request", pace=lambda: 0.0)
+    stream = TokenStream(pace=lambda: 0.0)
     engine.generate(PROMPT, sampling, stream)
     return stream

@@ -280,8 +280,8 @@ async def _next_tokens(bundle: Bundle, prompts: list[list[int]]) -> list[int]:
     greedy = Sampling(max_tokens=1, temperature=0.0, top_p=1.0, ignore_end=True)
     try:
         found = []
-        for i, prompt in enumerate(prompts):
-            stream = TokenStream(str(i))
+        for prompt in prompts:
+            stream = TokenStream()
             engine.generate(prompt, greedy, stream)
             found += [token async for chunk in stream for token in chunk.ids][:1]
         return found

@@ -66,7 +66,7 @@ def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST, *, g
     async def run() -> list[Step]:
         answering = Answering(bundle, TokenCodec(bundle.tokenizer_path), engine)
         prepared = answering.prepare(request)
-        stream = TokenStream("a", (lambda: 0.0) if gather else None)
+        stream = TokenStream((lambda: 0.0) if gather else None)
         async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as found:
             return [step async for step in found]
 
@@ -129,11 +129,3 @@ def test_log_probabilities_come_once_for_each_token_in_order(bundle: Bundle, ids
 
     assert [each for step in found for each in step.logprobs] == logprobs
     assert [each for step in found for each in step.ids] == ids
-
-
-def test_an_echo_stands_before_the_answer(bundle: Bundle, ids: list[int]) -> None:
-    engine = Scripted([TokenChunk(tuple(ids)), TokenChunk((), "stop")])
-
-    found = merged(steps(bundle, engine, replace(REQUEST, echo=True)))
-
-    assert found[0] == ContentDelta("Hello")

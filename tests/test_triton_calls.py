@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules
 from nemotron_triton.chat.lenient_json import members, repaired
-from nemotron_triton.chat.schema import as_json
+from nemotron_triton.chat.schema import as_json, type_names
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9),
@@ -137,3 +138,33 @@ def test_text_becomes_what_the_schema_declares(declared: object, text: str, expe
     value = json.loads(as_json(text, declared, root))
 
     assert (value, type(value)) == (expected, type(expected))
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"anyOf": [{"$ref": "a"}] * 300},
+        {"anyOf": [{"anyOf": [{"$ref": "a"}] * 30}] * 30},
+        {"anyOf": [{}] * 300_000},
+        {"type": [1] * 300_000},
+        {"enum": [1] * 300_000},
+    ],
+)
+def test_a_schema_that_refers_to_itself_or_lists_a_lot_is_soon_read(declared: object) -> None:
+    root = {"a": declared}
+    begin_s = time.process_time()
+
+    for _ in range(30):
+        type_names({"$ref": "a"}, root)
+
+    assert time.process_time() - begin_s < 5
+
+
+def test_a_type_is_found_at_the_end_of_every_way_to_it() -> None:
+    """The longest way to a schema, which is too long to follow, comes first."""
+    inner: dict[str, Any] = {"anyOf": [{"anyOf": [{"type": "integer"}]}]}
+    long: dict[str, Any] = inner
+    for _ in range(6):
+        long = {"anyOf": [long]}
+
+    assert type_names({"anyOf": [long, inner]}, {}) == ["integer"]

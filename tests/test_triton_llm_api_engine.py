@@ -142,7 +142,7 @@ def test_a_request_that_is_refused_fails_in_its_stream(loadable: Bundle) -> None
     engine, _ = start(loadable)
 
     async def test() -> None:
-        stream = TokenStream("too long")
+        stream = TokenStream()
         engine.generate([1] * 2000, PLAIN, stream)
 
         with pytest.raises(

@@ -118,7 +118,7 @@ def test_every_field_is_obeyed_or_refused(bundle: Bundle, tmp_path: Path, stand_
 
     cannot = {"tensorrt": set(), "pytorch": {"min_p", "seed", "repetition_penalty", "presence_penalty"}}[kind]
     cannot |= {"frequency_penalty", "no_repeat_ngram_size", "bad_ids"} if kind == "pytorch" else set()
-    cannot |= {"guide.thinking", "guide.foreign"}
+    cannot |= {"guide.thinking"}
 
     assert set(MAPPED) == {each.name for each in dataclasses.fields(Sampling)}
     assert set(start(full)[0].cannot) == cannot

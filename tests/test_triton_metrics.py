@@ -11,7 +11,7 @@ from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
 from nemotron_triton.serving import metric_families
 from nemotron_triton.serving.metrics import Metrics, call_outcomes
-from nemotron_triton.serving.record import RequestRecord
+from nemotron_triton.serving.record import Outcome, RequestRecord
 
 IDLE = EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
 ANSWERED = RequestRecord(
@@ -25,6 +25,8 @@ ANSWERED = RequestRecord(
     prompt_tokens=20,
     output_tokens=11,
     reasoning_tokens=4,
+    gaps=10,
+    gaps_s=2.0,
 )
 
 
@@ -106,15 +108,50 @@ def test_a_request_that_was_refused_does_not_make_the_server_look_fast() -> None
     assert not any(observed for observed in server.series.values() if isinstance(observed, list))
 
 
-def test_each_answer_of_a_request_with_several_has_the_latency_of_its_own_tokens() -> None:
+@pytest.mark.parametrize(
+    ("outcome", "admitted", "waited_s"),
+    [
+        ("rejected", True, [30.0]),
+        ("cancelled", True, [30.0]),
+        ("deadline", True, [30.0]),
+        ("rejected", False, []),
+        ("invalid", True, []),
+        ("failed", True, []),
+    ],
+)
+def test_who_waits_in_vain_is_in_the_time_that_requests_wait(
+    outcome: Outcome, admitted: bool, waited_s: list[float]
+) -> None:
     server = Server()
-    record = RequestRecord(
-        request_id="a", arrived_s=0.0, first_token_s=1.0, ended_s=3.0, outcome="ok", output_tokens=42, choices=2
-    )
+    record = RequestRecord(request_id="a", arrived_s=1.0, ended_s=31.0, outcome=outcome, admitted=admitted)
+
+    Metrics(server).request_ended(record)
+
+    assert server["queue_time_seconds"] == waited_s
+
+
+def test_each_answer_of_a_request_with_several_has_the_latency_of_its_own_tokens() -> None:
+    """Two of three have tokens, and the one that ends last begins last."""
+    server = Server()
+    record = RequestRecord(request_id="a", arrived_s=0.0, ended_s=6.0, outcome="ok", choices=3)
+    record.add_tokens(21, 4.0, 6.0)
+    record.add_tokens(11, 1.0, 2.0)
+    record.add_tokens(0, None, None)
 
     Metrics(server).request_ended(record)
 
     assert server["inter_token_latency_seconds"] == [0.1]
+    assert server["time_to_first_token_seconds"] == [1.0]
+
+
+def test_an_answer_of_one_token_has_no_time_between_tokens() -> None:
+    server = Server()
+    record = RequestRecord(request_id="a", arrived_s=0.0, ended_s=6.0, outcome="ok")
+    record.add_tokens(1, 4.0, 4.0)
+
+    Metrics(server).request_ended(record)
+
+    assert server["inter_token_latency_seconds"] == []
 
 
 def test_every_series_of_a_known_label_is_there_from_the_start() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nemotron_triton.chat.conversation import read_choice, read_conversation
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
-from nemotron_triton.chat.render import RenderOptions, render_prompt, thinking_mode
+from nemotron_triton.chat.render import RenderOptions, render_options, render_prompt, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import ProfileError, RequestError
 
@@ -151,7 +151,11 @@ def test_a_template_that_fails_or_reaches_out_is_one_line(template: str, complai
 @pytest.mark.parametrize(
     ("name", "kwargs", "complaint"),
     [
-        ("nemotron-3-nano-4b", {"prefill_empty_think": True}, "has prefill_empty_think; nemotron-3-nano-4b knows"),
+        (
+            "nemotron-3-nano-4b",
+            {"prefill_empty_think": True},
+            r'\["prefill_empty_think"\]; nemotron-3-nano-4b knows',
+        ),
         (DEFAULT_PROFILE, {"messages": []}, "messages"),
     ],
 )
@@ -202,3 +206,21 @@ def test_unknown_profiles_are_refused_with_the_known_ones() -> None:
         profile("gpt-2")
 
     assert DEFAULT_PROFILE in profile_names()
+
+
+def test_unknown_options_are_quoted_and_cut() -> None:
+    conversation = read_conversation([{"role": "user", "content": "Hello"}])
+    options = RenderOptions(template_kwargs={"x" * 100_000: 1})
+
+    with pytest.raises(
+        RequestError, match=r'^chat_template_kwargs has \["x+\.\.\.; .* knows enable_thinking'
+    ) as caught:
+        render_prompt(PROFILE, conversation, options)
+
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("kwargs", [{"a": "\ud800"}, {"\ud800": 1}, {"a": [{"b": "x\udfff"}]}, {"a": NESTED}])
+def test_options_that_no_prompt_can_hold_are_refused(kwargs: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match=r"^chat_template_kwargs (holds half a surrogate pair|is nested)"):
+        render_options(None, kwargs)

@@ -121,9 +121,20 @@ def test_text_is_written_only_where_it_is_asked_for(start: Start) -> None:
 
     (bare,), (full,) = lines(without), lines(with_text)
     assert said not in without.getvalue()
-    assert bare["problems"] == [{"code": "truncated_tool_call", "function": "f" * 63 + "…"}]
+    assert bare["problems"] == [{"code": "truncated_tool_call"}]
+    assert full["problems"] == [{"code": "truncated_tool_call", "function": "f" * 63 + "…"}]
     assert bare["level"] == "warning"
     assert (full["prompt"], full["answer"]) == (said, said)
+
+
+def test_prompts_and_answers_are_cut(start: Start) -> None:
+    log, stream = start(text=True)
+
+    log.request_ended(RequestRecord(request_id="a", prompt_text="p" * 6_000_000, answer_text="a" * 6_000_000))
+
+    (line,) = lines(stream)
+    assert len(stream.getvalue()) < 40_000
+    assert (line["prompt"], line["answer"]) == ("p" * 16_383 + "…", "a" * 16_383 + "…")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import ClientGoneError, EngineError
+from nemotron_triton.serving.call import Call, triton_error
 from nemotron_triton.serving.service import Service
 from nemotron_triton.serving.settings import Settings
 from patience import wait_until
@@ -210,13 +212,86 @@ def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, wat
     _engine(service).go.clear()
 
     service.submit(request(sender, num_return_sequences=np.int32(4)))
-    wait_until(lambda: service.waiting == 2)
+    wait_until(lambda: service.generating == 2)
     time.sleep(0.2)
     _engine(service).go.set()
 
     assert sender.ended.wait(10)
     assert [response.error for response in sender.responses] == [None] * 4
     service.close()
+
+
+def test_the_time_to_wait_begins_before_the_prompt_is_made(bundle: Bundle, watch: Watch) -> None:
+    service, sender, busy = start(bundle, watch, max_queue_ms=50), Sender(), threading.Event()
+    with ThreadPoolExecutor(1) as threads:
+        service._loop.set_default_executor(threads)
+        threads.submit(busy.wait, 30)
+
+        service.submit(request(sender, text_input="Hello " * 1000))
+        waiting = service.waiting
+
+        assert sender.ended.wait(10)
+        busy.set()
+    assert waiting == 1
+    assert "waited 50 ms and its turn has not come" in sender.responses[-1].error.message
+    wait_until(lambda: not service.calls())
+    (record,) = service.ended()
+    assert record.queue_s
+    assert record.queue_s >= 0.05
+    service.close()
+
+
+def test_an_echo_stands_before_the_answer_and_is_no_part_of_it(service: Service) -> None:
+    sender = Sender()
+    service._settings = replace(service._settings, log_text=1)
+
+    service.submit(request(sender, exclude_input_in_output=np.bool_(False)))
+
+    assert sender.ended.wait(10)
+    assert sender.responses[-1].tensors["text_output"].item() == b"Helloword"
+    wait_until(lambda: not service.calls())
+    (record,) = service.ended()
+    assert (record.prompt_text, record.answer_text) == ("Hello", "word")
+
+
+def test_an_answer_in_thought_alone_has_no_token_after_it(service: Service) -> None:
+    """Not even where the prompt is echoed."""
+    sender = Sender()
+
+    service.submit(request(sender, text_input="Hello<think>", exclude_input_in_output=np.bool_(False)))
+
+    assert sender.ended.wait(10)
+    wait_until(lambda: not service.calls())
+    (record,) = service.ended()
+    assert record.first_token_s
+    assert record.first_answer_token_s is None
+
+
+def test_a_request_that_cannot_be_asked_about_is_not_taken_for_abandoned() -> None:
+    sender = Sender()
+
+    def is_cancelled() -> bool:
+        raise RuntimeError("the response factory is gone")
+
+    sender.is_cancelled = is_cancelled  # type: ignore[method-assign]
+
+    assert not Call(sender, PB_UTILS).is_abandoned()
+
+
+def test_the_text_of_a_request_is_measured_in_bytes() -> None:
+    sender, text = Sender(), "日本語"
+    call = Call(sender, PB_UTILS)
+
+    call.read(request(sender, text_input=text, messages="abc"))
+
+    assert call.size_bytes == len(text.encode()) + 3
+
+
+@pytest.mark.parametrize("text", ["日" * 5000, "\ud800" * 5000, "x" * 5000, "🙂" * 5000])
+def test_an_error_fits_into_a_status_however_it_is_written(text: str) -> None:
+    message = triton_error(PB_UTILS, text, 0).message
+
+    assert 1990 <= len(message.encode()) <= 2000
 
 
 def test_the_kv_cache_holds_the_prompts_and_answers_in_progress(service: Service, bundle: Bundle) -> None:

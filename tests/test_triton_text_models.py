@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +32,7 @@ class Failure(Exception):
 # As much of `triton_python_backend_utils` as is used; a request is its tensors by name.
 PB = SimpleNamespace(
     TritonError=Failure,
+    TritonModelException=Failure,
     Tensor=lambda name, values: (name, values),
     InferenceResponse=lambda output_tensors, error=None: error or dict(output_tensors),
     get_input_tensor_by_name=lambda request, name: (
@@ -46,15 +50,22 @@ def repository(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def answer(repository: Path, model: str, **values: str) -> Any:
     """What the *model* says to *values*: its tensors by name, or the error."""
+    (response,) = started(repository, model).execute([request(**values)])
+    return response
+
+
+def started(repository: Path, model: str) -> TextModel:
     config = text_format.Parse((repository / model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     args = {
         "model_repository": str(repository / model),
         "model_config": json_format.MessageToJson(config, preserving_proto_field_name=True),
     }
-    started = getattr(TextModel, model)(args, PB)
-    request = {name: np.array([[value.encode()]], dtype=np.object_) for name, value in values.items()}
-    (response,) = started.execute([request])
-    return response
+    made: TextModel = getattr(TextModel, model)(args, PB)
+    return made
+
+
+def request(**values: str) -> dict[str, Any]:
+    return {name: np.array([[value.encode()]], dtype=np.object_) for name, value in values.items()}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +83,33 @@ def test_what_is_too_long_is_refused(repository: Path, model: str, values: dict[
 
     assert isinstance(response, Failure)
     assert complaint in str(response)
+
+
+def test_half_a_character_in_an_option_is_refused(repository: Path) -> None:
+    messages = json.dumps([{"role": "user", "content": "Hello"}])
+
+    response = answer(repository, "preprocessing", messages=messages, chat_template_kwargs=r'{"\ud800": 1}')
+
+    assert isinstance(response, Failure)
+    assert "chat_template_kwargs holds half a surrogate pair" in str(response)
+
+
+def test_a_template_is_read_once_and_outlives_its_file(bundle: Bundle, tmp_path: Path) -> None:
+    template = b"{{ messages[-1].content }}!"
+    shutil.copytree(bundle.path, tmp_path / "bundle")
+    (tmp_path / "bundle" / "chat_template.jinja").write_bytes(template)
+    outputs = {**bundle.manifest.outputs, "chat_template.jinja": hashlib.sha256(template).hexdigest()}
+    manifest = replace(bundle.manifest, outputs=outputs)
+    (tmp_path / "bundle" / "manifest.json").write_text(manifest.to_json())
+    write_repository(Bundle(tmp_path / "bundle", manifest), tmp_path / "models", Settings(), link=True)
+    model = started(tmp_path / "models", "preprocessing")
+    (tmp_path / "bundle" / "chat_template.jinja").unlink()
+
+    (response,) = model.execute([request(messages=json.dumps([{"role": "user", "content": "Hello"}]))])
+
+    assert response["prompt"].item() == b"Hello!"
+    with pytest.raises(Failure, match=r"lacks chat_template.jinja"):
+        started(tmp_path / "models", "preprocessing")
 
 
 def test_what_is_as_long_as_it_may_be_is_taken(repository: Path) -> None:

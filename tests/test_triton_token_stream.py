@@ -22,7 +22,7 @@ async def read_all(stream: TokenStream) -> list[TokenChunk]:
 @given(st.lists(st.lists(st.integers(0, 9), max_size=4), max_size=20), st.sampled_from([None, 0.0, 0.001]))
 def test_every_token_arrives_once_and_in_order(puts: list[list[int]], pause_s: float | None) -> None:
     async def run() -> list[TokenChunk]:
-        stream = TokenStream("a", None if pause_s is None else lambda: pause_s)
+        stream = TokenStream(None if pause_s is None else lambda: pause_s)
 
         def engine() -> None:
             for ids in puts:
@@ -44,7 +44,7 @@ def test_every_token_arrives_once_and_in_order(puts: list[list[int]], pause_s: f
 
 def test_without_a_pace_each_token_is_a_chunk() -> None:
     async def run() -> list[TokenChunk]:
-        stream = TokenStream("a")
+        stream = TokenStream()
         stream.put((1, 2, 3), logprobs=tuple(TokenLogprob(-float(i)) for i in range(3)))
         stream.put((), "length")
         return await read_all(stream)
@@ -65,7 +65,7 @@ def test_the_first_token_never_waits_and_the_others_are_gathered() -> None:
         return 0.05
 
     async def run() -> list[tuple[int, ...]]:
-        stream = TokenStream("a", pace)
+        stream = TokenStream(pace)
         stream.put((1,))
         first = await stream.__anext__()
         assert pauses == 0
@@ -79,7 +79,7 @@ def test_the_first_token_never_waits_and_the_others_are_gathered() -> None:
 
 def test_the_end_of_an_answer_does_not_wait_for_the_pause() -> None:
     async def run() -> tuple[TokenChunk, float]:
-        stream = TokenStream("a", lambda: 30.0)
+        stream = TokenStream(lambda: 30.0)
         stream.put((1,))
         await stream.__anext__()
         asyncio.get_running_loop().call_later(0.01, stream.put, (2,), "stop")
@@ -94,7 +94,7 @@ def test_the_end_of_an_answer_does_not_wait_for_the_pause() -> None:
 
 def test_an_error_comes_after_the_tokens_before_it() -> None:
     async def run() -> list[int]:
-        stream = TokenStream("a", lambda: 0.0)
+        stream = TokenStream(lambda: 0.0)
         stream.put((1, 2))
         stream.fail(EngineError("the GPU fell off"))
         stream.put((3,))
@@ -115,7 +115,7 @@ def test_cancelling_tells_the_engine_once_whether_it_asked_before_or_after(annou
         return lambda: stream.when_cancelled(lambda: told.append("stop"))
 
     async def run() -> None:
-        stream = TokenStream("a")
+        stream = TokenStream()
         steps = [listen(stream), stream.cancel]
         for step in steps if announced else reversed(steps):
             step()
@@ -129,7 +129,7 @@ def test_cancelling_tells_the_engine_once_whether_it_asked_before_or_after(annou
 
 def test_an_answer_that_has_ended_cannot_be_cancelled() -> None:
     async def run() -> TokenStream:
-        stream = TokenStream("a")
+        stream = TokenStream()
         stream.put((1,), "stop")
         stream.when_cancelled(lambda: pytest.fail("nothing is left to cancel"))
         stream.cancel()

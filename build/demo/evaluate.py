@@ -37,7 +37,7 @@ async def measure(bundle: Bundle, count: int, *, show_wrong: bool = False) -> li
         sampling = Sampling(max_tokens=200, temperature=mode.temperature, top_p=mode.top_p, seed=number)
         detokenizer = Detokenizer(codec)
         text, reason = "", None
-        stream = TokenStream(str(number), lambda: 0.0)
+        stream = TokenStream(lambda: 0.0)
         engine.generate(ids, sampling, stream)
         async for chunk in stream:
             text, reason = text + detokenizer.feed(chunk.ids), chunk.finish_reason

@@ -61,7 +61,7 @@ STOP_WORDS = Tensor("stop_words", "BYTES", dims=(-1,))  # the answer ends before
 BAD_WORDS = Tensor("bad_words", "BYTES", dims=(-1,))
 EMBEDDING_BIAS_WORDS = Tensor("embedding_bias_words", "BYTES", dims=(-1,))  # whose tokens get a logit bias
 EMBEDDING_BIAS_WEIGHTS = Tensor("embedding_bias_weights", "FP32", dims=(-1,))
-GUIDED_DECODING_GUIDE_TYPE = Tensor("guided_decoding_guide_type", "BYTES")  # json, json_schema, regex, ebnf_grammar
+GUIDED_DECODING_GUIDE_TYPE = Tensor("guided_decoding_guide_type", "BYTES")  # json, json_schema, regex
 GUIDED_DECODING_GUIDE = Tensor("guided_decoding_guide", "BYTES")
 NUM_RETURN_SEQUENCES = Tensor("num_return_sequences", "INT32")  # answers to one request
 # What to return.

@@ -236,8 +236,11 @@ def bundle_link(repository: Path) -> Path:
 
 
 def bundle_beside(args: Mapping[str, str]) -> Bundle:
-    """The bundle of the repository that a model is in, from the arguments Triton gives to any; raises `BundleError`."""
-    return Bundle.open(bundle_link(Path(args["model_repository"]).parent))
+    """The bundle of the repository that a model is in, from the arguments Triton gives to any; raises `BundleError`.
+
+    Where a link leads to it now: the link may be turned to another one while this one is being loaded.
+    """
+    return Bundle.open(bundle_link(Path(args["model_repository"]).parent).resolve())
 
 
 def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:

@@ -10,11 +10,11 @@ from nemotron_triton.serve_options import ServeOptions, is_loopback, join
 def exposure(options: ServeOptions) -> Iterator[str]:
     """Each endpoint with how it is protected, then what is off."""
     secret = "secret required" if options.secret else "no secret"
-    plain = "plain"
+    transport = "plain"
     if options.tls:
-        plain = "mutual TLS" if options.tls.client_ca else "TLS"
+        transport = "mutual TLS" if options.tls.client_ca else "TLS"
     hosts = options.hosts
-    yield f"gRPC     {join(hosts['--grpc-port'], options.grpc_port)}: {plain}, {secret}"
+    yield f"gRPC     {join(hosts['--grpc-port'], options.grpc_port)}: {transport}, {secret}"
     yield f"HTTP     {join(hosts['--http-port'], options.http_port)}: plain, {secret}"
     yield f"metrics  http://{join(hosts['--metrics-port'], options.metrics_port)}/metrics: plain, no secret"
     yield f"model control {'by SIGHUP only' if options.allow_reload else 'off'}, shared memory off, tracing calls off"

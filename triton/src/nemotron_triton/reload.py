@@ -24,6 +24,10 @@ from nemotron_triton.repository import configs
 _WHY = re.compile(r"(?:TritonModelException|Error): (.+)")
 
 
+class _UnansweredError(ServerError):
+    """Nobody knows what came of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reload:
     """Puts what now lies at `bundle_path` in place of what a server serves from `repository`."""
@@ -35,22 +39,27 @@ class Reload:
     timeout_s: float
 
     def run(self) -> Bundle:
-        """The bundle that is served from now on; after a `ServingError` the old one goes on being served."""
+        """The bundle that is served from now on; after a `ServingError` the old one is, unless it says otherwise."""
         bundle = Bundle.open(self.bundle_path)
         bundle.verify()
         check_loadable(bundle)
         link = bundle_link(self.repository)
-        before = link.readlink()
-        _point(link, bundle.path.resolve())
-        loaded: list[str] = []
+        try:
+            before = link.readlink()
+            _point(link, bundle.path.resolve())
+        except OSError as error:
+            raise ServerError(f"{link} cannot be turned to the new bundle: {error.strerror}") from error
+        begun: list[str] = []
         try:
             # The engine first: it is what may not fit.
             for model in configs():
+                begun.append(model)
                 self._load(model)
-                loaded.append(model)
+        except _UnansweredError as error:
+            # tritonserver goes on with it, and may serve the new one yet.
+            raise ServerError("; ".join([str(error), *self._put_back(link, before, begun)])) from error
         except (ServingError, OSError) as error:
-            left = self._put_back(link, before, loaded)
-            raise ServerError("; ".join([str(error), *left])) from error
+            raise ServerError("; ".join([str(error), *self._put_back(link, before, begun[:-1])])) from error
         return bundle
 
     def _put_back(self, link: Path, before: Path, loaded: Sequence[str]) -> list[str]:
@@ -63,6 +72,8 @@ class Reload:
         for model in loaded:
             try:
                 self._load(model)
+            except _UnansweredError as error:
+                failures.append(f"{error} again: which bundle it serves is not known; start the server anew")
             except (ServingError, OSError) as error:
                 failures.append(f"{model} could not be put back: {error}")
         return failures
@@ -80,7 +91,7 @@ class Reload:
             response = connection.getresponse()
             text = response.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
-            raise ServerError(f"tritonserver did not answer to loading {model}: {error!r}") from error
+            raise _UnansweredError(f"tritonserver did not answer to loading {model}: {error!r}") from error
         finally:
             connection.close()
         if response.status != http.client.OK:

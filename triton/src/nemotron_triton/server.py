@@ -26,6 +26,8 @@ from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import configs, write_repository
+from nemotron_triton.run_folder import VARIABLE as RUN_FOLDER
+from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.serve_options import ServeOptions, join
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 
@@ -37,11 +39,7 @@ _POLL_S = 0.1
 _FAREWELL_S = 3.0
 # The server is on this machine, whatever http_proxy says.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-# How the model processes and we tell each other who still answers: a folder, and files in it.
-_RUN_DIR = "NEMOTRON_RUN_DIR"
 _RUN = "run"
-_DRAIN = "drain"
-_SERVING = "serving-"
 _MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
 # But not what every machine without a GPU is told at start.
 _SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}(?!.*CudaDriverHelper).*)$")
@@ -54,7 +52,7 @@ class RunningServer:
         self,
         process: subprocess.Popen[str],
         options: ServeOptions,
-        run_folder: Path,
+        run_folder: RunFolder,
         reload: Reload | None,
         log: LogLine,
     ) -> None:
@@ -96,7 +94,7 @@ class RunningServer:
                 raise self._death("while serving")
 
     def reload(self) -> Bundle:
-        """Serve what now lies where the bundle was opened; after a `ServingError` the old one goes on being served."""
+        """Serve what now lies where the bundle was opened; see `Reload.run`."""
         if not self._reload:
             raise ServerError("this server takes no new bundle", "start it with --allow-reload")
         if not self._reloading.acquire(blocking=False):
@@ -113,24 +111,13 @@ class RunningServer:
         callers not to try another server, and after its exit timeout it dies in the middle of streams (seen with 2.51).
         Raises `ServerError` at once where the model cannot be told, as on a full disk.
         """
-        try:
-            (self._run_folder / _DRAIN).touch()
-        except OSError as error:
-            raise ServerError(
-                f"running answers are not waited for: the model cannot be told: {error.strerror}"
-            ) from error
+        self._run_folder.drain()
         deadline = time.monotonic() + self._options.drain_ms / 1000
-        while self._process.poll() is None and self._serving():
+        while self._process.poll() is None and self._run_folder.anyone_serves():
             if hurry.wait(_POLL_S) or time.monotonic() > deadline:
                 # Those that still run had their time.
                 self._patience_s = _FAREWELL_S
                 return
-
-    def _serving(self) -> bool:
-        """Whether a model process has not said that it is done, and lives."""
-        return any(
-            Path("/proc", each.name.removeprefix(_SERVING)).exists() for each in self._run_folder.glob(f"{_SERVING}*")
-        )
 
     def stop(self) -> None:
         """End the server: let it finish what it can in its exit timeout, unless that was over, then kill it."""
@@ -188,8 +175,8 @@ def serve(
         folder = Path(temporary)
         repository = folder / "models"
         write_repository(bundle, repository, options.settings, link=True, adapters=adapters)
-        run_folder = folder / _RUN
-        run_folder.mkdir()
+        run_folder = RunFolder(folder / _RUN)
+        run_folder.path.mkdir()
         reload = access.control and Reload(
             bundle_path=bundle.path,
             repository=repository,
@@ -215,7 +202,7 @@ def _start(
     # The model need not know the secret. Whatever the server and its stubs leave in their temporary folder goes with
     # ours.
     environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
-    environment |= server.environment | {"TMPDIR": str(folder), _RUN_DIR: str(folder / _RUN)}
+    environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(folder / _RUN)}
 
     def start(guards: Sequence[str | HiddenArgument]) -> subprocess.Popen[str]:
         return hidden_arguments.start(

@@ -60,7 +60,7 @@ class ToolChoice:
 def read_conversation(messages: object, tools: object = None) -> Conversation:
     """Check *messages* and *tools*, given as parsed JSON; `RequestError` names the first thing that is wrong."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise RequestError(f"messages must be a non-empty list of messages, got {_shown(messages)}")
+        raise RequestError(f"messages must be a non-empty list of messages, got {shown(messages)}")
     check_depth("messages", messages)
     return Conversation(
         messages=tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages)),
@@ -74,7 +74,7 @@ def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
         return ()
     check_depth("tools", tools)
     if not isinstance(tools, Sequence) or isinstance(tools, str):
-        raise RequestError(f"tools must be a list of functions, got {_shown(tools)}")
+        raise RequestError(f"tools must be a list of functions, got {shown(tools)}")
     return tuple(_function(f"tools[{i}]", tool) for i, tool in enumerate(tools))
 
 
@@ -93,27 +93,27 @@ def read_choice(raw: object, functions: Iterable[Mapping[str, Any]]) -> ToolChoi
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(name, str):
         raise RequestError(
-            f"tool_choice is {_shown(raw)}; it must be auto, none, required or "
+            f"tool_choice is {shown(raw)}; it must be auto, none, required or "
             '{"type": "function", "function": {"name": ...}}'
         )
     if name not in names:
-        raise RequestError(f"tool_choice names the function {_shown(name)}, which is not among the tools")
+        raise RequestError(f"tool_choice names the function {shown(name)}, which is not among the tools")
     return ToolChoice("named", name)
 
 
 def _message(where: str, raw: object) -> Message:
     if not isinstance(raw, Mapping):
-        raise RequestError(f"{where} must be an object with a role and a content, got {_shown(raw)}")
+        raise RequestError(f"{where} must be an object with a role and a content, got {shown(raw)}")
     if unknown := sorted(raw.keys() - _MESSAGE_KEYS):
-        raise RequestError(f"{where} has unknown keys {_shown(unknown)}; known: {', '.join(sorted(_MESSAGE_KEYS))}")
+        raise RequestError(f"{where} has unknown keys {shown(unknown)}; known: {', '.join(sorted(_MESSAGE_KEYS))}")
     role = raw.get("role")
     if role not in ROLES:
-        raise RequestError(f"{where}.role is {_shown(role)}; it must be one of {', '.join(ROLES)}")
+        raise RequestError(f"{where}.role is {shown(role)}; it must be one of {', '.join(ROLES)}")
     calls = raw.get("tool_calls") or ()
     if calls and role != "assistant":
         raise RequestError(f"{where}.tool_calls is set on a {role} message; only assistant messages call tools")
     if not isinstance(calls, Sequence) or isinstance(calls, str):
-        raise RequestError(f"{where}.tool_calls must be a list, got {_shown(calls)}")
+        raise RequestError(f"{where}.tool_calls must be a list, got {shown(calls)}")
     reasoning = raw.get("reasoning_content")
     if reasoning is None:
         reasoning = raw.get("reasoning")
@@ -129,21 +129,22 @@ def _text(where: str, raw: object) -> str:
     if raw is None:
         return ""
     if isinstance(raw, str):
-        return _without_surrogates(where, raw)
+        return without_surrogates(where, raw)
     if isinstance(raw, Sequence):
         return "".join(_part(f"{where}[{i}]", part) for i, part in enumerate(raw))
-    raise RequestError(f"{where} must be text, null or a list of text parts, got {_shown(raw)}")
+    raise RequestError(f"{where} must be text, null or a list of text parts, got {shown(raw)}")
 
 
 def _part(where: str, raw: object) -> str:
     if isinstance(raw, Mapping) and raw.get("type") == "text" and isinstance(raw.get("text"), str):
-        return _without_surrogates(where, raw["text"])
+        return without_surrogates(where, raw["text"])
     raise RequestError(
-        f'{where} must be {{"type": "text", "text": "..."}}, got {_shown(raw)}: this model reads text only'
+        f'{where} must be {{"type": "text", "text": "..."}}, got {shown(raw)}: this model reads text only'
     )
 
 
-def _without_surrogates(where: str, text: str) -> str:
+def without_surrogates(where: str, text: str) -> str:
+    """*text*, which no tokenizer takes with half a character in it; `RequestError` says *where* that is."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -156,19 +157,19 @@ def _without_surrogates(where: str, text: str) -> str:
 def _call(where: str, raw: object) -> Call:
     function = raw.get("function") if isinstance(raw, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise RequestError(f'{where} must be {{"function": {{"name": ..., "arguments": ...}}}}, got {_shown(raw)}')
+        raise RequestError(f'{where} must be {{"function": {{"name": ..., "arguments": ...}}}}, got {shown(raw)}')
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
         except (ValueError, RecursionError) as error:
-            raise RequestError(f"{where}.function.arguments is not JSON ({error}): {_shown(arguments)}") from error
+            raise RequestError(f"{where}.function.arguments is not JSON ({error}): {shown(arguments)}") from error
     if arguments is None:
         arguments = {}
     check_depth(f"{where}.function.arguments", arguments)
     if not isinstance(arguments, Mapping):
-        raise RequestError(f"{where}.function.arguments must be an object, got {_shown(arguments)}")
-    _without_surrogates(
+        raise RequestError(f"{where}.function.arguments must be an object, got {shown(arguments)}")
+    without_surrogates(
         where, json.dumps(function["name"] + json.dumps(arguments, ensure_ascii=False), ensure_ascii=False)
     )
     return Call(name=function["name"], arguments=arguments)
@@ -178,9 +179,9 @@ def _function(where: str, raw: object) -> Mapping[str, Any]:
     function = raw.get("function") if isinstance(raw, Mapping) and "function" in raw else raw
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise RequestError(
-            f'{where} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}, got {_shown(raw)}'
+            f'{where} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}, got {shown(raw)}'
         )
-    _without_surrogates(where, json.dumps(function, ensure_ascii=False))
+    without_surrogates(where, json.dumps(function, ensure_ascii=False))
     return function
 
 
@@ -200,7 +201,7 @@ def _items(value: object) -> Iterable[object]:
     return value if isinstance(value, (list, tuple)) else ()
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """*value* as it may stand in an error message: JSON where possible, cut to 80 characters."""
     try:
         text = json.dumps(value)

@@ -1,14 +1,12 @@
 """Grammars that leave a model no other way than to call: what `tool_choice` required or named means.
 
-The notation is GBNF (an EBNF that llama.cpp and XGrammar read). Thinking, where it was asked for, stays free, before a
-grammar of a caller's too. Values follow the schema's simple types; what it says beyond types, names and required
-parameters is not enforced.
+The notation is GBNF (an EBNF that llama.cpp and XGrammar read). Thinking, where it was asked for, stays free. Values
+follow the schema's simple types; what it says beyond types, names and required parameters is not enforced.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -20,9 +18,6 @@ from nemotron_triton.errors import RequestError
 MAX_ALTERNATIVES = 4096
 # Whether a think block comes first, and who writes its opener.
 Thinking = Literal["none", "model opens", "opened"]
-# A string, a class of characters, a comment or a name: what a name is must be told from the others. Those that do not
-# end go to the end of the text, so that they are looked at once.
-_NAMES = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|#[^\n]*|[\w-]+', re.DOTALL)
 
 _VALUES = {
     "null": '"null"',
@@ -33,6 +28,9 @@ _VALUES = {
     "array": "array",
     "string": "string",
 }
+# The free think block before a call, `free` as any other text that ends before a closing tag.
+_BLOCK = r'free "</think>" ("\n" "\n"?)? '
+_THINKING: dict[Thinking, str] = {"none": "", "model opens": rf'"<think>\n" {_BLOCK}', "opened": _BLOCK}
 _COMMON = r"""free ::= ([^<] | "<" [^/])*
 value ::= object | array | string | number | "true" | "false" | "null"
 object ::= "{" (string ": " value (", " string ": " value)*)? "}"
@@ -65,19 +63,7 @@ def forced_call(
             f"tool_choice would force a call out of {alternatives} names and values that the tools list; "
             f"at most {MAX_ALTERNATIVES} are accepted: list fewer, or leave the choice to the model (auto)"
         )
-    return after_thinking("\n".join([f"root ::= {root}", *rules, _COMMON]), thinking)
-
-
-def after_thinking(grammar: str, thinking: Thinking) -> str:
-    """*grammar* for the text behind a free think block, which *thinking* says whether there is."""
-    if thinking == "none":
-        return grammar
-    opener = _literal("<think>\n") if thinking == "model opens" else ""
-    behind = _NAMES.sub(lambda found: "behind-thinking" if found[0] == "root" else found[0], grammar)
-    return (
-        f'root ::= {opener} thinking-text "</think>" ("\\n" "\\n"?)? behind-thinking\n{behind}\n'
-        'thinking-text ::= ([^<] | "<" [^/])*\n'
-    )
+    return "\n".join([f"root ::= {_THINKING[thinking]}{root}", *rules, _COMMON])
 
 
 def _json_block(one: str, several: bool) -> str:

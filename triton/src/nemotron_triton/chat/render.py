@@ -19,7 +19,7 @@ import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from nemotron_triton.chat.conversation import Conversation, Message
+from nemotron_triton.chat.conversation import Conversation, Message, check_depth, shown, without_surrogates
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.errors import RequestError
 
@@ -78,6 +78,8 @@ def render_options(thinking: bool | None, template_kwargs: object) -> RenderOpti
     switch = kwargs.pop("enable_thinking", None)
     if not isinstance(switch, (bool, type(None))):
         raise RequestError("chat_template_kwargs.enable_thinking must be true or false")
+    check_depth("chat_template_kwargs", kwargs)
+    without_surrogates("chat_template_kwargs", json.dumps(kwargs, ensure_ascii=False))
     return RenderOptions(thinking=switch if thinking is None else thinking, template_kwargs=kwargs)
 
 
@@ -87,7 +89,7 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
     thinking = options.thinking
     if not options.template and (unknown := sorted(kwargs.keys() - set(profile.template_options))):
         known = ", ".join(("enable_thinking", *profile.template_options))
-        raise RequestError(f"chat_template_kwargs has {', '.join(unknown)}; {profile.name} knows {known}")
+        raise RequestError(f"chat_template_kwargs has {shown(unknown)}; {profile.name} knows {known}")
     if reserved := sorted(kwargs.keys() & _RESERVED):
         raise RequestError(f"chat_template_kwargs may not hold {', '.join(reserved)}: requests have fields for these")
     messages = [_for_template(message) for message in _with_toggle(profile, conversation.messages, thinking)]

@@ -6,11 +6,13 @@ touched. Validation against the schema is not done here.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from nemotron_triton.chat.conversation import MAX_DEPTH
 from nemotron_triton.chat.lenient_json import repaired
 
 _ALIASES = {
@@ -22,6 +24,9 @@ _INTEGER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _MAX_DEPTH = 8
+# Schemas, names of types and listed values looked at for the types of one parameter: references can make few bytes mean
+# a lot, for every parameter anew.
+_MAX_LOOKED_AT = 256
 
 
 def properties(parameters: object) -> Mapping[str, Any]:
@@ -41,7 +46,8 @@ def as_json(text: str, declared: object, root: object) -> str:
 
 def type_names(declared: object, root: object) -> list[str]:
     """The names of the types that the schema *declared* allows, each once; none when it does not say."""
-    return list(dict.fromkeys(_types(declared, root, _MAX_DEPTH)))
+    found = itertools.islice(_types(declared, root), _MAX_LOOKED_AT)
+    return [name for name in dict.fromkeys(found) if name]
 
 
 def _null(text: str) -> str | None:
@@ -76,23 +82,34 @@ _READERS = {
 }  # fmt: skip
 
 
-def _types(schema: object, root: object, depth: int) -> Iterator[str]:
-    """The names of the types that *schema* allows, as far as it says."""
-    if not isinstance(schema, Mapping) or depth == 0:
-        return
+def _types(declared: object, root: object) -> Iterator[str]:
+    """The names of the types that the schema *declared* allows, as far as it says, with "" for each schema looked at.
+
+    Level by level, and no schema twice: what refers to itself would otherwise grow with every level.
+    """
+    seen: set[int] = set()
+    level: Iterable[object] = (declared,)
+    for _ in range(_MAX_DEPTH):
+        inner: list[Iterator[object]] = []
+        for schema in level:
+            yield ""
+            if isinstance(schema, Mapping) and id(schema) not in seen:
+                seen.add(id(schema))
+                yield from _own_types(schema)
+                inner.append(_inner(schema, root))
+        level = itertools.chain.from_iterable(inner)
+
+
+def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
+    """What *schema* itself says."""
     declared = schema.get("type")
     names = [declared] if isinstance(declared, str) else declared if isinstance(declared, Sequence) else []
-    yield from (_ALIASES.get(name, name) for name in names if isinstance(name, str))
+    yield from (_ALIASES.get(name, name) if isinstance(name, str) else "" for name in names)
     if schema.get("nullable") is True:
         yield "null"
-    for key in ("anyOf", "oneOf", "allOf"):
-        for option in schema[key] if isinstance(schema.get(key), Sequence) else ():
-            yield from _types(option, root, depth - 1)
-    if isinstance(reference := schema.get("$ref"), str):
-        yield from _types(_resolved(reference, root), root, depth - 1)
     if not names:
         values = schema["enum"] if isinstance(schema.get("enum"), Sequence) else ()
-        for value in (*values, *([schema["const"]] if "const" in schema else [])):
+        for value in itertools.chain(values, [schema["const"]] if "const" in schema else []):
             yield _TYPES.get(type(value), "array")
         if "properties" in schema:
             yield "object"
@@ -100,9 +117,17 @@ def _types(schema: object, root: object, depth: int) -> Iterator[str]:
             yield "array"
 
 
+def _inner(schema: Mapping[str, Any], root: object) -> Iterator[object]:
+    """The schemas that *schema* leaves the choice between, or refers to."""
+    for key in ("anyOf", "oneOf", "allOf"):
+        yield from schema[key] if isinstance(schema.get(key), Sequence) else ()
+    if isinstance(reference := schema.get("$ref"), str):
+        yield _resolved(reference, root)
+
+
 def _resolved(reference: str, root: object) -> object:
     """What a reference within the schema, such as `#/$defs/Point`, points at; None when it points nowhere."""
     found = root
-    for key in reference.removeprefix("#/").split("/"):
+    for key in reference.removeprefix("#/").split("/", MAX_DEPTH):
         found = found.get(key) if isinstance(found, Mapping) else None
     return found

@@ -22,10 +22,7 @@ from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError
 
 _STEP_TOKENS = 64
-_CANNOT = {
-    "no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty",
-    "guide.foreign": "llama.cpp does not limit what a grammar may cost; use json_schema or regex",
-}
+_CANNOT = {"no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty"}
 _Receive = Callable[[dict[str, Any]], bool]
 
 

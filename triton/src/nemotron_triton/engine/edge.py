@@ -58,6 +58,8 @@ class EdgeEngine:
         self._codec = codec
         self._lock = threading.Lock()
         self._generated_tokens = 0
+        # What was cancelled and the runtime has not let go of yet.
+        self._abandoned: list[Any] = []
         self._threads = RequestThreads(manifest.max_batch_size, "TensorRT Edge-LLM")
 
     @property
@@ -83,8 +85,9 @@ class EdgeEngine:
         """See `Engine.statistics`."""
         with self._lock:
             problem = CLOSED if self._threads.closed else None if self._engine.running else _STOPPED
+            self._abandoned = [handle for handle in self._abandoned if not handle.ready()]
             return EngineStatistics(
-                active_requests=self._threads.active,
+                active_requests=self._threads.active + len(self._abandoned),
                 waiting_requests=self._threads.waiting,
                 generated_tokens=self._generated_tokens,
                 problem=problem,
@@ -109,14 +112,19 @@ class EdgeEngine:
         for chunk in _chunks(channel, handle, stream):
             if self._take(chunk, sampling, stream):
                 if not chunk.finished:
-                    handle.cancel()
+                    self._abandon(handle)
                 return
         if stream.cancelled:
-            # Not waited for: the runtime gives the seat away by itself.
-            handle.cancel()
+            self._abandon(handle)
             return
         handle.get()  # raises what went wrong
         raise EngineError("TensorRT Edge-LLM ended an answer without saying why")
+
+    def _abandon(self, handle: Any) -> None:
+        """Cancel a request. Not waited for, because the runtime gives the seat away by itself; one that hangs shows."""
+        handle.cancel()
+        with self._lock:
+            self._abandoned.append(handle)
 
     def _take(self, chunk: Any, sampling: Sampling, stream: TokenStream) -> bool:
         """Hand on the tokens of *chunk*; True when they are the last."""

@@ -24,7 +24,6 @@ _LACKING = (
 CANNOT = {
     **dict.fromkeys(_LACKING, "TensorRT Edge-LLM has no such rule"),
     "guide.thinking": "TensorRT Edge-LLM guides an answer from its first token on, and a think block comes before",
-    "guide.foreign": "XGrammar does not limit what a grammar may cost; use json_schema or regex",
     "ignore_end": "TensorRT Edge-LLM can be told so for all requests only, by its environment",
 }
 _SEED_BITS = 63

@@ -14,14 +14,13 @@ from nemotron_triton.engine.stream import TokenStream
 class Guide:
     """What generated text must look like: a grammar in GBNF, a JSON schema, or a regular expression.
 
-    It is for the text behind the think block that `thinking` tells of; a grammar holds that block itself. A `foreign`
-    grammar was written by a caller, and may cost an engine anything.
+    It is for the text behind the think block that `thinking` tells of. A grammar holds that block itself, and is always
+    ours: those of callers may cost an engine anything.
     """
 
     kind: Literal["grammar", "json_schema", "regex"]
     text: str
     thinking: Thinking = "none"
-    foreign: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class Engine(Protocol):
     def cannot(self) -> Mapping[str, str]:
         """The fields of `Sampling` that it does not support, each with the reason; such a request is refused.
 
-        `guide.thinking` stands for a think block before a guide, `guide.foreign` for a grammar that a caller wrote.
+        `guide.thinking` stands for a think block before a guide.
         """
         ...
 

@@ -28,10 +28,10 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.llm_sampling import end_ids, sampling_params, unsupported
+from nemotron_triton.engine.request_threads import CLOSED
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
 
-_CLOSED = "the engine is closed"
 _DEAD = "TensorRT-LLM's executor has stopped"
 _MODULES = {"tensorrt": "tensorrt_llm._tensorrt_engine", "pytorch": "tensorrt_llm"}
 # The others are timeout and cancelled, after which nobody waits who asked for it.
@@ -134,7 +134,7 @@ class LlmApiEngine:
         """See `Engine.close`."""
         self._closed = True
         for running, task in tuple(self._running.items()):
-            running.stream.fail(EngineError(_CLOSED))
+            running.stream.fail(EngineError(CLOSED))
             # A loop that is closed already has no task left to end.
             with contextlib.suppress(RuntimeError):
                 task.get_loop().call_soon_threadsafe(task.cancel)
@@ -142,7 +142,7 @@ class LlmApiEngine:
 
     def _problem(self) -> str | None:
         if self._closed:
-            return _CLOSED
+            return CLOSED
         # The LLM API asks the same before it takes a request; it has no public name for the answer.
         executor = self._llm._executor
         return _DEAD if executor is None or executor.is_shutdown() else None

@@ -26,7 +26,6 @@ _PYTORCH_IGNORES = (
 )
 _GUIDES = {
     "guide.thinking": "TensorRT-LLM guides an answer from its first token on, and a think block comes before",
-    "guide.foreign": "XGrammar does not limit what a grammar may cost; use json_schema or regex",
 }
 _SEED_BITS = 64
 _GUIDE_FIELDS = {"grammar": "grammar", "json_schema": "json", "regex": "regex"}

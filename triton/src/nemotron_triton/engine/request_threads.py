@@ -1,11 +1,15 @@
-"""A thread for each running request, for engines whose runtimes make their caller wait. Knows no runtime."""
+"""A thread for each running request, for engines whose runtimes make their caller wait. Knows no runtime.
+
+The threads do not keep their process from its end, because one that hangs in a runtime would do so for ever.
+"""
 
 from __future__ import annotations
 
+import collections
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServingError, first_line
@@ -14,33 +18,47 @@ CLOSED = "the engine is closed"
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """What is to be done, and whom to tell of it."""
+
+    work: Callable[[], None]
+    stream: TokenStream
+
+
 class RequestThreads:
     """So many requests at once; the others wait. Whatever becomes of one, its stream is told."""
 
     def __init__(self, count: int, runtime: str) -> None:
         """*runtime* is what runs in the *count* threads, for messages."""
-        self.active = self.waiting = 0
+        self.active = 0
         self.closed = False
+        self._count = count
         self._runtime = runtime
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="engine")
+        self._queue: collections.deque[_Request] = collections.deque()
+        self._threads = 0
+        # Of all that is above; told of when a thread ends.
+        self._changed = threading.Condition()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests have no thread yet."""
+        return len(self._queue)
 
     def begin(self, work: Callable[[], None], stream: TokenStream) -> None:
         """Have *work* fill *stream* as soon as a thread is free; what it raises goes into the stream."""
-        with self._lock:
-            self.waiting += 1
-        try:
-            future = self._pool.submit(self._run, work, stream)
-        except RuntimeError:
-            self._forget(stream)
-            return
-        future.add_done_callback(lambda future: self._forget(stream) if future.cancelled() else None)
-
-        def cancel() -> None:
-            # Work that runs already looks at `stream.cancelled` by itself.
-            future.cancel()
-
-        stream.when_cancelled(cancel)
+        request = _Request(work, stream)
+        with self._changed:
+            if not self.closed:
+                self._queue.append(request)
+            if self._queue and self._threads < self._count:
+                self._threads += 1
+                threading.Thread(target=self._serve, name="engine", daemon=True).start()
+        if self.closed:
+            self._forget()
+            stream.fail(EngineError(CLOSED))
+        # Work that runs already looks at `stream.cancelled` by itself.
+        stream.when_cancelled(lambda: self._leave(request))
 
     def refuse(self) -> None:
         """Begin nothing any more; work that runs sees it in `closed`."""
@@ -49,27 +67,48 @@ class RequestThreads:
     def close(self) -> None:
         """Refuse, forget what waits, and wait for what runs."""
         self.refuse()
-        self._pool.shutdown(cancel_futures=True)
+        self._forget()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._threads)
 
-    def _forget(self, stream: TokenStream) -> None:
-        """Account for a request that never starts: it was cancelled, or the engine is closed."""
-        with self._lock:
-            self.waiting -= 1
-        stream.fail(EngineError(CLOSED))
+    def _leave(self, request: _Request) -> None:
+        """Take *request* out of the queue, if it is there."""
+        with self._changed:
+            if request in self._queue:
+                self._queue.remove(request)
 
-    def _run(self, work: Callable[[], None], stream: TokenStream) -> None:
-        with self._lock:
-            self.waiting -= 1
-            self.active += 1
+    def _forget(self) -> None:
+        """End the requests that wait: the engine is closed."""
+        with self._changed:
+            forgotten = [*self._queue]
+            self._queue.clear()
+        for request in forgotten:
+            request.stream.fail(EngineError(CLOSED))
+
+    def _serve(self) -> None:
+        """One thread: request after request, as long as one waits."""
+        while request := self._next():
+            self._run(request)
+
+    def _next(self) -> _Request | None:
+        with self._changed:
+            if self._queue:
+                self.active += 1
+                return self._queue.popleft()
+            self._threads -= 1
+            self._changed.notify_all()
+            return None
+
+    def _run(self, request: _Request) -> None:
         try:
             if self.closed:
                 raise EngineError(CLOSED)
-            work()
+            request.work()
         except ServingError as error:
-            stream.fail(error)
+            request.stream.fail(error)
         except Exception as error:  # whatever a runtime raises, or is wrong with us, the request must end
             _log.warning("a request is given up", exc_info=True)
-            stream.fail(EngineError(CLOSED if self.closed else f"{self._runtime} failed: {first_line(error)}"))
+            request.stream.fail(EngineError(CLOSED if self.closed else f"{self._runtime} failed: {first_line(error)}"))
         finally:
-            with self._lock:
+            with self._changed:
                 self.active -= 1

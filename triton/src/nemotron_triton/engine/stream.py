@@ -45,15 +45,15 @@ class TokenChunk:
 class TokenStream:
     """One answer. `async for` gives its chunks, of which the last has a finish reason; an engine's error is raised."""
 
-    def __init__(self, request_id: str, pace: Callable[[], float] | None = None) -> None:
+    def __init__(self, pace: Callable[[], float] | None = None) -> None:
         """Made on the event loop that reads it.
 
         *pace* gives the seconds to gather tokens after each chunk; without it every token is a chunk of its own.
         """
-        self.request_id = request_id
         self.cancelled = False
-        # On `time.monotonic`'s clock, once the first token was read.
+        # When the first and the last token were read, on `time.monotonic`'s clock.
         self.first_token_s: float | None = None
+        self.last_token_s: float | None = None
         # How many were read.
         self.tokens = 0
         self._pace = pace
@@ -134,8 +134,9 @@ class TokenStream:
             logprobs = tuple([self._logprobs.popleft() for _ in range(min(count, len(self._logprobs)))])
             self._finished = self._finish_reason is not None and not self._ids
         self.tokens += len(ids)
-        if ids and self.first_token_s is None:
-            self.first_token_s = time.monotonic()
+        if ids:
+            self.last_token_s = time.monotonic()
+            self.first_token_s = self.first_token_s or self.last_token_s
         return TokenChunk(ids, self._finish_reason if self._finished else None, logprobs)
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemotron_client import wire
-from nemotron_client.events import ContentDelta, Event, Finish, Usage
+from nemotron_client.events import Event, Finish, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import forced_call
@@ -142,7 +142,6 @@ class _Reading:
         self._parser = AnswerParser(prepared.rules)
         self._detokenizer = Detokenizer(codec)
         self._stop_words = StopWords(prepared.request.stop_words)
-        self._echo = prepared.request.text if prepared.request.echo else ""
         self._each_token = bool(prepared.request.stop_words)
         self._output_tokens = self._reasoning_tokens = 0
         self._codec = codec
@@ -150,8 +149,7 @@ class _Reading:
 
     def read(self, chunk: TokenChunk) -> Step:
         """What *chunk* makes certain; `over` is set when the answer is."""
-        events: list[Event] = [ContentDelta(self._echo)] if self._echo else []
-        self._echo = ""
+        events: list[Event] = []
         taken = 0
         for ids in self._pieces(chunk.ids):
             events += self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))

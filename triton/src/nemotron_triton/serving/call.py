@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from nemotron_triton.errors import (
     ServingError,
 )
 from nemotron_triton.serving.record import Outcome, RequestRecord
+from nemotron_triton.serving.request import byte_count
 
 _INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
 INTERNAL = "internal error; the server's log has the details"
-_MAX_ERROR_CHARACTERS = 2000
+# gRPC writes a byte of a message that is not ASCII as three, and clients take 8 KiB of such headers.
+_MAX_ERROR_BYTES = 2000
 _MAX_ID_CHARACTERS = 256
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,15 @@ class Call:
         self.record = RequestRecord(request_id="")
         self.timeout_ms = 0.0
         self.size_bytes = 0
+        # How many of its answers are complete, and whether the last response was sent.
+        self.complete_answers = 0
+        self.finished = False
         self.task: asyncio.Task[None] | None = None
         self.why: ServingError | None = None
         self._pb = pb_utils
         self._sender = sender
         # tritonserver must not be asked about a request that it was told is over.
         self._final = threading.Lock()
-        self._over = False
 
     def identify(self, request: Any) -> None:
         """Read what does not depend on its tensors."""
@@ -78,7 +84,7 @@ class Call:
             raise RequestError(str(error)) from error
         for value in values.values():
             texts = value if isinstance(value, tuple) else (value,)
-            self.size_bytes += sum(len(text) for text in texts if isinstance(text, str))
+            self.size_bytes += sum(byte_count(text) for text in texts if isinstance(text, str))
         return values
 
     def stop(self, why: ServingError) -> None:
@@ -97,7 +103,7 @@ class Call:
 
     def end(self, error: ServingError | None) -> None:
         """Answer with *error*, or with a bare internal one, unless the last response was sent; on any thread."""
-        if self.record.outcome == "ok":
+        if self.finished:
             return
         ending = next((ending for kind, ending in _ENDINGS if isinstance(error, kind)), _INTERNAL_ENDING)
         self.record.outcome = ending.outcome
@@ -107,19 +113,25 @@ class Call:
         self._send(self._pb.InferenceResponse(output_tensors=[], error=failure), final=True)
 
     def is_abandoned(self) -> bool:
-        """Whether its client has gone away; asks tritonserver, so not on the event loop."""
+        """Whether its client is known to have gone away; asks tritonserver, so not on the event loop."""
         with self._final:
-            return not self._over and bool(self._sender.is_cancelled())
+            try:
+                return not self.finished and bool(self._sender.is_cancelled())
+            except Exception:
+                # Whoever asks has the other requests to ask about.
+                _log.exception("tritonserver does not say whether request %r is cancelled", self.record.request_id)
+                return False
 
     def _send(self, response: Any, *, final: bool) -> None:
         if not final:
             self._sender.send(response)
             return
         with self._final:
-            self._over = True
             self._sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            self.finished = True
 
 
 def triton_error(pb_utils: Any, message: str, code: int) -> Any:
     """An error that gRPC can carry: valid UTF-8, and short enough for a status."""
-    return pb_utils.TritonError(message.encode("utf-8", "backslashreplace").decode()[:_MAX_ERROR_CHARACTERS], code)
+    encoded = message.encode("utf-8", "backslashreplace")[:_MAX_ERROR_BYTES]
+    return pb_utils.TritonError(encoded.decode(errors="ignore"), code)

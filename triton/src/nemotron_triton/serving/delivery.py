@@ -39,7 +39,9 @@ class Delivery:
         self._ids += step.ids
         self._logprobs += step.logprobs
         if finished:
-            self._send([whole(self._events)], self._ids, self._logprobs, final=True)
+            # Only here, because it is no part of the answer that is noted.
+            echo = [ContentDelta(self._request.text)] if self._request.echo else []
+            self._send([whole([*echo, *self._events])], self._ids, self._logprobs, final=True)
 
     def _send(
         self,
@@ -54,7 +56,8 @@ class Delivery:
             told = logprob_tensors(self._codec, ids, logprobs, self._cum_logprob, alternatives=wanted)
             self._cum_logprob = told[wire.CUM_LOG_PROBS][0]
             responses[0] |= told
-        last = final and len(self._call.record.finish_reasons) == self._request.choices
+        self._call.complete_answers += final
+        last = final and self._call.complete_answers == self._request.choices
         for number, response in enumerate(responses, start=1):
             if self._request.choices > 1:
                 response[wire.SEQUENCE_INDEX] = self._index

@@ -13,19 +13,18 @@ from typing import Any
 
 from nemotron_client import wire
 from nemotron_triton.chat.conversation import check_depth
-from nemotron_triton.chat.grammar import Thinking, after_thinking
+from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.engine.interface import Guide
 from nemotron_triton.errors import RequestError
 
 MAX_GUIDE_BYTES = 64 * 1024
 MAX_EXPRESSION_CHARACTERS = 4096
-# How often things may be repeated, all counts in a schema, an expression or a grammar taken together. Those of groups
-# in each other multiply; those of a schema's levels do not, because engines compile each part of a schema once.
+# How often things may be repeated, all counts in a schema or an expression taken together. Those of groups in each
+# other multiply; those of a schema's levels do not, because engines compile each part of a schema once.
 MAX_REPETITIONS = 10_000
 _TOO_MANY = 10**9
-_MAX_NESTING = 64
 _COUNTS = {"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"}
-# What an expression or a grammar consists of, as ECMAScript reads it: groups, how often, and parts to be matched.
+# What an expression consists of, as ECMAScript reads it: groups, how often, and parts to be matched.
 _PART = re.compile(
     r"""(?P<opens>\((?:\?(?:[:=!]|<[=!]|P?<\w+>))?)
     |(?P<closes>\))
@@ -33,8 +32,8 @@ _PART = re.compile(
     |(?P<atom>\\.|\[(?:\\.|[^\]\\])*\]?|[^|*+?])""",
     re.DOTALL | re.VERBOSE,
 )
-_LITERAL = re.compile(r'"(?:\\.|[^"\\])*"?|\[(?:\\.|[^\]\\])*\]?|#[^\n]*', re.DOTALL)
-_KINDS = ("json", "json_schema", "regex", "ebnf_grammar")
+# No grammars, because no engine limits what one may cost.
+_KINDS = ("json", "json_schema", "regex")
 _TYPE, _GUIDE = wire.GUIDED_DECODING_GUIDE_TYPE, wire.GUIDED_DECODING_GUIDE
 
 
@@ -57,11 +56,8 @@ def read_guide(values: Mapping[str, Any], thinking: Thinking) -> Guide | None:
         raise RequestError(f"{_GUIDE.name} has {size} bytes; at most {MAX_GUIDE_BYTES} are accepted")
     if kind == "json_schema":
         return Guide(kind="json_schema", text=_schema(text), thinking=thinking)
-    if kind == "regex":
-        _check_repetitions(_expression(text))
-        return Guide(kind="regex", text=text, thinking=thinking)
-    _check_grammar(text)
-    return Guide(kind="grammar", text=after_thinking(text, thinking), foreign=True)
+    _check_repetitions(_expression(text))
+    return Guide(kind="regex", text=text, thinking=thinking)
 
 
 def _schema(text: str) -> str:
@@ -104,16 +100,6 @@ def _expression(text: str) -> int:
             "are accepted"
         )
     return _repetitions(text)
-
-
-def _check_grammar(text: str) -> None:
-    depth = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        if depth > _MAX_NESTING:
-            raise RequestError(f"{_GUIDE.name} is nested more than {_MAX_NESTING} levels deep")
-    # What is in quotes or brackets is one part, whatever it spells.
-    _check_repetitions(_repetitions(_LITERAL.sub("a", text)))
 
 
 def _repetitions(text: str) -> int:

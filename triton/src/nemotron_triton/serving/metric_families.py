@@ -63,7 +63,7 @@ REQUEST_DURATION = _histogram(
 )
 QUEUE_TIME = _histogram(
     "nemotron_queue_time_seconds",
-    "From a request's arrival to when it was given to the engine",
+    "From a request's arrival to when the engine was asked, or to its end where that never came",
     *(0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 PROMPT_TOKENS = _counter(

@@ -47,7 +47,7 @@ class Metrics:
     def request_ended(self, record: RequestRecord) -> None:
         """Count *record*; what is only added up shows with the next `update`."""
         self._add(families.REQUESTS, 1, record.outcome)
-        self._observe(families.QUEUE_TIME, record.since_arrival(record.started_s))
+        self._observe(families.QUEUE_TIME, record.queue_s)
         self._observe(families.TIME_TO_FIRST_TOKEN, record.since_arrival(record.first_token_s))
         self._observe(families.TIME_TO_FIRST_ANSWER_TOKEN, record.since_arrival(record.first_answer_token_s))
         if record.outcome == "ok":

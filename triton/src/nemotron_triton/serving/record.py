@@ -12,6 +12,8 @@ from typing import Literal
 from nemotron_client.events import Problem
 
 Outcome = Literal["ok", "invalid", "rejected", "cancelled", "deadline", "failed"]
+# How a request ends whose turn does not come.
+_GIVEN_UP: tuple[Outcome, ...] = ("rejected", "cancelled", "deadline")
 
 
 @dataclass(kw_only=True)
@@ -19,7 +21,9 @@ class RequestRecord:
     """One request, filled in as it goes; times are seconds on `time.monotonic`'s clock, None until they came.
 
     `outcome` is ok, invalid (the caller's mistake), rejected (no room, or waited too long), cancelled (the client went
-    away), deadline (its time was up) or failed (ours). Tokens are counted over all `choices` of the request.
+    away), deadline (its time was up) or failed (ours). Tokens are counted over all `choices` of the request, and so are
+    the `gaps` between two tokens of one answer, which took `gaps_s` together. `admitted` is False when it was refused
+    at once.
     """
 
     request_id: str
@@ -29,6 +33,9 @@ class RequestRecord:
     first_token_s: float | None = None
     first_answer_token_s: float | None = None
     ended_s: float | None = None
+    gaps: int = 0
+    gaps_s: float = 0.0
+    admitted: bool = False
     outcome: Outcome = "failed"
     error: str = ""
     thinking: bool | None = None
@@ -57,10 +64,22 @@ class RequestRecord:
         """Seconds from the request's arrival to *moment_s*."""
         return None if moment_s is None else moment_s - self.arrived_s
 
+    def add_tokens(self, tokens: int, first_s: float | None, last_s: float | None) -> None:
+        """One of the answers had so many *tokens*, the first and the last of them then."""
+        if first_s is None or last_s is None:
+            return
+        self.first_token_s = first_s if self.first_token_s is None else min(first_s, self.first_token_s)
+        self.gaps += tokens - 1
+        self.gaps_s += last_s - first_s
+
+    @property
+    def queue_s(self) -> float | None:
+        """How long it waited until the engine was asked, or in vain; None when it was refused at once, or was wrong."""
+        if self.started_s is None and self.admitted and self.outcome in _GIVEN_UP:
+            return self.since_arrival(self.ended_s)
+        return self.since_arrival(self.started_s)
+
     @property
     def inter_token_latency_s(self) -> float | None:
         """The mean time between two tokens of one answer; None when there were no two."""
-        gaps = self.output_tokens / self.choices - 1
-        if self.first_token_s is None or self.ended_s is None or gaps <= 0:
-            return None
-        return (self.ended_s - self.first_token_s) / gaps
+        return self.gaps_s / self.gaps if self.gaps else None

@@ -129,11 +129,12 @@ def check_sizes(values: Mapping[str, Any], settings: Settings) -> None:
         limit = settings.max_prompt_bytes
         if name == wire.RAW_OUTPUT.name:
             limit = min(limit, MAX_RAW_OUTPUT_BYTES)
-        if isinstance(value, str) and (size := _bytes(value)) > limit:
+        if isinstance(value, str) and (size := byte_count(value)) > limit:
             raise RequestError(f"{name} has {size} bytes; at most {limit} are accepted")
 
 
-def _bytes(text: str) -> int:
+def byte_count(text: str) -> int:
+    """How long *text* is in UTF-8, without a copy of it where that is not needed."""
     return len(text) if text.isascii() else len(text.encode())
 
 

@@ -2,7 +2,8 @@
 
 It goes to standard error, which ends in tritonserver's log. Nothing a caller sends can end a line or begin another:
 what is not ASCII is written as an escape, and what a caller may make long is cut. What is wrong with a request is told
-by quoting it, so that message is text too; without text the log names only the field.
+by quoting it, so that message is text too, and so is the name of a function, which a model may have made up; without
+text the log names only the field, and the code of the problem.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _PACKAGE = "nemotron_triton"
 # The exporter of traces complains on its own; its complaints shall be found and parsed like ours.
 _LOGGERS = (_PACKAGE, "opentelemetry")
 _LEVELS = {"failed": logging.ERROR, "rejected": logging.WARNING, "deadline": logging.WARNING}
-_MAX_ID, _MAX_NAME, _MAX_MESSAGE, _MAX_ITEMS = 128, 64, 300, 16
+_MAX_ID, _MAX_NAME, _MAX_MESSAGE, _MAX_ITEMS, _MAX_TEXT = 128, 64, 300, 16, 16_384
 # A tensor and which of its entries: of the words in a message about a request, those that no caller chose.
 _FIELD = re.compile(rf"(?:{'|'.join(sorted(tensor.name for tensor in wire.INPUTS))})(?![a-z_])(?:\[\d{{1,9}}\])?")
 _log = logging.getLogger(f"{_PACKAGE}.requests")
@@ -82,7 +83,7 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
         "thinking": record.thinking,
         "stream": record.stream,
         "choices": record.choices,
-        "queue_ms": _ms(record.since_arrival(record.started_s)),
+        "queue_ms": _ms(record.queue_s),
         "ttft_ms": _ms(record.since_arrival(record.first_token_s)),
         "first_answer_ms": _ms(record.since_arrival(record.first_answer_token_s)),
         "duration_ms": _ms(record.since_arrival(record.ended_s)),
@@ -94,11 +95,11 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
         "tool_calls": record.tool_calls,
         "repairs": record.repairs,
         "problems": [
-            {"code": problem.code, "function": short(problem.function, _MAX_NAME)}
+            {"code": problem.code} | ({"function": short(problem.function, _MAX_NAME)} if text else {})
             for problem in record.problems[:_MAX_ITEMS]
         ],
-        "prompt": record.prompt_text if text else None,
-        "answer": record.answer_text if text else None,
+        "prompt": short(record.prompt_text or "", _MAX_TEXT) if text else None,
+        "answer": short(record.answer_text or "", _MAX_TEXT) if text else None,
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
 

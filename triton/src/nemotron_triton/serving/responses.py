@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
@@ -52,7 +53,8 @@ def logprob_tensors(
 ) -> Response:
     """What tells the log probabilities of these tokens; *before* is the sum of those that were told already.
 
-    One that the engine could not tell is NaN, or null in the JSON that comes with *alternatives*.
+    One that the engine could not tell is NaN, and null in the JSON that comes with *alternatives*, as is that of a
+    token which could not come.
     """
     known = [each.logprob for each in logprobs if each.logprob is not None]
     tensors: Response = {
@@ -70,7 +72,9 @@ def logprob_tensors(
 
 def _token(codec: TokenCodec, token_id: int, logprob: float | None) -> dict[str, Any]:
     raw = codec.bytes_of(token_id)
-    return {"token": raw.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(raw)}
+    # JSON has no word for what is impossible, either.
+    told = logprob if logprob is not None and math.isfinite(logprob) else None
+    return {"token": raw.decode("utf-8", "replace"), "logprob": told, "bytes": list(raw)}
 
 
 def _placed(events: Sequence[Event]) -> Iterator[tuple[int, Event]]:

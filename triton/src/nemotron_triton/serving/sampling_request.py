@@ -83,8 +83,7 @@ def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     tensors = _TENSORS
     if guide:
         asked |= {"guide.thinking"} if guide.thinking != "none" else set()
-        asked |= {"guide.foreign"} if guide.foreign else set()
-        if guide.kind == "grammar" and not guide.foreign:
+        if guide.kind == "grammar":
             # Ours, for a call that must come.
             tensors = _TENSORS | {"guide": wire.TOOL_CHOICE}
     for name, reason in cannot.items():

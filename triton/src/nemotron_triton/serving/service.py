@@ -13,9 +13,10 @@ import contextlib
 import functools
 import itertools
 import logging
+import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from nemotron_triton.bundle import Bundle, bundle_beside
@@ -44,6 +45,8 @@ _RESPONSES_PER_S = 3000
 # Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4
+# What an engine takes to let go of everything; one that hangs in its runtime never does.
+_CLOSE_S = 10.0
 # What the texts of all requests together may take, which a limit on each does not bound.
 _HELD_BYTES = 256 << 20
 _log = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class Service:
         pb_utils: Any,
         start_engine: StartEngine,
         watch: Callable[[Service, Observers, Settings], Watcher] = Watcher,
+        end_process: Callable[[int], object] = os._exit,
     ) -> None:
         """Verify and load *bundle*, start the event loop, and generate once to be warm."""
         bundle.verify()
@@ -81,7 +85,7 @@ class Service:
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
         self._slots = asyncio.Semaphore(self._engine.max_batch_size)
-        self._waiting = 0
+        self._end_process = end_process
         # What is being generated, and how many tokens its prompt has.
         self._streams: dict[TokenStream, int] = {}
         memory = bundle.manifest.memory
@@ -108,6 +112,7 @@ class Service:
             self._admit()
             values = call.read(request)
             self._admit_bytes()
+            call.record.admitted = True
         except Exception as error:
             # Raised out of `execute` it would only be logged, and the client would wait for ever.
             self._end(number, call, error)
@@ -117,9 +122,13 @@ class Service:
     def close(self) -> None:
         """What `finalize` does; Triton calls it when no request is left."""
         self._watcher.close()
-        self._stop()
+        if not self._stop():
+            # The memory is wanted, and only the end of this process gives it back.
+            self._end_process(1)
 
-    def _stop(self) -> None:
+    def _stop(self) -> bool:
+        """End everything; False where the engine hangs and does not let go of its memory."""
+
         async def end_all() -> None:
             tasks = asyncio.all_tasks() - {asyncio.current_task()}
             for task in tasks:
@@ -130,9 +139,15 @@ class Service:
             asyncio.run_coroutine_threadsafe(end_all(), self._loop).result(timeout=5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
-        self._engine.close()
+        # In a thread that can be left behind.
+        closing = threading.Thread(target=self._engine.close, name="nemotron-close", daemon=True)
+        closing.start()
+        closing.join(_CLOSE_S)
         if not self._thread.is_alive():
             self._loop.close()
+        if closing.is_alive():
+            _log.critical("the engine hangs: it was not closed within %g s", _CLOSE_S)
+        return not closing.is_alive()
 
     @property
     def is_ready(self) -> bool:
@@ -156,8 +171,8 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """How many answers wait until the engine can be asked."""
-        return self._waiting
+        """How many requests wait until the engine is asked, those whose prompts are being made included."""
+        return sum(call.record.started_s is None for call in self.calls())
 
     @property
     def kv_cache_used_ratio(self) -> float:
@@ -199,12 +214,24 @@ class Service:
         asked_ms = call.timeout_ms if 0 < call.timeout_ms < limit_ms else limit_ms
         whose = "the request's" if asked_ms < limit_ms else "the server's"
         late = DeadlineError(f"the answer was not complete after {asked_ms:g} ms, {whose} time limit")
-        timer = self._loop.call_later(asked_ms / 1000, call.stop, late)
+        timers = (
+            self._loop.call_later(asked_ms / 1000, call.stop, late),
+            self._loop.call_later(self._settings.max_queue_ms / 1000, self._refuse_waiting, call),
+        )
         # Not in the task itself: one that is cancelled before its first step never runs.
-        call.task.add_done_callback(functools.partial(self._answered, number, call, timer))
+        call.task.add_done_callback(functools.partial(self._answered, number, call, timers))
 
-    def _answered(self, number: int, call: Call, timer: asyncio.TimerHandle, task: asyncio.Task[None]) -> None:
-        timer.cancel()
+    def _refuse_waiting(self, call: Call) -> None:
+        # Of several answers to one request, some may wait while others are on their way.
+        if call.record.started_s is None:
+            limit_ms = self._settings.max_queue_ms
+            call.stop(OverloadedError(f"the request waited {limit_ms} ms and its turn has not come; retry later"))
+
+    def _answered(
+        self, number: int, call: Call, timers: tuple[asyncio.TimerHandle, ...], task: asyncio.Task[None]
+    ) -> None:
+        for timer in timers:
+            timer.cancel()
         self._end(number, call, call.why if task.cancelled() else task.exception())
 
     def _end(self, number: int, call: Call, failure: BaseException | None) -> None:
@@ -222,6 +249,8 @@ class Service:
 
     async def _answer(self, call: Call, values: Mapping[str, Any]) -> None:
         prepared = await self._apart(call.size_bytes, functools.partial(self._prepare, values))
+        # The texts are in what was prepared, and are not to be held twice.
+        del values
         request, record = prepared.request, call.record
         record.operation = "chat" if request.conversation else "text_completion"
         if self._settings.log_text:
@@ -251,8 +280,9 @@ class Service:
         """Generate and send one of the answers to a request."""
         delivery = Delivery(call, prepared, index, self._codec)
         sampling = sampling_of_choice(prepared.sampling, index)
-        async with self._slot(call):
-            stream = TokenStream(call.record.request_id, self._pause_s if self._settings.stream_interval_ms else None)
+        async with self._slots:
+            call.record.started_s = call.record.started_s or time.monotonic()
+            stream = TokenStream(self._pause_s if self._settings.stream_interval_ms else None)
             self._streams[stream] = len(prepared.ids)
             try:
                 async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:
@@ -260,33 +290,8 @@ class Service:
                         delivery.take(step)
             finally:
                 del self._streams[stream]
-                # Not of the first response: what begins a tool call gives none.
-                call.record.first_token_s = call.record.first_token_s or stream.first_token_s
-
-    @contextlib.asynccontextmanager
-    async def _slot(self, call: Call) -> AsyncIterator[None]:
-        """One of the engine's places. Who waits too long for it is refused."""
-        waited = OverloadedError(
-            f"the request waited {self._settings.max_queue_ms} ms and its turn has not come; retry later"
-        )
-
-        def refuse() -> None:
-            # Of several answers to one request, some may wait while others are on their way.
-            if call.record.started_s is None:
-                call.stop(waited)
-
-        timer = self._loop.call_later(self._settings.max_queue_ms / 1000, refuse)
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-            timer.cancel()
-        call.record.started_s = call.record.started_s or time.monotonic()
-        try:
-            yield
-        finally:
-            self._slots.release()
+                # Not of the responses: what begins a tool call gives none.
+                call.record.add_tokens(stream.tokens, stream.first_token_s, stream.last_token_s)
 
     def _pause_s(self) -> float:
         """How long a stream gathers tokens: not at all when it is alone, longer the more streams share the process."""
@@ -299,7 +304,7 @@ class Service:
     def _warm_up(self) -> None:
         async def generate() -> None:
             ids = self._codec.encode(Prompt("Hello", "\ufdd0", ()))
-            stream = TokenStream("warm-up")
+            stream = TokenStream()
             self._engine.generate(ids, Sampling(max_tokens=_WARM_UP_TOKENS, temperature=0.0, top_p=1.0), stream)
             async for _ in stream:
                 pass

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
-from nemotron_triton.bundle import Bundle, bundle_beside
+from nemotron_triton.bundle import CHAT_TEMPLATE, bundle_beside
 from nemotron_triton.chat.answer import answer_rules, parse_whole
+from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
@@ -45,14 +46,14 @@ class TextModel:
     @classmethod
     def preprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
         """Messages to prompt text, token ids and their number."""
-        bundle, codec, settings = _open(args, pb_utils)
+        model = _open(args, pb_utils)
 
         def compute(values: Values) -> dict[wire.Tensor, Any]:
-            check_sizes(values, settings)
-            conversation, _ = read_chat(values, settings)
-            options = replace(read_render_options(values), template=bundle.chat_template)
-            prompt = render_prompt(bundle.profile, conversation, options)
-            ids = codec.encode(prompt)
+            check_sizes(values, model.settings)
+            conversation, _ = read_chat(values, model.settings)
+            options = replace(read_render_options(values), template=model.template)
+            prompt = render_prompt(model.profile, conversation, options)
+            ids = model.codec.encode(prompt)
             return {wire.PROMPT: prompt.text, wire.INPUT_IDS: ids, wire.NUM_INPUT_TOKENS: len(ids)}
 
         return cls(pb_utils, wire.PREPROCESSING_INPUTS, compute)
@@ -60,16 +61,16 @@ class TextModel:
     @classmethod
     def postprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
         """A raw answer to reasoning, text and calls. Without `tools` any call counts."""
-        bundle, _, settings = _open(args, pb_utils)
+        model = _open(args, pb_utils)
 
         def compute(values: Values) -> dict[wire.Tensor, Any]:
-            check_sizes(values, settings)
-            functions = read_tools(values, settings)
+            check_sizes(values, model.settings)
+            functions = read_tools(values, model.settings)
             thinking = values.get(wire.THINKING.name, False)
             rules = answer_rules(
-                bundle.profile,
+                model.profile,
                 functions,
-                in_thinking=bundle.profile.opens_thinking(thinking=thinking),
+                in_thinking=model.profile.opens_thinking(thinking=thinking),
                 choice=read_tool_choice(values, functions or ()),
                 parallel=values.get(wire.PARALLEL_TOOL_CALLS.name, True),
             )
@@ -108,11 +109,26 @@ class TextModel:
         )
 
 
-def _open(args: dict[str, str], pb_utils: Any) -> tuple[Bundle, TokenCodec, Settings]:
+@dataclass(frozen=True, kw_only=True)
+class _Opened:
+    """What both models read when they are loaded: a bundle's files may be gone, or others, when a request comes."""
+
+    profile: Profile
+    codec: TokenCodec
+    template: str | None
+    settings: Settings
+
+
+def _open(args: dict[str, str], pb_utils: Any) -> _Opened:
     bound_text_tensors(pb_utils)
     try:
         bundle = bundle_beside(args)
-        bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix()])
-        return bundle, TokenCodec(bundle.tokenizer_path), Settings.read(args["model_config"])
+        bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
+        return _Opened(
+            profile=bundle.profile,
+            codec=TokenCodec(bundle.tokenizer_path),
+            template=bundle.chat_template,
+            settings=Settings.read(args["model_config"]),
+        )
     except ServingError as error:
         raise pb_utils.TritonModelException(str(error)) from error

@@ -1,13 +1,16 @@
 """Triton's text tensors read with a bound: ten million empty strings would keep a model from everybody for a minute.
 
-The Python backend takes a text tensor apart with a function of its `triton_python_backend_utils`, before a model sees
-it, a format string and an object for each entry. This one looks at most entries' lengths only.
+The Python backend has a text tensor taken apart by a function of its `triton_python_backend_utils`, before a model sees
+it, an object for each entry, and then gives the array the tensor's shape (`src/pb_tensor.cc`). What the function here
+gives waits for that shape, which says how many entries there are before any of them is read.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,35 +18,33 @@ import numpy as np
 from nemotron_client import wire
 
 _LENGTH = struct.Struct("<I")
-# Other threads get their turn after so many entries.
-_TURN = 1 << 16
 
 
 def bound_text_tensors(pb_utils: Any) -> None:
-    """Have *pb_utils* read text tensors with `read_texts`."""
-    pb_utils.deserialize_bytes_tensor = read_texts
+    """Have *pb_utils* read text tensors in this way."""
+    pb_utils.deserialize_bytes_tensor = TextTensor
 
 
-def read_texts(encoded: Any) -> Any:
-    """The entries of a text tensor (each behind its length in 4 bytes) as a 1-D array of bytes objects.
+@dataclass(frozen=True)
+class TextTensor:
+    """The bytes of a text tensor: its entries, each behind its length in 4 bytes."""
 
-    With more than `wire.MAX_VALUES` entries, which `wire.read` refuses, they are all empty. The number is always right,
-    because the backend shapes the array by it.
-    """
-    view = memoryview(encoded)
-    texts: list[bytes] = []
-    offset = count = 0
-    while offset < len(view):
-        (length,) = _LENGTH.unpack_from(view, offset)
-        offset += _LENGTH.size
-        if count < wire.MAX_VALUES:
-            texts.append(bytes(view[offset : offset + length]))
-        elif not count % _TURN:
-            time.sleep(0)
-        offset += length
-        count += 1
-    if count > wire.MAX_VALUES:
-        return np.full(count, b"", dtype=np.object_)
-    array = np.empty(count, dtype=np.object_)
-    array[:] = texts
-    return array
+    encoded: Any
+
+    def reshape(self, shape: Sequence[int]) -> Any:
+        """The entries as an array of bytes objects.
+
+        More than `wire.MAX_VALUES`, which `wire.read` refuses, are not read: they are all empty, and take no memory.
+        """
+        count = math.prod(shape)
+        if count > wire.MAX_VALUES:
+            return np.broadcast_to(np.array(b"", dtype=np.object_), shape)
+        array = np.empty(count, dtype=np.object_)
+        view, offset = memoryview(self.encoded), 0
+        for place in range(count):
+            (length,) = _LENGTH.unpack_from(view, offset)
+            offset += _LENGTH.size + length
+            array[place] = bytes(view[offset - length : offset])
+        if offset != len(view):
+            raise ValueError(f"a text tensor of {count} entries has {len(view)} bytes; they take {offset}")
+        return array.reshape(shape)

@@ -126,7 +126,7 @@ def _attributes(record: RequestRecord, model: str) -> dict[str, Any]:
         "error.type": None if record.outcome == "ok" else record.outcome,
         "nemotron.request.id": short(record.request_id, _MAX_ID),
         "nemotron.thinking": record.thinking,
-        "nemotron.queue_seconds": record.since_arrival(record.started_s),
+        "nemotron.queue_seconds": record.queue_s,
         "nemotron.tool_calls": record.tool_calls,
         "nemotron.problems": sorted({problem.code for problem in record.problems}) or None,
     }

@@ -9,11 +9,11 @@ import logging
 import os
 import threading
 import time
-from pathlib import Path
 from typing import Protocol
 
 from nemotron_triton.engine.interface import EngineStatistics
 from nemotron_triton.errors import ClientGoneError, EngineError, ServingError
+from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.serving import guardian
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.observers import Observers
@@ -22,9 +22,6 @@ from nemotron_triton.serving.settings import Settings
 
 # A client that went away is noticed within this time and one round of questions.
 _TICK_S = 0.1
-# `nemotron serve` makes this folder; without it tritonserver itself waits for what runs.
-_RUN_DIR = "NEMOTRON_RUN_DIR"
-_DRAIN = "drain"
 # Time for the last errors to reach their clients before the process ends.
 _FAREWELL_S = 1.0
 _log = logging.getLogger(__name__)
@@ -75,10 +72,9 @@ class Watcher:
         self._service = service
         self._observers = observers
         self._settings = settings
-        self._folder = Path(folder) if (folder := os.environ.get(_RUN_DIR)) else None
-        self._presence = self._folder / f"serving-{os.getpid()}" if self._folder else None
-        if self._presence:
-            self._presence.touch()
+        self._folder = RunFolder.named_in(os.environ)
+        if self._folder:
+            self._folder.enter()
         self._done = 0
         self._reported: str | None = None
         self._silent_since_s = time.monotonic()
@@ -128,8 +124,10 @@ class Watcher:
         """An engine that failed, or generates nothing although it is asked to, does not come back by itself."""
         now_s, statistics = time.monotonic(), self._service.statistics()
         done = statistics.generated_tokens + statistics.prompt_steps
-        # Idle is an engine that has nothing to do; one that hangs keeps what its callers have given up.
-        if done != self._done or not (self._service.generating or statistics.active_requests):
+        # Idle is an engine that has nothing to do; one that hangs keeps what its callers have given up, and what it has
+        # never begun it may count as waiting.
+        busy = self._service.generating or statistics.active_requests or statistics.waiting_requests
+        if done != self._done or not busy:
             self._done, self._silent_since_s = done, now_s
         problem = self._reported or statistics.problem
         if now_s - self._silent_since_s > self._settings.max_engine_silence_ms / 1000:
@@ -149,12 +147,12 @@ class Watcher:
         os._exit(1)
 
     def _drain(self) -> None:
-        if self._folder and (self._folder / _DRAIN).exists():
+        if self._folder and self._folder.draining:
             self.draining = True
             if not self._service.calls():
                 self._leave()
 
     def _leave(self) -> None:
         """Tell `nemotron serve` that nothing runs here any more."""
-        if self._presence:
-            self._presence.unlink(missing_ok=True)
+        if self._folder:
+            self._folder.leave()

@@ -1,0 +1,120 @@
+"""Engines that hang in their runtimes: found out, told of, and left behind by whoever waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import grpc
+import psutil
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from conftest import ROOT, serve_options
+from exposition import metric
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.engine.request_threads import RequestThreads
+from nemotron_triton.engine.stream import TokenStream
+from nemotron_triton.errors import EngineError, ServerError
+from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.serving.settings import Settings
+from patience import wait_until
+
+# As in tests/hanging_model.py, which runs in Triton's Python.
+HANG, HANG_AT_ONCE = 1, "NEMOTRON_TEST_HANG_AT_ONCE"
+
+
+@contextmanager
+def hanging(bundle: Bundle, **settings: int) -> Iterator[tuple[RunningServer, ServeOptions, list[str]]]:
+    options = replace(serve_options(), settings=Settings(**settings), drain_ms=1000, allow_reload=True)
+    log: list[str] = []
+    with serve(bundle, options, log=log.append, adapters={"nemotron": ROOT / "tests" / "hanging_model.py"}) as server:
+        yield server, options, log
+
+
+def hang_and_leave(options: ServeOptions) -> None:
+    """Send a request that hangs the engine, and go away."""
+    request = service_pb2.ModelInferRequest(model_name="nemotron")
+    for name, datatype, data in (
+        ("text_input", "BYTES", b"\5\0\0\0Hello"),
+        ("seed", "UINT64", HANG.to_bytes(8, "little")),
+    ):
+        request.inputs.add(name=name, datatype=datatype, shape=[1, 1])
+        request.raw_input_contents.append(data)
+    with grpc.insecure_channel(options.grpc_url) as channel:
+        call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(iter([request]), timeout=60)
+        wait_until(lambda: metric(options, "engine_waiting_requests") == 1)
+        call.cancel()
+
+
+def test_an_engine_that_hangs_before_its_first_token_is_found_out_when_its_callers_have_left(bundle: Bundle) -> None:
+    with hanging(bundle, max_engine_silence_ms=5000) as (server, options, log):
+        assert server.wait_ready(threading.Event()), log
+
+        hang_and_leave(options)
+
+        with pytest.raises(ServerError, match="while serving"):
+            server.wait(_soon())
+    assert any("the engine did nothing for 5000 ms; the server stops" in line for line in log)
+
+
+def test_an_engine_that_hangs_in_its_first_answer_is_told_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(HANG_AT_ONCE, "1")
+
+    with (
+        hanging(bundle, max_engine_silence_ms=1000) as (server, _, _log),
+        pytest.raises(ServerError, match="the engine generated nothing within 1 s of its start"),
+    ):
+        server.wait_ready(_soon())
+
+
+def test_a_model_whose_engine_hangs_ends_when_it_is_replaced(bundle: Bundle) -> None:
+    with hanging(bundle) as (server, options, log):
+        assert server.wait_ready(threading.Event()), log
+        hang_and_leave(options)
+        before = set(psutil.Process(server.pid).children())
+
+        server.reload()
+
+        # All three models are replaced; the one that hangs ends last.
+        wait_until(lambda: not any(each.is_running() for each in before))
+    assert any("the engine hangs: it was not closed within" in line for line in log)
+
+
+def test_who_waits_for_a_thread_that_hangs_is_let_go_of() -> None:
+    async def run() -> None:
+        threads, free = RequestThreads(1, "The runtime"), threading.Event()
+        first, second, third = TokenStream(), TokenStream(), TokenStream()
+        threads.begin(lambda: _hang(free, first), first)
+        threads.begin(lambda: second.put((1,), "stop"), second)
+        threads.begin(lambda: third.put((1,), "stop"), third)
+        assert (threads.active + threads.waiting, threads.waiting) in ((3, 2), (3, 3))
+
+        second.cancel()
+        closing = asyncio.create_task(asyncio.to_thread(threads.close))
+
+        with pytest.raises(EngineError, match="the engine is closed"):
+            await third.__anext__()
+        assert not closing.done()
+        free.set()
+        await closing
+        assert (threads.active, threads.waiting) == (0, 0)
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def _hang(free: threading.Event, stream: TokenStream) -> None:
+    free.wait(30)
+    stream.put((1,), "stop")
+
+
+def _soon() -> threading.Event:
+    """Set in a minute, so that what would hang fails instead."""
+    stop = threading.Event()
+    timer = threading.Timer(60, stop.set)
+    timer.daemon = True
+    timer.start()
+    return stop

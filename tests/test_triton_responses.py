@@ -1,0 +1,27 @@
+"""What goes into which tensor of a response."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from nemotron_client import wire
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.stream import TokenLogprob
+from nemotron_triton.serving.responses import logprob_tensors
+
+
+def test_a_token_that_could_not_come_has_no_log_probability_in_json(bundle: Bundle) -> None:
+    codec = TokenCodec(bundle.tokenizer_path)
+    logprobs = [TokenLogprob(-math.inf, ((1, -0.5), (2, -math.inf))), TokenLogprob(None)]
+
+    tensors = logprob_tensors(codec, [2, 3], logprobs, -1.0, alternatives=True)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    told = json.loads(tensors[wire.LOGPROBS], parse_constant=refuse)
+    assert [each["logprob"] for each in told] == [None, None]
+    assert [each["logprob"] for each in told[0]["top_logprobs"]] == [-0.5, None]
+    assert tensors[wire.OUTPUT_LOG_PROBS][0][0] == -math.inf
