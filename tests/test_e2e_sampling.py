@@ -28,8 +28,8 @@ def test_the_answer_behind_the_thinking_fits_the_schema(client: Client, thinking
 def test_a_guide_that_is_none_is_refused_and_the_next_request_is_served(client: Client) -> None:
     with pytest.raises(RequestRejected, match="guided_decoding_guide cannot be followed"):
         client.chat(CAPITAL, guide_type="json_schema", guide={"type": "frob"})
-    with pytest.raises(RequestRejected, match="guided_decoding_guide_type cannot be used with this model's engine"):
-        client.chat(CAPITAL, guide_type="ebnf_grammar", guide='root ::= "a"')
+    with pytest.raises(RequestRejected, match="guided_decoding_guide_type"):
+        client.chat(CAPITAL, guide_type="ebnf_grammar", guide='root ::= "a"')  # type: ignore[arg-type]
 
     assert "Stockholm" in (client.chat(CAPITAL, thinking=False).content or "")
 

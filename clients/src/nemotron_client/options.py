@@ -28,8 +28,8 @@ class GenerateOptions(TypedDict, total=False):
     stop                the answer ends before the first of these words
     stop_token_ids      more tokens that end the answer
     bad_words           what must not be said
-    guide_type          what the text behind the thinking must look like: json, json_schema, regex, ebnf_grammar
-    guide               the schema, the expression or the grammar
+    guide_type          what the text behind the thinking must look like: json, json_schema, regex
+    guide               the schema or the expression
     """
 
     timeout_s: float | None
@@ -48,7 +48,7 @@ class GenerateOptions(TypedDict, total=False):
     stop: Sequence[str] | None
     stop_token_ids: Sequence[int] | None
     bad_words: Sequence[str] | None
-    guide_type: Literal["json", "json_schema", "regex", "ebnf_grammar"] | None
+    guide_type: Literal["json", "json_schema", "regex"] | None
     guide: str | Mapping[str, Any] | None
 
 
