@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import socket
 import threading
 import time
@@ -13,6 +16,7 @@ import pytest
 
 from client_twins import Ask, ask_client, both_clients
 from nemotron_client import (
+    AsyncClient,
     Client,
     ClientError,
     ContentDelta,
@@ -290,19 +294,28 @@ def test_a_name_without_an_address_is_unavailable(ask: Ask) -> None:
         ask("dns:///nowhere.invalid:8001", HI)
 
 
-def test_what_a_name_stands_for_may_change_while_an_answer_comes() -> None:
-    endpoints = Endpoints(["10.0.0.1:1", "10.0.0.2:1"], "round_robin")
+def test_a_server_that_leaves_its_name_is_let_go_when_its_last_answer_has_ended() -> None:
+    endpoints = Endpoints(["10.0.0.1:1"], "round_robin")
 
     with endpoints.one() as running:
-        gone = endpoints.replace(["10.0.0.3:1"])
-        after = endpoints.urls
+        endpoints.replace(["10.0.0.2:1"])
+        while_it_answers = endpoints.idle()
+        endpoints.replace(["10.0.0.1:1"])
+        with endpoints.one() as back:
+            pass
+        endpoints.replace(["10.0.0.2:1"])
+        still_answering = endpoints.idle()
+    afterwards = endpoints.idle(), endpoints.idle()
 
-    assert running in gone
-    assert after == ("10.0.0.3:1",)
+    assert back is running
+    assert (while_it_answers, still_answering) == ((), ())
+    assert afterwards == (("10.0.0.1:1",), ())
 
 
 def test_limits_are_checked_before_anything_is_sent() -> None:
     with Client("127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequest, match=r"timeout_s is 1000000000000"):
+            client.chat(HI, timeout_s=1e12)
         with pytest.raises(InvalidRequest, match="max_retries is 101"):
             client.with_options(max_retries=101)
         with pytest.raises(InvalidRequest, match="timeout_s is 0"):
@@ -319,3 +332,53 @@ def test_a_refusal_is_not_hidden_by_retries() -> None:
         ask_client(server.url, HI, {"max_retries": 5})
 
     assert len(server.requests) == 1
+
+
+def test_a_refusal_counts_also_where_the_stream_then_breaks() -> None:
+    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield failure("INVALID_ARGUMENT: max_tokens is 0")
+        context.abort(grpc.StatusCode.UNAVAILABLE, "stopping")
+
+    with scripted_server(script) as server, pytest.raises(RequestRejected, match="max_tokens is 0"):
+        ask_client(server.url, HI, {"max_retries": 5})
+
+    assert len(server.requests) == 1
+
+
+@both_clients
+def test_the_first_look_at_the_servers_is_within_the_deadline(ask: Ask) -> None:
+    hung = socket.create_server(("127.0.0.1", 0))
+    with scripted_server(lambda request, context: answer("ja")) as server, hung:
+        begin = time.monotonic()
+        with contextlib.suppress(DeadlineExceeded):
+            ask([f"127.0.0.1:{hung.getsockname()[1]}", server.url], HI, timeout_s=0.3)
+
+        assert time.monotonic() - begin < 0.9
+
+
+def test_no_thread_and_no_connection_outlives_a_client_that_was_forgotten() -> None:
+    with scripted_server(lambda request, context: answer("ja")) as server:
+        client = Client([server.url, "127.0.0.1:1"])
+        client.chat(HI)
+        watching = [thread for thread in threading.enumerate() if thread.name == "nemotron-health"]
+        del client
+        gc.collect()
+        for thread in watching:
+            thread.join(10)
+
+    assert len(watching) == 1
+    assert not watching[0].is_alive()
+
+
+def test_no_task_outlives_an_async_client_that_was_forgotten() -> None:
+    async def main(url: str) -> list[bool]:
+        client = AsyncClient([url, "127.0.0.1:1"])
+        await client.chat(HI)
+        watching = [task for task in asyncio.all_tasks() if task.get_name() == "nemotron-health"]
+        del client
+        gc.collect()
+        await asyncio.wait(watching, timeout=10)
+        return [task.cancelled() for task in watching]
+
+    with scripted_server(lambda request, context: answer("ja")) as server:
+        assert asyncio.run(main(server.url)) == [True]

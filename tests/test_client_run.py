@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import threading
 from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any
@@ -283,3 +284,52 @@ def test_a_synchronous_run_calls_asynchronous_functions_too() -> None:
         events = run_client(server.url, [double])
 
     assert [event.content for event in events if isinstance(event, ToolResult)] == ["8"]
+
+
+def test_an_asynchronous_function_is_called_where_an_event_loop_runs_already() -> None:
+    async def double(x: int) -> int:
+        """Twice a number."""
+        return 2 * x
+
+    async def notebook(url: str) -> list[RunEvent]:
+        return run_client(url, [double])
+
+    with scripted_server(Scripted([("double", '{"x": 4}')], "8")) as server:
+        events = asyncio.run(notebook(server.url))
+
+    assert [event.content for event in events if isinstance(event, ToolResult)] == ["8"]
+
+
+def test_calls_that_wait_behind_one_that_failed_are_not_made() -> None:
+    made: list[int] = []
+
+    def work(x: int) -> int:
+        """Fails at 0, and else takes a little."""
+        if not x:
+            raise ValueError("no")
+        made.append(x)
+        threading.Event().wait(0.05)
+        return x
+
+    calls = [("work", json.dumps({"x": x})) for x in range(60)]
+    with scripted_server(Scripted(calls, "done")) as server, pytest.raises(ToolFailed):
+        run_client(server.url, [work])
+
+    assert len(made) < 59
+
+
+@both_clients
+def test_a_function_that_was_cancelled_by_itself_failed(run: Any) -> None:
+    async def give_up() -> None:
+        """Waits for what was cancelled."""
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        task.cancel()
+        await task
+
+    if run is run_async_client and sys.version_info < (3, 11):
+        pytest.skip("before CPython 3.11 nobody can tell who was cancelled")
+    with scripted_server(Scripted([("give_up", "{}")], "sorry")) as server:
+        events = run(server.url, [give_up], on_tool_error="tell")
+
+    (result,) = (event for event in events if isinstance(event, ToolResult))
+    assert "was cancelled" in result.content

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -248,6 +249,47 @@ def test_closing_the_async_client_ends_its_streams_with_an_error(endless: tuple[
     asyncio.run(main())
 
     assert script.cancelled.wait(5)
+
+
+def test_closing_the_async_client_in_its_first_look_is_told_to_who_asks() -> None:
+    async def main(hung: str, url: str) -> None:
+        client = AsyncClient([hung, url], timeout_s=20)
+        asking = asyncio.create_task(client.chat(HI))
+        while not any(task.get_name() == "nemotron-health" for task in asyncio.all_tasks()):
+            await asyncio.sleep(0)
+        await client.close()
+        with pytest.raises(InvalidRequest, match="is closed"):
+            await asking
+        with pytest.raises(InvalidRequest, match="is closed"):
+            await client.chat(HI)
+
+    hung = socket.create_server(("127.0.0.1", 0))
+    with hung, scripted_server(lambda request, context: answer("ja")) as server:
+        asyncio.run(main(f"127.0.0.1:{hung.getsockname()[1]}", server.url))
+
+
+def test_another_thread_can_close_a_stream_that_is_being_read() -> None:
+    began, cancelled = threading.Event(), threading.Event()
+
+    def script(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.add_callback(cancelled.set)
+        began.set()
+        cancelled.wait(20)
+        yield response({wire.TEXT_OUTPUT: "too late"})
+
+    def close(stream: Any) -> None:
+        began.wait(20)
+        stream.close()
+
+    with scripted_server(script) as server, Client(server.url) as client:
+        stream = client.stream(HI)
+        closer = threading.Thread(target=close, args=(stream,))
+        closer.start()
+        with pytest.raises(StreamBroken):
+            next(stream)
+        closer.join(20)
+
+        assert cancelled.wait(5)
 
 
 def test_an_async_client_belongs_to_one_event_loop() -> None:

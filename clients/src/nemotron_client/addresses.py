@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nemotron_client.endpoints import Endpoint, Endpoints
+from nemotron_client.endpoints import Endpoints
 from nemotron_client.settings import split_address
 
 # How often servers are asked whether they are ready, and how long they have to say so.
@@ -22,7 +22,6 @@ class Addresses:
         self.wanted = split_address(name)
         self._clock = clock
         self._resolved_s: float | None = None
-        self._gone: list[Endpoint] = []
 
     def due(self, endpoints: Endpoints) -> bool:
         """Whether to resolve the name now: at first, from time to time, and while no server can answer."""
@@ -36,14 +35,7 @@ class Addresses:
         """Take what `getaddrinfo` returned; nothing changes where it found nothing."""
         self._resolved_s = self._clock()
         if infos:
-            gone = [*self._gone, *endpoints.replace([_url(info[4]) for info in infos])]
-            self._gone = [each for each in gone if each.url not in endpoints.urls]
-
-    def idle(self) -> tuple[str, ...]:
-        """The servers that the name no longer stands for, once their last answer has ended; each is told once."""
-        idle = tuple(each.url for each in self._gone if not each.active)
-        self._gone = [each for each in self._gone if each.active]
-        return idle
+            endpoints.replace([_url(info[4]) for info in infos])
 
 
 def _url(address: tuple[Any, ...]) -> str:

@@ -39,7 +39,8 @@ class AnswerReader:
         self._first_answer_s: float | None = None
         # What came so far of the arguments of each call; None once it was whole.
         self._calls: dict[int, list[ToolCallDelta] | None] = {}
-        self._failure: ClientError | None = None
+        self._call_ids: set[str] = set()
+        self.failure: ClientError | None = None
         self.started = False
         self.finished = False
 
@@ -50,7 +51,7 @@ class AnswerReader:
         that just ends crashes tritonserver before 25.06 (CVE-2025-23322).
         """
         if message.error_message:
-            self._failure = self._failure or of_message(message.error_message, self._url, started=self.started)
+            self.failure = self.failure or of_message(message.error_message, self._url, started=self.started)
             return []
         self.started = True
         try:
@@ -60,12 +61,14 @@ class AnswerReader:
 
     def end(self) -> None:
         """The server has sent all it has; raises what was wrong with it."""
-        if self._failure:
-            raise self._failure
+        if self.failure:
+            raise self.failure
         if not self.finished:
             raise StreamBroken(f"{self._url} ended the answer without a finish reason")
 
     def _events(self, response: Any) -> list[Event]:
+        if self.finished:
+            raise ValueError("a response behind the last one")
         data = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
         events: list[Event] = []
         if (raw := data.get(_REASONING, _NO_TEXT)) != _NO_TEXT:
@@ -82,6 +85,7 @@ class AnswerReader:
             if self._first_event_s is None:
                 self._first_event_s = self._first_answer_s
         if raw := data.get(wire.FINISH_REASON.name):
+            events.extend(self._whole(index) for index, pieces in self._calls.items() if pieces)
             events.append(self._finish(unpacked(wire.FINISH_REASON, raw), data))
         return events
 
@@ -98,20 +102,27 @@ class AnswerReader:
         if pieces is None:
             raise ValueError(f"more arguments for call {piece.index}, which was whole")
         pieces.append(piece)
-        arguments_json = "".join(each.arguments_json for each in pieces)
-        try:
-            json.loads(arguments_json)
-        except ValueError:
+        # Most calls come in one piece. Where they do not, an object ends with its brace; all else waits for the end.
+        if len(pieces) > 1 and not piece.arguments_json.rstrip().endswith("}"):
             return [piece]
-        self._calls[piece.index] = None
-        if not pieces[0].id:
-            raise ValueError(f"call {piece.index} has no id")
-        whole = ToolCall(index=piece.index, id=pieces[0].id, name=pieces[0].name, arguments_json=arguments_json)
-        return [piece, whole]
+        try:
+            return [piece, self._whole(piece.index)]
+        except json.JSONDecodeError:
+            return [piece]
+
+    def _whole(self, index: int) -> ToolCall:
+        """The call whose pieces have all come; `JSONDecodeError` when more are missing."""
+        pieces = self._calls[index] or []
+        arguments_json = "".join(each.arguments_json for each in pieces)
+        json.loads(arguments_json)
+        self._calls[index] = None
+        call_id = pieces[0].id
+        if not call_id or call_id in self._call_ids:
+            raise ValueError(f"call {index} has the id {call_id!r}; each needs one of its own")
+        self._call_ids.add(call_id)
+        return ToolCall(index=index, id=call_id, name=pieces[0].name, arguments_json=arguments_json)
 
     def _finish(self, reason: str, data: dict[str, bytes]) -> Finish:
-        if any(self._calls.values()):
-            raise ValueError("the answer ended inside a call")
         self.finished = True
         problems = json.loads(unpacked(wire.PROBLEMS, raw)) if (raw := data.get(wire.PROBLEMS.name)) else ()
         return Finish(

@@ -15,8 +15,9 @@ import grpc.aio
 from nemotron_client import outgoing
 from nemotron_client.async_servers import AsyncServers
 from nemotron_client.attempts import Attempts
+from nemotron_client.cancellation import asked_to_stop
 from nemotron_client.endpoints import Balance
-from nemotron_client.errors import AccessDenied, ClientError, RequestRejected, StreamBroken
+from nemotron_client.errors import ClientError, RequestRejected, StreamBroken
 from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
@@ -167,9 +168,10 @@ class AsyncClient:
         async def events() -> AsyncGenerator[RunEvent, None]:
             calling = True
             while calling:
-                async for event in self.stream(loop.messages, tools=loop.tools, thinking=thinking, **loop.options):
-                    loop.add(event)
-                    yield event
+                async with self.stream(loop.messages, tools=loop.tools, thinking=thinking, **loop.options) as stream:
+                    async for event in stream:
+                        loop.add(event)
+                        yield event
                 calls = loop.calls()
                 for result in await loop.make_async(calls):
                     loop.add(result)
@@ -226,10 +228,9 @@ class AsyncClient:
             request = outgoing.metadata(self._settings, name, timeout_s)
             try:
                 found.append(outgoing.model_of(await self._ask(request, lambda methods: methods.model_metadata)))
-            except AccessDenied:
-                raise
-            except RequestRejected:
-                continue  # it has no such model
+            except RequestRejected as error:
+                if error.status != "NOT_FOUND":
+                    raise
         return tuple(found)
 
     def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> AsyncClient:
@@ -254,8 +255,8 @@ class AsyncClient:
         return AsyncStream(self._events(request), request.request_id)
 
     async def _events(self, request: Outgoing) -> AsyncGenerator[Event, None]:
-        await self._servers.ensure_watched()
         attempts = request.attempts(self._servers.endpoints)
+        await self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
                 with attempts.one() as endpoint:
@@ -268,10 +269,10 @@ class AsyncClient:
                             for event in reader.read(response):
                                 yield event
                     except grpc.RpcError as error:
-                        raise of_status(error, endpoint.url, request.timeout_s, started=reader.started) from error
+                        foreign = of_status(error, endpoint.url, request.timeout_s, started=reader.started)
+                        raise reader.failure or foreign from error
                     except asyncio.CancelledError as error:
-                        if self._servers.closed:
-                            raise StreamBroken(f"the client was closed while {endpoint.url} answered") from error
+                        self._raise_if_closed(error, endpoint.url)
                         raise
                     finally:
                         if not call.done():
@@ -284,8 +285,8 @@ class AsyncClient:
 
     async def _ask(self, request: Outgoing, method: Callable[[Methods], Any]) -> Any:
         """The one response to *request*."""
-        await self._servers.ensure_watched()
         attempts = request.attempts(self._servers.endpoints)
+        await self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
                 with attempts.one() as endpoint:
@@ -295,12 +296,16 @@ class AsyncClient:
                     except grpc.RpcError as error:
                         raise of_status(error, endpoint.url, request.timeout_s, started=False) from error
                     except asyncio.CancelledError as error:
-                        if self._servers.closed:
-                            raise StreamBroken(f"the client was closed while {endpoint.url} answered") from error
+                        self._raise_if_closed(error, endpoint.url)
                         raise
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
             await asyncio.sleep(pause_s)
+
+    def _raise_if_closed(self, error: asyncio.CancelledError, url: str) -> None:
+        """GRPC ends the calls of a client that is closed as if the tasks that read them had been cancelled."""
+        if self._servers.closed and not asked_to_stop(unknown=False):
+            raise StreamBroken(f"the client was closed while {url} answered") from error
 
     def _call(self, method: Any, request: Outgoing, attempts: Attempts) -> Any:
         remaining_s = attempts.remaining_s()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import weakref
 from typing import Any
 
 import grpc
@@ -12,7 +13,8 @@ import grpc.aio
 
 from nemotron_client import wire
 from nemotron_client.addresses import CHECK_INTERVAL_S, CHECK_TIMEOUT_S, Addresses
-from nemotron_client.connection import Connections
+from nemotron_client.cancellation import asked_to_stop
+from nemotron_client.connection import Connections, closed
 from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import ClientError, InvalidRequest
 from nemotron_client.protocol import Methods, live_request, ready_request
@@ -28,24 +30,22 @@ class AsyncServers:
         """Nothing is connected yet."""
         self.endpoints = Endpoints(settings.urls, settings.balance, settings.name)
         self._connections = Connections(grpc.aio, settings.credentials, settings.authority)
-        self._addresses = Addresses(settings.name) if settings.name else None
-        self._several = settings.several
+        self._watch = _Watch(self.endpoints, self._connections, settings.name) if settings.several else None
         self._where = settings.where
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._first_look: asyncio.Task[None] | None = None
-        self._watch: asyncio.Task[None] | None = None
-
-    def methods(self, url: str) -> Methods:
-        """Triton's methods at *url*; `InvalidRequest` when the client was closed."""
-        return self._connections.methods(url)
+        self._watching: asyncio.Task[None] | None = None
 
     @property
     def closed(self) -> bool:
         """Whether the client was closed; gRPC ends its calls as if their tasks had been cancelled."""
         return self._connections.closed
 
-    async def ensure_watched(self) -> None:
-        """Look at the servers once before the first request, and from time to time from then on."""
+    def methods(self, url: str) -> Methods:
+        """Triton's methods at *url*; `InvalidRequest` when the client was closed."""
+        return self._connections.methods(url)
+
+    async def ensure_watched(self, timeout_s: float) -> None:
+        """See that the servers are looked at from time to time, and wait for the first look, *timeout_s* at most."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -53,57 +53,33 @@ class AsyncServers:
             raise InvalidRequest(
                 f"this client of {self._where} belongs to another event loop; make one for each asyncio.run"
             )
-        if not self._several:
+        if self._watch is None or self._watch.looked.is_set():
             return
-        if self._first_look is None:
-            self._first_look = asyncio.create_task(self._look())
-        # Whoever is cancelled while it waits leaves it to the others.
-        await asyncio.shield(self._first_look)
-        if self._watch is None and not self._connections.closed:
-            self._watch = asyncio.create_task(self._keep_looking(), name="nemotron-health")
+        if self.closed:
+            raise closed(self._where)
+        if self._watching is None:
+            self._watching = asyncio.create_task(_keep_looking(self._watch), name="nemotron-health")
+            # A client that was forgotten without `close` leaves no task behind.
+            weakref.finalize(self, _cancel, loop, self._watching)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._watch.looked.wait(), timeout_s)
 
     async def health(self, timeout_s: float) -> Health:
         """Ask every server."""
-        await self.ensure_watched()
+        await self.ensure_watched(timeout_s)
         return Health(tuple(await asyncio.gather(*(self._health(url, timeout_s) for url in self.endpoints.urls))))
 
     async def close(self) -> None:
         """Close every connection; running requests end with an error."""
         channels = self._connections.take_all()
-        for task in (self._first_look, self._watch):
-            if task and not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        if self._watching:
+            self._watching.cancel()
+            # Not awaited itself: that would take a cancellation of who closes for one of the task.
+            await asyncio.wait([self._watching])
+        if self._watch:
+            self._watch.looked.set()
         for channel in channels:
             await channel.close()
-
-    async def _keep_looking(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            await self._look()
-
-    async def _look(self) -> None:
-        """Find the servers of the name anew where that is due, and ask each whether it is ready."""
-        if self._addresses and self._addresses.due(self.endpoints):
-            loop = asyncio.get_running_loop()
-            try:
-                found = await loop.getaddrinfo(*self._addresses.wanted, type=socket.SOCK_STREAM)
-            except OSError:
-                found = []  # those that were known are asked on
-            self._addresses.found(found, self.endpoints)
-            for url in self._addresses.idle():
-                if channel := self._connections.take(url):
-                    await channel.close()
-        await asyncio.gather(*(self._check(url) for url in self.endpoints.urls))
-
-    async def _check(self, url: str) -> None:
-        try:
-            answer = await self.methods(url).model_ready(ready_request(wire.MODEL_NAME), timeout=CHECK_TIMEOUT_S)
-            ready = answer.ready
-        except (grpc.RpcError, ClientError):
-            ready = False
-        (self.endpoints.admit if ready else self.endpoints.eject)(url)
 
     async def _health(self, url: str, timeout_s: float) -> EndpointHealth:
         methods = self.methods(url)
@@ -113,8 +89,59 @@ class AsyncServers:
         try:
             alive = (await live).live
             is_ready = (await ready).ready
+            problem = "" if is_ready else "the model is not ready"
         except grpc.RpcError as error:
             ready.cancel()
-            problem = str(of_status(error, url, timeout_s, started=False))
-            return EndpointHealth(url=url, live=alive, ready=False, problem=problem)
-        return EndpointHealth(url=url, live=alive, ready=is_ready, problem="" if is_ready else "the model is not ready")
+            is_ready, problem = False, str(of_status(error, url, timeout_s, started=False))
+        except asyncio.CancelledError:
+            if not self.closed or asked_to_stop(unknown=False):
+                raise
+            is_ready, problem = False, "the client was closed"
+        return EndpointHealth(url=url, live=alive, ready=is_ready, problem=problem)
+
+
+class _Watch:
+    """One look at all servers at a time; what they say decides who gets requests."""
+
+    def __init__(self, endpoints: Endpoints, connections: Connections, name: str | None) -> None:
+        self.looked = asyncio.Event()
+        self._endpoints = endpoints
+        self._connections = connections
+        self._addresses = Addresses(name) if name else None
+
+    async def look(self) -> None:
+        """Find the servers of the name anew where that is due, and ask each whether it is ready."""
+        if self._addresses and self._addresses.due(self._endpoints):
+            loop = asyncio.get_running_loop()
+            try:
+                found = await loop.getaddrinfo(*self._addresses.wanted, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError):
+                found = []  # those that were known are asked on
+            self._addresses.found(found, self._endpoints)
+            for url in self._endpoints.idle():
+                if channel := self._connections.take(url):
+                    await channel.close()
+        await asyncio.gather(*(self._check(url) for url in self._endpoints.urls))
+
+    async def _check(self, url: str) -> None:
+        try:
+            methods = self._connections.methods(url)
+            ready = (await methods.model_ready(ready_request(wire.MODEL_NAME), timeout=CHECK_TIMEOUT_S)).ready
+        except (grpc.RpcError, ClientError):
+            ready = False
+        (self._endpoints.admit if ready else self._endpoints.eject)(url)
+
+
+async def _keep_looking(watch: _Watch) -> None:
+    # Holds no `AsyncServers`, so that the task does not keep alive what ends it.
+    while True:
+        try:
+            await watch.look()
+        finally:
+            watch.looked.set()
+        await asyncio.sleep(CHECK_INTERVAL_S)
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(task.cancel)

@@ -15,7 +15,7 @@ from nemotron_client import outgoing
 from nemotron_client.attempts import Attempts
 from nemotron_client.connection import closed
 from nemotron_client.endpoints import Balance
-from nemotron_client.errors import AccessDenied, ClientError, RequestRejected
+from nemotron_client.errors import ClientError, RequestRejected
 from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
@@ -26,7 +26,7 @@ from nemotron_client.reply import Reply
 from nemotron_client.servers import Servers
 from nemotron_client.settings import DEFAULT_MAX_RETRIES, ClientSettings, checked_timeout_s
 from nemotron_client.status import Health, Model, Prompt
-from nemotron_client.streams import Stream
+from nemotron_client.streams import RunningCall, Stream
 from nemotron_client.tool_loop import Run, RunEvent, ToolErrors, ToolLoop
 from nemotron_client.tools import ToolLike
 
@@ -164,10 +164,13 @@ class Client:
         """
         loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
 
+        running = RunningCall()
+
         def events() -> Generator[RunEvent, None, None]:
             calling = True
             while calling:
-                for event in self.stream(loop.messages, tools=loop.tools, thinking=thinking, **loop.options):
+                request = outgoing.chat(self._settings, loop.messages, loop.tools, thinking, loop.options)
+                for event in self._events(request, running):
                     loop.add(event)
                     yield event
                 calls = loop.calls()
@@ -176,7 +179,7 @@ class Client:
                     yield result
                 calling = bool(calls)
 
-        return Stream(events())
+        return Stream(events(), running=running)
 
     def render(
         self,
@@ -225,10 +228,9 @@ class Client:
             request = outgoing.metadata(self._settings, name, timeout_s)
             try:
                 found.append(outgoing.model_of(self._ask(request, lambda methods: methods.model_metadata)))
-            except AccessDenied:
-                raise
-            except RequestRejected:
-                continue  # it has no such model
+            except RequestRejected as error:
+                if error.status != "NOT_FOUND":
+                    raise
         return tuple(found)
 
     def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> Client:
@@ -250,28 +252,31 @@ class Client:
         self.close()
 
     def _stream(self, request: Outgoing) -> Stream[Event]:
-        return Stream(self._events(request), request.request_id)
+        running = RunningCall()
+        return Stream(self._events(request, running), request.request_id, running)
 
-    def _events(self, request: Outgoing) -> Generator[Event, None, None]:
-        self._servers.ensure_watched()
+    def _events(self, request: Outgoing, running: RunningCall) -> Generator[Event, None, None]:
         attempts = request.attempts(self._servers.endpoints)
+        self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
                 with attempts.one() as endpoint:
-                    yield from self._answer(request, endpoint.url, attempts)
+                    yield from self._answer(request, endpoint.url, attempts, running)
                 return
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
             time.sleep(pause_s)
 
-    def _answer(self, request: Outgoing, url: str, attempts: Attempts) -> Generator[Event, None, None]:
+    def _answer(
+        self, request: Outgoing, url: str, attempts: Attempts, running: RunningCall
+    ) -> Generator[Event, None, None]:
         reader = request.reader(url, attempts)
-        call = self._call(self._servers.methods(url).stream_infer, request, url, attempts)
+        call = running.call = self._call(self._servers.methods(url).stream_infer, request, url, attempts)
         try:
             for response in call:
                 yield from reader.read(response)
         except grpc.RpcError as error:
-            raise of_status(error, url, request.timeout_s, started=reader.started) from error
+            raise reader.failure or of_status(error, url, request.timeout_s, started=reader.started) from error
         finally:
             if call.is_active():
                 call.cancel()
@@ -279,8 +284,8 @@ class Client:
 
     def _ask(self, request: Outgoing, method: Callable[[Methods], Any]) -> Any:
         """The one response to *request*."""
-        self._servers.ensure_watched()
         attempts = request.attempts(self._servers.endpoints)
+        self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
                 with attempts.one() as endpoint:

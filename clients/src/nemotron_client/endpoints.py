@@ -32,6 +32,7 @@ class Endpoints:
         """
         self._name = name
         self._all = [Endpoint(url) for url in urls]
+        self._gone: list[Endpoint] = []
         self._balance = balance
         self._turn = 0
         self._lock = threading.Lock()
@@ -70,12 +71,19 @@ class Endpoints:
         """*url* can answer again."""
         self._mark(url, ejected=False)
 
-    def replace(self, urls: Sequence[str]) -> tuple[Endpoint, ...]:
-        """The name now stands for *urls*; those that stay keep their state. Returns those that are gone."""
+    def replace(self, urls: Sequence[str]) -> None:
+        """The name now stands for *urls*; those that stay, or come back while they still answer, keep their state."""
         with self._lock:
-            known = {each.url: each for each in self._all}
+            known = {each.url: each for each in (*self._all, *self._gone)}
             self._all = [known.pop(url) if url in known else Endpoint(url) for url in dict.fromkeys(urls)]
-            return tuple(known.values())
+            self._gone = list(known.values())
+
+    def idle(self) -> tuple[str, ...]:
+        """The servers that the name no longer stands for, once their last answer has ended; each is told once."""
+        with self._lock:
+            idle = tuple(each.url for each in self._gone if not each.active)
+            self._gone = [each for each in self._gone if each.active]
+            return idle
 
     def _chosen(self, avoid: Collection[str]) -> Endpoint:
         if not self._all:

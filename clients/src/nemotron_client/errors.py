@@ -20,10 +20,11 @@ from __future__ import annotations
 class ClientError(Exception):
     """Base of every error this package raises on purpose.
 
-    `request_id` is the request's in the server's log, empty where none was sent; `retries` counts how often the client
-    tried again before it gave up.
+    `status` is gRPC's name for it, where the server gave one; `request_id` is the request's in the server's log, empty
+    where none was sent; `retries` counts how often the client tried again before it gave up.
     """
 
+    status: str = ""
     request_id: str = ""
     retries: int = 0
 

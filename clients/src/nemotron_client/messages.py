@@ -43,6 +43,12 @@ class AssistantMessage:
     tool_calls: tuple[ToolCall, ...] = ()
     reasoning: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse calls that are none; a plain dict may be a message, but not a part of one."""
+        for call in self.tool_calls:
+            if not isinstance(call, ToolCall):
+                raise InvalidRequest(f"a call of the assistant's is {call!r:.100}; give a ToolCall")
+
     def as_openai(self) -> dict[str, Any]:
         """The message as the wire has it."""
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
@@ -73,7 +79,7 @@ MessageLike: TypeAlias = Message | Mapping[str, Any]
 
 def openai_messages(messages: Sequence[MessageLike]) -> list[dict[str, Any]]:
     """*messages* as the wire has them; `InvalidRequest` when one is neither a message nor a mapping."""
-    if isinstance(messages, (str, bytes, Mapping)):
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise InvalidRequest(
             f"messages is {messages!r:.100}; give a list of messages, such as [UserMessage({'...'!r})]"
         )

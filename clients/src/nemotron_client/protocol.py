@@ -87,7 +87,10 @@ def output_values(response: Any) -> dict[str, Any]:
 def unpacked(tensor: wire.Tensor, data: bytes) -> Any:
     """The value, or the list of numbers, that *data* holds in Triton's raw form."""
     if tensor.dtype != "BYTES":
-        values = [value for (value,) in struct.iter_unpack(_PACKED[tensor.dtype], data)]
+        try:
+            values = [value for (value,) in struct.iter_unpack(_PACKED[tensor.dtype], data)]
+        except struct.error as error:
+            raise ValueError(f"{tensor.name} is cut off: {error}") from error
         return values[0] if tensor.dims == (1,) else values
     if len(data) < 4 or int.from_bytes(data[:4], "little") != len(data) - 4:
         raise ValueError(f"{tensor.name} is not one string")

@@ -52,20 +52,26 @@ def of_message(message: str, url: str, *, started: bool) -> ClientError:
         text = message
         status = "UNAVAILABLE" if any(each in message for each in _NOT_SERVING) else "INVALID_ARGUMENT"
     kind = _kind(status, text, started=started)
-    if kind is ServerUnavailable:
-        return kind(f"{url} takes no request now: {text}")
-    return _told(kind, text, url)
+    if kind is StreamBroken:
+        text = f"{url} broke off the answer: {text}"
+    elif kind is ServerUnavailable:
+        text = f"{url} takes no request now: {text}"
+    elif kind is DeadlineExceeded:
+        text = f"{url}: {text}"
+    return _with_status(kind(text), status)
 
 
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
     """The error that a `grpc.RpcError` stands for; *timeout_s* is the time the request had."""
     status, text = error.code().name, error.details() or "no details"
     kind = _kind(status, text, started=started)
-    if kind is ServerUnavailable:
-        return kind(f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`")
-    if kind is DeadlineExceeded:
-        return kind(f"{url} did not finish within {timeout_s:g} s")
-    return _told(kind, text if kind is not StreamBroken else f"({status}) {text}", url)
+    if kind is StreamBroken:
+        text = f"{url} broke off the answer: ({status}) {text}"
+    elif kind is ServerUnavailable:
+        text = f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`"
+    elif kind is DeadlineExceeded:
+        text = f"{url} did not finish within {timeout_s:g} s"
+    return _with_status(kind(text), status)
 
 
 def _kind(status: str, text: str, *, started: bool) -> type[ClientError]:
@@ -77,7 +83,6 @@ def _kind(status: str, text: str, *, started: bool) -> type[ClientError]:
     return StreamBroken if kind is ServerUnavailable and started else kind
 
 
-def _told(kind: type[ClientError], text: str, url: str) -> ClientError:
-    if kind is StreamBroken:
-        return kind(f"{url} broke off the answer: {text}")
-    return kind(f"{url}: {text}" if kind is DeadlineExceeded else text)
+def _with_status(error: ClientError, status: str) -> ClientError:
+    error.status = status
+    return error

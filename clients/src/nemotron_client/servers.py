@@ -28,6 +28,7 @@ class Servers:
         self._connections = Connections(grpc, settings.credentials, settings.authority)
         self._stop = threading.Event()
         self._watch = _Watch(self.endpoints, self._connections, settings.name) if settings.several else None
+        self._watching = False
         self._starting = threading.Lock()
         # A client that was forgotten without `close` leaves no thread behind.
         weakref.finalize(self, self._stop.set)
@@ -36,21 +37,21 @@ class Servers:
         """Triton's methods at *url*; `InvalidRequest` when the client was closed."""
         return self._connections.methods(url)
 
-    def ensure_watched(self) -> None:
-        """Look at the servers once before the first request, and from time to time from then on."""
-        if self._watch is None or self._watch.started:
+    def ensure_watched(self, timeout_s: float) -> None:
+        """See that the servers are looked at from time to time, and wait for the first look, *timeout_s* at most."""
+        if self._watch is None or self._watch.looked.is_set():
             return
         with self._starting:
-            if not self._watch.started:
-                self._watch.look()
-                self._watch.started = True
+            if not self._watching:
+                self._watching = True
                 threading.Thread(
                     target=_watch_until, args=(self._stop, self._watch), name="nemotron-health", daemon=True
                 ).start()
+        self._watch.looked.wait(timeout_s)
 
     def health(self, timeout_s: float) -> Health:
         """Ask every server."""
-        self.ensure_watched()
+        self.ensure_watched(timeout_s)
         asked = [(url, self.methods(url)) for url in self.endpoints.urls]
         calls = [
             (
@@ -73,7 +74,7 @@ class _Watch:
     """One look at all servers at a time; what they say decides who gets requests."""
 
     def __init__(self, endpoints: Endpoints, connections: Connections, name: str | None) -> None:
-        self.started = False
+        self.looked = threading.Event()
         self._endpoints = endpoints
         self._connections = connections
         self._addresses = Addresses(name) if name else None
@@ -83,10 +84,10 @@ class _Watch:
         if self._addresses and self._addresses.due(self._endpoints):
             try:
                 found = socket.getaddrinfo(*self._addresses.wanted, type=socket.SOCK_STREAM)
-            except OSError:
+            except (OSError, UnicodeError):
                 found = []  # those that were known are asked on
             self._addresses.found(found, self._endpoints)
-            for url in self._addresses.idle():
+            for url in self._endpoints.idle():
                 if channel := self._connections.take(url):
                     channel.close()
         calls = [
@@ -108,13 +109,16 @@ class _Watch:
 
 def _watch_until(stop: threading.Event, watch: _Watch) -> None:
     # Holds no `Servers`, so that the thread does not keep alive what ends it.
-    while not stop.wait(CHECK_INTERVAL_S):
+    while not stop.is_set():
         try:
             watch.look()
         except Exception:
             if stop.is_set():
                 return  # closed while it looked
             raise
+        finally:
+            watch.looked.set()
+        stop.wait(CHECK_INTERVAL_S)
 
 
 def _health(url: str, live: Any, ready: Any, timeout_s: float) -> EndpointHealth:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -16,6 +15,8 @@ from nemotron_client.errors import InvalidRequest
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_MAX_RETRIES = 2
+# Thirty years; gRPC takes much longer ones for times that have passed.
+LONGEST_TIMEOUT_S = 1e9
 _DNS = "dns:///"
 _URL = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
@@ -95,8 +96,10 @@ class ClientSettings:
 
 def checked_timeout_s(timeout_s: float) -> float:
     """*timeout_s*, which must be a positive number of seconds."""
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s < math.inf:
-        raise InvalidRequest(f"timeout_s is {timeout_s!r}; it must be a positive number of seconds")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= LONGEST_TIMEOUT_S:
+        raise InvalidRequest(
+            f"timeout_s is {timeout_s!r:.40}; it must be a number of seconds, up to {LONGEST_TIMEOUT_S:g}"
+        )
     return timeout_s
 
 
@@ -115,11 +118,13 @@ def split_address(url: str) -> tuple[str, int]:
 
 def _urls(given: str | Sequence[str]) -> tuple[str, ...]:
     """Every server that *given* names, each one once."""
-    parts = given.split(",") if isinstance(given, str) else list(given)
-    urls = tuple(dict.fromkeys(part.strip() if isinstance(part, str) else part for part in parts))
+    parts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
+        raise InvalidRequest(f"url is {given!r:.100}; give host:port of a server, or a list of them")
+    urls = tuple(dict.fromkeys(part.strip() for part in parts))
     for url in urls:
-        bare = url[len(_DNS) :] if isinstance(url, str) and url.startswith(_DNS) else url
-        match = _URL.fullmatch(bare) if isinstance(bare, str) else None
+        bare = url[len(_DNS) :] if url.startswith(_DNS) else url
+        match = _URL.fullmatch(bare)
         if match is None or not 0 < int(match["port"]) < 65536:
             raise InvalidRequest(
                 f"url is {url!r}; give host:port without a scheme, such as {DEFAULT_URL}, "

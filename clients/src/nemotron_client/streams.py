@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 EventT = TypeVar("EventT")
+
+
+class RunningCall:
+    """The gRPC call that a stream reads now, for another thread to end."""
+
+    def __init__(self) -> None:
+        """There is none yet."""
+        self.call: Any = None
+
+    def cancel(self) -> None:
+        """End it; whoever reads it gets an error."""
+        if self.call is not None:
+            self.call.cancel()
 
 
 class Stream(Generic[EventT]):
@@ -16,9 +29,12 @@ class Stream(Generic[EventT]):
     stream is left, when its `with` block ends, or by `close`; not by `next`, which reads one event.
     """
 
-    def __init__(self, events: Generator[EventT, None, None], request_id: str = "") -> None:
-        """*request_id* is the request's name in the server's log, where it is one request."""
+    def __init__(
+        self, events: Generator[EventT, None, None], request_id: str = "", running: RunningCall | None = None
+    ) -> None:
+        """*request_id* is the request's name in the server's log, where it is one request; *running* is its call."""
         self._events = events
+        self._running = running or RunningCall()
         self.request_id = request_id
 
     def __iter__(self) -> Iterator[EventT]:
@@ -38,8 +54,14 @@ class Stream(Generic[EventT]):
         self.close()
 
     def close(self) -> None:
-        """Cancel the request, unless its answer is complete; there are no more events then."""
-        self._events.close()
+        """Cancel the request, unless its answer is complete; there are no more events then.
+
+        Where another thread waits for the next event, that one gets `StreamBroken`.
+        """
+        try:
+            self._events.close()
+        except ValueError:  # it is being read
+            self._running.cancel()
 
 
 class AsyncStream(Generic[EventT]):

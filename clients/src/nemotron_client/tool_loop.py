@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from nemotron_client.errors import InvalidRequest, ToolError, TooManyTurns
+from nemotron_client.cancellation import asked_to_stop
+from nemotron_client.errors import InvalidRequest, ToolError, ToolFailed, TooManyTurns
 from nemotron_client.events import Event
-from nemotron_client.messages import MessageLike
+from nemotron_client.messages import MessageLike, openai_messages
 from nemotron_client.options import ChatOptions
 from nemotron_client.reply import Reply, ReplyParts
 from nemotron_client.tools import BoundCall, Toolbox, ToolLike, ToolResult
@@ -107,6 +108,7 @@ class ToolLoop:
         self.tools = tools
         self.options: ChatOptions = {**options}
         self._toolbox = Toolbox(tools)
+        openai_messages(messages)  # refuse what is none before anything is asked
         self._parts = RunParts(messages)
         self._max_turns = max_turns
         self._tell = on_tool_error == "tell"
@@ -146,11 +148,16 @@ class ToolLoop:
 
     def make(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
         """Make *calls*, several of them at the same time in threads; results in the order of the calls."""
-        if len(calls) <= 1:
+        if not calls or (len(calls) == 1 and not _is_async(calls[0])):
             return [self._made(call) for call in calls]
+        # An asynchronous function too gets a thread, and an event loop in it: there may be one in the caller's.
         with ThreadPoolExecutor(min(len(calls), _MAX_THREADS), thread_name_prefix="nemotron-tool") as threads:
             futures = [threads.submit(contextvars.copy_context().run, self._made, call) for call in calls]
-            return [future.result() for future in futures]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
 
     async def make_async(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
         """Make *calls* at the same time, plain functions in threads; one that raises stops the others."""
@@ -171,6 +178,8 @@ class ToolLoop:
             return ToolResult(call=call.call, content=call.text_of(value))
         except ToolError as error:
             return self._failed(call, error)
+        except asyncio.CancelledError:
+            return self._failed(call, _cancelled(call))
 
     async def _made_async(self, call: BoundCall | ToolResult) -> ToolResult:
         if isinstance(call, ToolResult):
@@ -180,8 +189,20 @@ class ToolLoop:
             return ToolResult(call=call.call, content=call.text_of(value))
         except ToolError as error:
             return self._failed(call, error)
+        except asyncio.CancelledError:
+            if asked_to_stop(unknown=True):
+                raise
+            return self._failed(call, _cancelled(call))
 
     def _failed(self, call: BoundCall, error: ToolError) -> ToolResult:
         if not self._tell:
             raise error
         return ToolResult(call=call.call, content=f"error: {error}", error=error)
+
+
+def _is_async(call: BoundCall | ToolResult) -> bool:
+    return isinstance(call, BoundCall) and call.is_async
+
+
+def _cancelled(call: BoundCall) -> ToolFailed:
+    return ToolFailed(f"{call.call.name} was cancelled by something of its own", tool=call.call.name)
