@@ -114,7 +114,7 @@ def test_a_forced_call_that_the_limit_cuts_off_is_reported(client: Client, serve
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
         (
             {"chat_template_kwargs": {"truncate_history_thinking": True}},
-            "has truncate_history_thinking; llama-nemotron",
+            "truncate_history_thinking.*; llama-nemotron",
         ),
         ({"chat_template_kwargs": {"enable_thinking": 1}}, "enable_thinking must be true or false"),
     ],

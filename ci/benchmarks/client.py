@@ -31,7 +31,7 @@ CLIENTS = Path(__file__).parent / "clients"
 KINDS = ("raw", "nemotron", "tritonclient")
 STREAMS = (1, 64, 512)
 # Responses of one measurement.
-RESPONSES = 100_000
+RESPONSES = 30_000
 # Of the answer that is recorded; with an answer's end they make as many responses.
 ANSWER_TOKENS = 200
 _QUESTION = [{"role": "user", "content": "What is the capital of France?"}]

@@ -44,6 +44,7 @@ _EXTRAS = {
     "tokenizers": "serve",
     "jinja2": "serve",
     "pydantic": "serve",
+    "rich": "serve",
     "yaml": "serve",
 }
 
