@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import signal
 import socket
 import sys
 import threading
@@ -25,6 +26,9 @@ CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
 # `python -m pytest` puts the root on sys.path, where the folders `build` and `triton` would pose as the packages of
 # those names.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
+
+# Whoever starts the suite in the background has it ignore Ctrl-C; the programs that it starts must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure. README.md says how the nightly size is run.
 settings.register_profile("suite", deadline=None)
