@@ -33,7 +33,7 @@ SERVER = {"jinja2", "nemotron_build", "nemotron_triton", "tokenizers", "torch", 
 LATER = {"click", "docstring_parser", "jsonschema", "pydantic", "rich"}
 
 # All of it may have to be downloaded first.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def test_chat_json_is_one_document(served: ServeOptions) -> None:
         (["hi", "--tools", __file__], 1, "is not JSON"),
         (["hi", "--url", "http://127.0.0.1:8001"], 1, "give host:port without a scheme"),
         (["hi", "--url", "127.0.0.1:1"], 1, "127.0.0.1:1 is not available"),
-        (["hi", "--timeout", "0"], 1, "timeout_s is 0.0; it must be a positive number"),
+        (["hi", "--timeout", "0"], 1, "timeout_s is 0.0; it must be a number of seconds"),
     ],
 )
 def test_chat_says_what_is_wrong(arguments: list[str], status: int, complaint: str) -> None:

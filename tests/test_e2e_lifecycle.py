@@ -32,7 +32,7 @@ from nemotron_triton.tritonserver import Tritonserver
 from served import Served, served_by_command
 
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
-LONG = 1900
+LONG = 1200
 
 
 def read_long(client: Client, begun: threading.Semaphore) -> Finish:

@@ -46,7 +46,7 @@ _RESPONSES_PER_S = 3000
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4
 # What an engine takes to let go of everything; one that hangs in its runtime never does.
-_CLOSE_S = 10.0
+_CLOSE_S = 5.0
 # What the texts of all requests together may take, which a limit on each does not bound.
 _HELD_BYTES = 256 << 20
 _log = logging.getLogger(__name__)
