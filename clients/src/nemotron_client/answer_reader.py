@@ -69,14 +69,24 @@ class AnswerReader:
     def _events(self, response: Any) -> list[Event]:
         if self.finished:
             raise ValueError("a response behind the last one")
-        data = {output.name: raw for output, raw in zip(response.outputs, response.raw_output_contents, strict=True)}
+        # On the path of every token: no more is looked at than there is.
+        reasoning = text = _NO_TEXT
+        data: dict[str, bytes] = {}
+        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
+            name = output.name
+            if name == _TEXT:
+                text = raw
+            elif name == _REASONING:
+                reasoning = raw
+            else:
+                data[name] = raw
         events: list[Event] = []
-        if (raw := data.get(_REASONING, _NO_TEXT)) != _NO_TEXT:
-            events.append(ReasoningDelta(unpacked(wire.REASONING_OUTPUT, raw)))
-        if events and self._first_event_s is None:
-            self._first_event_s = self._elapsed_s()
-        if (raw := data.get(_TEXT, _NO_TEXT)) != _NO_TEXT:
-            events.append(ContentDelta(unpacked(wire.TEXT_OUTPUT, raw)))
+        if reasoning != _NO_TEXT:
+            events.append(ReasoningDelta(unpacked(wire.REASONING_OUTPUT, reasoning)))
+            if self._first_event_s is None:
+                self._first_event_s = self._elapsed_s()
+        if text != _NO_TEXT:
+            events.append(ContentDelta(unpacked(wire.TEXT_OUTPUT, text)))
         if raw := data.get(_CALLS):
             for delta in json.loads(unpacked(wire.TOOL_CALLS, raw)):
                 events.extend(self._call(delta))
