@@ -271,7 +271,7 @@ class Client:
         self, request: Outgoing, url: str, attempts: Attempts, running: RunningCall
     ) -> Generator[Event, None, None]:
         reader = request.reader(url, attempts)
-        call = running.call = self._call(self._servers.methods(url).stream_infer, request, url, attempts)
+        call = running.begin(self._call(self._servers.methods(url).stream_infer, request, url, attempts))
         try:
             for response in call:
                 yield from reader.read(response)

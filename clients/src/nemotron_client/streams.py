@@ -14,12 +14,21 @@ class RunningCall:
 
     def __init__(self) -> None:
         """There is none yet."""
-        self.call: Any = None
+        self._call: Any = None
+        self._cancelled = False
+
+    def begin(self, call: Any) -> Any:
+        """Now it is *call*, which is over at once if its stream was cancelled before it began."""
+        self._call = call
+        if self._cancelled:
+            call.cancel()
+        return call
 
     def cancel(self) -> None:
-        """End it; whoever reads it gets an error."""
-        if self.call is not None:
-            self.call.cancel()
+        """End it, and those after it; whoever reads it gets an error."""
+        self._cancelled = True
+        if self._call is not None:
+            self._call.cancel()
 
 
 class Stream(Generic[EventT]):
