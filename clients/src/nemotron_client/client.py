@@ -277,6 +277,11 @@ class Client:
                 yield from reader.read(response)
         except grpc.RpcError as error:
             raise reader.failure or of_status(error, url, request.timeout_s, started=reader.started) from error
+        except RuntimeError as error:
+            # A Ctrl-C in the moment when gRPC's lock is not held shows as the failure to release it.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
         finally:
             if call.is_active():
                 call.cancel()
