@@ -191,7 +191,6 @@ class AsyncClient:
     ) -> Prompt:
         """What the model would get to read for *messages*: the server's prompt and its token ids."""
         request = outgoing.render(self._settings, messages, tools, thinking, chat_template_kwargs, timeout_s)
-
         return outgoing.prompt_of(await self._ask(request, lambda methods: methods.infer), self._settings.where)
 
     async def count_tokens(
@@ -303,7 +302,7 @@ class AsyncClient:
             await asyncio.sleep(pause_s)
 
     def _raise_if_closed(self, error: asyncio.CancelledError, url: str) -> None:
-        """GRPC ends the calls of a client that is closed as if the tasks that read them had been cancelled."""
+        """Calls of a client that is closed end in gRPC as if the tasks that read them had been cancelled."""
         if self._servers.closed and not asked_to_stop(unknown=False):
             raise StreamBroken(f"the client was closed while {url} answered") from error
 

@@ -192,7 +192,6 @@ class Client:
     ) -> Prompt:
         """What the model would get to read for *messages*: the server's prompt and its token ids."""
         request = outgoing.render(self._settings, messages, tools, thinking, chat_template_kwargs, timeout_s)
-
         return outgoing.prompt_of(self._ask(request, lambda methods: methods.infer), self._settings.where)
 
     def count_tokens(

@@ -51,38 +51,34 @@ def of_message(message: str, url: str, *, started: bool) -> ClientError:
     if status not in BY_STATUS:
         text = message
         status = "UNAVAILABLE" if any(each in message for each in _NOT_SERVING) else "INVALID_ARGUMENT"
-    kind = _kind(status, text, started=started)
-    if kind is StreamBroken:
-        text = f"{url} broke off the answer: {text}"
-    elif kind is ServerUnavailable:
-        text = f"{url} takes no request now: {text}"
-    elif kind is DeadlineExceeded:
-        text = f"{url}: {text}"
-    return _with_status(kind(text), status)
+    told = {
+        StreamBroken: f"{url} broke off the answer: {text}",
+        ServerUnavailable: f"{url} takes no request now: {text}",
+        DeadlineExceeded: f"{url}: {text}",
+    }
+    return _error(status, text, told, started=started)
 
 
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
     """The error that a `grpc.RpcError` stands for; *timeout_s* is the time the request had."""
     status, text = error.code().name, error.details() or "no details"
-    kind = _kind(status, text, started=started)
-    if kind is StreamBroken:
-        text = f"{url} broke off the answer: ({status}) {text}"
-    elif kind is ServerUnavailable:
-        text = f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`"
-    elif kind is DeadlineExceeded:
-        text = f"{url} did not finish within {timeout_s:g} s"
-    return _with_status(kind(text), status)
+    told = {
+        StreamBroken: f"{url} broke off the answer: ({status}) {text}",
+        ServerUnavailable: f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`",
+        DeadlineExceeded: f"{url} did not finish within {timeout_s:g} s",
+    }
+    return _error(status, text, told, started=started)
 
 
-def _kind(status: str, text: str, *, started: bool) -> type[ClientError]:
+def _error(status: str, text: str, told: dict[Any, str], *, started: bool) -> ClientError:
+    """What *status* means; *told* is what to say of some kinds, all others repeat the server's *text*."""
     kind = BY_STATUS.get(status, StreamBroken)
     if _RESTRICTED in text:
-        return AccessDenied
-    if kind is ServerUnavailable and _TOO_LARGE in text:
-        return RequestRejected
-    return StreamBroken if kind is ServerUnavailable and started else kind
-
-
-def _with_status(error: ClientError, status: str) -> ClientError:
+        kind = AccessDenied
+    elif kind is ServerUnavailable and _TOO_LARGE in text:
+        kind = RequestRejected
+    elif kind is ServerUnavailable and started:
+        kind = StreamBroken
+    error = kind(told.get(kind, text))
     error.status = status
     return error
