@@ -370,3 +370,26 @@ def test_what_returns_a_value_is_awaited_and_what_returns_a_stream_is_not() -> N
         made = name in ("__init__", "with_options")
         assert inspect.iscoroutinefunction(method) != (streams or made), name
         assert returns(method) == ("Async" if streams or name == "with_options" else "") + returns(ours[name]), name
+
+
+def test_a_ctrl_c_that_falls_between_grpcs_locks_is_a_ctrl_c(
+    endless: tuple[Endless, ScriptedServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, server = endless
+
+    def wait_that_is_interrupted(*_: Any, **__: Any) -> None:
+        # As `threading.Condition` does where the interrupt finds its lock released.
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    with Client(server.url) as client:
+        stream = client.stream(HI)
+        next(stream)
+        with monkeypatch.context() as patched:
+            patched.setattr("grpc._common.wait", wait_that_is_interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                next(stream)
+
+        assert script.cancelled.wait(5)
