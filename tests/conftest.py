@@ -30,7 +30,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != RO
 # Whoever starts the suite in the background has it ignore Ctrl-C; the programs that it starts must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is no failure. README.md says how the nightly size is run.
+# A busy machine is no failure. docs/developing.md says how the nightly size is run.
 settings.register_profile("suite", deadline=None)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)
 settings.load_profile("suite")

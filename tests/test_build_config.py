@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from nemotron_build.cli import main
+from nemotron_cli import main
 
 
 def run(*arguments: str) -> Any:

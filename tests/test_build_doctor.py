@@ -16,13 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 from machines import H100, L40S, THOR, FakeNvml, install
-from nemotron_build.cli import main
 from nemotron_build.diagnosis import VERBS, Check, Diagnosis
 from nemotron_build.docker import Docker, ask, read_docker
 from nemotron_build.doctor import diagnose
 from nemotron_build.host import Host
 from nemotron_build.machine import Machine, Place, port_is_free, read_machine
 from nemotron_build.planning.precisions import KINDS
+from nemotron_cli import main
 from nemotron_triton.errors import ServerError
 from nemotron_triton.nvml import LocalGpu, Nvml
 from nemotron_triton.runtime import Runtime
@@ -441,7 +441,7 @@ def test_a_port_in_use_is_seen() -> None:
 
 
 def test_on_this_machine_cpu_engines_work() -> None:
-    command = [sys.executable, "-m", "nemotron_build", "doctor"]
+    command = [sys.executable, "-m", "nemotron_cli", "doctor"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
     assert (result.returncode, result.stderr) == (0, "")

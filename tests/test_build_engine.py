@@ -20,10 +20,10 @@ from click.testing import CliRunner
 
 from checkpoints import architecture_of, logits, write_checkpoint
 from nemotron_build.checkpoint import inspect
-from nemotron_build.cli import main
 from nemotron_build.engine import EngineSpec, build
 from nemotron_build.errors import CheckpointError
 from nemotron_build.gguf_file import PRECISIONS
+from nemotron_cli import main
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.factory import start_engine
@@ -241,7 +241,7 @@ def test_json_is_one_document_on_stdout(tmp_path: Path, checkpoint: Path) -> Non
 
 
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(tmp_path: Path, checkpoint: Path) -> None:
-    command = [sys.executable, "-m", "nemotron_build", "build-engine", str(checkpoint), "--gpu", "cpu"]
+    command = [sys.executable, "-m", "nemotron_cli", "build-engine", str(checkpoint), "--gpu", "cpu"]
     limited = ["sh", "-c", 'ulimit -f 500; exec "$@"', "sh", *command, "--output", str(tmp_path / "bundle")]
 
     result = subprocess.run(limited, capture_output=True, text=True, timeout=60, check=False)
@@ -258,7 +258,7 @@ def test_an_interrupted_build_leaves_nothing_half_written(
     tmp_path: Path, checkpoint: Path, number: signal.Signals
 ) -> None:
     write_checkpoint(tmp_path / "big", checkpoint, hidden_size=1024, intermediate_size=4096, num_hidden_layers=8)
-    command = [sys.executable, "-m", "nemotron_build", "build-engine", str(tmp_path / "big"), "--gpu", "cpu"]
+    command = [sys.executable, "-m", "nemotron_cli", "build-engine", str(tmp_path / "big"), "--gpu", "cpu"]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "out" / "bundle")],
         stderr=subprocess.PIPE,

@@ -139,7 +139,7 @@ def fatal(*arguments, **settings):
     left[0] -= 1
     return real(*arguments, **settings)
 setattr(module, name, fatal)
-from nemotron_build.cli import main
+from nemotron_cli import main
 main()
 """
 
@@ -298,7 +298,7 @@ def test_the_manifest_keeps_every_setting_as_resolved(tmp_path: Path, source: Pa
 _MEASURED = """
 import re, sys
 from pathlib import Path
-from nemotron_build.cli import main
+from nemotron_cli import main
 try:
     main()
 finally:
@@ -340,7 +340,7 @@ def test_a_dry_run_writes_nothing_and_says_what_is_blocked(tmp_path: Path, check
 def test_a_plan_that_does_not_fit_is_not_built(tmp_path: Path, checkpoint: Path) -> None:
     write_sparse_checkpoint(tmp_path / "c", checkpoint, dict(profile("llama-nemotron-nano-4b-v1.1").architecture))
     arguments = ["build-engine", str(tmp_path / "c"), "--gpu", "a10g", "--precision", "bf16", "--max-seq-len", "32768"]
-    argv = [sys.executable, "-m", "nemotron_build", *arguments, "--max-batch-size", "32", "--output", "bundle"]
+    argv = [sys.executable, "-m", "nemotron_cli", *arguments, "--max-batch-size", "32", "--output", "bundle"]
 
     result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
 
@@ -355,7 +355,7 @@ def test_a_plan_that_does_not_fit_is_not_built(tmp_path: Path, checkpoint: Path)
 
 
 def test_a_refused_combination_names_the_nearest(tmp_path: Path, checkpoint: Path) -> None:
-    argv = [sys.executable, "-m", "nemotron_build", "build-engine", str(checkpoint), "--gpu", "a10g"]
+    argv = [sys.executable, "-m", "nemotron_cli", "build-engine", str(checkpoint), "--gpu", "a10g"]
 
     result = subprocess.run(
         [*argv, "--precision", "fp8", "--output", str(tmp_path / "bundle")],
@@ -373,7 +373,7 @@ def test_a_refused_combination_names_the_nearest(tmp_path: Path, checkpoint: Pat
 
 def test_a_build_on_a_disk_that_fills_up_goes_on_when_there_is_room(tmp_path: Path, source: Path) -> None:
     run(source, tmp_path / "undisturbed" / "bundle", precision="bf16")
-    argv = [sys.executable, "-m", "nemotron_build", "build-engine", str(source), "--gpu", "cpu", "--precision", "bf16"]
+    argv = [sys.executable, "-m", "nemotron_cli", "build-engine", str(source), "--gpu", "cpu", "--precision", "bf16"]
 
     full = subprocess.run(
         [*argv, "--output", str(tmp_path / "bundle")],

@@ -17,9 +17,9 @@ import pytest
 
 from conftest import ROOT
 from exposition import metric
-from nemotron_build.cli.answer_view import show
-from nemotron_build.cli.chat_history import ChatHistory
-from nemotron_build.cli.dialogue import Dialogue
+from nemotron_cli.chat.answer_view import show
+from nemotron_cli.chat.dialogue import Dialogue
+from nemotron_cli.chat.history import ChatHistory
 from nemotron_client import ContentDelta, Event, Finish, ReasoningDelta, StreamBroken, ToolCall, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import ServeOptions

@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from conftest import ROOT, serve_options
-from nemotron_build.cli import main
+from nemotron_cli import main
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import ServerError

@@ -40,7 +40,7 @@ from nemotron_triton.serving.settings import Settings
 from patience import wait_until
 from served import served_by_command
 
-# The seeds of tests/faulty_model.py, which runs in Triton's Python.
+# The seeds of tests/support/faulty_model.py, which runs in Triton's Python.
 ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
 TEXT = "one two three four five six seven eight nine ten"
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -51,7 +51,7 @@ SETTINGS = Settings(max_queue_requests=40, max_queue_ms=4000, max_engine_silence
 @contextmanager
 def faulty_server(bundle: Bundle, settings: Settings) -> Iterator[tuple[RunningServer, ServeOptions, list[str]]]:
     options, log = replace(serve_options(), settings=settings, drain_ms=10_000), list[str]()
-    adapters = {"nemotron": ROOT / "tests" / "faulty_model.py"}
+    adapters = {"nemotron": ROOT / "tests" / "support" / "faulty_model.py"}
     with serve(bundle, options, log=log.append, adapters=adapters) as server:
         assert server.wait_ready(threading.Event()), log
         yield server, options, log

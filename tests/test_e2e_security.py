@@ -109,7 +109,7 @@ def test_chat_connects_by_options_or_by_the_environment(
     files = {"ROOT_CA": certificates.ca, "CLIENT_CERT": certificates.client, "CLIENT_KEY": certificates.client}
     options = [f"--{name.lower().replace('_', '-')}={file}" for name, file in files.items()]
     environment = {f"NEMOTRON_{name}": str(file) for name, file in files.items()} | {"NEMOTRON_SECRET": SECRET}
-    command = [sys.executable, "-m", "nemotron_build", "chat", "What is the capital of France?", "--thinking=off"]
+    command = [sys.executable, "-m", "nemotron_cli", "chat", "What is the capital of France?", "--thinking=off"]
 
     result = subprocess.run(
         [

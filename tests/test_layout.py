@@ -16,6 +16,7 @@ PACKAGES = {
     "nemotron_client": ROOT / "clients/src/nemotron_client",
     "nemotron_triton": ROOT / "triton/src/nemotron_triton",
     "nemotron_build": ROOT / "build/src/nemotron_build",
+    "nemotron_cli": ROOT / "build/src/nemotron_cli",
 }
 
 
@@ -37,6 +38,7 @@ def test_no_module_lies_directly_in_a_top_folder(folder: str) -> None:
         ("nemotron_client", {"nemotron_client"}),
         ("nemotron_triton", {"nemotron_client", "nemotron_triton"}),
         ("nemotron_build", {"nemotron_client", "nemotron_triton", "nemotron_build"}),
+        ("nemotron_cli", {"nemotron_client", "nemotron_triton", "nemotron_build", "nemotron_cli"}),
     ],
 )
 def test_imports_point_one_way(package: str, allowed: set[str]) -> None:
@@ -72,7 +74,7 @@ import sys
 for name in {["tokenizers", "jinja2", "yaml", "gguf", "xllamacpp", "safetensors"]!r}:
     sys.modules[name] = None
 from nemotron_client import Client
-from nemotron_build.cli import main
+from nemotron_cli import main
 for arguments in (["--help"], ["chat", "--help"]):
     main(arguments, standalone_mode=False)
 """

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from nemotron_build.cli import main
 from nemotron_build.planning.gpus import gpu_names
 from nemotron_build.planning.precisions import PRECISION_NAMES
+from nemotron_cli import main
 
 KEYS = {
     "fits", "reason", "suggestion", "suggestions", "model", "gpu", "sm", "engine_kind", "precision", "kv_precision",

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from nemotron_build.cli import main
+from nemotron_cli import main
 from nemotron_triton.chat.profiles import profile, profile_names
 from nemotron_triton.chat.render import TEMPLATES
 

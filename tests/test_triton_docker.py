@@ -17,8 +17,8 @@ import click
 import pytest
 import yaml
 
-from nemotron_build.cli import main
 from nemotron_build.commands import versions
+from nemotron_cli import main
 from nemotron_triton.serve_options import ServeOptions
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
 from patience import wait_until
 
-# As in tests/hanging_model.py, which runs in Triton's Python.
+# As in tests/support/hanging_model.py, which runs in Triton's Python.
 HANG, HANG_AT_ONCE = 1, "NEMOTRON_TEST_HANG_AT_ONCE"
 
 
@@ -31,7 +31,9 @@ HANG, HANG_AT_ONCE = 1, "NEMOTRON_TEST_HANG_AT_ONCE"
 def hanging(bundle: Bundle, **settings: int) -> Iterator[tuple[RunningServer, ServeOptions, list[str]]]:
     options = replace(serve_options(), settings=Settings(**settings), drain_ms=1000, allow_reload=True)
     log: list[str] = []
-    with serve(bundle, options, log=log.append, adapters={"nemotron": ROOT / "tests" / "hanging_model.py"}) as server:
+    with serve(
+        bundle, options, log=log.append, adapters={"nemotron": ROOT / "tests" / "support" / "hanging_model.py"}
+    ) as server:
         yield server, options, log
 
 

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from conftest import serve_options
-from nemotron_build.cli import main
+from nemotron_cli import main
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
 from nemotron_triton.serve_options import ServeOptions

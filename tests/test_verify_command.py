@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from machines import H100, FakeNvml, install
-from nemotron_build.cli import main
+from nemotron_cli import main
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import BundleError
 

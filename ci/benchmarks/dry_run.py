@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from checkpoints import write_sparse_checkpoint  # noqa: E402 - found through the line above
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile  # noqa: E402
@@ -25,7 +25,7 @@ def measure(arguments: list[str]) -> tuple[float, int]:
     """Seconds and peak KiB of one run of `nemotron`."""
     started = time.perf_counter()
     process = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "nemotron_build", *arguments], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "nemotron_cli", *arguments], stdout=subprocess.DEVNULL
     )
     _, status, usage = os.wait4(process.pid, 0)
     if status:

@@ -17,7 +17,7 @@ from collections import deque
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from mixed_load import mixed_load  # noqa: E402 - the suite's own load, for longer
 from nemotron_build.engine import EngineSpec, build  # noqa: E402

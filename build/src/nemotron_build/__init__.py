@@ -1,1 +1,1 @@
-"""Checkpoint to engine bundle, and the `nemotron` command."""
+"""Checkpoint to engine bundle."""

@@ -12,25 +12,25 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.status import DOES_NOT_FIT, REFUSED
 from nemotron_build.errors import DoesNotFitError, RefusedError
+from nemotron_cli.status import DOES_NOT_FIT, REFUSED
 
 # Each command's module and its line in the help, which must not need the module's own packages.
 _COMMANDS = {
-    "plan": ("nemotron_build.cli.plan", "Say whether a model fits a GPU, and how fast it can be."),
-    "gpus": ("nemotron_build.cli.gpus", "List the GPUs that are known."),
-    "build-engine": ("nemotron_build.cli.build_engine", "Build an engine bundle from a checkpoint."),
-    "model-repo": ("nemotron_build.cli.model_repo", "Write a Triton model repository for a bundle."),
-    "quality": ("nemotron_build.cli.quality", "Measure what each precision costs a checkpoint."),
-    "verify": ("nemotron_build.cli.verify", "Check a bundle, and whether this machine can load it."),
-    "doctor": ("nemotron_build.cli.doctor", "Say what this machine can build and serve, and what it lacks."),
-    "serve": ("nemotron_build.cli.serve", "Serve a bundle with tritonserver."),
-    "chat": ("nemotron_build.cli.chat", "Ask a served model."),
-    "models": ("nemotron_build.cli.models", "List the models that are known."),
-    "render": ("nemotron_build.cli.render", "Print the prompt that a model gets to read."),
-    "parse": ("nemotron_build.cli.parse", "Take a raw answer apart."),
+    "plan": ("nemotron_cli.plan", "Say whether a model fits a GPU, and how fast it can be."),
+    "gpus": ("nemotron_cli.gpus", "List the GPUs that are known."),
+    "build-engine": ("nemotron_cli.build_engine", "Build an engine bundle from a checkpoint."),
+    "model-repo": ("nemotron_cli.model_repo", "Write a Triton model repository for a bundle."),
+    "quality": ("nemotron_cli.quality", "Measure what each precision costs a checkpoint."),
+    "verify": ("nemotron_cli.verify", "Check a bundle, and whether this machine can load it."),
+    "doctor": ("nemotron_cli.doctor", "Say what this machine can build and serve, and what it lacks."),
+    "serve": ("nemotron_cli.serve", "Serve a bundle with tritonserver."),
+    "chat": ("nemotron_cli.chat.command", "Ask a served model."),
+    "models": ("nemotron_cli.models", "List the models that are known."),
+    "render": ("nemotron_cli.render", "Print the prompt that a model gets to read."),
+    "parse": ("nemotron_cli.parse", "Take a raw answer apart."),
     "compare-template": (
-        "nemotron_build.cli.compare_template",
+        "nemotron_cli.compare_template",
         "Compare our prompts with a checkpoint's own template.",
     ),
 }

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from nemotron_build.cli.whole_file import write_whole
+from nemotron_cli.whole_file import write_whole
 
 _MAX_LINES = 1000
 _MAX_ENTRY_CHARS = 10_000

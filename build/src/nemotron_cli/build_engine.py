@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.progress import TerminalReporter
-from nemotron_build.cli.status import DOES_NOT_FIT, UNFINISHED
 from nemotron_build.engine import Built, build, dry_run, resume
 from nemotron_build.planning.gpus import gpu_names
 from nemotron_build.planning.precisions import KINDS, KV_PRECISIONS, PRECISION_NAMES
 from nemotron_build.spec import EngineSpec, make_spec, read_config
+from nemotron_cli.progress import TerminalReporter
+from nemotron_cli.status import DOES_NOT_FIT, UNFINISHED
 from nemotron_triton.bundle import Manifest
 from nemotron_triton.chat.profiles import profile_names
 

@@ -24,7 +24,7 @@ import pytest
 
 from nemotron_client import Client, ClientError, ContentDelta, ReasoningDelta, Reply, RequestRejected
 
-TOOLS = json.loads((Path(__file__).parents[1] / "build/demo/tools.json").read_text())
+TOOLS = json.loads((Path(__file__).parents[2] / "build/demo/tools.json").read_text())
 _MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
     ({"max_tokens": 0}, "max_tokens is 0"),
     ({"temperature": -1.0}, "temperature is -1.0"),

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from nemotron_build.cli.progress import TerminalReporter
-from nemotron_build.cli.tables import console, table
 from nemotron_build.planning.precisions import PRECISION_NAMES
 from nemotron_build.quality import Measured, measure
 from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT
+from nemotron_cli.progress import TerminalReporter
+from nemotron_cli.tables import console, table
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
 
 _FILE = click.Path(path_type=Path)

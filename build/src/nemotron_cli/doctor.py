@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.tables import console, printable, table
 from nemotron_build.diagnosis import VERBS, Check, Diagnosis, Task
 from nemotron_build.doctor import diagnose
 from nemotron_build.machine import read_machine
 from nemotron_build.planning.precisions import KINDS, Kind
+from nemotron_cli.tables import console, printable, table
 
 
 @click.command("doctor")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from nemotron_build.cli.answer_view import one_line
-from nemotron_build.cli.chat_commands import ChatCommands, Quit
-from nemotron_build.cli.chat_lines import ChatLines, Interrupted
-from nemotron_build.cli.dialogue import Dialogue
+from nemotron_cli.chat.answer_view import one_line
+from nemotron_cli.chat.dialogue import Dialogue
+from nemotron_cli.chat.lines import ChatLines, Interrupted
+from nemotron_cli.chat.slash_commands import ChatCommands, Quit
 from nemotron_client import ClientError, ToolCall
 
 _PROMPT = "> "

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.answer_view import call_text, one_line, printable
-from nemotron_build.cli.dialogue import Dialogue
-from nemotron_build.cli.files import read_json_list
-from nemotron_build.cli.whole_file import write_whole
+from nemotron_cli.chat.answer_view import call_text, one_line, printable
+from nemotron_cli.chat.dialogue import Dialogue
+from nemotron_cli.files import read_json_list
+from nemotron_cli.whole_file import write_whole
 from nemotron_triton.chat.conversation import read_functions
 from nemotron_triton.errors import RequestError
 

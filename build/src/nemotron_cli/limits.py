@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from nemotron_build.cli.sections import SectionOption
+from nemotron_cli.sections import SectionOption
 from nemotron_triton.serving.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])

@@ -15,7 +15,7 @@ from nemotron_triton.serving.request import ChatRequest, read_request
 from nemotron_triton.serving.settings import Settings
 
 PROFILE = profile("llama-nemotron-nano-4b-v1.1")
-TOKENIZER = Path(__file__).parents[1] / "build" / "demo" / "checkpoint" / "tokenizer.json"
+TOKENIZER = Path(__file__).parents[2] / "build" / "demo" / "checkpoint" / "tokenizer.json"
 CODEC = TokenCodec(TOKENIZER)
 DEFAULTS = Settings()
 HI = json.dumps([{"role": "user", "content": "hi"}])

@@ -10,7 +10,7 @@ from typing import Any
 from nemotron_build.commands import trtllm_build
 from nemotron_build.commands.llm_api import Kind, llm_api_arguments
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "data"
 CONTRACT: dict[str, Any] = json.loads((_DATA / "trtllm_contract.json").read_text())
 # What the running engines are asked, from their own classes and bindings.
 RUNTIME: dict[str, Any] = json.loads((_DATA / "runtime_contract.json").read_text())

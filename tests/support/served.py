@@ -18,7 +18,7 @@ from conftest import serve_options
 from nemotron_client import Client
 from nemotron_triton.server import ServeOptions
 
-NEMOTRON = (sys.executable, "-m", "nemotron_build")
+NEMOTRON = (sys.executable, "-m", "nemotron_cli")
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from nemotron_build.cli.tables import console, table
 from nemotron_build.errors import RefusedError
 from nemotron_build.planning.planner import MemoryPlan, gib
 from nemotron_build.planning.request import Alternative, PlanRequest
+from nemotron_cli.tables import console, table
 
 _KEYS = (
     "fits", "status", "reason", "suggestion", "model", "gpu", "sm", "engine_kind", "precision", "kv_precision",

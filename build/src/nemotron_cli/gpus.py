@@ -7,8 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from nemotron_build.cli.tables import console, table
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
+from nemotron_cli.tables import console, table
 
 _ARITHMETIC = ("bf16", "fp8", "int8", "int4", "fp4")
 

@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from nemotron_build.architecture import Dimensions, read_architecture
-from nemotron_build.cli.plan_text import plan_json, print_comparison, print_plan, refusal_json
-from nemotron_build.cli.status import DOES_NOT_FIT, REFUSED
 from nemotron_build.errors import RefusedError
 from nemotron_build.planning.gpus import AUTO, find_gpu, gpu_names
 from nemotron_build.planning.precisions import KINDS, KV_PRECISIONS, PRECISION_NAMES
 from nemotron_build.planning.request import PlanRequest
+from nemotron_cli.plan_text import plan_json, print_comparison, print_plan, refusal_json
+from nemotron_cli.status import DOES_NOT_FIT, REFUSED
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
 
 

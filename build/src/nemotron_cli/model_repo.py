@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from nemotron_build.cli.limits import limits
-from nemotron_build.cli.sections import SectionedCommand
+from nemotron_cli.limits import limits
+from nemotron_cli.sections import SectionedCommand
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.factory import check_servable
 from nemotron_triton.repository import configs, write_repository

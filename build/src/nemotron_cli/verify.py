@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from nemotron_build.cli.progress import TerminalReporter
-from nemotron_build.cli.tables import printable
 from nemotron_build.reporter import Reporter
+from nemotron_cli.progress import TerminalReporter
+from nemotron_cli.tables import printable
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import Finding, check
 from nemotron_triton.errors import BundleError

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.files import json_lines, read_json_list, read_text
+from nemotron_cli.files import json_lines, read_json_list, read_text
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerParser, answer_rules, parse_whole
 from nemotron_triton.chat.conversation import read_choice, read_functions

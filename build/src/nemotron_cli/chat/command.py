@@ -10,13 +10,13 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.answer_view import show
-from nemotron_build.cli.chat_commands import read_tools
-from nemotron_build.cli.chat_history import ChatHistory
-from nemotron_build.cli.chat_lines import ChatLines
-from nemotron_build.cli.chat_session import ChatSession
-from nemotron_build.cli.dialogue import Dialogue
-from nemotron_build.cli.files import read_json_list, read_messages
+from nemotron_cli.chat.answer_view import show
+from nemotron_cli.chat.dialogue import Dialogue
+from nemotron_cli.chat.history import ChatHistory
+from nemotron_cli.chat.lines import ChatLines
+from nemotron_cli.chat.session import ChatSession
+from nemotron_cli.chat.slash_commands import read_tools
+from nemotron_cli.files import read_json_list, read_messages
 from nemotron_client import Client, Reply
 from nemotron_triton.access import read_secret
 

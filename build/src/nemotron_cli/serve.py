@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.limits import limits
-from nemotron_build.cli.sections import SectionedCommand, SectionOption
+from nemotron_cli.limits import limits
+from nemotron_cli.sections import SectionedCommand, SectionOption
 from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError, ServingError

@@ -12,8 +12,8 @@ from types import ModuleType
 
 import click
 
-from nemotron_build.cli.chat_history import ChatHistory
-from nemotron_build.cli.files import MAX_FILE_BYTES
+from nemotron_cli.chat.history import ChatHistory
+from nemotron_cli.files import MAX_FILE_BYTES
 
 _CONTINUED = "... "
 _HELD_DOWN_S = 0.5

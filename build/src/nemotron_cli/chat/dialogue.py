@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.answer_view import show
-from nemotron_build.cli.chat_lines import Interrupted
+from nemotron_cli.chat.answer_view import show
+from nemotron_cli.chat.lines import Interrupted
 from nemotron_client import Client, ContentDelta, Event, ReasoningDelta, ToolCall
 
 Message = dict[str, Any]

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from nemotron_build.cli.files import json_lines, read_json_list, read_messages
 from nemotron_build.templates import read_template
+from nemotron_cli.files import json_lines, read_json_list, read_messages
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
 from nemotron_triton.chat.render import RenderOptions, render_options, render_prompt

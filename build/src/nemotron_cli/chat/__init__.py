@@ -1,0 +1,1 @@
+"""`nemotron chat`: one question, or a conversation in the terminal."""
