@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from chat_requests import CODEC, HI, TOOLS, read, refusal
+from chat_requests import CODEC, TOOLS, read, refusal, tensors
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.grammar import forced_call
 from nemotron_triton.chat.profiles import profile
@@ -30,7 +30,7 @@ def test_a_guide_is_for_the_text_behind_the_thinking() -> None:
     hybrid = profile("nemotron-3-nano-4b")
     values = {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": schema, "thinking": True}
 
-    opened = read_request({"messages": HI} | values, hybrid, Settings(), CODEC).sampling.guide
+    opened = read_request(tensors(values), hybrid, Settings(), CODEC).sampling.guide
     prompted = guided("json_schema", schema, text_input="Hm. <think>\n")
 
     assert guided("json") == Guide(kind="json_schema", text='{"type": "object"}')

@@ -238,7 +238,7 @@ def _grammar(guide: Guide, codec: TokenCodec) -> str:
 
 def _guide_failure() -> RequestError:
     return RequestError(
-        f"{wire.GUIDED_DECODING_GUIDE.name} cannot be followed: it is not valid, too complex, or nothing fits it"
+        f"{wire.GUIDED_DECODING_GUIDE} cannot be followed: it is not valid, too complex, or nothing fits it"
     )
 
 

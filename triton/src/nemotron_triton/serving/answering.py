@@ -122,13 +122,13 @@ class Answering:
             )
         if request.max_tokens is not None and request.max_tokens > room:
             raise RequestError(
-                f"{wire.MAX_TOKENS.name} is {request.max_tokens}; it must be between 1 and {room} "
+                f"{wire.MAX_TOKENS} is {request.max_tokens}; it must be between 1 and {room} "
                 f"(a context of {context} less a prompt of {prompt_tokens})"
             )
         wanted = request.max_tokens or min(request.sampling.max_tokens, room)
         if request.sampling.min_tokens > wanted:
             raise RequestError(
-                f"{wire.MIN_TOKENS.name} is {request.sampling.min_tokens}, and there is room for {wanted} tokens only"
+                f"{wire.MIN_TOKENS} is {request.sampling.min_tokens}, and there is room for {wanted} tokens only"
             )
         return dataclasses.replace(request.sampling, max_tokens=wanted)
 
