@@ -95,7 +95,7 @@ def test_wheel_carries_the_packages_the_adapters_and_the_data(tmp_path: Path) ->
         expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _shipped(path)}
         assert {f"{package}/{name}" for name in expected} <= names
     for model in ("nemotron", "preprocessing", "postprocessing"):
-        assert f"nemotron_triton/model_repo/{model}/1/model.py" in names
+        assert {f"nemotron_triton/model_repo/{model}/{file}" for file in ("config.pbtxt", "1/model.py")} <= names
     assert not [name for name in names if name.startswith(("tests", "build/", "ci/"))]
 
 

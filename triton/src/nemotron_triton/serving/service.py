@@ -35,7 +35,7 @@ from nemotron_triton.serving.request import read_request
 from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.text_tensors import bound_text_tensors
+from nemotron_triton.serving.stub import prepare_stub
 from nemotron_triton.serving.time_limits import start_timers
 from nemotron_triton.serving.values import Values
 from nemotron_triton.serving.watcher import StartWatcher, Watcher
@@ -61,10 +61,10 @@ class Service:
     @classmethod
     def start(cls, args: dict[str, str], pb_utils: Any, *, start_engine: StartEngine = start_engine) -> Service:
         """What `initialize` does; failures become Triton's own exception with our one line in it."""
-        bound_text_tensors(pb_utils)
+        prepare_stub(pb_utils)
         try:
-            settings = Settings.read(args["model_config"])
-            return cls(bundle_beside(args), settings, pb_utils, start_engine=start_engine)
+            bundle, settings = bundle_beside(args), Settings.read(args["model_config"])
+            return cls(bundle, settings, pb_utils, start_engine=start_engine)
         except ServingError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
