@@ -13,7 +13,6 @@ from typing import Any
 
 from nemotron_client import wire
 from nemotron_triton.chat.conversation import check_depth
-from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.engine.interface import Guide
 from nemotron_triton.errors import RequestError
 
@@ -37,8 +36,8 @@ _KINDS = ("json", "json_schema", "regex")
 _TYPE, _GUIDE = wire.GUIDED_DECODING_GUIDE_TYPE, wire.GUIDED_DECODING_GUIDE
 
 
-def read_guide(values: Mapping[str, Any], thinking: Thinking) -> Guide | None:
-    """The guide among *values*, for the text behind the *thinking*; None when there is none."""
+def read_guide(values: Mapping[str, Any]) -> Guide | None:
+    """The guide among *values*, None when there is none. What thinking comes before it, the prompt will tell."""
     kind, text = values.get(_TYPE.name), values.get(_GUIDE.name, "")
     if kind is None:
         if text:
@@ -49,15 +48,15 @@ def read_guide(values: Mapping[str, Any], thinking: Thinking) -> Guide | None:
     if kind == "json":
         if text:
             raise RequestError(f"{_TYPE.name} json means any object and takes no {_GUIDE.name}; use json_schema")
-        return Guide(kind="json_schema", text='{"type": "object"}', thinking=thinking)
+        return Guide(kind="json_schema", text='{"type": "object"}')
     if not text:
         raise RequestError(f"{_TYPE.name} {kind} needs {_GUIDE.name}")
     if (size := len(text.encode())) > MAX_GUIDE_BYTES:
         raise RequestError(f"{_GUIDE.name} has {size} bytes; at most {MAX_GUIDE_BYTES} are accepted")
     if kind == "json_schema":
-        return Guide(kind="json_schema", text=_schema(text), thinking=thinking)
+        return Guide(kind="json_schema", text=_schema(text))
     _check_repetitions(_expression(text))
-    return Guide(kind="regex", text=text, thinking=thinking)
+    return Guide(kind="regex", text=text)
 
 
 def _schema(text: str) -> str:

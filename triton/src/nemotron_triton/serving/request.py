@@ -16,7 +16,6 @@ from nemotron_triton.chat.conversation import (
     read_conversation,
     read_functions,
 )
-from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, render_options, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
@@ -71,7 +70,7 @@ def read_request(values: Mapping[str, Any], profile: Profile, settings: Settings
     if conversation:
         thinking = thinking_mode(profile, conversation, render.thinking)
     mode = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
-    guide = read_guide(values, _thinking(profile, text or "", thinking))
+    guide = read_guide(values)
     sampling = read_sampling(values, mode, codec, guide)
     _check_guided(sampling, choice)
     stream = values.get(wire.STREAM.name, False)
@@ -156,13 +155,6 @@ def _json(values: Mapping[str, Any], tensor: wire.Tensor) -> Any:
         raise RequestError(f"{tensor.name} is not JSON: {error}") from error
     check_depth(tensor.name, found)
     return found
-
-
-def _thinking(profile: Profile, text: str, thinking: bool) -> Thinking:
-    """How the answer begins: to a finished prompt *text*, or else to a conversation in the mode *thinking*."""
-    if text.rstrip().endswith("<think>") or (not text and profile.opens_thinking(thinking=thinking)):
-        return "opened"
-    return "model opens" if thinking else "none"
 
 
 def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:
