@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import assume, given
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, parse_whole
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.reasoning import Thinking
 
 CALL = {
     "nemotron_json": '<TOOLCALL>[{"name": "tip", "arguments": {"bill": 100}}]</TOOLCALL>',
@@ -68,7 +69,7 @@ SOUP = st.lists(
 RULES = st.builds(
     rules,
     st.sampled_from(FORMATS),
-    in_thinking=st.booleans(),
+    begins=st.sampled_from(get_args(Thinking)),
     parallel=st.booleans(),
     choice=st.sampled_from([ToolChoice(), ToolChoice("none"), ToolChoice("required"), ToolChoice("named", "tip")]),
 )
@@ -149,7 +150,7 @@ def test_what_was_written_is_read_back(
 
 @given(st.sampled_from(FORMATS), st.lists(PLAIN, max_size=6), st.booleans())
 def test_text_that_cannot_begin_a_marker_is_not_held_back(style: str, pieces: list[str], thinking: bool) -> None:
-    parser = AnswerParser(rules(style, in_thinking=thinking))
+    parser = AnswerParser(rules(style, begins="opened" if thinking else "none"))
     fed = out = ""
     for piece in pieces:
         fed += piece
@@ -221,7 +222,7 @@ def test_useless_text_behind_a_good_call_is_reported_with_the_problem() -> None:
 def test_only_the_whole_text_tells_that_an_unopened_block_was_thinking() -> None:
     text = "hm\n</think>\n\nYes."
 
-    events, problems = parse_whole(text, rules("nemotron_json"), thinking=True)
+    events, problems = parse_whole(text, rules("nemotron_json", begins="model opens"))
 
     assert fold(events, problems) == Parsed("hm", "Yes.", (), ())
     assert parse([text], rules("nemotron_json")).content == text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.request import ChatRequest, read_request
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.values import Values
 
 PROFILE = profile("llama-nemotron-nano-4b-v1.1")
 TOKENIZER = Path(__file__).parents[2] / "build" / "demo" / "checkpoint" / "tokenizer.json"
@@ -28,13 +26,8 @@ TOOLS = json.dumps([{"type": "function", "function": {"name": "f", "parameters":
 
 def read(settings: Settings = DEFAULTS, /, **values: Any) -> ChatRequest:
     """What becomes of a request, to a conversation if it names no prompt."""
-    return read_request(tensors(values), PROFILE, settings, CODEC)
-
-
-def tensors(values: Mapping[str, Any]) -> Values:
-    """The *values* of a request by tensor, of one to a conversation if it names no prompt."""
-    given = values if "text_input" in values else {"messages": HI} | dict(values)
-    return {INPUTS[name]: value for name, value in given.items()}
+    named = values if "text_input" in values else {"messages": HI} | values
+    return read_request({INPUTS[name]: value for name, value in named.items()}, PROFILE, settings, CODEC)
 
 
 def refusal(settings: Settings = DEFAULTS, /, **values: Any) -> str:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.reasoning import CLOSER, OPENER, Thinking
 from nemotron_triton.chat.schema import properties, type_names
 from nemotron_triton.errors import RequestError
 
 # An engine may look at all of them for every token that the model could pick next.
 MAX_ALTERNATIVES = 4096
-# Whether a think block comes first, and who writes its opener.
-Thinking = Literal["none", "model opens", "opened"]
 
 _VALUES = {
     "null": '"null"',
@@ -29,8 +28,8 @@ _VALUES = {
     "string": "string",
 }
 # The free think block before a call, `free` as any other text that ends before a closing tag.
-_BLOCK = r'free "</think>" ("\n" "\n"?)? '
-_THINKING: dict[Thinking, str] = {"none": "", "model opens": rf'"<think>\n" {_BLOCK}', "opened": _BLOCK}
+_BLOCK = rf'free "{CLOSER}" ("\n" "\n"?)? '
+_THINKING: dict[Thinking, str] = {"none": "", "model opens": rf'"{OPENER}\n" {_BLOCK}', "opened": _BLOCK}
 _COMMON = r"""free ::= ([^<] | "<" [^/])*
 value ::= object | array | string | number | "true" | "false" | "null"
 object ::= "{" (string ": " value (", " string ": " value)*)? "}"

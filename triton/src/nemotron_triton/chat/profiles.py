@@ -69,10 +69,6 @@ class Profile:
             return self.sampling_defaults["tool_calling"]
         return self.sampling_defaults["thinking_on" if thinking else "thinking_off"]
 
-    def opens_thinking(self, *, thinking: bool) -> bool:
-        """Whether the prompt ends inside a think block, so that the model's text begins in it."""
-        return thinking and self.reasoning_format == "think_tags_prompt_opens"
-
 
 def profile_names() -> list[str]:
     """The profiles there are, sorted."""

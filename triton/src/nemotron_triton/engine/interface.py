@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from nemotron_triton.chat.grammar import Thinking
+from nemotron_triton.chat.reasoning import Thinking
 from nemotron_triton.engine.stream import TokenStream
 
 

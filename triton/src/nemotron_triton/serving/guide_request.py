@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 
 from nemotron_client import wire
 from nemotron_triton.chat.conversation import check_depth
-from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.engine.interface import Guide
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.values import Values
@@ -37,8 +36,8 @@ _KINDS = ("json", "json_schema", "regex")
 _TYPE, _GUIDE = wire.GUIDED_DECODING_GUIDE_TYPE, wire.GUIDED_DECODING_GUIDE
 
 
-def read_guide(values: Values, thinking: Thinking) -> Guide | None:
-    """The guide among *values*, for the text behind the *thinking*; None when there is none."""
+def read_guide(values: Values) -> Guide | None:
+    """The guide among *values*, None when there is none. What thinking comes before it, the prompt will tell."""
     kind, text = values.get(_TYPE), values.get(_GUIDE, "")
     if kind is None:
         if text:
@@ -49,15 +48,15 @@ def read_guide(values: Values, thinking: Thinking) -> Guide | None:
     if kind == "json":
         if text:
             raise RequestError(f"{_TYPE} json means any object and takes no {_GUIDE}; use json_schema")
-        return Guide(kind="json_schema", text='{"type": "object"}', thinking=thinking)
+        return Guide(kind="json_schema", text='{"type": "object"}')
     if not text:
         raise RequestError(f"{_TYPE} {kind} needs {_GUIDE}")
     if (size := len(text.encode())) > MAX_GUIDE_BYTES:
         raise RequestError(f"{_GUIDE} has {size} bytes; at most {MAX_GUIDE_BYTES} are accepted")
     if kind == "json_schema":
-        return Guide(kind="json_schema", text=_schema(text), thinking=thinking)
+        return Guide(kind="json_schema", text=_schema(text))
     _check_repetitions(_expression(text))
-    return Guide(kind="regex", text=text, thinking=thinking)
+    return Guide(kind="regex", text=text)
 
 
 def _schema(text: str) -> str:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from nemotron_client import wire
 from nemotron_triton.chat.conversation import Conversation, ToolChoice
-from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
@@ -61,7 +60,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     if conversation:
         thinking = thinking_mode(profile, conversation, render.thinking)
     mode = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
-    guide = read_guide(values, _thinking(profile, text or "", thinking))
+    guide = read_guide(values)
     sampling = read_sampling(values, mode, codec, guide)
     _check_guided(sampling, choice)
     stream = values.get(wire.STREAM, False)
@@ -80,13 +79,6 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         # As in tensorrt_llm_bls: only a whole answer has its prompt before it, and only when that is asked for.
         echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT, True),
     )
-
-
-def _thinking(profile: Profile, text: str, thinking: bool) -> Thinking:
-    """How the answer begins: to a finished prompt *text*, or else to a conversation in the mode *thinking*."""
-    if text.rstrip().endswith("<think>") or (not text and profile.opens_thinking(thinking=thinking)):
-        return "opened"
-    return "model opens" if thinking else "none"
 
 
 def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
 from nemotron_triton.bundle import CHAT_TEMPLATE, bundle_beside
+from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import answer_rules, parse_whole
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import render_prompt
@@ -65,12 +66,12 @@ class TextModel:
             rules = answer_rules(
                 model.profile,
                 functions,
-                in_thinking=model.profile.opens_thinking(thinking=thinking),
+                begins=reasoning.begins(model.profile.reasoning_format, thinking=thinking),
                 choice=read_tool_choice(values, functions or ()),
                 parallel=values.get(wire.PARALLEL_TOOL_CALLS, True),
             )
             cut = values.get(wire.TRUNCATED, False)
-            events, problems = parse_whole(values[wire.RAW_OUTPUT], rules, thinking=thinking, cut=cut)
+            events, problems = parse_whole(values[wire.RAW_OUTPUT], rules, cut=cut)
             calls = [event.as_delta() for event in events if isinstance(event, ToolCall)]
             return {
                 wire.TEXT_OUTPUT: "".join(event.text for event in events if isinstance(event, ContentDelta)),
