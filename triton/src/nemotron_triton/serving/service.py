@@ -25,6 +25,7 @@ from nemotron_triton.engine.interface import Engine, Sampling
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServingError
 from nemotron_triton.memory import check_memory
+from nemotron_triton.run_folder import verify_once
 from nemotron_triton.serving.admission import Admission
 from nemotron_triton.serving.answering import Answering, Prepared
 from nemotron_triton.serving.call import Call
@@ -78,7 +79,7 @@ class Service:
         watch: StartWatcher = Watcher,
         end_process: Callable[[int], object] = os._exit,
     ) -> None:
-        bundle.verify()
+        verify_once(bundle)
         self._settings = settings
         self._profile = bundle.profile
         self._codec = TokenCodec(bundle.tokenizer_path)

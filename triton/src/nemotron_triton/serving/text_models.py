@@ -20,6 +20,7 @@ from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
+from nemotron_triton.run_folder import verify_once
 from nemotron_triton.serving.call import triton_error
 from nemotron_triton.serving.conversation_request import read_chat, read_render_options, read_tool_choice, read_tools
 from nemotron_triton.serving.responses import Response
@@ -119,7 +120,7 @@ def _open(args: dict[str, str], pb_utils: Any) -> _Opened:
     prepare_stub(pb_utils)
     try:
         bundle = bundle_beside(args)
-        bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
+        verify_once(bundle, only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
         return _Opened(
             profile=bundle.profile,
             codec=TokenCodec(bundle.tokenizer_path),
