@@ -15,7 +15,7 @@ from typing import Any
 
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.chat import reasoning
-from nemotron_triton.chat.calls import TEXT, Block, FoundCall
+from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
@@ -183,13 +183,12 @@ class AnswerParser:
             if problem is None:
                 content.marker()
                 content.write(rest[len(rest.rstrip()) :])
-            elif problem == TEXT:
-                content.write(self._unread + rest)
-            elif self._unread:
-                content.write(self._unread + rest)
-                self._problem(problem)
-            else:
+            elif problem and not self._unread:
                 self._problem(problem, text=rest)
+            else:
+                content.write(self._unread + rest)
+                if problem:
+                    self._problem(problem)
             if not self._unread:
                 looked_for = Tags(*self._openers, *self._format.closers)
         content.finish()

@@ -13,9 +13,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from nemotron_triton.chat.source import Source, Wait
 
-# Reading a block gives None, or the code of what is wrong with the text after its last call.
+# Reading a block gives None, or what the text after its last call is: the code of what is wrong with it, or just text.
 Problem: TypeAlias = str | None
-# In place of a code: nothing is wrong, that text is no block, but part of the answer.
 TEXT = ""
 
 
