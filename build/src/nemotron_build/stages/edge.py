@@ -18,7 +18,7 @@ from nemotron_build.stages.modelopt import quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace, copy_file
-from nemotron_triton.chat.render import TEMPLATES
+from nemotron_triton.chat.profiles import TEMPLATES
 
 ENGINE, _CHECKPOINT = "engine", "checkpoint"
 _MISSING = f"TensorRT Edge-LLM is not installed here: pip install tensorrt-edgellm=={EDGE_LLM}"

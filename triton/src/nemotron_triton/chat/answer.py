@@ -2,7 +2,7 @@
 
 One parser fed with text deltas; the whole-text result is the fold of the stream, so the two cannot differ. Blanks next
 to a marker are layout and disappear; every other character comes out, once, as thinking, answer, or part of a call.
-How a block of calls is read is `calls`' business.
+How a block of calls is read is its format's business.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.chat import reasoning
-from nemotron_triton.chat.calls import READERS, FoundCall
+from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
@@ -72,8 +73,8 @@ class AnswerParser:
         """Begin an answer."""
         self._rules = rules
         self._source = Source()
-        self._reader = READERS[rules.tool_call_format]
-        self._openers = self._reader.OPENERS if rules.expects_calls else ()
+        self._format = call_format(rules.tool_call_format)
+        self._openers = self._format.openers if rules.expects_calls else ()
         self._thought = _Text(lambda text: self._events.append(ReasoningDelta(text)), at_marker=True)
         self._content = _Text(lambda text: self._events.append(ContentDelta(text)), at_marker=False)
         self._events: list[Event] = []
@@ -176,19 +177,20 @@ class AnswerParser:
                 continue  # the closer of a block that was text from some point on
             self._unread = tag
             source.mark()
-            reader = self._reader(source, self._rules.functions or {}, self._found, self._skipped)
-            problem = yield from reader.read(tag)
+            block = Block(source, self._rules.functions or {}, self._found, self._skipped)
+            problem = yield from self._format.read(block, tag)
             rest = source.since_mark()
-            if problem and self._unread:
-                content.write(self._unread + rest)
-                self._problem(problem)
-            elif problem:
-                self._problem(problem, text=rest)
-            else:
+            if problem is None:
                 content.marker()
                 content.write(rest[len(rest.rstrip()) :])
+            elif problem and not self._unread:
+                self._problem(problem, text=rest)
+            else:
+                content.write(self._unread + rest)
+                if problem:
+                    self._problem(problem)
             if not self._unread:
-                looked_for = Tags(*self._openers, self._reader.CLOSER)
+                looked_for = Tags(*self._openers, *self._format.closers)
         content.finish()
 
     def _skipped(self, code: str) -> bool:
@@ -225,7 +227,7 @@ def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[li
     The same as streaming it, with one exception that only the whole text can decide: a model that was asked to think
     and that closes a block which it never opened was thinking until there.
     """
-    openers = READERS[rules.tool_call_format].OPENERS if rules.expects_calls else ()
+    openers = call_format(rules.tool_call_format).openers if rules.expects_calls else ()
     first = Tags(reasoning.OPENER, reasoning.CLOSER, *openers).pattern.search(text)
     if rules.begins == "model opens" and first and first[0] == reasoning.CLOSER:
         rules = replace(rules, begins="opened")

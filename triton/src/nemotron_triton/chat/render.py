@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
@@ -21,10 +20,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.conversation import Conversation, Message, check_depth, shown, without_surrogates
-from nemotron_triton.chat.profiles import Profile
+from nemotron_triton.chat.profiles import TEMPLATES, Profile
 from nemotron_triton.errors import RequestError
 
-TEMPLATES = Path(__file__).parent / "templates"
 _TOGGLE = re.compile(r"^[ \t]*detailed thinking (on|off)\b", re.MULTILINE)
 _RESERVED = {"messages", "tools", "add_generation_prompt"}
 # Unicode noncharacters: never assigned, so at least one of them is free in any text a person sends.
