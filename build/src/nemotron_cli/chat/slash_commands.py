@@ -14,7 +14,7 @@ import click
 from nemotron_cli.chat.answer_view import call_text, one_line, printable
 from nemotron_cli.chat.dialogue import Dialogue
 from nemotron_cli.files import read_json_list
-from nemotron_cli.whole_file import write_whole
+from nemotron_triton.atomic import write_atomically
 from nemotron_triton.chat.conversation import read_functions
 from nemotron_triton.errors import RequestError
 
@@ -108,7 +108,8 @@ class ChatCommands:
         if not messages:
             raise click.ClickException("nothing was said yet, so there is nothing to save")
         try:
-            write_whole(path, json.dumps(messages, ensure_ascii=False, indent=2) + "\n", replace=False)
+            text = json.dumps(messages, ensure_ascii=False, indent=2) + "\n"
+            write_atomically(path, text, replace=False, mode=0o600)
         except FileExistsError as error:
             raise click.ClickException(f"{path} exists; give another name") from error
         except (OSError, ValueError) as error:
