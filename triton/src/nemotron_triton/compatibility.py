@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from nemotron_triton.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest
 from nemotron_triton.errors import BundleError, ProfileError
+from nemotron_triton.extras import how_to_install
 from nemotron_triton.releases import FIRST_WITHOUT_ENGINES, release_key, same_release
 from nemotron_triton.runtime import Runtime
 
@@ -115,7 +116,7 @@ def _cpu(_: Manifest, runtime: Runtime) -> Iterator[Finding]:
         yield Finding(
             "xllamacpp",
             "runs in llama.cpp, and xllamacpp is not installed here",
-            "pip install 'nemotron-triton[cpu]'",
+            how_to_install("cpu"),
         )
 
 

@@ -20,6 +20,7 @@ from nemotron_triton.engine.llama_cpp import Answer
 from nemotron_triton.engine.request_threads import CLOSED, RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError
+from nemotron_triton.extras import how_to_install
 
 _STEP_TOKENS = 64
 _CANNOT = {"no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty"}
@@ -34,9 +35,7 @@ class CpuEngine:
         try:
             import xllamacpp
         except ModuleNotFoundError as error:
-            raise EngineError(
-                f"the cpu engine needs xllamacpp: pip install 'nemotron-triton[cpu]' ({error})"
-            ) from error
+            raise EngineError(f"the cpu engine needs xllamacpp ({error})", how_to_install("cpu")) from error
         except ImportError as error:
             raise EngineError(f"llama.cpp cannot be loaded: {error}; apt-get install libgomp1") from error
         manifest = bundle.manifest
