@@ -152,6 +152,15 @@ def test_chat_shows_calls_as_calls_and_thinking_apart(served: ServeOptions) -> N
     assert "think>" not in result.stderr
 
 
+def test_a_function_that_must_be_called_is_named_by_one_word(served: ServeOptions) -> None:
+    choice = ("--tools", ROOT / "build/demo/tools.json", "--tool-choice", "calculate_tip")
+
+    result = nemotron("chat", "Hello!", *choice, "--thinking", "off", "--url", f"127.0.0.1:{served.grpc_port}")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("calculate_tip(")
+
+
 def test_chat_json_is_one_document(served: ServeOptions) -> None:
     environment = os.environ | {"NEMOTRON_URL": f"127.0.0.1:{served.grpc_port}"}
 

@@ -16,9 +16,9 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from nemotron_client import wire
+from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.bundle import Bundle, bundle_link
 from nemotron_triton.errors import BundleError
-from nemotron_triton.publish import publish
 from nemotron_triton.serving.settings import Settings
 
 _TYPES = {
@@ -76,18 +76,23 @@ def write_repository(
     """
     if not link:
         bundle.verify()
-    with publish(output, BundleError) as folder:
-        for name, config in configs(settings, text_models=text_models).items():
-            version = folder / name / "1"
-            version.mkdir(parents=True)
-            (folder / name / "config.pbtxt").write_text(pbtxt(config), encoding="utf-8")
-            adapter = adapters.get(name) or _adapters() / name / "1" / "model.py"
-            (version / "model.py").write_bytes(adapter.read_bytes())
-        place = bundle_link(folder)
-        if link:
-            place.symlink_to(bundle.path.resolve())
-        else:
-            shutil.copytree(bundle.path, place, copy_function=_link_or_copy)
+    if os.path.lexists(output):
+        raise BundleError(f"{output} exists; remove it or give another --output")
+    try:
+        with atomic_folder(output) as folder:
+            for name, config in configs(settings, text_models=text_models).items():
+                version = folder / name / "1"
+                version.mkdir(parents=True)
+                (folder / name / "config.pbtxt").write_text(pbtxt(config), encoding="utf-8")
+                adapter = adapters.get(name) or _adapters() / name / "1" / "model.py"
+                (version / "model.py").write_bytes(adapter.read_bytes())
+            place = bundle_link(folder)
+            if link:
+                place.symlink_to(bundle.path.resolve())
+            else:
+                shutil.copytree(bundle.path, place, copy_function=_link_or_copy)
+    except OSError as error:
+        raise BundleError(f"cannot write to {output}: {error.strerror or error}") from error
 
 
 def _config(
