@@ -21,6 +21,7 @@ from nemotron_build.commands.llm_api import llm_api_arguments
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
 from nemotron_build.planning.planner import chunks_prompts
+from nemotron_build.planning.rules import required_sm
 from nemotron_build.stages import tensorrt
 from nemotron_build.stages.kinds import kind_of
 from nemotron_build.stages.pipeline import Outcome, Stage
@@ -143,6 +144,7 @@ def _manifest(
         profile=plan.profile.name,
         gpu=plan.gpu.name,
         sm=plan.gpu.sm,
+        requires_sm=required_sm(decision.kind, plan.gpu, decision.precision),
         kind=decision.kind,
         precision=decision.precision.name,
         kv_precision=decision.kv_precision,
