@@ -90,7 +90,7 @@ def test_a_cpu_bundle_asks_for_llama_cpp_and_no_gpu(bundle: Bundle) -> None:
     assert only_problem(bundle, replace(runtime, llama_cpp=None)) == (
         "xllamacpp",
         "runs in llama.cpp, and xllamacpp is not installed here",
-        "pip install 'nemotron-triton[cpu]'",
+        "pip install '.[cpu]' from a checkout of nemotron",
     )
 
 

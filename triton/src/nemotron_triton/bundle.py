@@ -27,6 +27,7 @@ SCHEMA_VERSION = 3
 READABLE_VERSIONS = (2, SCHEMA_VERSION)
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
 MANIFEST = "manifest.json"
+VARIABLE = "NEMOTRON_BUNDLE"
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
@@ -247,9 +248,19 @@ def bundle_link(repository: Path) -> Path:
 def bundle_beside(args: Mapping[str, str]) -> Bundle:
     """The bundle of the repository that a model is in, from the arguments Triton gives to any; raises `BundleError`.
 
-    Where a link leads to it now: the link may be turned to another one while this one is being loaded.
+    `NEMOTRON_BUNDLE` names it for a repository that has none, as `model_repo/` in a checkout. Elsewhere the variable
+    means nothing: what a written repository serves is not for the environment to change.
     """
-    return Bundle.open(bundle_link(Path(args["model_repository"]).parent).resolve())
+    link = bundle_link(Path(args["model_repository"]).parent)
+    if os.path.lexists(link):
+        # Where the link leads now: it may be turned to another bundle while this one is being loaded.
+        return Bundle.open(link.resolve())
+    if named := os.environ.get(VARIABLE):
+        return Bundle.open(Path(named).resolve())
+    raise BundleError(
+        f"this model repository holds no bundle, and {VARIABLE} names none",
+        f"set {VARIABLE} to a bundle's folder, or write a repository with `nemotron model-repo`",
+    )
 
 
 def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:

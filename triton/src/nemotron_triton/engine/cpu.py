@@ -20,6 +20,7 @@ from nemotron_triton.engine.llama_cpp import Answer
 from nemotron_triton.engine.request_threads import CLOSED, RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError
+from nemotron_triton.extras import how_to_install
 from nemotron_triton.findings import Finding
 from nemotron_triton.memory import free_main_memory
 from nemotron_triton.runtime import Runtime
@@ -40,9 +41,7 @@ class CpuEngine(Engine):
         try:
             import xllamacpp
         except ModuleNotFoundError as error:
-            raise EngineError(
-                f"the cpu engine needs xllamacpp: pip install 'nemotron-triton[cpu]' ({error})"
-            ) from error
+            raise EngineError(f"the cpu engine needs xllamacpp ({error})", how_to_install("cpu")) from error
         except ImportError as error:
             raise EngineError(f"llama.cpp cannot be loaded: {error}; apt-get install libgomp1") from error
         manifest = self.manifest
@@ -103,7 +102,7 @@ class CpuEngine(Engine):
             yield Finding(
                 "xllamacpp",
                 "runs in llama.cpp, and xllamacpp is not installed here",
-                "pip install 'nemotron-triton[cpu]'",
+                how_to_install("cpu"),
             )
 
     @classmethod
