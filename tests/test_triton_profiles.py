@@ -15,9 +15,12 @@ import yaml
 
 import nemotron_triton
 from nemotron_triton.chat import profiles
-from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names, read_profile
+from nemotron_triton.chat.formats import format_names
+from nemotron_triton.chat.profiles import DEFAULT_PROFILE, TEMPLATES, profile, profile_names, read_profile
+from nemotron_triton.chat.reasoning import FORMATS
 from nemotron_triton.errors import ProfileError
 
+PROMPT_FORMATS = ", ".join(sorted(path.stem for path in TEMPLATES.iterdir()))
 FOLDER = Path(profiles.__file__).parent / "models"
 DEFAULT = (FOLDER / f"{DEFAULT_PROFILE}.yaml").read_text(encoding="utf-8")
 
@@ -52,14 +55,18 @@ def test_a_profile_is_found_by_its_name_its_repository_and_its_aliases(name: str
         (
             "tool_call_format",
             "hermes",
-            'tool_call_format is "hermes"; it should be one of nemotron_json, qwen3_coder',
+            f'tool_call_format is "hermes"; it should be one of {", ".join(format_names())}',
         ),
         (
             "reasoning_format",
             "brackets",
-            'reasoning_format is "brackets"; it should be one of think_tags_model_opens, think_tags_prompt_opens',
+            f'reasoning_format is "brackets"; it should be one of {", ".join(sorted(FORMATS))}',
         ),
-        ("prompt_format", "chatml", 'prompt_format is "chatml"; it should be one of llama_nemotron, nemotron_3'),
+        (
+            "prompt_format",
+            "chatml",
+            f'prompt_format is "chatml"; it should be one of {PROMPT_FORMATS}',
+        ),
         ("context_tokens", "131072", 'context_tokens is "131072"; it should be a valid integer'),
         ("context_tokens", True, "context_tokens is true; it should be a valid integer"),
         ("aliases", "Nano", 'aliases is "Nano"; it should be a valid array'),
