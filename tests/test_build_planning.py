@@ -16,11 +16,12 @@ from nemotron_build.architecture import Architecture, Dimensions, HybridArchitec
 from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import BuildError, UnsupportedError
 from nemotron_build.gguf_file import write_gguf
-from nemotron_build.planning.decision import Decision
+from nemotron_build.kinds import KINDS, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
 from nemotron_build.planning.planner import MemoryPlan, plan
 from nemotron_build.planning.precisions import PRECISION_NAMES, find_precision, weight_bytes
-from nemotron_build.planning.request import PlanRequest
+from nemotron_build.planning.rules import Decision
+from nemotron_build.request import PlanRequest
 from nemotron_triton.chat.profiles import profile
 
 
@@ -50,7 +51,8 @@ def test_rooflines_are_those_derived_elsewhere(
     model: Dimensions, precision: str, kv_precision: str, context: int, published: tuple[int, ...]
 ) -> None:
     # Also where the rules refuse the pair: the bound is the bandwidth's.
-    decision = Decision(kind="tensorrt", precision=find_precision(precision, "tensorrt"), kv_precision=kv_precision)
+    kind = find_kind("tensorrt")
+    decision = Decision(kind=kind, precision=find_precision(precision, kind.name), kv_precision=kv_precision)
     found = []
     for gpu in ("a10g", "l40s", "h100", "jetson-thor"):
         bounds = plan(find_gpu(gpu), model, decision, max_seq_len=context or 8192, concurrency=1).roofline
@@ -187,8 +189,8 @@ llamas = st.builds(
 assert isinstance(HYBRID, HybridArchitecture)
 models = st.one_of(llamas, st.just(LLAMA), st.just(HYBRID))
 decisions = st.builds(
-    lambda kind, precision, kv: Decision(kind=kind, precision=find_precision(precision, kind), kv_precision=kv),
-    st.sampled_from(["tensorrt", "pytorch", "edge"]),
+    lambda kind, precision, kv: Decision(kind=kind, precision=find_precision(precision, kind.name), kv_precision=kv),
+    st.sampled_from(KINDS),
     st.sampled_from(PRECISION_NAMES),
     st.sampled_from(["bf16", "fp8"]),
 )

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from nemotron_build.architecture import Dimensions, read_architecture
+from nemotron_build.choice import decide
 from nemotron_build.errors import RefusedError, UnsupportedError
-from nemotron_build.planning.decision import decide
+from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.precisions import KINDS, PRECISION_NAMES
+from nemotron_build.planning.precisions import PRECISION_NAMES
 from nemotron_triton.chat.profiles import profile
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "precision_by_sm.json").read_text())
@@ -50,7 +51,7 @@ def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str)
 
 @pytest.mark.parametrize("gpu", GPUS)
 @pytest.mark.parametrize("model", [LLAMA, HYBRID])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KIND_NAMES)
 def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None:
     shape, asked = architecture(model), find_gpu(gpu)
     found, wanted, refusals = {}, {}, []
@@ -120,7 +121,7 @@ def test_a_refusal_names_the_nearest_that_works(
 def test_auto_picks_the_recommended_and_says_why(gpu: str, model: str, chosen: tuple[str, str, str]) -> None:
     decision = decide(find_gpu(gpu), architecture(model))
 
-    assert (decision.kind, decision.precision.name, decision.kv_precision) == chosen
+    assert (decision.kind.name, decision.precision.name, decision.kv_precision) == chosen
     assert decision.why[0].startswith(f"precision {chosen[1]}, the first of ")
     assert any(line.startswith("KV cache in ") for line in decision.why)
 
@@ -157,7 +158,7 @@ def test_unknown_names_are_one_line(flags: dict[str, str], complaint: str) -> No
 
 
 def test_every_gpu_has_an_engine_kind_for_llama() -> None:
-    kinds = {name: decide(find_gpu(name), architecture(LLAMA)).kind for name in gpu_names()}
+    kinds = {name: decide(find_gpu(name), architecture(LLAMA)).kind.name for name in gpu_names()}
 
     assert {kind for name, kind in kinds.items() if name not in ("jetson-thor", "cpu")} == {"tensorrt"}
 

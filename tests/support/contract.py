@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_build.commands import trtllm_build
-from nemotron_build.commands.llm_api import Kind, llm_api_arguments
+from nemotron_build.commands.llm_api import LlmCall
 
 _DATA = Path(__file__).parents[1] / "data"
 CONTRACT: dict[str, Any] = json.loads((_DATA / "trtllm_contract.json").read_text())
@@ -160,7 +160,7 @@ def build_argv(precision: str = "bf16", kv_precision: str = "auto", sm: int = 90
     )
 
 
-def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
+def llm_arguments(kind: str = "pytorch", **changes: Any) -> dict[str, Any]:
     """Arguments as a plan for a small card would ask for them."""
     settings: dict[str, Any] = {
         "model": "/bundle/engine",
@@ -172,4 +172,5 @@ def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
         "free_gpu_memory_fraction": 0.85,
         "chunks_prompts": True,
     }
-    return llm_api_arguments(kind, **{**settings, **changes})
+    call = LlmCall(**{**settings, **changes})
+    return call.on_engine() if kind == "tensorrt" else call.on_checkpoint()

@@ -12,8 +12,6 @@ from nemotron_build.architecture import Dimensions, Role, Weight
 from nemotron_build.errors import UnsupportedError
 
 AUTO = "auto"
-Kind = Literal["tensorrt", "pytorch", "edge", "cpu"]
-KINDS: tuple[Kind, ...] = ("tensorrt", "pytorch", "edge", "cpu")
 # What a user may ask for; bf16 and fp16 both mean 16 bit, in the type the engine computes in.
 KV_PRECISIONS = (AUTO, "bf16", "fp16", "fp8", "int8")
 
@@ -87,7 +85,7 @@ def weight_bytes(architecture: Dimensions, precision: Precision) -> WeightBytes:
     return WeightBytes(**parts, scales=-(-scale_bits // 8), tied=architecture.tie_word_embeddings)
 
 
-def find_precision(name: str, kind: Kind) -> Precision:
+def find_precision(name: str, kind: str) -> Precision:
     """The precision called *name* as engines of *kind* store it; `UnsupportedError` lists the names."""
     known = {each.name: each for each in PRECISIONS} | ({each.name: each for each in _CPU} if kind == "cpu" else {})
     if name not in known:

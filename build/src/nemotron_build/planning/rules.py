@@ -15,9 +15,9 @@ from typing import Any, Literal
 import yaml
 
 from nemotron_build.architecture import Dimensions, Role
-from nemotron_build.errors import UnsupportedError
 from nemotron_build.planning.gpus import Gpu
-from nemotron_build.planning.precisions import KINDS, Kind, Precision
+from nemotron_build.planning.kind import Kind
+from nemotron_build.planning.precisions import Precision
 
 _FILE = Path(__file__).with_name("rules.yaml")
 _CELL_WARNINGS = {".": "unverified, as not listed", "?": "unverified"}
@@ -44,7 +44,7 @@ class Combination:
 
     def findings(self) -> Iterator[Finding]:
         """Everything the rules say of it; it is possible when none of them is a refusal."""
-        rules = _rules()[self.kind]
+        rules = _rules()[self.kind.name]
         for level, text in rules["models"][self.architecture.model_type].items():
             yield Finding(level, text)
         if self.gpu.sm not in rules["sms"]:
@@ -86,13 +86,30 @@ class Combination:
                 return
 
 
-def default_kind(gpu: Gpu, architecture: Dimensions) -> Kind:
-    """The engine kind for *architecture* on *gpu* when none is asked for; `UnsupportedError` when *gpu* has none."""
-    here = [kind for kind in KINDS if gpu.sm in _rules()[kind]["sms"]]
-    if not here:
-        raise UnsupportedError(f"no engine kind is known for {gpu}")
-    able = [kind for kind in here if "refused" not in _rules()[kind]["models"][architecture.model_type]]
-    return (able or here)[0]
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A combination that can be built.
+
+    `kv_precision` is concrete: bf16, fp16, fp8 or int8. `why` says how each `auto` was settled, `warnings` what is
+    unverified, `notes` what else is known.
+    """
+
+    kind: Kind
+    precision: Precision
+    kv_precision: str
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+
+
+def runs_on(kind: Kind, gpu: Gpu) -> bool:
+    """Whether engines of *kind* are made for GPUs like *gpu* at all."""
+    return gpu.sm in _rules()[kind.name]["sms"]
+
+
+def models_of(kind: Kind) -> list[str]:
+    """The model types that engines of *kind* are made from."""
+    return [name for name, findings in _rules()[kind.name]["models"].items() if "refused" not in findings]
 
 
 @functools.lru_cache(maxsize=32)

@@ -8,38 +8,18 @@ from dataclasses import dataclass, replace
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.errors import RefusedError, UnsupportedError
+from nemotron_build.kinds import KIND_NAMES, KINDS, EngineKind, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
+from nemotron_build.planning.kind import Kind
 from nemotron_build.planning.precisions import (
     AUTO,
-    KINDS,
     KV_PRECISIONS,
     PRECISION_NAMES,
     PRECISIONS,
-    Kind,
     Precision,
     find_precision,
 )
-from nemotron_build.planning.rules import Combination, Finding, default_kind
-
-# The recommended precision is the first of these that is listed as supported.
-_RECOMMENDED = ("nvfp4", "fp8", "int4-awq", "bf16", "fp16")
-_RECOMMENDED_ON_CPU = ("int8-wo", "bf16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """A combination that can be built.
-
-    `kv_precision` is concrete: bf16, fp16, fp8 or int8. `why` says how each `auto` was settled, `warnings` what is
-    unverified, `notes` what else is known.
-    """
-
-    kind: Kind
-    precision: Precision
-    kv_precision: str
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    why: tuple[str, ...] = ()
+from nemotron_build.planning.rules import Combination, Decision, Finding, models_of, runs_on
 
 
 def decide(
@@ -62,6 +42,13 @@ def decide(
         notes=_texts(findings, "note"),
         why=why,
     )
+
+
+def kinds_on(gpu: Gpu) -> list[EngineKind]:
+    """The engine kinds that are made for *gpu*, the preferred first; `UnsupportedError` when there is none."""
+    if kinds := [kind for kind in KINDS if runs_on(kind, gpu)]:
+        return kinds
+    raise UnsupportedError(f"no engine kind is known for {gpu}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,36 +80,32 @@ class _Wish:
     def _weights(self, kind: Kind) -> tuple[Combination, tuple[str, ...]]:
         """The combination with a 16-bit KV cache; `auto` is the first precision that nothing speaks against."""
         if self.precision != AUTO:
-            return self._in_16_bit(kind, find_precision(self.precision, kind)), ()
-        names = _RECOMMENDED_ON_CPU if kind == "cpu" else _RECOMMENDED
+            return self._in_16_bit(kind, find_precision(self.precision, kind.name)), ()
         passed_over: list[str] = []
-        for name in names:
-            combination = self._in_16_bit(kind, find_precision(name, kind))
+        for name in kind.recommended:
+            combination = self._in_16_bit(kind, find_precision(name, kind.name))
             against = [each.text for each in combination.findings() if each.level == "refused" or each.cell]
             if not against:
                 break
             passed_over.append(against[0])
         return combination, (
-            f"precision {name}, the first of {', '.join(names)} that is listed as supported",
+            f"precision {name}, the first of {', '.join(kind.recommended)} that is listed as supported",
             *passed_over,
         )
 
     def _kind(self) -> Kind:
-        if self.kind is None:
-            return default_kind(self.gpu, self.architecture)
-        for kind in KINDS:
-            if kind == self.kind:
-                return kind
-        raise UnsupportedError(f"--engine-kind {self.kind} does not exist; known: {', '.join(KINDS)}")
+        if self.kind is not None:
+            return find_kind(self.kind)
+        kinds = kinds_on(self.gpu)
+        return next((kind for kind in kinds if self.architecture.model_type in models_of(kind)), kinds[0])
 
     def _in_16_bit(self, kind: Kind, precision: Precision) -> Combination:
-        fp16 = precision.name == "fp16" or kind in ("edge", "cpu")
         return Combination(
             gpu=self.gpu,
             architecture=self.architecture,
             kind=kind,
             precision=precision,
-            kv_precision="fp16" if fp16 else "bf16",
+            kv_precision=kind.computes_in(precision),
         )
 
 
@@ -145,7 +128,7 @@ def _nearest(wish: _Wish) -> dict[str, str]:
 
 def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
     """Every change of kind, precision and KV precision that makes *wish* possible, with its cost."""
-    kinds = [wish.kind, *(kind for kind in KINDS if kind != wish.kind)]
+    kinds = [wish.kind, *(name for name in KIND_NAMES if name != wish.kind)]
     precisions = [wish.precision, *sorted(PRECISION_NAMES, key=lambda name: _distance(name, wish.precision))]
     kv_precisions = [wish.kv_precision, *(["fp8"] if wish.kv_precision == "int8" else []), AUTO]
     for choice in itertools.product(enumerate(kinds), enumerate(precisions), enumerate(kv_precisions)):
