@@ -28,6 +28,7 @@ class Pytorch(EngineKind):
     """TensorRT-LLM's PyTorch backend, 1.2.1 and later."""
 
     name = "pytorch"
+    compiled = False
     kv_fraction = FREE_MEMORY_FRACTION
     modelopt = MODELOPT_HF
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {

@@ -15,12 +15,13 @@ MAX_STEP_TOKENS = 8192
 class Kind(ABC):
     """One way to make and run an engine. What its makers say it can do is data, under its name in `rules.yaml`.
 
-    `sixteen_bit` is the type that it computes in unless the weights are fp16, `recommended` are its precisions, the
-    best first, `kv_fraction` is the KV cache's share of the memory that the loaded engine leaves free, None where it
-    takes no such setting.
+    An engine that is `compiled` runs on GPUs of one SM only. `sixteen_bit` is the type that it computes in unless the
+    weights are fp16, `recommended` are its precisions, the best first, `kv_fraction` is the KV cache's share of the
+    memory that the loaded engine leaves free, None where it takes no such setting.
     """
 
     name: ClassVar[str]
+    compiled: ClassVar[bool] = True
     sixteen_bit: ClassVar[Literal["bf16", "fp16"]] = "bf16"
     recommended: ClassVar[tuple[str, ...]] = ("nvfp4", "fp8", "int4-awq", "bf16", "fp16")
     kv_fraction: ClassVar[float | None] = None

@@ -112,6 +112,15 @@ def models_of(kind: Kind) -> list[str]:
     return [name for name, findings in _rules()[kind.name]["models"].items() if "refused" not in findings]
 
 
+def required_sm(kind: Kind, gpu: Gpu, precision: Precision) -> int | None:
+    """The lowest SM that can load an engine of *kind* built for *gpu*; None where it needs no GPU."""
+    if kind.compiled:
+        return gpu.sm
+    sms: list[int] = _rules()[kind.name]["sms"]
+    arithmetic: dict[str, int] = _rules()["arithmetic"].get(precision.arithmetic, {})
+    return max(min(sms), arithmetic.get("from_sm", 0))
+
+
 @functools.lru_cache(maxsize=32)
 def _rows(architecture: Dimensions, roles: frozenset[Role]) -> dict[int, str]:
     """The lengths of the rows that are quantised, each with the first tensor that has it."""
