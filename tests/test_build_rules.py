@@ -13,7 +13,8 @@ from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.planning.decision import decide
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.precisions import KINDS, PRECISION_NAMES
+from nemotron_build.planning.precisions import KINDS
+from nemotron_build.precisions import PRECISION_NAMES
 from nemotron_triton.chat.profiles import profile
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "precision_by_sm.json").read_text())
@@ -68,7 +69,9 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
     for precision, kv_precision, refusal in refusals:
         assert refusal.reason
         assert refusal.suggestion
-        flags = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(refusal.suggestion)
+        flags: dict[str, Any] = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(
+            refusal.suggestion
+        )
         decide(find_gpu(refusal.suggestion.get("--gpu", gpu)), shape, **flags)
 
 
@@ -94,7 +97,7 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
     ],
 )
 def test_a_refusal_names_the_nearest_that_works(
-    gpu: str, model: str, flags: dict[str, str], reason: str, suggestion: dict[str, str]
+    gpu: str, model: str, flags: dict[str, Any], reason: str, suggestion: dict[str, str]
 ) -> None:
     with pytest.raises(RefusedError, match=reason) as caught:
         decide(find_gpu(gpu), architecture(model), **flags)
@@ -151,7 +154,7 @@ def test_notes_are_no_warnings() -> None:
         ({"kind": "onnx"}, "--engine-kind onnx does not exist; known: tensorrt"),
     ],
 )
-def test_unknown_names_are_one_line(flags: dict[str, str], complaint: str) -> None:
+def test_unknown_names_are_one_line(flags: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UnsupportedError, match=complaint):
         decide(find_gpu("h100"), architecture(LLAMA), **flags)
 

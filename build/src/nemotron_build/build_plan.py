@@ -14,6 +14,7 @@ from nemotron_build.checkpoint import Checkpoint, inspect
 from nemotron_build.planning.decision import Decision, decide
 from nemotron_build.planning.gpus import Gpu, find_gpu
 from nemotron_build.planning.planner import MemoryPlan, plan
+from nemotron_build.precisions import PRECISIONS, Precisions
 from nemotron_build.quantization.conversations import (
     CALIBRATION,
     HELD_OUT,
@@ -45,7 +46,7 @@ class BuildPlan:
     @property
     def dtype(self) -> str:
         """What is not quantised is computed in: fp16 or bf16."""
-        if self.decision.precision.name == "fp16" or self.decision.kind == "edge":
+        if self.decision.precision.dtype == "fp16" or self.decision.kind == "edge":
             return "fp16"
         return "bf16"
 
@@ -94,10 +95,10 @@ class BuildPlan:
         return read_samples(path, self.profile, self.checkpoint.tokenizer, max_samples=count)
 
 
-def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
+def make_plan(spec: EngineSpec, *, query_rows: int | None = None, precisions: Precisions = PRECISIONS) -> BuildPlan:
     """Inspect the checkpoint's headers and settle every open choice; writes nothing.
 
-    *query_rows* is for a checkpoint whose weights are not there any more (see `inspect`).
+    *query_rows* is for a checkpoint whose weights are not there any more (see `inspect`), *precisions* the table.
     `RefusedError` for a combination that does not exist, with the nearest that does.
     """
     for samples in (spec.calibration, spec.quality_data):
@@ -107,7 +108,12 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
     checkpoint = inspect(spec.checkpoint, **_made_of(gpu), query_rows=query_rows)
     architecture = checkpoint.architecture
     decision = decide(
-        gpu, architecture, precision=spec.precision, kv_precision=spec.kv_precision, kind=spec.engine_kind
+        gpu,
+        architecture,
+        precision=spec.precision,
+        kv_precision=spec.kv_precision,
+        kind=spec.engine_kind,
+        precisions=precisions,
     )
     memory = plan(
         gpu,

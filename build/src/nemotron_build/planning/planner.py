@@ -15,8 +15,8 @@ from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK, paged_context
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.decision import Decision
 from nemotron_build.planning.gpus import Gpu
-from nemotron_build.planning.precisions import WeightBytes, weight_bytes
 from nemotron_build.planning.roofline import Roofline, roofline
+from nemotron_build.planning.weights import WeightBytes, weight_bytes
 
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_CONCURRENCY = 8
@@ -28,7 +28,6 @@ MAX_STEP_TOKENS = 8192
 _KV_FRACTION = 0.9
 _RUNTIME_BYTES = 1 << 30
 _DRIVER_SHARE = 0.02
-_BITS = {"bf16": 16, "fp16": 16, "fp8": 8, "int8": 8}
 _ACTIVATION_BYTES = 2
 _LOGIT_BYTES = 4
 
@@ -132,7 +131,6 @@ def plan(
     most = _most(MAX_STEP_TOKENS, lambda concurrency: demand.fits(concurrency, max_seq_len))
     memory = demand.memory(concurrency, max_seq_len)
     fits = concurrency <= most
-    kv_bits = _BITS[decision.kv_precision]
     step_tokens = demand.step_tokens(concurrency, max_seq_len)
     max_input_len = max_seq_len - 1
     if not chunks_prompts(architecture, decision):
@@ -141,7 +139,7 @@ def plan(
         gpu,
         architecture,
         decision.precision,
-        kv_bits=kv_bits,
+        kv_bits=decision.kv.bits,
         concurrency=concurrency,
         context_tokens=max_seq_len,
     )
@@ -177,7 +175,7 @@ def chunks_prompts(architecture: Dimensions, decision: Decision) -> bool:
     layers; Edge-LLM does not, and its steps are as long as its prompts.
     """
     if decision.kind == "tensorrt":
-        return paged_context_attention(decision.precision.name, decision.kv_precision)
+        return paged_context_attention(decision.precision, decision.kv)
     return decision.kind == "cpu" or (decision.kind == "pytorch" and not architecture.state_bytes_per_sequence())
 
 
@@ -189,7 +187,7 @@ class _Demand:
         self._weights = weight_bytes(architecture, decision.precision)
         self._runtime = _RUNTIME_BYTES + (0 if gpu.sm is None else int(gpu.memory_bytes * _DRIVER_SHARE))
         self._fraction = _KV_FRACTION if decision.kind in ("tensorrt", "pytorch") else 1.0
-        self.kv_bytes_per_token = architecture.kv_values_per_token * _BITS[decision.kv_precision] // 8
+        self.kv_bytes_per_token = architecture.kv_values_per_token * decision.kv.bits // 8
         self.state_bytes = architecture.state_bytes_per_sequence()
 
     def memory(self, concurrency: int, seq_len: int) -> Memory:

@@ -17,7 +17,7 @@ ENGINE = "engine/model.gguf"
 
 def stages(plan: BuildPlan, digests: Mapping[str, str], _: Host, __: Workspace) -> list[Stage]:
     """Convert and verify."""
-    precision = plan.decision.precision.name
+    precision = plan.decision.precision
 
     def convert(work: Work) -> None:
         from nemotron_build.gguf_file import write_gguf
@@ -42,7 +42,8 @@ def stages(plan: BuildPlan, digests: Mapping[str, str], _: Host, __: Workspace) 
             make=convert,
             settings={
                 "inputs": dict(digests),
-                "precision": precision,
+                "precision": precision.name,
+                "type": precision.gguf,
                 "name": plan.profile.name,
                 "tools": _tools(),
             },

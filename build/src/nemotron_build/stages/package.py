@@ -230,6 +230,6 @@ def llm_arguments(plan: BuildPlan) -> dict[str, Any] | None:
         free_gpu_memory_fraction=settings.kv_cache_free_gpu_mem_fraction,
         hybrid=hybrid,
         kv_precision=decision.kv_precision,
-        dtype=_DTYPES.get(decision.precision.name, "auto"),
+        dtype=_DTYPES[decision.precision.dtype] if decision.precision.dtype else "auto",
         chunks_prompts=chunks_prompts(plan.checkpoint.architecture, decision),
     )

@@ -27,7 +27,6 @@ from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
 
-_WEIGHT_ONLY = {"int8-wo": "int8", "int4-wo": "int4"}
 ENGINE = "engine"
 # Where the container sees the folders of the host.
 _SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
@@ -35,10 +34,9 @@ _SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
 
 def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
     """Quantise where the precision asks for it, convert, compile, verify."""
-    weight_only = plan.decision.precision.name in _WEIGHT_ONLY
     found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
-    if weight_only:
-        found.append(_convert_weight_only(plan, digests, host, workspace))
+    if weight_only := plan.decision.precision.convert_checkpoint:
+        found.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
     else:
         found.append(
             export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
@@ -61,16 +59,14 @@ def image(plan: BuildPlan, host: Host) -> str | None:
 def _check_export(plan: BuildPlan) -> functools.partial[list[str]]:
     from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
 
-    decision = plan.decision
     return functools.partial(
-        check_trtllm_checkpoint,
-        source=plan.checkpoint,
-        precision=decision.precision.name,
-        kv_precision=decision.kv_precision,
+        check_trtllm_checkpoint, source=plan.checkpoint, precision=plan.decision.precision, kv=plan.decision.kv
     )
 
 
-def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> Stage:
+def _convert_weight_only(
+    plan: BuildPlan, weight_only: str, digests: Mapping[str, str], host: Host, workspace: Workspace
+) -> Stage:
     # The script comes with the container, not with the package: it is here where we run inside of it.
     here = host.builds_engines and Path(CONTAINER_SCRIPT).is_file()
 
@@ -79,9 +75,9 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
             script=str(CONTAINER_SCRIPT),
             model_dir=str(source),
             output_dir=str(output),
-            dtype="float16" if plan.dtype == "fp16" else "bfloat16",
-            weight_only=_WEIGHT_ONLY[plan.decision.precision.name],
-            kv_precision=plan.decision.kv_precision,
+            dtype=plan.decision.precision.torch_dtype,
+            weight_only=weight_only,
+            kv=plan.decision.kv,
         )
 
     def command(output: Path) -> list[str]:
@@ -92,7 +88,7 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
         return container_argv(
             argv(_SOURCE, _OUTPUT),
             **_container(plan, host, workspace, "convert", source, output),
-            network=plan.decision.kv_precision in ("fp8", "int8"),
+            network=plan.decision.kv.quantized,
         )
 
     def make(work: Work) -> None:
@@ -129,9 +125,8 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
             checkpoint_dir=str(checkpoint),
             output_dir=str(output / ENGINE),
             timing_cache=str(output / "timing.cache"),
-            precision=plan.decision.precision.name,
-            kv_precision=plan.decision.kv_precision,
-            sm=sm,
+            precision=plan.decision.precision,
+            kv=plan.decision.kv,
             max_batch_size=limits.max_batch_size,
             max_input_len=limits.max_input_len,
             max_seq_len=limits.max_seq_len,
@@ -208,7 +203,7 @@ def _verify(plan: BuildPlan, host: Host) -> Stage:
             work.inputs["compile"] / ENGINE,
             plan.checkpoint.architecture,
             precision=plan.decision.precision,
-            kv_precision=plan.decision.kv_precision,
+            kv=plan.decision.kv,
             max_batch_size=limits.max_batch_size,
             max_seq_len=limits.max_seq_len,
             max_num_tokens=limits.max_num_tokens,
