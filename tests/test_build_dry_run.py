@@ -16,7 +16,7 @@ from nemotron_build.engine import EngineSpec, workspace_of
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.host import Host
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.precisions import PRECISION_NAMES
+from nemotron_build.precisions import PRECISION_NAMES
 from nemotron_build.stages.kind import kind_of
 from nemotron_triton.chat.profiles import profile, profile_names
 

@@ -14,8 +14,8 @@ from nemotron_build.choice import decide
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.kinds import KIND_NAMES, find_kind
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.precisions import PRECISION_NAMES, find_precision
 from nemotron_build.planning.rules import required_sm
+from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS
 from nemotron_triton.chat.profiles import profile
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "precision_by_sm.json").read_text())
@@ -70,7 +70,9 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
     for precision, kv_precision, refusal in refusals:
         assert refusal.reason
         assert refusal.suggestion
-        flags = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(refusal.suggestion)
+        flags: dict[str, Any] = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(
+            refusal.suggestion
+        )
         decide(find_gpu(refusal.suggestion.get("--gpu", gpu)), shape, **flags)
 
 
@@ -96,7 +98,7 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
     ],
 )
 def test_a_refusal_names_the_nearest_that_works(
-    gpu: str, model: str, flags: dict[str, str], reason: str, suggestion: dict[str, str]
+    gpu: str, model: str, flags: dict[str, Any], reason: str, suggestion: dict[str, str]
 ) -> None:
     with pytest.raises(RefusedError, match=reason) as caught:
         decide(find_gpu(gpu), architecture(model), **flags)
@@ -153,7 +155,7 @@ def test_notes_are_no_warnings() -> None:
         ({"kind": "onnx"}, "--engine-kind onnx does not exist; known: tensorrt"),
     ],
 )
-def test_unknown_names_are_one_line(flags: dict[str, str], complaint: str) -> None:
+def test_unknown_names_are_one_line(flags: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UnsupportedError, match=complaint):
         decide(find_gpu("h100"), architecture(LLAMA), **flags)
 
@@ -169,12 +171,12 @@ def _arguments(suggestion: dict[str, str]) -> dict[str, str]:
     return {names[option]: value for option, value in suggestion.items() if option in names}
 
 
-@pytest.mark.parametrize("precision", PRECISION_NAMES)
+@pytest.mark.parametrize("precision", [name for name, row in PRECISIONS.weights.items() if row.support("pytorch").sms])
 def test_a_pytorch_engine_requires_the_lowest_sm_that_its_precision_is_known_for(precision: str) -> None:
     known = [int(sm) for sm, kinds in FACTS.items() if sm != "about" and kinds["pytorch"][precision] != "no"]
 
     required = {
-        required_sm(find_kind("pytorch"), find_gpu(gpu), find_precision(precision, "pytorch"))
+        required_sm(find_kind("pytorch"), find_gpu(gpu), PRECISIONS.find(precision, "pytorch"))
         for gpu in ("h100", "a10g")
     }
 
@@ -185,6 +187,6 @@ def test_a_pytorch_engine_requires_the_lowest_sm_that_its_precision_is_known_for
     ("kind", "gpu", "sm"), [("tensorrt", "h100", 90), ("edge", "jetson-thor", 110), ("cpu", "cpu", None)]
 )
 def test_a_compiled_engine_requires_the_sm_that_it_is_compiled_for(kind: str, gpu: str, sm: int | None) -> None:
-    required = required_sm(find_kind(kind), find_gpu(gpu), find_precision("bf16", kind))
+    required = required_sm(find_kind(kind), find_gpu(gpu), PRECISIONS.find("bf16", kind))
 
     assert required == sm

@@ -10,6 +10,7 @@ from nemotron_build.choice import decide, kinds_on
 from nemotron_build.planning.gpus import find_gpu
 from nemotron_build.planning.planner import plan
 from nemotron_build.planning.rules import models_of
+from nemotron_build.precisions import PRECISIONS, Precisions
 from nemotron_build.quantization.conversations import count_samples
 from nemotron_build.spec import EngineSpec, make_spec
 from nemotron_build.stages.plan import BuildPlan
@@ -19,10 +20,10 @@ from nemotron_triton.chat.profiles import profile
 from nemotron_triton.errors import BundleError
 
 
-def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
+def make_plan(spec: EngineSpec, *, query_rows: int | None = None, precisions: Precisions = PRECISIONS) -> BuildPlan:
     """Inspect the checkpoint's headers and settle every open choice; writes nothing.
 
-    *query_rows* is for a checkpoint whose weights are not there any more (see `inspect`).
+    *query_rows* is for a checkpoint whose weights are not there any more (see `inspect`), *precisions* the table.
     `RefusedError` for a combination that does not exist, with the nearest that does.
     """
     for samples in (spec.calibration, spec.quality_data):
@@ -38,7 +39,12 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
     )
     architecture = checkpoint.architecture
     decision = decide(
-        gpu, architecture, precision=spec.precision, kv_precision=spec.kv_precision, kind=spec.engine_kind
+        gpu,
+        architecture,
+        precision=spec.precision,
+        kv_precision=spec.kv_precision,
+        kind=spec.engine_kind,
+        precisions=precisions,
     )
     memory = plan(
         gpu,

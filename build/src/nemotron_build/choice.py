@@ -11,25 +11,31 @@ from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.kinds import KIND_NAMES, KINDS, EngineKind, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
 from nemotron_build.planning.kind import Kind
-from nemotron_build.planning.precisions import (
-    AUTO,
-    KV_PRECISIONS,
-    PRECISION_NAMES,
-    PRECISIONS,
-    Precision,
-    find_precision,
-)
 from nemotron_build.planning.rules import Combination, Decision, Finding, models_of, runs_on
+from nemotron_build.precisions import AUTO, PRECISIONS, Precision, Precisions
 
 
 def decide(
-    gpu: Gpu, architecture: Dimensions, *, precision: str = AUTO, kv_precision: str = AUTO, kind: str | None = None
+    gpu: Gpu,
+    architecture: Dimensions,
+    *,
+    precision: str = AUTO,
+    kv_precision: str = AUTO,
+    kind: str | None = None,
+    precisions: Precisions = PRECISIONS,
 ) -> Decision:
-    """Settle every open choice; *kind* None is the default for the GPU and model.
+    """Settle every open choice from the table of *precisions*; *kind* None is the default for the GPU and model.
 
     `RefusedError` gives the reason and the nearest combination that works, `UnsupportedError` is for unknown names.
     """
-    wish = _Wish(gpu=gpu, architecture=architecture, kind=kind, precision=precision, kv_precision=kv_precision)
+    wish = _Wish(
+        gpu=gpu,
+        architecture=architecture,
+        kind=kind,
+        precision=precision,
+        kv_precision=kv_precision,
+        precisions=precisions,
+    )
     combination, why = wish.settle()
     findings = list(combination.findings())
     if reasons := _texts(findings, "refused"):
@@ -37,7 +43,7 @@ def decide(
     return Decision(
         kind=combination.kind,
         precision=combination.precision,
-        kv_precision=combination.kv_precision,
+        kv=combination.kv,
         warnings=_texts(findings, "warning"),
         notes=_texts(findings, "note"),
         why=why,
@@ -60,36 +66,36 @@ class _Wish:
     kind: str | None
     precision: str
     kv_precision: str
+    precisions: Precisions
 
     def settle(self) -> tuple[Combination, tuple[str, ...]]:
         """The combination that is meant, possible or not, and how each open choice was settled."""
         combination, why = self._weights(self._kind())
-        if self.kv_precision not in KV_PRECISIONS:
-            raise UnsupportedError(
-                f"--kv-precision {self.kv_precision} does not exist; known: {', '.join(KV_PRECISIONS)}"
-            )
-        if self.kv_precision in ("fp8", "int8"):
-            return replace(combination, kv_precision=self.kv_precision), why
-        if self.kv_precision == AUTO:
-            in_fp8 = replace(combination, kv_precision="fp8")
-            if combination.precision.arithmetic in ("fp8", "fp4") and _same(in_fp8, combination):
-                return in_fp8, (*why, f"KV cache in fp8, as the weights are {combination.precision.name}")
-            why = (*why, f"KV cache in {combination.kv_precision}: fp8 by default only beside fp8 and fp4 weights")
-        return combination, why
+        if self.kv_precision != AUTO:
+            kv = self.precisions.find_kv(self.kv_precision)
+            return replace(combination, kv=kv if kv.quantized else combination.kv), why
+        in_fp8 = replace(combination, kv=self.precisions.kv["fp8"])
+        if combination.precision.arithmetic in ("fp8", "fp4") and _same(in_fp8, combination):
+            return in_fp8, (*why, f"KV cache in fp8, as the weights are {combination.precision.name}")
+        return combination, (
+            *why,
+            f"KV cache in {combination.kv.name}: fp8 by default only beside fp8 and fp4 weights",
+        )
 
     def _weights(self, kind: Kind) -> tuple[Combination, tuple[str, ...]]:
         """The combination with a 16-bit KV cache; `auto` is the first precision that nothing speaks against."""
         if self.precision != AUTO:
-            return self._in_16_bit(kind, find_precision(self.precision, kind.name)), ()
+            return self._in_16_bit(kind, self.precisions.find(self.precision, kind.name)), ()
+        names = self.precisions.recommended[kind.name]
         passed_over: list[str] = []
-        for name in kind.recommended:
-            combination = self._in_16_bit(kind, find_precision(name, kind.name))
-            against = [each.text for each in combination.findings() if each.level == "refused" or each.cell]
+        for name in names:
+            combination = self._in_16_bit(kind, self.precisions.find(name, kind.name))
+            against = [each.text for each in combination.findings() if each.level == "refused" or each.unproven]
             if not against:
                 break
             passed_over.append(against[0])
         return combination, (
-            f"precision {name}, the first of {', '.join(kind.recommended)} that is listed as supported",
+            f"precision {name}, the first of {', '.join(names)} that is listed as supported",
             *passed_over,
         )
 
@@ -105,7 +111,7 @@ class _Wish:
             architecture=self.architecture,
             kind=kind,
             precision=precision,
-            kv_precision=kind.computes_in(precision),
+            kv=self.precisions.kv[kind.computes_in(precision)],
         )
 
 
@@ -129,7 +135,8 @@ def _nearest(wish: _Wish) -> dict[str, str]:
 def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
     """Every change of kind, precision and KV precision that makes *wish* possible, with its cost."""
     kinds = [wish.kind, *(name for name in KIND_NAMES if name != wish.kind)]
-    precisions = [wish.precision, *sorted(PRECISION_NAMES, key=lambda name: _distance(name, wish.precision))]
+    names = sorted(wish.precisions.weights, key=lambda name: _distance(wish, name))
+    precisions = [wish.precision, *names]
     kv_precisions = [wish.kv_precision, *(["fp8"] if wish.kv_precision == "int8" else []), AUTO]
     for choice in itertools.product(enumerate(kinds), enumerate(precisions), enumerate(kv_precisions)):
         (kind_at, kind), (precision_at, precision), (kv_at, kv_precision) = choice
@@ -144,12 +151,13 @@ def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
             changes["--precision"] = precision
         if kv_at:
             changes["--kv-precision"] = kv_precision
-        cells = sum(finding.cell for finding in findings)
+        unproven = sum(finding.unproven for finding in findings)
         weight = 4 * bool(kind_at) + 2 * bool(precision_at) + bool(kv_at)
-        yield (weight, cells, kind_at, precision_at, kv_at), changes
+        yield (weight, unproven, kind_at, precision_at, kv_at), changes
 
 
-def _distance(name: str, wanted: str) -> int:
-    """How far the weights of *name* are from those *wanted*, bits."""
-    bits = {each.name: each.weight_bits for each in PRECISIONS}
-    return abs(bits[name] - bits.get(wanted, bits[name]))
+def _distance(wish: _Wish, name: str) -> int:
+    """How far the weights of *name* are from those wished for, bits."""
+    weights = wish.precisions.weights
+    bits = weights[name].storage.bits
+    return abs(bits - weights[wish.precision].storage.bits) if wish.precision in weights else 0

@@ -12,7 +12,7 @@ import click
 from nemotron_build.engine import Built, build, dry_run, resume
 from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.planning.gpus import gpu_names
-from nemotron_build.planning.precisions import KV_PRECISIONS, PRECISION_NAMES
+from nemotron_build.precisions import KV_PRECISION_NAMES, PRECISION_NAMES
 from nemotron_build.spec import EngineSpec, make_spec, read_config
 from nemotron_cli.progress import TerminalReporter
 from nemotron_cli.status import DOES_NOT_FIT, UNFINISHED
@@ -26,7 +26,7 @@ _FILE = click.Path(path_type=Path)
 @click.argument("checkpoint", type=_FILE, required=False)
 @click.option("--gpu", metavar="GPU", help=f"What the engine will run on: auto, {', '.join(gpu_names())}.")
 @click.option("--precision", metavar="P", help=f"Weights: auto (default), {', '.join(PRECISION_NAMES)}.")
-@click.option("--kv-precision", metavar="P", help=f"KV cache: {', '.join(KV_PRECISIONS)}. Default: auto.")
+@click.option("--kv-precision", metavar="P", help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}. Default: auto.")
 @click.option("--engine-kind", metavar="KIND", help=f"Default: by GPU and model. Known: {', '.join(KIND_NAMES)}.")
 @click.option("--output", type=_FILE, help="The bundle. An older one there is replaced by the complete new one.")
 @click.option(

@@ -11,8 +11,8 @@ from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import RefusedError
 from nemotron_build.kinds import KIND_NAMES
-from nemotron_build.planning.gpus import AUTO, find_gpu, gpu_names
-from nemotron_build.planning.precisions import KV_PRECISIONS, PRECISION_NAMES
+from nemotron_build.planning.gpus import find_gpu, gpu_names
+from nemotron_build.precisions import AUTO, KV_PRECISION_NAMES, PRECISION_NAMES
 from nemotron_build.request import PlanRequest
 from nemotron_cli.plan_text import plan_document, print_comparison, print_json, print_plan, refusal_document
 from nemotron_cli.status import DOES_NOT_FIT, REFUSED
@@ -41,7 +41,7 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
     default=PlanRequest.kv_precision,
     show_default=True,
     metavar="P",
-    help=f"KV cache: {', '.join(KV_PRECISIONS)}.",
+    help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}.",
 )
 @click.option("--max-seq-len", type=int, help="Prompt and answer together, tokens. Default: the model's, at most 8192.")
 @click.option(

@@ -21,7 +21,6 @@ class Cpu(EngineKind):
 
     name = "cpu"
     sixteen_bit = "fp16"
-    recommended = ("int8-wo", "bf16")
     engine_file = "engine/model.gguf"
     # It is what this project's own tests run; no GPU was ever at hand.
     ran_on_hardware = True
@@ -36,7 +35,7 @@ class Cpu(EngineKind):
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, _: Workspace, /) -> list[Stage]:
         """Convert and verify."""
-        precision = plan.decision.precision.name
+        precision = plan.decision.precision
 
         def convert(work: Work) -> None:
             from nemotron_build.gguf_file import write_gguf
@@ -61,7 +60,8 @@ class Cpu(EngineKind):
                 make=convert,
                 settings={
                     "inputs": dict(digests),
-                    "precision": precision,
+                    "precision": precision.name,
+                    "type": precision.gguf,
                     "name": plan.profile.name,
                     "tools": self.tool_versions(host),
                 },

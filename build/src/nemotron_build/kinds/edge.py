@@ -86,8 +86,8 @@ def _quantize(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace
         return quantize_argv(
             model_dir=str(source),
             output_dir=str(output),
-            precision=plan.decision.precision.name,
-            kv_precision=plan.decision.kv_precision,
+            precision=plan.decision.precision,
+            kv=plan.decision.kv,
             num_samples=plan.calibration_count,
             device="cpu" if plan.spec.device == "cpu" or not host.sms else "cuda",
         )

@@ -46,14 +46,11 @@ class Pytorch(EngineKind):
 
         decision = plan.decision
         check = functools.partial(
-            check_hf_checkpoint,
-            source=plan.checkpoint,
-            precision=decision.precision,
-            kv_precision=decision.kv_precision,
+            check_hf_checkpoint, source=plan.checkpoint, precision=decision.precision, kv=decision.kv
         )
         complete = functools.partial(complete_export, source=plan.checkpoint)
         # The LLM API quantises a KV cache by itself; FP8 needs scales only to be more exact.
-        if decision.precision.quant_algo:
+        if decision.precision.quantized:
             found = [
                 quantize_stage(plan, digests, host, workspace, MODELOPT_HF),
                 export_stage(plan, digests, workspace, MODELOPT_HF, "export_hf", check, complete),

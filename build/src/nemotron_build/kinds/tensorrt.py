@@ -21,7 +21,7 @@ from nemotron_build.commands.versions import TENSORRT, TENSORRT_LLM, TRITON_IMAG
 from nemotron_build.errors import ToolError
 from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
-from nemotron_build.planning.precisions import Precision
+from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
@@ -32,7 +32,6 @@ from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
 
-_WEIGHT_ONLY = {"int8-wo": "int8", "int4-wo": "int4"}
 _ENGINE = EngineKind.engine_file
 # Where the container sees the folders of the host.
 _SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
@@ -49,16 +48,15 @@ class Tensorrt(EngineKind):
         "serve": frozenset({Need.GPU, Need.TRTLLM_ENGINES}),
     }
 
-    def chunks_prompts(self, _: Dimensions, precision: Precision, kv_precision: str, /) -> bool:
+    def chunks_prompts(self, _: Dimensions, precision: Precision, kv: KvPrecision, /) -> bool:
         """Where its context attention is paged."""
-        return paged_context_attention(precision.name, kv_precision)
+        return paged_context_attention(precision, kv)
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
         """Quantise where the precision asks for it, convert, compile, verify."""
-        weight_only = plan.decision.precision.name in _WEIGHT_ONLY
         found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
-        if weight_only:
-            found.append(_convert_weight_only(plan, digests, host, workspace))
+        if weight_only := plan.decision.precision.convert_checkpoint:
+            found.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
         else:
             found.append(
                 export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
@@ -100,16 +98,14 @@ def _image(plan: BuildPlan, host: Host) -> str | None:
 def _check_export(plan: BuildPlan) -> functools.partial[list[str]]:
     from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
 
-    decision = plan.decision
     return functools.partial(
-        check_trtllm_checkpoint,
-        source=plan.checkpoint,
-        precision=decision.precision.name,
-        kv_precision=decision.kv_precision,
+        check_trtllm_checkpoint, source=plan.checkpoint, precision=plan.decision.precision, kv=plan.decision.kv
     )
 
 
-def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> Stage:
+def _convert_weight_only(
+    plan: BuildPlan, weight_only: str, digests: Mapping[str, str], host: Host, workspace: Workspace
+) -> Stage:
     # The script comes with the container, not with the package: it is here where we run inside of it.
     here = host.builds_engines and Path(CONTAINER_SCRIPT).is_file()
 
@@ -118,9 +114,9 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
             script=str(CONTAINER_SCRIPT),
             model_dir=str(source),
             output_dir=str(output),
-            dtype="float16" if plan.dtype == "fp16" else "bfloat16",
-            weight_only=_WEIGHT_ONLY[plan.decision.precision.name],
-            kv_precision=plan.decision.kv_precision,
+            dtype=plan.decision.precision.torch_dtype,
+            weight_only=weight_only,
+            kv=plan.decision.kv,
         )
 
     def command(output: Path) -> list[str]:
@@ -128,10 +124,15 @@ def _convert_weight_only(plan: BuildPlan, digests: Mapping[str, str], host: Host
         if here:
             return argv(source, output)
         # The script calibrates a KV cache on a data set that it downloads, and on nothing else.
-        network = plan.decision.kv_precision in ("fp8", "int8")
-        command = argv(_SOURCE, _OUTPUT)
         return _in_container(
-            command, plan, host, workspace, stage="convert", source=source, output=output, network=network
+            argv(_SOURCE, _OUTPUT),
+            plan,
+            host,
+            workspace,
+            stage="convert",
+            source=source,
+            output=output,
+            network=plan.decision.kv.quantized,
         )
 
     def make(work: Work) -> None:
@@ -173,9 +174,8 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
             checkpoint_dir=str(checkpoint),
             output_dir=str(output / _ENGINE),
             timing_cache=str(output / "timing.cache"),
-            precision=plan.decision.precision.name,
-            kv_precision=plan.decision.kv_precision,
-            sm=sm,
+            precision=plan.decision.precision,
+            kv=plan.decision.kv,
             max_batch_size=limits.max_batch_size,
             max_input_len=limits.max_input_len,
             max_seq_len=limits.max_seq_len,
@@ -185,8 +185,8 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
     def command(checkpoint: Path, output: Path) -> list[str]:
         if host.builds_engines:
             return argv(checkpoint, output)
-        command = argv(_SOURCE, _OUTPUT)
-        return _in_container(command, plan, host, workspace, stage="compile", source=checkpoint, output=output)
+        inside = argv(_SOURCE, _OUTPUT)
+        return _in_container(inside, plan, host, workspace, stage="compile", source=checkpoint, output=output)
 
     def make(work: Work) -> None:
         _run(work, command(work.inputs["convert"] / "checkpoint", work.folder), host, plan)
@@ -262,7 +262,7 @@ def _verify(plan: BuildPlan, host: Host) -> Stage:
             work.inputs["compile"] / _ENGINE,
             plan.checkpoint.architecture,
             precision=plan.decision.precision,
-            kv_precision=plan.decision.kv_precision,
+            kv=plan.decision.kv,
             max_batch_size=limits.max_batch_size,
             max_seq_len=limits.max_seq_len,
             max_num_tokens=limits.max_num_tokens,

@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from nemotron_build.errors import UnsupportedError
+from nemotron_build.precisions import AUTO
 from nemotron_triton.nvml import LocalGpu, read_nvml
 
-AUTO = "auto"
 _FILE = Path(__file__).with_name("gpus.yaml")
 _MIB = 1 << 20
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")

@@ -15,9 +15,9 @@ from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.gpus import Gpu
 from nemotron_build.planning.kind import MAX_STEP_TOKENS
-from nemotron_build.planning.precisions import WeightBytes, weight_bytes
 from nemotron_build.planning.roofline import Roofline, roofline
 from nemotron_build.planning.rules import Decision
+from nemotron_build.planning.weights import WeightBytes, weight_bytes
 
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_CONCURRENCY = 8
@@ -25,7 +25,6 @@ KV_BLOCK_TOKENS = TOKENS_PER_BLOCK
 _MOST_REQUESTS = 1_000_000
 _RUNTIME_BYTES = 1 << 30
 _DRIVER_SHARE = 0.02
-_BITS = {"bf16": 16, "fp16": 16, "fp8": 8, "int8": 8}
 _ACTIVATION_BYTES = 2
 _LOGIT_BYTES = 4
 
@@ -129,16 +128,15 @@ def plan(
     most = _most(MAX_STEP_TOKENS, lambda concurrency: demand.fits(concurrency, max_seq_len))
     memory = demand.memory(concurrency, max_seq_len)
     fits = concurrency <= most
-    kv_bits = _BITS[decision.kv_precision]
     step_tokens = demand.step_tokens(concurrency, max_seq_len)
     max_input_len = max_seq_len - 1
-    if not decision.kind.chunks_prompts(architecture, decision.precision, decision.kv_precision):
+    if not decision.kind.chunks_prompts(architecture, decision.precision, decision.kv):
         max_input_len = min(max_input_len, step_tokens)
     found = roofline(
         gpu,
         architecture,
         decision.precision,
-        kv_bits=kv_bits,
+        kv_bits=decision.kv.bits,
         concurrency=concurrency,
         context_tokens=max_seq_len,
     )
@@ -175,7 +173,7 @@ class _Demand:
         self._weights = weight_bytes(architecture, decision.precision)
         self._runtime = _RUNTIME_BYTES + (0 if gpu.sm is None else int(gpu.memory_bytes * _DRIVER_SHARE))
         self._fraction = decision.kind.kv_fraction or 1.0
-        self.kv_bytes_per_token = architecture.kv_values_per_token * _BITS[decision.kv_precision] // 8
+        self.kv_bytes_per_token = architecture.kv_values_per_token * decision.kv.bits // 8
         self.state_bytes = architecture.state_bytes_per_sequence()
 
     def memory(self, concurrency: int, seq_len: int) -> Memory:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from nemotron_build.commands.llm_api import LlmCall
 from nemotron_build.stages.plan import BuildPlan
 
 # What TensorRT-LLM takes of the memory that is free once the engine is loaded; the rest is for fragmentation.
 FREE_MEMORY_FRACTION = 0.9
-_DTYPES: dict[str, Literal["bfloat16", "float16"]] = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def llm_call(plan: BuildPlan) -> LlmCall:
@@ -23,8 +20,8 @@ def llm_call(plan: BuildPlan) -> LlmCall:
         max_input_len=settings.max_input_len,
         max_seq_len=settings.max_seq_len,
         free_gpu_memory_fraction=FREE_MEMORY_FRACTION,
-        chunks_prompts=decision.kind.chunks_prompts(architecture, decision.precision, decision.kv_precision),
+        chunks_prompts=decision.kind.chunks_prompts(architecture, decision.precision, decision.kv),
         hybrid=architecture.state_bytes_per_sequence() > 0,
         kv_precision=decision.kv_precision,
-        dtype=_DTYPES.get(decision.precision.name, "auto"),
+        dtype="auto" if decision.precision.quantized else decision.precision.torch_dtype,
     )
