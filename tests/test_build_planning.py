@@ -16,12 +16,13 @@ from nemotron_build.architecture import Architecture, Dimensions, HybridArchitec
 from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import BuildError, UnsupportedError
 from nemotron_build.gguf_file import write_gguf
-from nemotron_build.planning.decision import Decision
+from nemotron_build.kinds import KINDS, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
 from nemotron_build.planning.planner import MemoryPlan, plan
-from nemotron_build.planning.request import PlanRequest
+from nemotron_build.planning.rules import Decision
 from nemotron_build.planning.weights import weight_bytes
 from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS
+from nemotron_build.request import PlanRequest
 from nemotron_triton.chat.profiles import profile
 
 
@@ -52,7 +53,9 @@ def test_rooflines_are_those_derived_elsewhere(
 ) -> None:
     # Also where the rules refuse the pair: the bound is the bandwidth's.
     decision = Decision(
-        kind="tensorrt", precision=PRECISIONS.find(precision, "tensorrt"), kv=PRECISIONS.find_kv(kv_precision)
+        kind=find_kind("tensorrt"),
+        precision=PRECISIONS.find(precision, "tensorrt"),
+        kv=PRECISIONS.find_kv(kv_precision),
     )
     found = []
     for gpu in ("a10g", "l40s", "h100", "jetson-thor"):
@@ -192,9 +195,9 @@ assert isinstance(HYBRID, HybridArchitecture)
 models = st.one_of(llamas, st.just(LLAMA), st.just(HYBRID))
 decisions = st.builds(
     lambda kind, precision, kv: Decision(
-        kind=kind, precision=PRECISIONS.find(precision, kind), kv=PRECISIONS.find_kv(kv)
+        kind=kind, precision=PRECISIONS.find(precision, kind.name), kv=PRECISIONS.find_kv(kv)
     ),
-    st.sampled_from(["tensorrt", "pytorch", "edge"]),
+    st.sampled_from(KINDS),
     st.sampled_from(PRECISION_NAMES),
     st.sampled_from(["bf16", "fp8"]),
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_build.commands import trtllm_build
-from nemotron_build.commands.llm_api import Kind, llm_api_arguments
+from nemotron_build.commands.llm_api import LlmCall
 from nemotron_build.precisions import PRECISIONS, KvPrecision
 
 _DATA = Path(__file__).parents[1] / "data"
@@ -165,7 +165,7 @@ def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: A
     )
 
 
-def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
+def llm_arguments(kind: str = "pytorch", **changes: Any) -> dict[str, Any]:
     """Arguments as a plan for a small card would ask for them."""
     settings: dict[str, Any] = {
         "model": "/bundle/engine",
@@ -177,4 +177,5 @@ def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
         "free_gpu_memory_fraction": 0.85,
         "chunks_prompts": True,
     }
-    return llm_api_arguments(kind, **{**settings, **changes})
+    call = LlmCall(**{**settings, **changes})
+    return call.on_engine() if kind == "tensorrt" else call.on_checkpoint()

@@ -9,7 +9,7 @@ import click
 from nemotron_cli.limits import limits
 from nemotron_cli.sections import SectionedCommand
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.factory import check_servable
+from nemotron_triton.compatibility import check_servable
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.serving.settings import Settings
 

@@ -11,8 +11,9 @@ from nemotron_build.reporter import Reporter
 from nemotron_cli.progress import TerminalReporter
 from nemotron_cli.tables import printable
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.compatibility import Finding, check
+from nemotron_triton.compatibility import check
 from nemotron_triton.errors import BundleError
+from nemotron_triton.findings import Finding
 from nemotron_triton.runtime import read_runtime
 
 _SHOWN = 10

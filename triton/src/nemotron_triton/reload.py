@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nemotron_triton.access import CONTROL_HEADER
 from nemotron_triton.bundle import Bundle, bundle_link
-from nemotron_triton.engine.factory import check_loadable
+from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.repository import configs
 

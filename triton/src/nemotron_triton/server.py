@@ -21,7 +21,7 @@ from types import MappingProxyType
 from nemotron_triton import hidden_arguments
 from nemotron_triton.access import SECRET_VARIABLE, Access, new_value
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.factory import check_loadable
+from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
 from nemotron_triton.reload import Reload

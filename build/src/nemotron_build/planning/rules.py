@@ -15,9 +15,8 @@ from typing import Any, Literal
 import yaml
 
 from nemotron_build.architecture import Dimensions, Role
-from nemotron_build.errors import UnsupportedError
 from nemotron_build.planning.gpus import Gpu
-from nemotron_build.planning.precisions import KINDS, Kind
+from nemotron_build.planning.kind import Kind
 from nemotron_build.precisions import KvPrecision, Precision
 
 _FILE = Path(__file__).with_name("rules.yaml")
@@ -44,7 +43,7 @@ class Combination:
 
     def findings(self) -> Iterator[Finding]:
         """Everything the rules say of it; it is possible when none of them is a refusal."""
-        rules = _rules()[self.kind]
+        rules = _rules()[self.kind.name]
         for level, text in rules["models"][self.architecture.model_type].items():
             yield Finding(level, text)
         if self.gpu.sm not in rules["sms"]:
@@ -55,7 +54,7 @@ class Combination:
         yield from self._blocks()
         if self.kv.quantized:
             yield from self._support(self.kv, f"a KV cache in {self.kv.name}", rules.get("quantizes_kv", {}), {})
-        for note in self.precision.support(self.kind).notes:
+        for note in self.precision.support(self.kind.name).notes:
             if self.gpu.sm in (note.sms or rules["sms"]) and self.architecture.model_type in (
                 note.models or rules["models"]
             ):
@@ -69,7 +68,7 @@ class Combination:
         arithmetics: Mapping[str, Mapping[str, Any]],
     ) -> Iterator[Finding]:
         """Whether the GPU is one of those that *row* names for the kind, and has every one of *words* that it needs."""
-        support, sm, title = row.support(self.kind), self.gpu.sm, _rules()[self.kind]["title"]
+        support, sm, title = row.support(self.kind.name), self.gpu.sm, _rules()[self.kind.name]["title"]
         needs = arithmetics.get(self.precision.arithmetic)
         if sm not in support.sms and needs and sm is not None and sm < needs["from_sm"]:
             yield Finding("refused", f"{what} cannot run on {self.gpu}: {needs['text']}")
@@ -96,13 +95,39 @@ class Combination:
                 return
 
 
-def default_kind(gpu: Gpu, architecture: Dimensions) -> Kind:
-    """The engine kind for *architecture* on *gpu* when none is asked for; `UnsupportedError` when *gpu* has none."""
-    here = [kind for kind in KINDS if gpu.sm in _rules()[kind]["sms"]]
-    if not here:
-        raise UnsupportedError(f"no engine kind is known for {gpu}")
-    able = [kind for kind in here if "refused" not in _rules()[kind]["models"][architecture.model_type]]
-    return (able or here)[0]
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A combination that can be built.
+
+    `why` says how each `auto` was settled, `warnings` what is unverified, `notes` what else is known.
+    """
+
+    kind: Kind
+    precision: Precision
+    kv: KvPrecision
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+
+    @property
+    def kv_precision(self) -> str:
+        """The name of the KV cache's precision."""
+        return self.kv.name
+
+
+def runs_on(kind: Kind, gpu: Gpu) -> bool:
+    """Whether engines of *kind* are made for GPUs like *gpu* at all."""
+    return gpu.sm in _rules()[kind.name]["sms"]
+
+
+def models_of(kind: Kind) -> list[str]:
+    """The model types that engines of *kind* are made from."""
+    return [name for name, findings in _rules()[kind.name]["models"].items() if "refused" not in findings]
+
+
+def required_sm(kind: Kind, gpu: Gpu, precision: Precision) -> int | None:
+    """The lowest SM that can load an engine of *kind* built for *gpu*; None where it needs no GPU."""
+    return gpu.sm if kind.compiled else precision.requires_sm(kind.name)
 
 
 @functools.lru_cache(maxsize=32)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemotron_build.build_plan import BuildPlan
 from nemotron_build.host import Host
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM, Environment
 from nemotron_build.quantization.jobs import WORKER, quantization, run_job, worker_argv
 from nemotron_build.stages.pipeline import Stage, Work, key_of
+from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import write_checks, write_quality
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.bundle import digest

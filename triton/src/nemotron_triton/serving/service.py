@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from nemotron_triton.bundle import Bundle, bundle_beside
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import DeadlineError, EngineError, OverloadedError, ServingError
 from nemotron_triton.memory import check_memory

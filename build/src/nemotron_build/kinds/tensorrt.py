@@ -1,4 +1,4 @@
-"""The stages of a `tensorrt` bundle: ModelOpt → TensorRT-LLM checkpoint → `trtllm-build`. Not run on hardware.
+"""The `tensorrt` kind: ModelOpt → TensorRT-LLM checkpoint → `trtllm-build`. Not run on hardware.
 
 Quantising and exporting run anywhere; the weight-only formats are converted by TensorRT-LLM's own script, and only
 `trtllm-build` needs the GPU it builds for. What is compiled was compared with its source before.
@@ -11,48 +11,87 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
-from nemotron_build.build_plan import BuildPlan
+from nemotron_build.architecture import Dimensions
 from nemotron_build.commands.container import Mount, container_argv, remove_argv
 from nemotron_build.commands.convert_checkpoint import CONTAINER_SCRIPT, convert_checkpoint_argv
-from nemotron_build.commands.trtllm_build import trtllm_build_argv
+from nemotron_build.commands.trtllm_build import paged_context_attention, trtllm_build_argv
 from nemotron_build.commands.versions import TENSORRT, TENSORRT_LLM, TRITON_IMAGE
 from nemotron_build.errors import ToolError
 from nemotron_build.host import Host
+from nemotron_build.needs import Need, Verb
+from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM
+from nemotron_build.stages.kind import EngineKind
+from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
+from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
 
-ENGINE = "engine"
+_ENGINE = EngineKind.engine_file
 # Where the container sees the folders of the host.
 _SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
 
 
-def stages(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> list[Stage]:
-    """Quantise where the precision asks for it, convert, compile, verify."""
-    found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
-    if weight_only := plan.decision.precision.convert_checkpoint:
-        found.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
-    else:
-        found.append(
-            export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
-        )
-    return [*found, _compile(plan, host, workspace), _verify(plan, host)]
+class Tensorrt(EngineKind):
+    """TensorRT-LLM's compiled engines, up to 1.2.1."""
+
+    name = "tensorrt"
+    kv_fraction = FREE_MEMORY_FRACTION
+    modelopt = MODELOPT_TRTLLM
+    needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
+        "build": frozenset({Need.GPU, Need.TRTLLM_BUILD}),
+        "serve": frozenset({Need.GPU, Need.TRTLLM_ENGINES}),
+    }
+
+    def chunks_prompts(self, _: Dimensions, precision: Precision, kv: KvPrecision, /) -> bool:
+        """Where its context attention is paged."""
+        return paged_context_attention(precision, kv)
+
+    def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
+        """Quantise where the precision asks for it, convert, compile, verify."""
+        found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
+        if weight_only := plan.decision.precision.convert_checkpoint:
+            found.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
+        else:
+            found.append(
+                export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
+            )
+        return [*found, _compile(plan, host, workspace), _verify(plan, host)]
+
+    def tool_versions(self, host: Host, /) -> dict[str, str]:
+        """What an engine depends on, and must meet again where it is loaded."""
+        return _tool_versions(host)
+
+    def container(self, plan: BuildPlan, host: Host, /) -> str | None:
+        """The image that compiles, or None where TensorRT-LLM is installed."""
+        return _image(plan, host)
+
+    def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
+        """`tensorrt_llm._tensorrt_engine.LLM`'s, on the engine."""
+        return llm_call(plan).on_engine()
+
+    def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
+        """The files of the engine by their place in the bundle."""
+        folder = folders["compile"]
+        return {
+            f"{_ENGINE}/{path.relative_to(folder / _ENGINE).as_posix()}": path
+            for path in sorted((folder / _ENGINE).rglob("*"))
+            if path.is_file()
+        }
 
 
-def tool_versions(host: Host) -> dict[str, str]:
-    """What an engine depends on, and must meet again where it is loaded."""
+def _tool_versions(host: Host) -> dict[str, str]:
     local = host.tensorrt_llm if host.builds_engines else None
     tensorrt = installed_version("tensorrt") if local else None
     return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
 
 
-def image(plan: BuildPlan, host: Host) -> str | None:
-    """The container that compiles, or None where TensorRT-LLM is installed."""
+def _image(plan: BuildPlan, host: Host) -> str | None:
     return None if host.builds_engines else plan.spec.image or TRITON_IMAGE
 
 
@@ -85,9 +124,14 @@ def _convert_weight_only(
         if here:
             return argv(source, output)
         # The script calibrates a KV cache on a data set that it downloads, and on nothing else.
-        return container_argv(
+        return _in_container(
             argv(_SOURCE, _OUTPUT),
-            **_container(plan, host, workspace, "convert", source, output),
+            plan,
+            host,
+            workspace,
+            stage="convert",
+            source=source,
+            output=output,
             network=plan.decision.kv.quantized,
         )
 
@@ -103,7 +147,12 @@ def _convert_weight_only(
     return Stage(
         name="convert",
         make=make,
-        settings={"inputs": dict(digests), "argv": settings, "tools": tool_versions(host), "image": image(plan, host)},
+        settings={
+            "inputs": dict(digests),
+            "argv": settings,
+            "tools": _tool_versions(host),
+            "image": _image(plan, host),
+        },
         commands=(command(workspace.output("convert.partial") / "checkpoint"),),
         blocked=None if here else _lacks_script(host),
         reads_source=True,
@@ -123,7 +172,7 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
     def argv(checkpoint: PurePath, output: PurePath) -> list[str]:
         return trtllm_build_argv(
             checkpoint_dir=str(checkpoint),
-            output_dir=str(output / ENGINE),
+            output_dir=str(output / _ENGINE),
             timing_cache=str(output / "timing.cache"),
             precision=plan.decision.precision,
             kv=plan.decision.kv,
@@ -136,8 +185,8 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
     def command(checkpoint: Path, output: Path) -> list[str]:
         if host.builds_engines:
             return argv(checkpoint, output)
-        settings = _container(plan, host, workspace, "compile", checkpoint, output)
-        return container_argv(argv(_SOURCE, _OUTPUT), **settings)
+        inside = argv(_SOURCE, _OUTPUT)
+        return _in_container(inside, plan, host, workspace, stage="compile", source=checkpoint, output=output)
 
     def make(work: Work) -> None:
         _run(work, command(work.inputs["convert"] / "checkpoint", work.folder), host, plan)
@@ -148,8 +197,8 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
         settings={
             "argv": argv(PurePath("CHECKPOINT"), PurePath("OUTPUT")),
             "sm": sm,
-            "tools": tool_versions(host),
-            "image": image(plan, host),
+            "tools": _tool_versions(host),
+            "image": _image(plan, host),
         },
         needs=("convert",),
         commands=(command(workspace.output("convert") / "checkpoint", workspace.output("compile.partial")),),
@@ -157,21 +206,31 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
     )
 
 
-def _container(
-    plan: BuildPlan, host: Host, workspace: Workspace, stage: str, source: Path, output: Path
-) -> dict[str, Any]:
-    """How the container of *stage* is started, in `container_argv`'s words."""
+def _in_container(
+    argv: Sequence[str],
+    plan: BuildPlan,
+    host: Host,
+    workspace: Workspace,
+    *,
+    stage: str,
+    source: Path,
+    output: Path,
+    network: bool = False,
+) -> list[str]:
+    """The command that runs *argv*, of *stage*, where *source* and *output* are `_SOURCE` and `_OUTPUT`."""
     index = host.device(plan.gpu.sm)
-    return {
-        "mounts": [
+    return container_argv(
+        argv,
+        mounts=[
             Mount(host=PurePosixPath(source), container=_SOURCE),
             Mount(host=PurePosixPath(output), container=_OUTPUT, read_only=False),
         ],
-        "user": (os.getuid(), os.getgid()),
-        "name": f"nemotron-{stage}-{key_of(str(workspace.folder))[:12]}",
-        "image": plan.spec.image or TRITON_IMAGE,
-        "gpus": "all" if index is None else f"device={index}",
-    }
+        user=(os.getuid(), os.getgid()),
+        name=f"nemotron-{stage}-{key_of(str(workspace.folder))[:12]}",
+        image=plan.spec.image or TRITON_IMAGE,
+        gpus="all" if index is None else f"device={index}",
+        network=network,
+    )
 
 
 def _run(work: Work, argv: Sequence[str], host: Host, plan: BuildPlan) -> None:
@@ -200,25 +259,15 @@ def _verify(plan: BuildPlan, host: Host) -> Stage:
         from nemotron_build.verification.trtllm_engine import check_trtllm_engine
 
         checks = check_trtllm_engine(
-            work.inputs["compile"] / ENGINE,
+            work.inputs["compile"] / _ENGINE,
             plan.checkpoint.architecture,
             precision=plan.decision.precision,
             kv=plan.decision.kv,
             max_batch_size=limits.max_batch_size,
             max_seq_len=limits.max_seq_len,
             max_num_tokens=limits.max_num_tokens,
-            version=None if plan.spec.image else tool_versions(host)["tensorrt_llm"],
+            version=None if plan.spec.image else _tool_versions(host)["tensorrt_llm"],
         )
         write_checks(work.folder, checks)
 
     return Stage(name="verify", make=make, settings={}, needs=("compile",))
-
-
-def engine_files(folders: Mapping[str, Path]) -> dict[str, Path]:
-    """The files of the engine by their place in the bundle."""
-    folder = folders["compile"]
-    return {
-        f"{ENGINE}/{path.relative_to(folder / ENGINE).as_posix()}": path
-        for path in sorted((folder / ENGINE).rglob("*"))
-        if path.is_file()
-    }

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_build.architecture import Dimensions
+from nemotron_build.choice import decide
 from nemotron_build.errors import RefusedError
-from nemotron_build.planning.decision import decide
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
 from nemotron_build.planning.planner import DEFAULT_CONCURRENCY, MemoryPlan, plan
 from nemotron_build.precisions import AUTO, PRECISIONS, Precisions

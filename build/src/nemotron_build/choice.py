@@ -8,30 +8,11 @@ from dataclasses import dataclass, replace
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.errors import RefusedError, UnsupportedError
+from nemotron_build.kinds import KIND_NAMES, KINDS, EngineKind, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
-from nemotron_build.planning.precisions import KINDS, Kind
-from nemotron_build.planning.rules import Combination, Finding, default_kind
-from nemotron_build.precisions import AUTO, PRECISIONS, KvPrecision, Precision, Precisions
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """A combination that can be built.
-
-    `why` says how each `auto` was settled, `warnings` what is unverified, `notes` what else is known.
-    """
-
-    kind: Kind
-    precision: Precision
-    kv: KvPrecision
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    why: tuple[str, ...] = ()
-
-    @property
-    def kv_precision(self) -> str:
-        """The name of the KV cache's precision."""
-        return self.kv.name
+from nemotron_build.planning.kind import Kind
+from nemotron_build.planning.rules import Combination, Decision, Finding, models_of, runs_on
+from nemotron_build.precisions import AUTO, PRECISIONS, Precision, Precisions
 
 
 def decide(
@@ -69,6 +50,13 @@ def decide(
     )
 
 
+def kinds_on(gpu: Gpu) -> list[EngineKind]:
+    """The engine kinds that are made for *gpu*, the preferred first; `UnsupportedError` when there is none."""
+    if kinds := [kind for kind in KINDS if runs_on(kind, gpu)]:
+        return kinds
+    raise UnsupportedError(f"no engine kind is known for {gpu}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
     """What was asked for; `kind` None and `auto` are left open."""
@@ -97,11 +85,11 @@ class _Wish:
     def _weights(self, kind: Kind) -> tuple[Combination, tuple[str, ...]]:
         """The combination with a 16-bit KV cache; `auto` is the first precision that nothing speaks against."""
         if self.precision != AUTO:
-            return self._in_16_bit(kind, self.precisions.find(self.precision, kind)), ()
-        names = self.precisions.recommended[kind]
+            return self._in_16_bit(kind, self.precisions.find(self.precision, kind.name)), ()
+        names = self.precisions.recommended[kind.name]
         passed_over: list[str] = []
         for name in names:
-            combination = self._in_16_bit(kind, self.precisions.find(name, kind))
+            combination = self._in_16_bit(kind, self.precisions.find(name, kind.name))
             against = [each.text for each in combination.findings() if each.level == "refused" or each.unproven]
             if not against:
                 break
@@ -112,21 +100,18 @@ class _Wish:
         )
 
     def _kind(self) -> Kind:
-        if self.kind is None:
-            return default_kind(self.gpu, self.architecture)
-        for kind in KINDS:
-            if kind == self.kind:
-                return kind
-        raise UnsupportedError(f"--engine-kind {self.kind} does not exist; known: {', '.join(KINDS)}")
+        if self.kind is not None:
+            return find_kind(self.kind)
+        kinds = kinds_on(self.gpu)
+        return next((kind for kind in kinds if self.architecture.model_type in models_of(kind)), kinds[0])
 
     def _in_16_bit(self, kind: Kind, precision: Precision) -> Combination:
-        fp16 = precision.dtype == "fp16" or kind in ("edge", "cpu")
         return Combination(
             gpu=self.gpu,
             architecture=self.architecture,
             kind=kind,
             precision=precision,
-            kv=self.precisions.kv["fp16" if fp16 else "bf16"],
+            kv=self.precisions.kv[kind.computes_in(precision)],
         )
 
 
@@ -149,7 +134,7 @@ def _nearest(wish: _Wish) -> dict[str, str]:
 
 def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
     """Every change of kind, precision and KV precision that makes *wish* possible, with its cost."""
-    kinds = [wish.kind, *(kind for kind in KINDS if kind != wish.kind)]
+    kinds = [wish.kind, *(name for name in KIND_NAMES if name != wish.kind)]
     names = sorted(wish.precisions.weights, key=lambda name: _distance(wish, name))
     precisions = [wish.precision, *names]
     kv_precisions = [wish.kv_precision, *(["fp8"] if wish.kv_precision == "int8" else []), AUTO]
