@@ -21,16 +21,16 @@ from hf_exports import write_fp8_export
 from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.build_plan import make_plan
 from nemotron_build.checkpoint import inspect
+from nemotron_build.choice import decide
 from nemotron_build.engine import EngineSpec, workspace_of
 from nemotron_build.errors import BuildError, RefusedError
 from nemotron_build.host import Host
-from nemotron_build.planning.decision import decide
+from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.planning.gpus import find_gpu
-from nemotron_build.planning.precisions import KINDS
-from nemotron_build.planning.request import PlanRequest
 from nemotron_build.precisions import PRECISIONS, Precisions, read_precisions
+from nemotron_build.request import PlanRequest
 from nemotron_build.stages.hf_export import complete_export
-from nemotron_build.stages.kinds import kind_of
+from nemotron_build.stages.kind import kind_of
 from nemotron_build.verification.hf_checkpoint import check_hf_checkpoint
 from nemotron_build.verification.hf_layouts import HF_LAYOUTS
 from nemotron_build.verification.trtllm_layouts import TRTLLM_LAYOUTS
@@ -66,7 +66,7 @@ def without(name: str, word: str, kv: str | None = None) -> Precisions:
 
 def test_every_row_speaks_of_kinds_and_layouts_that_there_are() -> None:
     for row in [*PRECISIONS.weights.values(), *PRECISIONS.kv.values()]:
-        assert set(row.kinds) <= set(KINDS)
+        assert set(row.kinds) <= set(KIND_NAMES)
     for row in PRECISIONS.weights.values():
         assert row.hf_layout is None or row.hf_layout in HF_LAYOUTS
         assert row.trtllm_layout is None or row.trtllm_layout in TRTLLM_LAYOUTS
@@ -75,7 +75,7 @@ def test_every_row_speaks_of_kinds_and_layouts_that_there_are() -> None:
             None,
             *CONTRACT["convert_checkpoint"]["flags"]["--weight_only_precision"]["choices"],
         )
-    assert set(PRECISIONS.recommended) == set(KINDS)
+    assert set(PRECISIONS.recommended) == set(KIND_NAMES)
 
 
 @pytest.mark.parametrize(
