@@ -18,6 +18,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nemotron_build.architecture import Role, Weight
 from nemotron_build.errors import BuildError, UnsupportedError
+from nemotron_build.strict_yaml import load_yaml
 
 AUTO = "auto"
 _FILE = Path(__file__).with_name("precisions.yaml")
@@ -226,7 +227,7 @@ class Precisions:
         """Refuse to recommend what there is not."""
         for kind, names in self.recommended.items():
             if unknown := [name for name in names if name not in self.weights]:
-                raise ValueError(f"{unknown[0]}, recommended for {kind}, is no row of weights")
+                raise ValueError(f"recommended.{kind}: {unknown[0]} is no row of weights")
 
     def find(self, name: str, kind: str) -> Precision:
         """The weights called *name* as engines of *kind* store them; `UnsupportedError` lists the names."""
@@ -244,18 +245,22 @@ class Precisions:
 def read_precisions(path: Path = _FILE) -> Precisions:
     """The table in *path*; `BuildError` names the row and the key that are wrong."""
     try:
-        table = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for section in ("weights", "kv"):
-            table[section] = {
-                name: {**row, "name": name} if isinstance(row, dict) else row for name, row in table[section].items()
-            }
+        table = load_yaml(path.read_text(encoding="utf-8"))
+        for rows in (table["weights"], table["kv"]):
+            for name, row in rows.items():
+                if isinstance(row, dict):
+                    row["name"] = name
+        # JSON has lists where the rows have tuples and sets, and is else read as strictly.
         return TypeAdapter(Precisions).validate_json(json.dumps(table))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BuildError(f"{path}: {place}: {first['msg']}, got {reprlib.repr(first['input'])[:100]}") from error
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise BuildError(f"{path} is no table of precisions: {' '.join(str(error).split())[:300]}") from error
+        place = [".".join(map(str, first["loc"]))] if first["loc"] else []
+        ours = first["type"] == "value_error"
+        reason = str(first["ctx"]["error"]) if ours else f"{first['msg']}, got {reprlib.repr(first['input'])[:100]}"
+        raise BuildError(": ".join([str(path), *place, reason])) from error
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BuildError(f"{path} has no rows of weights and kv that can be read: {reason}") from error
 
 
 PRECISIONS = read_precisions()
