@@ -180,6 +180,7 @@ def test_a_precision_without_a_tool_s_word_is_refused_by_the_plan(
     [
         ("h100", "tensorrt", "quant_algo", "TensorRT-LLM"),
         ("h100", "tensorrt", "modelopt", "ModelOpt"),
+        ("h100", "pytorch", "llm_api", "the LLM API of TensorRT-LLM"),
         ("h100", "pytorch", "modelopt", "ModelOpt"),
         ("thor", "edge", "edge_llm", "TensorRT Edge-LLM"),
     ],

@@ -202,10 +202,14 @@ class Precision(_Row):
 
 @dataclass(frozen=True, kw_only=True)
 class KvPrecision(_Row):
-    """One way to store keys and values. `bf16` and `fp16` both mean 16 bit, in the type the engine computes in."""
+    """One way to store keys and values. `bf16` and `fp16` both mean 16 bit, in the type the engine computes in.
+
+    `llm_api` is what the LLM API of TensorRT-LLM calls it where it quantises the cache of a checkpoint.
+    """
 
     bits: int
     modelopt: ModelOptKv | None = None
+    llm_api: str | None = None
 
     @property
     def quantized(self) -> bool:
