@@ -63,7 +63,8 @@ class Storage:
 class ModelOpt:
     """ModelOpt's configuration: a preset by its name in `modelopt.torch.quantization`, and `quantizers` to change.
 
-    `any_block_size` is for formats whose blocks may be smaller, `cuda_only` for those that a CPU cannot compute.
+    `any_block_size` is for presets that take the row's block size, or a smaller one, `cuda_only` for those that a CPU
+    cannot compute.
     """
 
     preset: str
