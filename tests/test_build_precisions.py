@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,20 @@ def test_a_row_says_the_least_sm_that_an_engine_requires(precision: str, kind: s
     assert PRECISIONS.weights[precision].requires_sm(kind) == sm
 
 
+def test_no_module_asks_for_a_precision_by_name() -> None:
+    # Those that are also types, of a KV cache or of arithmetic, are asked for as such.
+    names = set(PRECISIONS.weights) - {"bf16", "fp16", "fp8"}
+
+    found = [
+        f"{path.relative_to(SOURCE)}:{node.lineno}"
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
+    ]
+
+    assert found == []
+
+
 # Rows that are wrong
 
 
@@ -180,6 +195,7 @@ def test_a_precision_without_a_tool_s_word_is_refused_by_the_plan(
     [
         ("h100", "tensorrt", "quant_algo", "TensorRT-LLM"),
         ("h100", "tensorrt", "modelopt", "ModelOpt"),
+        ("h100", "pytorch", "llm_api", "the LLM API of TensorRT-LLM"),
         ("h100", "pytorch", "modelopt", "ModelOpt"),
         ("thor", "edge", "edge_llm", "TensorRT Edge-LLM"),
     ],
@@ -249,7 +265,6 @@ def test_a_new_row_of_a_known_layout_is_all_that_a_precision_needs(tmp_path: Pat
     def add(table: dict[str, Any]) -> None:
         table["weights"]["int4-awq-64"] = table["weights"]["int4-awq"] | {
             "storage": {"bits": 4, "scales_per": "block", "scale_bits": 16, "block_size": 64},
-            "modelopt": {"preset": "INT4_BLOCKWISE_WEIGHT_ONLY_CFG"},
         }
 
     table = read_precisions(table_with(tmp_path, add))
@@ -263,6 +278,7 @@ def test_a_new_row_of_a_known_layout_is_all_that_a_precision_needs(tmp_path: Pat
 
         stages = kind_of(plan).stages(plan, {}, Host(sms=(90,), tensorrt_llm="1.2.1"), workspace_of(tmp_path / "b"))
         commands = [argv for stage in stages for argv in stage.commands]
+        assert stages[0].settings["quantization"]["block_size"] == 64
         assert [Path(argv[2] if argv[1] == "-I" else argv[0]).name for argv in commands] == programs
         assert plan.memory.memory.weights.scales == plan.memory.memory.weights.linear * 2 // 64 * 2
 

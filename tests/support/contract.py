@@ -165,7 +165,7 @@ def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: A
     )
 
 
-def llm_arguments(kind: str = "pytorch", **changes: Any) -> dict[str, Any]:
+def llm_arguments(kind: str = "pytorch", kv_precision: str = "auto", **changes: Any) -> dict[str, Any]:
     """Arguments as a plan for a small card would ask for them."""
     settings: dict[str, Any] = {
         "model": "/bundle/engine",
@@ -176,6 +176,7 @@ def llm_arguments(kind: str = "pytorch", **changes: Any) -> dict[str, Any]:
         "max_seq_len": 8192,
         "free_gpu_memory_fraction": 0.85,
         "chunks_prompts": True,
+        "kv": kv_row(kv_precision),
     }
     call = LlmCall(**{**settings, **changes})
     return call.on_engine() if kind == "tensorrt" else call.on_checkpoint()

@@ -63,7 +63,8 @@ class Storage:
 class ModelOpt:
     """ModelOpt's configuration: a preset by its name in `modelopt.torch.quantization`, and `quantizers` to change.
 
-    `any_block_size` is for formats whose blocks may be smaller, `cuda_only` for those that a CPU cannot compute.
+    `any_block_size` is for presets that take the row's block size, or a smaller one, `cuda_only` for those that a CPU
+    cannot compute.
     """
 
     preset: str
@@ -202,10 +203,14 @@ class Precision(_Row):
 
 @dataclass(frozen=True, kw_only=True)
 class KvPrecision(_Row):
-    """One way to store keys and values. `bf16` and `fp16` both mean 16 bit, in the type the engine computes in."""
+    """One way to store keys and values. `bf16` and `fp16` both mean 16 bit, in the type the engine computes in.
+
+    `llm_api` is what the LLM API of TensorRT-LLM calls it where it quantises the cache of a checkpoint.
+    """
 
     bits: int
     modelopt: ModelOptKv | None = None
+    llm_api: str | None = None
 
     @property
     def quantized(self) -> bool:

@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
 from nemotron_build.errors import BuildError, UnsupportedError
-
-_CHECKPOINT_KV_PRECISIONS = ("auto", "bf16", "fp16", "fp8")
+from nemotron_build.precisions import KvPrecision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +30,8 @@ class LlmCall:
     max_seq_len: int
     free_gpu_memory_fraction: float
     chunks_prompts: bool
+    kv: KvPrecision
     hybrid: bool = False
-    kv_precision: str = "auto"
     dtype: Literal["auto", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
@@ -56,12 +55,9 @@ class LlmCall:
 
     def on_checkpoint(self) -> dict[str, Any]:
         """The arguments of `tensorrt_llm.LLM`, for a Hugging Face checkpoint."""
-        if self.kv_precision not in _CHECKPOINT_KV_PRECISIONS:
-            raise UnsupportedError(f"the pytorch kind has no KV cache in {self.kv_precision}; fp8 works from SM 89")
-        cache: dict[str, Any] = {
-            "dtype": "fp8" if self.kv_precision == "fp8" else "auto",
-            "tokens_per_block": TOKENS_PER_BLOCK,
-        }
+        if self.kv.quantized and self.kv.llm_api is None:
+            raise UnsupportedError(f"the pytorch kind has no KV cache in {self.kv.name}; fp8 works from SM 89")
+        cache: dict[str, Any] = {"dtype": self.kv.llm_api or "auto", "tokens_per_block": TOKENS_PER_BLOCK}
         if self.hybrid:
             # 16 bit loses the state's small updates over long sequences, say NVIDIA's own launch settings.
             cache["mamba_ssm_cache_dtype"] = "float32"

@@ -40,8 +40,16 @@ class Pytorch(EngineKind):
             "with 1.3.0rc8",
         ),
     }
-    kv_quantizers: ClassVar[Mapping[str, str]] = {"quant_algo": "TensorRT-LLM", "modelopt": "ModelOpt"}
-    quantizers: ClassVar[Mapping[str, str]] = {**kv_quantizers, "hf_layout": "the verifier of Hugging Face checkpoints"}
+    quantizers: ClassVar[Mapping[str, str]] = {
+        "quant_algo": "TensorRT-LLM",
+        "modelopt": "ModelOpt",
+        "hf_layout": "the verifier of Hugging Face checkpoints",
+    }
+    kv_quantizers: ClassVar[Mapping[str, str]] = {
+        "quant_algo": "TensorRT-LLM",
+        "llm_api": "the LLM API of TensorRT-LLM",
+        "modelopt": "ModelOpt",
+    }
     compiled = False
     kv_fraction = FREE_MEMORY_FRACTION
     modelopt = MODELOPT_HF

@@ -20,7 +20,7 @@ def quantization(
 ) -> dict[str, Any]:
     """ModelOpt's words for *precision* and *kv*, by default 16 bit, as the worker takes them: it knows no precisions.
 
-    *block_size* is for formats with another than their preset's. `UnsupportedError` where ModelOpt has no word.
+    *block_size* is for measuring with smaller blocks than the row's. `UnsupportedError` where ModelOpt has no word.
     """
     words = precision.modelopt
     if precision.quantized and words is None:
@@ -32,7 +32,7 @@ def quantization(
         "name": precision.name,
         "preset": words.preset if words else None,
         "quantizers": quantizers,
-        "block_size": block_size,
+        "block_size": block_size or (precision.storage.block_size if words and words.any_block_size else None),
         "cuda_only": bool(words and words.cuda_only),
     }
 

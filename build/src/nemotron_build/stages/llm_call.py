@@ -22,6 +22,6 @@ def llm_call(plan: BuildPlan) -> LlmCall:
         free_gpu_memory_fraction=FREE_MEMORY_FRACTION,
         chunks_prompts=decision.kind.chunks_prompts(architecture, decision.precision, decision.kv),
         hybrid=architecture.state_bytes_per_sequence() > 0,
-        kv_precision=decision.kv_precision,
+        kv=decision.kv,
         dtype="auto" if decision.precision.quantized else decision.precision.torch_dtype,
     )
