@@ -14,7 +14,6 @@ from nemotron_build.choice import decide
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.kinds import KIND_NAMES, find_kind
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.rules import required_sm
 from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS
 from nemotron_triton.chat.profiles import profile
 
@@ -176,7 +175,7 @@ def test_a_pytorch_engine_requires_the_lowest_sm_that_its_precision_is_known_for
     known = [int(sm) for sm, kinds in FACTS.items() if sm != "about" and kinds["pytorch"][precision] != "no"]
 
     required = {
-        required_sm(find_kind("pytorch"), find_gpu(gpu), PRECISIONS.find(precision, "pytorch"))
+        find_kind("pytorch").required_sm(find_gpu(gpu).sm, PRECISIONS.find(precision, "pytorch"))
         for gpu in ("h100", "a10g")
     }
 
@@ -187,6 +186,6 @@ def test_a_pytorch_engine_requires_the_lowest_sm_that_its_precision_is_known_for
     ("kind", "gpu", "sm"), [("tensorrt", "h100", 90), ("edge", "jetson-thor", 110), ("cpu", "cpu", None)]
 )
 def test_a_compiled_engine_requires_the_sm_that_it_is_compiled_for(kind: str, gpu: str, sm: int | None) -> None:
-    required = required_sm(find_kind(kind), find_gpu(gpu), PRECISIONS.find("bf16", kind))
+    required = find_kind(kind).required_sm(find_gpu(gpu).sm, PRECISIONS.find("bf16", kind))
 
     assert required == sm

@@ -1,4 +1,4 @@
-"""Only the two registries know the engine kinds by name: what depends on a kind is an attribute of it, or a method."""
+"""Only the two registries know the engine kinds by name, and they know the same: all else asks the kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_build.kinds import KIND_NAMES
+from nemotron_build.architecture import MODEL_TYPES
+from nemotron_build.kinds import KIND_NAMES, KINDS, EngineKind
+from nemotron_build.needs import VERBS
+from nemotron_build.precisions import PRECISIONS
+from nemotron_triton.engine.registry import KINDS as ENGINES
 
 ROOT = Path(__file__).parents[1]
 REGISTRIES = (ROOT / "build/src/nemotron_build/kinds", ROOT / "triton/src/nemotron_triton/engine")
@@ -93,3 +97,26 @@ def test_a_branch_or_table_would_be_found(code: str) -> None:
 )
 def test_devices_gpus_and_packages_are_no_kinds(code: str) -> None:
     assert branches_and_tables(code) == []
+
+
+def test_what_is_built_is_served() -> None:
+    assert set(KIND_NAMES) == set(ENGINES)
+    assert len(KIND_NAMES) == len(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=KIND_NAMES)
+def test_a_kind_says_all_that_it_is_asked(kind: EngineKind) -> None:
+    assert kind.title
+    assert kind.elsewhere.format(gpu="X") != kind.elsewhere
+    assert kind.sms
+    assert set(kind.models) == set(MODEL_TYPES)
+    assert set(kind.needs) == set(VERBS)
+    assert PRECISIONS.recommended[kind.name]
+
+
+def test_the_table_of_precisions_knows_no_other_kinds() -> None:
+    rows = [*PRECISIONS.weights.values(), *PRECISIONS.kv.values()]
+
+    named = {kind for row in rows for kind in row.kinds} | set(PRECISIONS.recommended)
+
+    assert named == set(KIND_NAMES)

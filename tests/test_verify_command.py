@@ -134,6 +134,16 @@ def test_a_manifest_of_another_schema_is_a_problem(copy: Path) -> None:
     ]
 
 
+def test_a_bundle_of_schema_2_is_still_all_right(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["requires_sm"]
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 2}))
+
+    result = verify(copy)
+
+    assert (result.exit_code, result.stdout.splitlines()[1]) == (0, "  ok       has a manifest of schema 2")
+
+
 def test_an_h100_bundle_meets_its_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copy: Path) -> None:
     (copy / "engine" / "model.gguf").unlink()
     (copy / "engine" / "config.json").write_text('{"version": "1.2.1"}')

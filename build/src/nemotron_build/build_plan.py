@@ -9,7 +9,6 @@ from nemotron_build.checkpoint import inspect
 from nemotron_build.choice import decide, kinds_on
 from nemotron_build.planning.gpus import find_gpu
 from nemotron_build.planning.planner import plan
-from nemotron_build.planning.rules import models_of
 from nemotron_build.precisions import PRECISIONS, Precisions
 from nemotron_build.quantization.conversations import count_samples
 from nemotron_build.spec import EngineSpec, make_spec
@@ -33,7 +32,7 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None, precisions: Pr
     kinds = kinds_on(gpu)
     checkpoint = inspect(
         spec.checkpoint,
-        model_types=[name for name in MODEL_TYPES if any(name in models_of(kind) for kind in kinds)],
+        model_types=[name for name in MODEL_TYPES if any(name in kind.model_types for kind in kinds)],
         purpose=f"{' or '.join(kind.name for kind in kinds)} engines",
         query_rows=query_rows,
     )

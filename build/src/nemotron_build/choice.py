@@ -10,8 +10,8 @@ from nemotron_build.architecture import Dimensions
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.kinds import KIND_NAMES, KINDS, EngineKind, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
-from nemotron_build.planning.kind import Kind
-from nemotron_build.planning.rules import Combination, Decision, Finding, models_of, runs_on
+from nemotron_build.planning.kind import Finding, Kind
+from nemotron_build.planning.rules import Combination, Decision
 from nemotron_build.precisions import AUTO, PRECISIONS, Precision, Precisions
 
 
@@ -52,7 +52,7 @@ def decide(
 
 def kinds_on(gpu: Gpu) -> list[EngineKind]:
     """The engine kinds that are made for *gpu*, the preferred first; `UnsupportedError` when there is none."""
-    if kinds := [kind for kind in KINDS if runs_on(kind, gpu)]:
+    if kinds := [kind for kind in KINDS if gpu.sm in kind.sms]:
         return kinds
     raise UnsupportedError(f"no engine kind is known for {gpu}")
 
@@ -103,7 +103,7 @@ class _Wish:
         if self.kind is not None:
             return find_kind(self.kind)
         kinds = kinds_on(self.gpu)
-        return next((kind for kind in kinds if self.architecture.model_type in models_of(kind)), kinds[0])
+        return next((kind for kind in kinds if self.architecture.model_type in kind.model_types), kinds[0])
 
     def _in_16_bit(self, kind: Kind, precision: Precision) -> Combination:
         return Combination(

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
+from nemotron_build.planning.kind import Finding
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
@@ -20,6 +21,14 @@ class Cpu(EngineKind):
     """llama.cpp."""
 
     name = "cpu"
+    title = "llama.cpp"
+    sms = (None,)
+    elsewhere = "cpu engines run on the CPU, not on {gpu}"
+    models: ClassVar[Mapping[str, Finding | None]] = {
+        "llama": None,
+        "nemotron_h": Finding("refused", "cpu engines are made from the Llama family only, not from nemotron_h"),
+    }
+    tools: ClassVar[Mapping[str, str]] = {"gguf": "llama.cpp"}
     sixteen_bit = "fp16"
     engine_file = "engine/model.gguf"
     # It is what this project's own tests run; no GPU was ever at hand.

@@ -15,6 +15,7 @@ from nemotron_build.commands.edge_llm import DATASET_KEY, build_argv, calibratio
 from nemotron_build.commands.versions import EDGE_LLM, EDGE_TENSORRT
 from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
+from nemotron_build.planning.kind import Finding
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.modelopt import quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
@@ -32,6 +33,18 @@ class Edge(EngineKind):
     """TensorRT Edge-LLM, on Jetson Thor."""
 
     name = "edge"
+    title = "TensorRT Edge-LLM 0.11"
+    sms = (110,)
+    elsewhere = "edge engines are made for Jetson Thor only, not for {gpu}"
+    models: ClassVar[Mapping[str, Finding | None]] = {
+        "llama": Finding(
+            "warning",
+            "unverified: Edge-LLM registers the llama model type, but does not list this checkpoint",
+        ),
+        "nemotron_h": None,
+    }
+    quantizers: ClassVar[Mapping[str, str]] = {"edge_llm": "TensorRT Edge-LLM"}
+    kv_quantizers = quantizers
     sixteen_bit = "fp16"
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
         "build": frozenset({Need.GPU, Need.EDGE_LLM}),

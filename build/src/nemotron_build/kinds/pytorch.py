@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from nemotron_build.architecture import Dimensions
 from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
+from nemotron_build.planning.kind import Finding
 from nemotron_build.quantization.environment import MODELOPT_HF
 from nemotron_build.stages.hf_export import complete_export
 from nemotron_build.stages.kind import EngineKind
@@ -28,6 +29,27 @@ class Pytorch(EngineKind):
     """TensorRT-LLM's PyTorch backend, 1.2.1 and later."""
 
     name = "pytorch"
+    title = "PyTorch backend of TensorRT-LLM"
+    sms = (80, 86, 89, 90, 100, 120)
+    elsewhere = "TensorRT-LLM does not support {gpu}"
+    models: ClassVar[Mapping[str, Finding | None]] = {
+        "llama": None,
+        "nemotron_h": Finding(
+            "warning",
+            "unverified: no source shows that TensorRT-LLM 1.2.1 loads the 4B nemotron_h; quantised Mamba layers came "
+            "with 1.3.0rc8",
+        ),
+    }
+    quantizers: ClassVar[Mapping[str, str]] = {
+        "quant_algo": "TensorRT-LLM",
+        "modelopt": "ModelOpt",
+        "hf_layout": "the verifier of Hugging Face checkpoints",
+    }
+    kv_quantizers: ClassVar[Mapping[str, str]] = {
+        "quant_algo": "TensorRT-LLM",
+        "modelopt": "ModelOpt",
+        "llm_api": "the LLM API of TensorRT-LLM",
+    }
     compiled = False
     kv_fraction = FREE_MEMORY_FRACTION
     modelopt = MODELOPT_HF

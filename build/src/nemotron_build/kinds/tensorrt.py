@@ -6,41 +6,53 @@ Quantising and exporting run anywhere; the weight-only formats are converted by 
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath, PurePosixPath
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from nemotron_build.architecture import Dimensions
-from nemotron_build.commands.container import Mount, container_argv, remove_argv
 from nemotron_build.commands.convert_checkpoint import CONTAINER_SCRIPT, convert_checkpoint_argv
 from nemotron_build.commands.trtllm_build import paged_context_attention, trtllm_build_argv
-from nemotron_build.commands.versions import TENSORRT, TENSORRT_LLM, TRITON_IMAGE
-from nemotron_build.errors import ToolError
+from nemotron_build.commands.versions import TENSORRT, TENSORRT_LLM
 from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
+from nemotron_build.planning.kind import Finding
 from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM
+from nemotron_build.stages.container import OUTPUT, SOURCE, image, in_container, run_tool
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
-from nemotron_build.stages.pipeline import Stage, Work, key_of
+from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
 
 _ENGINE = EngineKind.engine_file
-# Where the container sees the folders of the host.
-_SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
 
 
 class Tensorrt(EngineKind):
     """TensorRT-LLM's compiled engines, up to 1.2.1."""
 
     name = "tensorrt"
+    title = "TensorRT-LLM 1.2.1 engine"
+    sms = (80, 86, 89, 90, 100, 120)
+    elsewhere = "TensorRT-LLM does not support {gpu}"
+    models: ClassVar[Mapping[str, Finding | None]] = {
+        "llama": None,
+        "nemotron_h": Finding(
+            "refused",
+            "nemotron_h never had a TensorRT engine path; TensorRT-LLM runs it on its PyTorch backend only",
+        ),
+    }
+    tools: ClassVar[Mapping[str, str]] = {"trtllm_build": "trtllm-build"}
+    kv_quantizers: ClassVar[Mapping[str, str]] = {"quant_algo": "TensorRT-LLM", "modelopt": "ModelOpt"}
+    quantizers: ClassVar[Mapping[str, str]] = {
+        **kv_quantizers,
+        "trtllm_checkpoint": "the verifier of TensorRT-LLM checkpoints",
+    }
     kv_fraction = FREE_MEMORY_FRACTION
     modelopt = MODELOPT_TRTLLM
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
@@ -69,7 +81,7 @@ class Tensorrt(EngineKind):
 
     def container(self, plan: BuildPlan, host: Host, /) -> str | None:
         """The image that compiles, or None where TensorRT-LLM is installed."""
-        return _image(plan, host)
+        return image(plan, host)
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
         """`tensorrt_llm._tensorrt_engine.LLM`'s, on the engine."""
@@ -89,10 +101,6 @@ def _tool_versions(host: Host) -> dict[str, str]:
     local = host.tensorrt_llm if host.builds_engines else None
     tensorrt = installed_version("tensorrt") if local else None
     return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
-
-
-def _image(plan: BuildPlan, host: Host) -> str | None:
-    return None if host.builds_engines else plan.spec.image or TRITON_IMAGE
 
 
 def _check_export(plan: BuildPlan) -> functools.partial[list[str]]:
@@ -124,8 +132,8 @@ def _convert_weight_only(
         if here:
             return argv(source, output)
         # The script calibrates a KV cache on a data set that it downloads, and on nothing else.
-        return _in_container(
-            argv(_SOURCE, _OUTPUT),
+        return in_container(
+            argv(SOURCE, OUTPUT),
             plan,
             host,
             workspace,
@@ -139,7 +147,7 @@ def _convert_weight_only(
         from nemotron_build.verification.trtllm_checkpoint import check_dimensions
 
         (work.folder / "checkpoint").mkdir()
-        _run(work, command(work.folder / "checkpoint"), host, plan)
+        run_tool(work, command(work.folder / "checkpoint"), host, plan)
         checks = check_dimensions(work.folder / "checkpoint", plan.checkpoint, plan.decision.precision.quant_algo)
         write_checks(work.folder, checks)
 
@@ -151,7 +159,7 @@ def _convert_weight_only(
             "inputs": dict(digests),
             "argv": settings,
             "tools": _tool_versions(host),
-            "image": _image(plan, host),
+            "image": image(plan, host),
         },
         commands=(command(workspace.output("convert.partial") / "checkpoint"),),
         blocked=None if here else _lacks_script(host),
@@ -185,11 +193,11 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
     def command(checkpoint: Path, output: Path) -> list[str]:
         if host.builds_engines:
             return argv(checkpoint, output)
-        inside = argv(_SOURCE, _OUTPUT)
-        return _in_container(inside, plan, host, workspace, stage="compile", source=checkpoint, output=output)
+        inside = argv(SOURCE, OUTPUT)
+        return in_container(inside, plan, host, workspace, stage="compile", source=checkpoint, output=output)
 
     def make(work: Work) -> None:
-        _run(work, command(work.inputs["convert"] / "checkpoint", work.folder), host, plan)
+        run_tool(work, command(work.inputs["convert"] / "checkpoint", work.folder), host, plan)
 
     return Stage(
         name="compile",
@@ -198,58 +206,12 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
             "argv": argv(PurePath("CHECKPOINT"), PurePath("OUTPUT")),
             "sm": sm,
             "tools": _tool_versions(host),
-            "image": _image(plan, host),
+            "image": image(plan, host),
         },
         needs=("convert",),
         commands=(command(workspace.output("convert") / "checkpoint", workspace.output("compile.partial")),),
         blocked=host.lacks_gpu(sm, plan.gpu.title) or host.lacks_tensorrt_llm(),
     )
-
-
-def _in_container(
-    argv: Sequence[str],
-    plan: BuildPlan,
-    host: Host,
-    workspace: Workspace,
-    *,
-    stage: str,
-    source: Path,
-    output: Path,
-    network: bool = False,
-) -> list[str]:
-    """The command that runs *argv*, of *stage*, where *source* and *output* are `_SOURCE` and `_OUTPUT`."""
-    index = host.device(plan.gpu.sm)
-    return container_argv(
-        argv,
-        mounts=[
-            Mount(host=PurePosixPath(source), container=_SOURCE),
-            Mount(host=PurePosixPath(output), container=_OUTPUT, read_only=False),
-        ],
-        user=(os.getuid(), os.getgid()),
-        name=f"nemotron-{stage}-{key_of(str(workspace.folder))[:12]}",
-        image=plan.spec.image or TRITON_IMAGE,
-        gpus="all" if index is None else f"device={index}",
-        network=network,
-    )
-
-
-def _run(work: Work, argv: Sequence[str], host: Host, plan: BuildPlan) -> None:
-    """Run *argv* on a GPU of the right kind; a container does not outlive the build, nor one that was killed before."""
-    if argv[0] != "docker":
-        index = host.device(plan.gpu.sm)
-        # CUDA's own order is by speed; NVML's, which the index is of, by bus.
-        chosen = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(index)}
-        work.runner(argv, work.log, env=None if index is None else chosen)
-        return
-    remove = remove_argv(argv[argv.index("--name") + 1])
-    with contextlib.suppress(ToolError):
-        work.runner(remove, work.log)
-    try:
-        work.runner(argv, work.log)
-    except BaseException:
-        with contextlib.suppress(ToolError):
-            work.runner(remove, work.log)
-        raise
 
 
 def _verify(plan: BuildPlan, host: Host) -> Stage:

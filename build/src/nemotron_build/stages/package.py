@@ -18,7 +18,6 @@ from typing import Any
 from nemotron_build.checkpoint import TOKENIZER_FILES
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
-from nemotron_build.planning.rules import required_sm
 from nemotron_build.stages.kind import kind_of
 from nemotron_build.stages.pipeline import Outcome, Stage
 from nemotron_build.stages.plan import BuildPlan
@@ -140,7 +139,7 @@ def _manifest(
         profile=plan.profile.name,
         gpu=plan.gpu.name,
         sm=plan.gpu.sm,
-        requires_sm=required_sm(kind, plan.gpu, decision.precision),
+        requires_sm=kind.required_sm(plan.gpu.sm, decision.precision),
         kind=kind.name,
         precision=decision.precision.name,
         kv_precision=decision.kv_precision,
