@@ -122,7 +122,7 @@ def test_no_module_asks_for_a_precision_by_name() -> None:
         (lambda t: t["weights"]["fp8"].update(edge_llm=8), r"weights\.fp8\.edge_llm: Input should be a valid string"),
         (lambda t: t["weights"]["fp8"].update(dtype="bf16"), r"yaml: weights\.fp8: dtype is bf16 for 8 bits; 16"),
         (lambda t: t["weights"]["fp8"]["kinds"]["edge"].update(listed="110"), r"weights\.fp8\.kinds\.edge\.listed"),
-        (lambda t: t["kv"]["int8"]["modelopt"].update(num_bits="8"), r"kv\.int8\.modelopt\.num_bits"),
+        (lambda t: t["kv"]["int8"].update(modelopt="8"), r"kv\.int8\.modelopt"),
         (lambda t: t["recommended"].update(edge=["fp6"]), r"yaml: recommended\.edge: fp6 is no row of weights$"),
         (lambda t: t.update(extra={}), "extra: Unexpected keyword"),
         (lambda t: t["weights"].update(fp6=None), r"weights\.fp6: Input should be an object, got None$"),

@@ -22,11 +22,14 @@ from nemotron_build.strict_yaml import load_yaml
 
 AUTO = "auto"
 _FILE = Path(__file__).with_name("precisions.yaml")
-_STRICT = ConfigDict(extra="forbid", strict=True)
+
+
+class _Strict:
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Storage:
+class Storage(_Strict):
     """How the weights are laid out.
 
     `scales_per` is what shares one scale of `scale_bits`: a tensor, a row (output channel) or a block of `block_size`
@@ -39,8 +42,6 @@ class Storage:
     block_size: int = 1
     roles: frozenset[Role] = frozenset({"linear"})
     other_bits: int = 16
-
-    __pydantic_config__ = _STRICT
 
     def bits_of(self, weight: Weight) -> int:
         """Bits of its values, scales apart."""
@@ -60,7 +61,7 @@ class Storage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOpt:
+class ModelOpt(_Strict):
     """ModelOpt's configuration: a preset by its name in `modelopt.torch.quantization`, and `quantizers` to change.
 
     `any_block_size` is for presets that take the row's block size, or a smaller one, `cuda_only` for those that a CPU
@@ -72,20 +73,9 @@ class ModelOpt:
     any_block_size: bool = False
     cuda_only: bool = False
 
-    __pydantic_config__ = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOptKv:
-    """ModelOpt's quantizer of keys and values: integer bits, or exponent and mantissa."""
-
-    num_bits: int | tuple[int, int]
-
-    __pydantic_config__ = _STRICT
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrtllmBuild:
+class TrtllmBuild(_Strict):
     """What `trtllm-build` is told: its plug-ins, whether attention can compute in FP8, and whether MLPs are fused."""
 
     gemm_plugin: str
@@ -93,22 +83,18 @@ class TrtllmBuild:
     fp8_attention: bool = False
     fused_mlp: bool = False
 
-    __pydantic_config__ = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
+class Note(_Strict):
     """What is known beside the support itself; of some SMs or model types only, where they are named."""
 
     text: str
     sms: tuple[int, ...] | None = None
     models: tuple[str, ...] | None = None
 
-    __pydantic_config__ = _STRICT
-
 
 @dataclass(frozen=True, kw_only=True)
-class Support:
+class Support(_Strict):
     """The SMs (None is the CPU) on which an engine kind takes a precision, and the `reason` why not on others.
 
     `storage` is for a kind that stores what goes by this name otherwise.
@@ -121,8 +107,6 @@ class Support:
     notes: tuple[Note, ...] = ()
     storage: Storage | None = None
 
-    __pydantic_config__ = _STRICT
-
     @property
     def sms(self) -> tuple[int | None, ...]:
         """All on which it is not refused."""
@@ -133,15 +117,13 @@ _NOWHERE = Support()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
+class _Row(_Strict):
     """What rows of weights and of KV caches have in common; `quant_algo` is TensorRT-LLM's name for it."""
 
     name: str
     kinds: Mapping[str, Support] = field(default_factory=dict)
     quant_algo: str | None = None
     edge_llm: str | None = None
-
-    __pydantic_config__ = _STRICT
 
     def support(self, kind: str) -> Support:
         """Where engines of *kind* take it."""
@@ -205,11 +187,12 @@ class Precision(_Row):
 class KvPrecision(_Row):
     """One way to store keys and values. `bf16` and `fp16` both mean 16 bit, in the type the engine computes in.
 
-    `llm_api` is what the LLM API of TensorRT-LLM calls it where it quantises the cache of a checkpoint.
+    `modelopt` is the number of integer bits, or of exponent and mantissa; `llm_api` what the LLM API of TensorRT-LLM
+    calls it, where that quantises the cache of a checkpoint.
     """
 
     bits: int
-    modelopt: ModelOptKv | None = None
+    modelopt: int | tuple[int, int] | None = None
     llm_api: str | None = None
 
     @property
@@ -219,14 +202,12 @@ class KvPrecision(_Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precisions:
+class Precisions(_Strict):
     """The table: `weights` and `kv` by name, in the order of the file, and the `recommended` weights of each kind."""
 
     recommended: Mapping[str, tuple[str, ...]]
     weights: Mapping[str, Precision]
     kv: Mapping[str, KvPrecision]
-
-    __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
         """Refuse to recommend what there is not."""

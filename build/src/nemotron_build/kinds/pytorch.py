@@ -47,8 +47,8 @@ class Pytorch(EngineKind):
     }
     kv_quantizers: ClassVar[Mapping[str, str]] = {
         "quant_algo": "TensorRT-LLM",
-        "llm_api": "the LLM API of TensorRT-LLM",
         "modelopt": "ModelOpt",
+        "llm_api": "the LLM API of TensorRT-LLM",
     }
     compiled = False
     kv_fraction = FREE_MEMORY_FRACTION

@@ -27,7 +27,7 @@ def quantization(
         raise UnsupportedError(f"ModelOpt has no word for {precision.name} in the table of precisions")
     quantizers: dict[str, Any] = dict(words.quantizers) if words else {}
     if kv and kv.modelopt:
-        quantizers["*[kv]_bmm_quantizer"] = {"num_bits": kv.modelopt.num_bits, "axis": None, "enable": True}
+        quantizers["*[kv]_bmm_quantizer"] = {"num_bits": kv.modelopt, "axis": None, "enable": True}
     return {
         "name": precision.name,
         "preset": words.preset if words else None,
