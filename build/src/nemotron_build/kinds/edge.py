@@ -21,7 +21,7 @@ from nemotron_build.stages.modelopt import quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import write_checks
-from nemotron_build.stages.workspace import Workspace, copy_file
+from nemotron_build.stages.workspace import Workspace, copy_file, files_in
 from nemotron_triton.chat.render import TEMPLATES
 
 _ENGINE, _CHECKPOINT = EngineKind.engine_file, "checkpoint"
@@ -71,12 +71,8 @@ class Edge(EngineKind):
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
         """The files of the engine, and of the checkpoint it reads at run time, by their place in the bundle."""
         origin = folders["quantize"] if "quantize" in folders else folders["convert"]
-        return {
-            f"{root}/{path.relative_to(folder / root).as_posix()}": path
-            for root, folder in ((_ENGINE, folders["compile"]), (_CHECKPOINT, origin))
-            for path in sorted((folder / root).rglob("*"))
-            if path.is_file()
-        }
+        roots = {_ENGINE: folders["compile"] / _ENGINE, _CHECKPOINT: origin / _CHECKPOINT}
+        return {f"{root}/{name}": folder / name for root, folder in roots.items() for name in files_in(folder)}
 
 
 def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:

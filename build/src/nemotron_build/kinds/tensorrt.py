@@ -27,7 +27,7 @@ from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantiz
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import write_checks
-from nemotron_build.stages.workspace import Workspace
+from nemotron_build.stages.workspace import Workspace, files_in
 from nemotron_triton.runtime import installed_version
 
 _ENGINE = EngineKind.engine_file
@@ -89,12 +89,8 @@ class Tensorrt(EngineKind):
 
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
         """The files of the engine by their place in the bundle."""
-        folder = folders["compile"]
-        return {
-            f"{_ENGINE}/{path.relative_to(folder / _ENGINE).as_posix()}": path
-            for path in sorted((folder / _ENGINE).rglob("*"))
-            if path.is_file()
-        }
+        folder = folders["compile"] / _ENGINE
+        return {f"{_ENGINE}/{name}": folder / name for name in files_in(folder)}
 
 
 def _tool_versions(host: Host) -> dict[str, str]:

@@ -66,7 +66,7 @@ class Workspace:
         record = self._record(stage)
         files: Mapping[str, Any] = record.get("files", {})
         folder = self.output(stage)
-        if record.get("key") != key or set(files) != set(_files(folder)):
+        if record.get("key") != key or set(files) != set(files_in(folder)):
             return False
         return all(
             file_state(folder / name) == state or digest(folder / name) == sha256
@@ -80,7 +80,7 @@ class Workspace:
         try:
             partial.mkdir()
             yield partial
-            files = {name: partial / name for name in _files(partial)}
+            files = {name: partial / name for name in files_in(partial)}
             for path in files.values():
                 if path.stat().st_nlink == 1:
                     # Exporters leave files that only their owner may read, and a server has a user of its own.
@@ -118,7 +118,7 @@ def file_state(path: Path) -> list[int]:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file in *folder*, by its place in it."""
-    return {name: digest(folder / name) for name in _files(folder)}
+    return {name: digest(folder / name) for name in files_in(folder)}
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -149,5 +149,6 @@ def copy_file(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _files(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
+    """The places of all files in *folder*, relative to it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
