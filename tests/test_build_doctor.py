@@ -16,12 +16,13 @@ import pytest
 from click.testing import CliRunner
 
 from machines import H100, L40S, THOR, FakeNvml, install
-from nemotron_build.diagnosis import VERBS, Check, Diagnosis
+from nemotron_build.diagnosis import Check, Diagnosis
 from nemotron_build.docker import Docker, ask, read_docker
 from nemotron_build.doctor import diagnose
 from nemotron_build.host import Host
+from nemotron_build.kinds import KIND_NAMES as KINDS
 from nemotron_build.machine import Machine, Place, port_is_free, read_machine
-from nemotron_build.planning.precisions import KINDS
+from nemotron_build.needs import VERBS
 from nemotron_cli import main
 from nemotron_triton.errors import ServerError
 from nemotron_triton.nvml import LocalGpu, Nvml

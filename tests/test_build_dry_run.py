@@ -16,9 +16,8 @@ from nemotron_build.engine import EngineSpec, workspace_of
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.host import Host
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.precisions import PRECISION_NAMES
-from nemotron_build.stages.kinds import kind_of
-from nemotron_build.stages.package import llm_arguments
+from nemotron_build.precisions import PRECISION_NAMES
+from nemotron_build.stages.kind import kind_of
 from nemotron_triton.chat.profiles import profile, profile_names
 
 _IN_CONTAINER = ["docker", "run", "--rm", "--init", "--name"]
@@ -82,7 +81,7 @@ def test_every_command_of_every_allowed_build_is_one_its_tool_takes(
             for argv in (argv for stage in stages for argv in stage.commands):
                 program = check_command(argv, precision, plan.decision.kv_precision, plan.gpu.sm)
                 checked.setdefault(kind, set()).add(program)
-        if arguments := llm_arguments(plan):
+        if arguments := kind_of(plan).llm_arguments(plan):
             check_llm_arguments(kind, arguments)
             checked.setdefault(kind, set()).add("LLM")
 
