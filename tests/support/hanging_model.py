@@ -62,7 +62,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load everything but an engine."""
-        self._service = Service.start(args, pb_utils, HangingEngine)
+        self._service = Service.start(args, pb_utils, start_engine=HangingEngine)
 
     def execute(self, requests: list[Any]) -> None:
         """Take the requests over."""

@@ -20,6 +20,7 @@ from nemotron_triton.bundle import Bundle, bundle_link
 from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.repository import configs
+from nemotron_triton.run_folder import RunFolder
 
 _WHY = re.compile(r"(?:TritonModelException|Error): (.+)")
 
@@ -34,6 +35,7 @@ class Reload:
 
     bundle_path: Path
     repository: Path
+    run_folder: RunFolder
     http_url: str
     control: str = field(repr=False)
     timeout_s: float
@@ -41,7 +43,7 @@ class Reload:
     def run(self) -> Bundle:
         """The bundle that is served from now on; after a `ServingError` the old one is, unless it says otherwise."""
         bundle = Bundle.open(self.bundle_path)
-        bundle.verify()
+        self.run_folder.verify(bundle)
         check_loadable(bundle)
         link = bundle_link(self.repository)
         try:

@@ -70,10 +70,12 @@ def write_repository(
 ) -> None:
     """Write the model repository for *bundle* to *output*, which must not exist; all of it or nothing.
 
-    Without *text_models* it holds `nemotron` alone; with *link* it points to the bundle instead of holding it.
-    *adapters* are files to use, by model, instead of our own. Raises `BundleError`.
+    Without *text_models* it holds `nemotron` alone; with *link* it points to the bundle instead of holding it,
+    and leaves it to who loads that to verify it. *adapters* are files to use, by model, instead of our own. Raises
+    `BundleError`.
     """
-    bundle.verify()
+    if not link:
+        bundle.verify()
     if os.path.lexists(output):
         raise BundleError(f"{output} exists; remove it or give another --output")
     try:

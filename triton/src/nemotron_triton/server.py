@@ -174,14 +174,16 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
         folder = Path(temporary)
         repository = folder / "models"
+        run_folder = RunFolder(folder / _RUN)
+        run_folder.path.mkdir()
+        run_folder.verify(bundle)
         write_repository(
             bundle, repository, options.settings, text_models=options.text_models, link=True, adapters=adapters
         )
-        run_folder = RunFolder(folder / _RUN)
-        run_folder.path.mkdir()
         reload = access.control and Reload(
             bundle_path=bundle.path,
             repository=repository,
+            run_folder=run_folder,
             http_url=options.http_url,
             control=access.control,
             timeout_s=options.ready_timeout_s,

@@ -22,7 +22,7 @@ from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace, copy_file, files_in
-from nemotron_triton.chat.render import TEMPLATES
+from nemotron_triton.chat.profiles import TEMPLATES
 
 _ENGINE, _CHECKPOINT = EngineKind.engine_file, "checkpoint"
 _TOOLS = {"tensorrt-edgellm": EDGE_LLM, "tensorrt": EDGE_TENSORRT}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from nemotron_triton.bundle import Bundle, Manifest
-from nemotron_triton.chat.grammar import Thinking
+from nemotron_triton.chat.reasoning import Thinking
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.findings import Finding
