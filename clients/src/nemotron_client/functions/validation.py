@@ -1,8 +1,8 @@
 """Arguments against a JSON Schema, with jsonschema, in time that grows with the two and does not explode.
 
 For that, what a reference leads to is looked at once for each value, patterns are matched by `regex` within a time, and
-repeated items are found by sorting. References lead nowhere but into the schema itself. Importing this module imports
-jsonschema.
+repeated items are found by their JSON. References lead nowhere but into the schema itself. Importing this module
+imports jsonschema.
 """
 
 from __future__ import annotations
