@@ -207,28 +207,28 @@ BUILD_ALL = {f"build {kind}" for kind in KINDS}
             {"missing_modules": ("jinja2", "tokenizers")},
             "packages",
             "missing: jinja2, tokenizers",
-            "pip install 'nemotron-triton[serve]'",
+            "pip install '.[serve]' from a checkout of nemotron",
             SERVE_ALL | BUILD_ALL,
         ),
         (
             {"missing_modules": ("safetensors",)},
             "safetensors",
             "missing",
-            "pip install 'nemotron-triton[build]'",
+            "pip install '.[build]' from a checkout of nemotron",
             BUILD_ALL,
         ),
         (
             {"missing_modules": ("gguf", "ml_dtypes")},
             "gguf",
             "missing: gguf, ml_dtypes",
-            "pip install 'nemotron-triton[cpu]'",
+            "pip install '.[cpu]' from a checkout of nemotron",
             {"build cpu"},
         ),
         (
             {"runtime": replace(LAPTOP.runtime, llama_cpp=None)},
             "llama.cpp",
             "xllamacpp is missing",
-            "pip install 'nemotron-triton[cpu]'",
+            "pip install '.[cpu]' from a checkout of nemotron",
             {"serve cpu"},
         ),
         (
@@ -469,4 +469,4 @@ def test_a_machine_that_can_nothing_is_status_1(monkeypatch: pytest.MonkeyPatch)
     result = CliRunner().invoke(main, ["doctor"])
 
     assert result.exit_code == 1
-    assert "  gguf: pip install 'nemotron-triton[cpu]'\n" in result.stdout
+    assert "  gguf: pip install '.[cpu]' from a checkout of nemotron\n" in result.stdout

@@ -26,8 +26,8 @@ from nemotron_build.gguf_file import PRECISIONS
 from nemotron_cli import main
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from patience import wait_until
 

@@ -13,7 +13,8 @@ from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.planning.decision import decide
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.precisions import KINDS, PRECISION_NAMES
+from nemotron_build.planning.precisions import KINDS, PRECISION_NAMES, find_precision
+from nemotron_build.planning.rules import required_sm
 from nemotron_triton.chat.profiles import profile
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "precision_by_sm.json").read_text())
@@ -165,3 +166,21 @@ def test_every_gpu_has_an_engine_kind_for_llama() -> None:
 def _arguments(suggestion: dict[str, str]) -> dict[str, str]:
     names = {"--precision": "precision", "--kv-precision": "kv_precision", "--engine-kind": "kind"}
     return {names[option]: value for option, value in suggestion.items() if option in names}
+
+
+@pytest.mark.parametrize("precision", PRECISION_NAMES)
+def test_a_pytorch_engine_requires_the_lowest_sm_that_its_precision_is_known_for(precision: str) -> None:
+    known = [int(sm) for sm, kinds in FACTS.items() if sm != "about" and kinds["pytorch"][precision] != "no"]
+
+    required = {required_sm("pytorch", find_gpu(gpu), find_precision(precision, "pytorch")) for gpu in ("h100", "a10g")}
+
+    assert required == {min(known)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpu", "sm"), [("tensorrt", "h100", 90), ("edge", "jetson-thor", 110), ("cpu", "cpu", None)]
+)
+def test_a_compiled_engine_requires_the_sm_that_it_is_compiled_for(kind: Any, gpu: str, sm: int | None) -> None:
+    required = required_sm(kind, find_gpu(gpu), find_precision("bf16", kind))
+
+    assert required == sm

@@ -126,7 +126,7 @@ _MOMENTS = {
     "convert": ("nemotron_build.gguf_file.quantize", 5),
     "verify": ("nemotron_build.stages.cpu.write_checks", 0),
     "package": ("nemotron_build.stages.package.copy_file", 1),
-    "between the renames of package": ("nemotron_build.stages.package.rename_into_place", 0),
+    "between the renames of package": ("nemotron_triton.atomic.rename_into_place", 0),
 }
 _KILLED = """
 import importlib, os, signal, sys

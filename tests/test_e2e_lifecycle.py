@@ -312,6 +312,26 @@ def test_the_way_back_hides_no_reason_and_leaves_no_model_out(bundle: Bundle, tm
     assert asked == ["nemotron", "preprocessing", "postprocessing", "nemotron", "preprocessing"]
 
 
+def test_a_server_of_one_model_chats_reloads_and_says_what_it_does_not_have(bundle: Bundle, tmp_path: Path) -> None:
+    flags = ("--no-text-models", "--allow-reload")
+    with served_by_command(bundle.path, *flags, folder=tmp_path) as served, served.client() as client:
+        stubs = [each for each in psutil.Process(served.process.pid).children(recursive=True) if "stub" in each.name()]
+        served.process.send_signal(signal.SIGHUP)
+        line = served.wait_for("reloaded:")
+        reply = client.chat(HELLO, thinking=False)
+        models = [model.name for model in client.models()]
+        ready = client.is_ready()
+        with pytest.raises(RequestRejected) as refusal:
+            client.count_tokens(HELLO)
+
+    assert line.startswith("reloaded: ")
+    assert reply.content
+    assert (models, ready, len(stubs)) == (["nemotron"], True, 1)
+    assert str(refusal.value).removeprefix(served.options.grpc_url) == (
+        " has no model preprocessing, which renders prompts; start it without --no-text-models"
+    )
+
+
 def test_a_server_that_was_not_told_so_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:
     with served_by_command(bundle.path, folder=tmp_path) as served, served.client() as client:
         served.process.send_signal(signal.SIGHUP)

@@ -88,6 +88,16 @@ for arguments in (["--help"], ["chat", "--help"]):
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_a_command_without_its_packages_says_what_to_install() -> None:
+    code = 'import sys; sys.modules["rich"] = None; from nemotron_cli import main; main(["doctor"])'
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: this command needs rich")
+    assert result.stderr.endswith(": pip install '.[serve]' from a checkout of nemotron\n")
+
+
 def test_wheel_carries_the_packages_the_adapters_and_the_data(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(build_wheel(ROOT, tmp_path)).namelist())
 
@@ -95,7 +105,7 @@ def test_wheel_carries_the_packages_the_adapters_and_the_data(tmp_path: Path) ->
         expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _shipped(path)}
         assert {f"{package}/{name}" for name in expected} <= names
     for model in ("nemotron", "preprocessing", "postprocessing"):
-        assert f"nemotron_triton/model_repo/{model}/1/model.py" in names
+        assert {f"nemotron_triton/model_repo/{model}/{file}" for file in ("config.pbtxt", "1/model.py")} <= names
     assert not [name for name in names if name.startswith(("tests", "build/", "ci/"))]
 
 

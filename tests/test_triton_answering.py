@@ -17,7 +17,7 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.render import Prompt, RenderOptions
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
 from nemotron_triton.serving.answering import Answering, Step
 from nemotron_triton.serving.request import ChatRequest
@@ -25,7 +25,7 @@ from nemotron_triton.serving.request import ChatRequest
 ANSWER = "<think>\nI think: </thi, no.\n</think>\n\nThe tip is 18 %, é, 🙂.\n\nThat is all."
 
 
-class Scripted:
+class Scripted(Engine):
     """An engine that puts these chunks and no others."""
 
     max_seq_len = 2048

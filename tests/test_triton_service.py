@@ -18,6 +18,7 @@ import pytest
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine import interface
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import ClientGoneError, EngineError
@@ -29,7 +30,7 @@ from patience import wait_until
 FINAL = 1
 
 
-class Engine:
+class Engine(interface.Engine):
     """Says one word for each request, when it is let."""
 
     max_seq_len = 2048

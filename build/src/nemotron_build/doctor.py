@@ -17,6 +17,7 @@ from nemotron_build.planning.gpus import catalogue_entry, find_gpu, gpu_names
 from nemotron_build.planning.precisions import KINDS, Kind
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
 from nemotron_triton.errors import ServerError
+from nemotron_triton.extras import how_to_install
 from nemotron_triton.nvml import LocalGpu
 from nemotron_triton.releases import release_key
 
@@ -38,20 +39,20 @@ def _packages(machine: Machine) -> Iterable[Check]:
     yield check(
         "packages",
         f"missing: {', '.join(base)}" if base else "prompts can be rendered and tokenised",
-        "pip install 'nemotron-triton[serve]'" if base else None,
+        how_to_install("serve") if base else None,
         needed=tasks("build") | tasks("serve"),
     )
     yield check(
         "safetensors",
         "missing" if "safetensors" in missing else "installed",
-        "pip install 'nemotron-triton[build]'" if "safetensors" in missing else None,
+        how_to_install("build") if "safetensors" in missing else None,
         needed=tasks("build"),
     )
     gguf = [name for name in missing if name in ("gguf", "ml_dtypes")]
     yield check(
         "gguf",
         f"missing: {', '.join(gguf)}" if gguf else "installed",
-        "pip install 'nemotron-triton[cpu]'" if gguf else None,
+        how_to_install("cpu") if gguf else None,
         needed=tasks("build", "cpu"),
     )
     version = machine.runtime.llama_cpp
@@ -59,7 +60,7 @@ def _packages(machine: Machine) -> Iterable[Check]:
         "llama.cpp",
         (f"xllamacpp {version}" if version else "xllamacpp is missing")
         + ("" if machine.openmp else ", without libgomp.so.1"),
-        "pip install 'nemotron-triton[cpu]'" if not version else None if machine.openmp else "apt-get install libgomp1",
+        how_to_install("cpu") if not version else None if machine.openmp else "apt-get install libgomp1",
         needed=tasks("serve", "cpu"),
     )
 

@@ -19,9 +19,10 @@ from nemotron_build.reporter import Reporter
 from nemotron_build.spec import EngineSpec
 from nemotron_build.stages.inspect import digest_files
 from nemotron_build.stages.kinds import kind_of
-from nemotron_build.stages.package import RESUME, old_place, package, plan_record, restore_folder
+from nemotron_build.stages.package import RESUME, package, plan_record
 from nemotron_build.stages.pipeline import Stage, key_of, run_stages
 from nemotron_build.stages.workspace import Workspace
+from nemotron_triton.atomic import old_place, restore_folder
 from nemotron_triton.bundle import MANIFEST, Bundle, Manifest
 from nemotron_triton.errors import BundleError
 

@@ -23,7 +23,7 @@ from nemotron_triton.runtime import Runtime, read_runtime
 from nemotron_triton.server import ServeOptions
 from nemotron_triton.tritonserver import Installed, find_libpython, locate_tritonserver
 
-# What `pip install nemotron-triton` leaves out, by the import that tells.
+# What an installation without extras leaves out, by the import that tells.
 _MODULES = ("gguf", "jinja2", "ml_dtypes", "safetensors", "tokenizers")
 
 

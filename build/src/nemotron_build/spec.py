@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 from nemotron_build.commands.container import check_image
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.planner import DEFAULT_CONCURRENCY
+from nemotron_client.spelling import did_you_mean
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE
 
 MAX_CONFIG_BYTES = 1024 * 1024
@@ -98,9 +98,8 @@ def read_config(path: Path) -> dict[str, Any]:
     hints = {field.name: str(field.type) for field in dataclasses.fields(EngineSpec)}
     for name in values:
         if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise BuildError(f"{path}: no setting is called {reprlib.repr(name)}; {hint}known: {', '.join(hints)}")
+            hint = f"{did_you_mean(str(name), hints)} known: {', '.join(hints)}"
+            raise BuildError(f"{path}: no setting is called {reprlib.repr(name)}; {hint.lstrip()}")
     for name, value in values.items():
         if hints[name].startswith("Path") and isinstance(value, str):
             try:

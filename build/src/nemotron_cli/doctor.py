@@ -11,7 +11,7 @@ from nemotron_build.diagnosis import VERBS, Check, Diagnosis, Task
 from nemotron_build.doctor import diagnose
 from nemotron_build.machine import read_machine
 from nemotron_build.planning.precisions import KINDS, Kind
-from nemotron_cli.tables import console, printable, table
+from nemotron_cli.tables import console, escaped, table
 
 
 @click.command("doctor")
@@ -62,7 +62,7 @@ def as_values(diagnosis: Diagnosis) -> dict[str, Any]:
 def _print(diagnosis: Diagnosis) -> None:
     rows = table("", *KINDS, "found here", right=())
     for check in diagnosis.checks:
-        rows.add_row(check.name, *(_cell(check, kind) for kind in KINDS), printable(check.detail))
+        rows.add_row(check.name, *(_cell(check, kind) for kind in KINDS), escaped(check.detail))
     rows.add_row("")
     for verb in VERBS:
         able = ["no" if diagnosis.missing(verb, kind) else "yes" for kind in KINDS]
@@ -73,7 +73,7 @@ def _print(diagnosis: Diagnosis) -> None:
         click.echo("\nwhat to do:")
     for check in fixes:
         advice = "" if check.fails else " (advice)"
-        click.echo(f"  {check.name}{advice}: {printable(str(check.remedy))}")
+        click.echo(f"  {check.name}{advice}: {escaped(str(check.remedy))}")
 
 
 def _cell(check: Check, kind: Kind) -> str:

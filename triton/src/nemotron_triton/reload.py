@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nemotron_triton.access import CONTROL_HEADER
 from nemotron_triton.bundle import Bundle, bundle_link
-from nemotron_triton.engine.factory import check_loadable
+from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.repository import configs
 
@@ -52,7 +52,7 @@ class Reload:
         begun: list[str] = []
         try:
             # The engine first: it is what may not fit.
-            for model in configs():
+            for model in filter(self._is_served, configs()):
                 begun.append(model)
                 self._load(model)
         except _UnansweredError as error:
@@ -77,6 +77,10 @@ class Reload:
             except (ServingError, OSError) as error:
                 failures.append(f"{model} could not be put back: {error}")
         return failures
+
+    def _is_served(self, model: str) -> bool:
+        """Whether it is in the repository, which may have been written without the text models."""
+        return (self.repository / model).is_dir()
 
     def _load(self, model: str) -> None:
         # Without a change in its folder tritonserver would not load a model again.

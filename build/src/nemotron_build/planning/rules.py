@@ -95,6 +95,15 @@ def default_kind(gpu: Gpu, architecture: Dimensions) -> Kind:
     return (able or here)[0]
 
 
+def required_sm(kind: Kind, gpu: Gpu, precision: Precision) -> int | None:
+    """The lowest SM that can load an engine of *kind* built for *gpu*; None where it needs no GPU."""
+    if kind != "pytorch":
+        return gpu.sm  # it was compiled for that one, or for a CPU
+    sms: list[int] = _rules()[kind]["sms"]
+    arithmetic: dict[str, int] = _rules()["arithmetic"].get(precision.arithmetic, {})
+    return max(min(sms), arithmetic.get("from_sm", 0))
+
+
 @functools.lru_cache(maxsize=32)
 def _rows(architecture: Dimensions, roles: frozenset[Role]) -> dict[int, str]:
     """The lengths of the rows that are quantised, each with the first tensor that has it."""

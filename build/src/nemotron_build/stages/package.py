@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -21,11 +20,13 @@ from nemotron_build.commands.llm_api import llm_api_arguments
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
 from nemotron_build.planning.planner import chunks_prompts
+from nemotron_build.planning.rules import required_sm
 from nemotron_build.stages import tensorrt
 from nemotron_build.stages.kinds import kind_of
 from nemotron_build.stages.pipeline import Outcome, Stage
 from nemotron_build.stages.verified import read_checks, read_quality
 from nemotron_build.stages.workspace import copy_file, digests_of, link_or_copy
+from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, Quality
 
 SOURCE, RESUME = "source", "resume"
@@ -49,60 +50,28 @@ def package(
 
     `OutputError` when it cannot be written; then *output* is as it was.
     """
-    partial = output.with_name(f".{output.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        made, taken = _files(plan, outcome, remaining)
-        for name, path in made.items():
-            link_or_copy(path, partial / name)
-        for name, path in taken.items():
-            copy_file(path, partial / name)
-        if plan.chat_template is not None:
-            (partial / CHAT_TEMPLATE).write_text(plan.chat_template, encoding="utf-8")
-        manifest = _manifest(plan, outcome, remaining, partial, host=host, digests=digests, build_key=build_key)
-        if before:
-            manifest = replace(
-                manifest,
-                quality=manifest.quality or before.quality,
-                checks=[*before.checks, *(check for check in manifest.checks if check not in before.checks)],
-                stages=before.stages | manifest.stages,
-                config=before.config,
-            )
-        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        replace_folder(partial, output)
+        with atomic_folder(output, partial=output.with_name(f".{output.name}.partial"), replace=True) as partial:
+            made, taken = _files(plan, outcome, remaining)
+            for name, path in made.items():
+                link_or_copy(path, partial / name)
+            for name, path in taken.items():
+                copy_file(path, partial / name)
+            if plan.chat_template is not None:
+                (partial / CHAT_TEMPLATE).write_text(plan.chat_template, encoding="utf-8")
+            manifest = _manifest(plan, outcome, remaining, partial, host=host, digests=digests, build_key=build_key)
+            if before:
+                manifest = replace(
+                    manifest,
+                    quality=manifest.quality or before.quality,
+                    checks=[*before.checks, *(check for check in manifest.checks if check not in before.checks)],
+                    stages=before.stages | manifest.stages,
+                    config=before.config,
+                )
+            (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
-
-
-def replace_folder(new: Path, place: Path) -> None:
-    """Move *new* to *place*; what was there goes when the new folder is in its place."""
-    old = old_place(place)
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    rename_into_place(new, place)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def rename_into_place(new: Path, place: Path) -> None:
-    """Give *new* its name; a function of its own, because what happens before and after has to hold without it."""
-    new.rename(place)
-
-
-def old_place(place: Path) -> Path:
-    """Where the folder at *place* waits while a new one takes its place."""
-    return place.with_name(f".{place.name}.old")
-
-
-def restore_folder(place: Path) -> None:
-    """Undo a `replace_folder` that was killed between its two renames."""
-    old = old_place(place)
-    if old.exists() and not place.exists():
-        old.rename(place)
 
 
 def _files(plan: BuildPlan, outcome: Outcome, remaining: list[Stage]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -143,6 +112,7 @@ def _manifest(
         profile=plan.profile.name,
         gpu=plan.gpu.name,
         sm=plan.gpu.sm,
+        requires_sm=required_sm(decision.kind, plan.gpu, decision.precision),
         kind=decision.kind,
         precision=decision.precision.name,
         kv_precision=decision.kv_precision,

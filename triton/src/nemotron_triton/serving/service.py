@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 from nemotron_triton.bundle import Bundle, bundle_beside
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import DeadlineError, EngineError, OverloadedError, ServingError
 from nemotron_triton.memory import check_memory
@@ -35,7 +35,7 @@ from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.request import read_request
 from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.text_tensors import bound_text_tensors
+from nemotron_triton.serving.stub import prepare_stub
 from nemotron_triton.serving.watcher import Watcher
 
 StartEngine = Callable[[Bundle, TokenCodec], Engine]
@@ -58,7 +58,7 @@ class Service:
     @classmethod
     def start(cls, args: dict[str, str], pb_utils: Any, start_engine: StartEngine = start_engine) -> Service:
         """What `initialize` does; failures become Triton's own exception with our one line in it."""
-        bound_text_tensors(pb_utils)
+        prepare_stub(pb_utils)
         try:
             return cls(bundle_beside(args), Settings.read(args["model_config"]), pb_utils, start_engine)
         except ServingError as error:

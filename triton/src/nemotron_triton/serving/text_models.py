@@ -1,6 +1,7 @@
 """The `preprocessing` and `postprocessing` Triton models: the prompt and parser functions for direct calls.
 
-For callers who want the prompt, a token count, or the parse of a raw answer. Neither is on the streaming path.
+For callers who want the prompt, a token count, or the parse of a raw answer. Neither is on the streaming path; each is
+a process of its own, and `--no-text-models` leaves both out.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from nemotron_triton.serving.request import (
     read_tools,
 )
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.text_tensors import bound_text_tensors
+from nemotron_triton.serving.stub import prepare_stub
 
 Values = dict[str, Any]
 
@@ -120,7 +121,7 @@ class _Opened:
 
 
 def _open(args: dict[str, str], pb_utils: Any) -> _Opened:
-    bound_text_tensors(pb_utils)
+    prepare_stub(pb_utils)
     try:
         bundle = bundle_beside(args)
         bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
