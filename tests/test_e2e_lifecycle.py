@@ -21,7 +21,6 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import serve_options
 from nemotron_client import Client, ClientError, Finish, RequestRejected, ServerUnavailable
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
@@ -29,6 +28,7 @@ from nemotron_triton.reload import Reload
 from nemotron_triton.repository import write_repository
 from nemotron_triton.server import RunningServer, serve
 from nemotron_triton.tritonserver import Tritonserver
+from running import serve_options
 from served import Served, served_by_command
 
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
