@@ -45,6 +45,8 @@ const [file] = types.find((type) => type.fileDescriptorProtos).fileDescriptorPro
 process.stdout.write(file.toString("base64"));
 """
 Script = Callable[[Any, grpc.ServicerContext], Iterator[Any]]
+# All but one start Node.js, for which npm installs packages first: as slow as a server.
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="session")
@@ -217,7 +219,6 @@ def test_a_refused_request_is_one_clear_line(chat: Chat, tmp_path: Path) -> None
         assert re.fullmatch(rf"Error: INVALID_ARGUMENT: .*{complaint}.*\n", stderr)
 
 
-@pytest.mark.server
 def test_tls_and_the_secret_come_from_the_environment(bundle: Bundle, folder: Path, tmp_path: Path) -> None:
     ca, cert, key = (tmp_path / f"{name}.pem" for name in ("ca", "cert", "key"))
     authority = trustme.CA()
