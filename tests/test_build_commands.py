@@ -19,6 +19,7 @@ from contract import (
     check_trtllm_build,
     llm_arguments,
 )
+from grid import every
 from nemotron_build.commands import edge_llm, trtllm_build, versions
 from nemotron_build.commands.container import Mount, container_argv
 from nemotron_build.commands.llm_api import Kind
@@ -47,7 +48,7 @@ REFUSED = [cell for cell in CELLS if cell not in ALLOWED]
 # trtllm-build
 
 
-@pytest.mark.parametrize(("precision", "kv_precision", "sm"), ALLOWED)
+@every(ALLOWED)
 def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precision: str, sm: int) -> None:
     argv = build_argv(precision, kv_precision, sm)
 
@@ -61,7 +62,7 @@ def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precisi
     assert given["--multiple_profiles"] == "enable"
 
 
-@pytest.mark.parametrize(("precision", "kv_precision", "sm"), REFUSED)
+@every(REFUSED)
 def test_what_trtllm_build_would_refuse_is_refused_at_once(precision: str, kv_precision: str, sm: int) -> None:
     with pytest.raises(UnsupportedError, match=rf"SM {sm}"):
         build_argv(precision, kv_precision, sm)
@@ -216,7 +217,7 @@ def test_the_pytorch_llm_api_takes_what_it_is_given(hybrid: bool, kv_precision: 
     assert json.loads(json.dumps(arguments)) == arguments
 
 
-@pytest.mark.parametrize(("precision", "kv_precision"), list(product(trtllm_build.PRECISIONS, KV_PRECISIONS)))
+@every(list(product(trtllm_build.PRECISIONS, KV_PRECISIONS)))
 def test_the_engine_llm_api_takes_what_it_is_given(precision: str, kv_precision: str) -> None:
     paged = trtllm_build.paged_context_attention(precision, kv_precision)
 
@@ -263,13 +264,12 @@ def test_settings_that_do_not_go_together_are_refused(kind: Kind, changes: dict[
 EDGE_PRECISIONS = ("fp8", "nvfp4", "int4-awq", "int8-sq")
 
 
-@pytest.mark.parametrize(
-    ("precision", "kv_precision", "device"),
+@every(
     [
         *product(EDGE_PRECISIONS, ["auto", "fp16", "fp8"], ["cuda", "cpu"]),
         ("fp16", "fp8", "cpu"),
         ("bf16", "fp8", "cuda"),
-    ],
+    ]
 )
 def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_precision: str, device: Any) -> None:
     argv = edge_llm.quantize_argv(
