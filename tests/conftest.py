@@ -31,6 +31,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure. docs/developing.md says how the nightly size is run.
 settings.register_profile("suite", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)
 settings.load_profile("suite")
 
