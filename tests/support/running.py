@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from typing import Any
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import RunningServer, ServeOptions, serve
+from ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,4 @@ def running(
 def serve_options() -> ServeOptions:
     """Options with three ports that are free now."""
     http_port, grpc_port, metrics_port = free_ports(3)
-    return ServeOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=60)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports at which nobody listens, from below those (32768 and up) that the kernel gives to connections."""
-    free: set[int] = set()
-    while len(free) < count:
-        port = 20_000 + secrets.randbelow(12_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            free.add(port)
-    return list(free)
+    return ServeOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=90)
