@@ -21,6 +21,7 @@ from contract import (
     kv_row,
     llm_arguments,
 )
+from grid import every
 from nemotron_build.architecture import read_architecture
 from nemotron_build.choice import decide
 from nemotron_build.commands import edge_llm, trtllm_build, versions
@@ -59,7 +60,7 @@ def gpu_of(sm: int) -> Gpu:
 # trtllm-build
 
 
-@pytest.mark.parametrize(("precision", "kv_precision", "sm"), ALLOWED)
+@every(ALLOWED)
 def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precision: str, sm: int) -> None:
     decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
 
@@ -75,7 +76,7 @@ def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precisi
     assert given["--multiple_profiles"] == "enable"
 
 
-@pytest.mark.parametrize(("precision", "kv_precision", "sm"), REFUSED)
+@every(REFUSED)
 def test_what_trtllm_build_would_refuse_is_refused_by_the_plan(precision: str, kv_precision: str, sm: int) -> None:
     with pytest.raises(RefusedError, match=rf"a GPU \(SM{sm}\)"):
         decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
@@ -242,7 +243,7 @@ def test_the_pytorch_llm_api_takes_what_it_is_given(hybrid: bool, kv_precision: 
     assert json.loads(json.dumps(arguments)) == arguments
 
 
-@pytest.mark.parametrize(("precision", "kv_precision"), list(product(PRECISION_NAMES, KV_PRECISIONS)))
+@every(list(product(PRECISION_NAMES, KV_PRECISIONS)))
 def test_the_engine_llm_api_takes_what_it_is_given(precision: str, kv_precision: str) -> None:
     paged = trtllm_build.paged_context_attention(PRECISIONS.weights[precision], kv_row(kv_precision))
 
@@ -289,13 +290,12 @@ def test_settings_that_do_not_go_together_are_refused(kind: str, changes: dict[s
 EDGE_PRECISIONS = ("fp8", "nvfp4", "int4-awq", "int8-sq")
 
 
-@pytest.mark.parametrize(
-    ("precision", "kv_precision", "device"),
+@every(
     [
         *product(EDGE_PRECISIONS, ["auto", "fp16", "fp8"], ["cuda", "cpu"]),
         ("fp16", "fp8", "cpu"),
         ("bf16", "fp8", "cuda"),
-    ],
+    ]
 )
 def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_precision: str, device: Any) -> None:
     argv = edge_llm.quantize_argv(

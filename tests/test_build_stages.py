@@ -17,6 +17,7 @@ import jsonschema
 import pytest
 
 from checkpoints import write_checkpoint, write_sparse_checkpoint
+from commands import invoke
 from nemotron_build.engine import EngineSpec, build, dry_run
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
@@ -341,33 +342,25 @@ def test_a_dry_run_writes_nothing_and_says_what_is_blocked(tmp_path: Path, check
 
 def test_a_plan_that_does_not_fit_is_not_built(tmp_path: Path, checkpoint: Path) -> None:
     write_sparse_checkpoint(tmp_path / "c", checkpoint, dict(profile("llama-nemotron-nano-4b-v1.1").architecture))
-    arguments = ["build-engine", str(tmp_path / "c"), "--gpu", "a10g", "--precision", "bf16", "--max-seq-len", "32768"]
-    argv = [sys.executable, "-m", "nemotron_cli", *arguments, "--max-batch-size", "32", "--output", "bundle"]
+    command = ["build-engine", tmp_path / "c", "--gpu", "a10g", "--precision", "bf16", "--max-seq-len", 32768]
+    command += ["--max-batch-size", 32, "--output", tmp_path / "bundle"]
 
-    result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    result = invoke(*command)
 
-    assert (result.returncode, result.stdout) == (3, "")
+    assert (result.exit_code, result.stdout) == (3, "")
     assert "this does not fit NVIDIA A10G" in result.stderr
     assert "--max-batch-size 2 or" in result.stderr
     assert os.listdir(tmp_path) == ["c"]
 
-    dry = subprocess.run([*argv, "--dry-run"], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
-    assert dry.returncode == 3
+    dry = invoke(*command, "--dry-run")
+    assert dry.exit_code == 3
     assert "does not fit" in dry.stdout
 
 
 def test_a_refused_combination_names_the_nearest(tmp_path: Path, checkpoint: Path) -> None:
-    argv = [sys.executable, "-m", "nemotron_cli", "build-engine", str(checkpoint), "--gpu", "a10g"]
+    result = invoke("build-engine", checkpoint, "--gpu", "a10g", "--precision", "fp8", "--output", tmp_path / "bundle")
 
-    result = subprocess.run(
-        [*argv, "--precision", "fp8", "--output", str(tmp_path / "bundle")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert (result.returncode, result.stdout) == (4, "")
+    assert (result.exit_code, result.stdout) == (4, "")
     assert "FP8" in result.stderr
     assert "use --precision" in result.stderr
     assert os.listdir(tmp_path) == []

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from conftest import serve_options
 from nemotron_client import Client
 from nemotron_triton.server import ServeOptions
+from running import serve_options
 
 NEMOTRON = (sys.executable, "-m", "nemotron_cli")
 
