@@ -1,4 +1,6 @@
-# The commands of the README. Each is one script in ci/.
-.PHONY: demo test test-quantization check
-demo test test-quantization check:
+# The commands of the README. Each is one script in ci/; ARGS is for pytest: make test-quick ARGS='-k bundle'.
+.PHONY: demo check test test-quick test-compatibility test-documents test-quantization
+demo check:
 	@ci/$@
+test test-quick test-compatibility test-documents test-quantization:
+	@ci/$@ $(ARGS)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import signal
-import socket
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+import marks
 from checkpoints import write_checkpoint
+from faulty import faulty_server
 from nemotron_build.engine import EngineSpec, build
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.server import ServeOptions, serve
+from nemotron_triton.server import ServeOptions
+from running import Running, running
 
 ROOT = Path(__file__).parents[1]
 CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
@@ -32,8 +31,23 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure. docs/developing.md says how the nightly size is run.
 settings.register_profile("suite", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)
 settings.load_profile("suite")
+
+
+def pytest_configure() -> None:
+    marks.watch()
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    marks.mark(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    with marks.begun(item):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -64,11 +78,8 @@ def random_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) ->
 @pytest.fixture(scope="session")
 def served(bundle: Bundle) -> Iterator[ServeOptions]:
     """A real tritonserver with the demo bundle."""
-    options = serve_options()
-    lines: list[str] = []
-    with serve(bundle, options, log=lines.append) as server:
-        assert server.wait_ready(threading.Event()), lines
-        yield options
+    with running(bundle) as server:
+        yield server.options
 
 
 @pytest.fixture
@@ -78,17 +89,8 @@ def client(served: ServeOptions) -> Iterator[Client]:
         yield client
 
 
-def serve_options() -> ServeOptions:
-    """Options with three ports that are free now."""
-    http_port, grpc_port, metrics_port = free_ports(3)
-    return ServeOptions(http_port=http_port, grpc_port=grpc_port, metrics_port=metrics_port, ready_timeout_s=60)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports at which nobody listens, from below those (32768 and up) that the kernel gives to connections."""
-    free: set[int] = set()
-    while len(free) < count:
-        port = 20_000 + secrets.randbelow(12_000)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            free.add(port)
-    return list(free)
+@pytest.fixture(scope="session")
+def faulty(bundle: Bundle) -> Iterator[Running]:
+    """A real tritonserver whose engine fails as a request's seed says."""
+    with faulty_server(bundle) as server:
+        yield server

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,14 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from machines import H100, L40S, THOR, FakeNvml, install
-from nemotron_build.diagnosis import VERBS, Check, Diagnosis
-from nemotron_build.docker import Docker, ask, read_docker
+from machines import H100, FakeNvml, install
+from nemotron_build.diagnosis import Check, Diagnosis
+from nemotron_build.docker import Docker
 from nemotron_build.doctor import diagnose
 from nemotron_build.host import Host
-from nemotron_build.machine import Machine, Place, port_is_free, read_machine
-from nemotron_build.planning.precisions import KINDS
+from nemotron_build.kinds import KIND_NAMES as KINDS
+from nemotron_build.machine import Machine, Place, read_machine
+from nemotron_build.needs import VERBS
 from nemotron_cli import main
 from nemotron_triton.errors import ServerError
 from nemotron_triton.nvml import LocalGpu, Nvml
@@ -306,72 +304,6 @@ def test_a_machine_for_which_nothing_works_is_not_all_right() -> None:
     assert diagnosis.missing("serve", "cpu") == ["tritonserver"]
 
 
-# Docker.
-
-
-def answers(status: int, text: str) -> Callable[[Sequence[str]], tuple[int, str]]:
-    return lambda argv: (status, text)
-
-
-@pytest.mark.parametrize(
-    ("status", "text", "found"),
-    [
-        (0, '{"ServerVersion": "28.2", "Runtimes": {"nvidia": {}, "runc": {}}}', Docker(version="28.2", nvidia=True)),
-        (0, '{"ServerVersion": "28.2", "Runtimes": {"runc": {}}}', Docker(version="28.2", nvidia=False)),
-        (0, '{"ServerVersion": "28.2"}', Docker(version="28.2")),
-        (0, '{"ServerVersion": "", "ServerErrors": ["no daemon"]}', Docker(problem="no daemon")),
-        (0, "{}", Docker(problem="status 0")),
-        (0, "[]", Docker(problem="[]")),
-        (1, "permission denied while trying to connect\n", Docker(problem="permission denied while trying to connect")),
-        (124, "docker gave no answer within 5 s", Docker(problem="docker gave no answer within 5 s")),
-        (1, "", Docker(problem="status 1")),
-    ],
-)
-def test_docker_is_what_its_daemon_says(status: int, text: str, found: Docker) -> None:
-    assert read_docker({"docker": "/usr/bin/docker"}.get, answers(status, text)) == found
-
-
-def test_nvidia_s_hook_is_enough_for_docker() -> None:
-    which = {"docker": "/usr/bin/docker", "nvidia-container-runtime-hook": "/usr/bin/hook"}.get
-
-    docker = read_docker(which, answers(0, '{"ServerVersion": "28.2", "Runtimes": {"runc": {}}}'))
-
-    assert docker == Docker(version="28.2", nvidia=True)
-
-
-def test_no_docker_is_not_asked() -> None:
-    assert read_docker(nothing, lambda argv: pytest.fail("asked")) is None
-
-
-def test_a_dead_daemon_and_its_plugins_do_not_hold_us_up(tmp_path: Path) -> None:
-    docker = tmp_path / "docker"
-    docker.write_text("#!/bin/sh\nsleep 300 &\necho $! > $0.pid\nwait\n")
-    docker.chmod(0o755)
-    began = time.monotonic()
-
-    status, text = ask([str(docker)], timeout_s=2)
-
-    assert (status, text) == (124, f"{docker} gave no answer within 2 s")
-    assert time.monotonic() - began < 20
-    plugin = int((tmp_path / "docker.pid").read_text())
-    while (state := _state(plugin)) not in ("Z", None):
-        assert time.monotonic() - began < 20, state
-        time.sleep(0.01)
-
-
-def _state(pid: int) -> str | None:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
-
-
-def test_a_program_that_is_not_there_is_an_answer() -> None:
-    assert ask(["/nowhere/docker"]) == (127, "No such file or directory")
-    assert ask(["/bin/sh", "-c", "echo out; echo wrong >&2; exit 3"]) == (3, "wrong\n")
-    assert ask(["/bin/sh", "-c", "echo out; echo noise >&2"]) == (0, "out\n")
-
-
 # A whole machine.
 
 
@@ -404,37 +336,6 @@ def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch
     assert "build tensorrt" not in can(diagnose(machine))
     assert "serve tensorrt" not in can(diagnose(replace(machine, missing_modules=("tokenizers",))))
     assert "serve tensorrt" in can(diagnose(replace(machine, shm_bytes=1 << 30)))
-
-
-def test_what_locating_raises_is_kept_as_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def locate() -> Installed:
-        raise NO_SERVER
-
-    machine = read_machine(which=nothing, locate=locate)
-    wheel = Installed(binary=Path("/b"), version="0.7.0", root=Path("/r"), stub=Path("/s"))
-    bare = read_machine(which=nothing, locate=lambda: wheel, config_var={"LIBDIR": "/nowhere"}.get)
-
-    assert (machine.tritonserver, machine.libpython) == (NO_SERVER, None)
-    assert bare.tritonserver == "nvidia-pytriton 0.7.0"
-    assert isinstance(bare.libpython, ServerError)
-    assert bare.libpython.remedy.startswith("`apt-get install libpython3")
-
-
-@pytest.mark.parametrize(("gpus", "sms"), [((H100, L40S), (90, 89)), ((THOR,), (110,))])
-def test_a_build_sees_the_same_gpus(monkeypatch: pytest.MonkeyPatch, gpus: Any, sms: tuple[int, ...]) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(*gpus))
-
-    host = read_machine(which=nothing).host
-
-    assert host.sms == sms
-    assert all(" (SM " in title for title in host.gpu_titles)
-
-
-def test_a_port_in_use_is_seen() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        assert not port_is_free(port)
-    assert port_is_free(port)
 
 
 # The command.

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from checkpoints import architecture_of, logits, write_checkpoint
+from checkpoints import architecture_of, logits, write_checkpoint, write_sparse_checkpoint
 from nemotron_build.checkpoint import inspect
 from nemotron_build.engine import EngineSpec, build
 from nemotron_build.errors import CheckpointError
-from nemotron_build.gguf_file import PRECISIONS
+from nemotron_build.precisions import PRECISIONS
 from nemotron_cli import main
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.chat.tokens import TokenCodec
@@ -74,7 +74,7 @@ def test_the_engine_computes_what_the_checkpoint_says(
     assert compared >= 4
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [row.name for row in PRECISIONS.weights.values() if row.gguf])
 def test_every_precision_makes_a_bundle_on_record(tmp_path: Path, checkpoint: Path, precision: str) -> None:
     manifest = build(EngineSpec(checkpoint=checkpoint, gpu="cpu", precision=precision), tmp_path / "bundle").manifest
 
@@ -257,7 +257,9 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing_half_written(tmp_path:
 def test_an_interrupted_build_leaves_nothing_half_written(
     tmp_path: Path, checkpoint: Path, number: signal.Signals
 ) -> None:
-    write_checkpoint(tmp_path / "big", checkpoint, hidden_size=1024, intermediate_size=4096, num_hidden_layers=8)
+    config = json.loads((checkpoint / "config.json").read_text())
+    size = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+    write_sparse_checkpoint(tmp_path / "big", checkpoint, config | size)
     command = [sys.executable, "-m", "nemotron_cli", "build-engine", str(tmp_path / "big"), "--gpu", "cpu"]
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "out" / "bundle")],

@@ -17,13 +17,16 @@ import jsonschema
 import pytest
 
 from checkpoints import write_checkpoint, write_sparse_checkpoint
+from commands import invoke
 from nemotron_build.engine import EngineSpec, build, dry_run
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
-from nemotron_build.stages import cpu
+from nemotron_build.kinds import find_kind
 from nemotron_triton.bundle import SCHEMA, Bundle, digest, manifest_schema
 from nemotron_triton.chat.profiles import profile
 from reporters import Heard
+
+CPU = find_kind("cpu")
 
 
 @pytest.fixture
@@ -72,7 +75,7 @@ def test_a_kept_output_that_was_changed_is_made_again(tmp_path: Path, source: Pa
     run(source, tmp_path / "bundle")
     good = contents(tmp_path / "bundle")
     shutil.rmtree(tmp_path / "bundle")
-    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE
+    engine = tmp_path / "bundle.build" / "convert" / CPU.engine_file
     data = bytearray(engine.read_bytes())
     data[len(data) // 2] ^= 1
     engine.write_bytes(data)
@@ -111,8 +114,8 @@ def test_a_change_repeats_only_what_depends_on_it(
     elif change == "another length":
         settings["max_seq_len"] = 512
     else:
-        versions = {**cpu.tool_versions(Host()), "gguf": "99"}
-        monkeypatch.setattr(cpu, "_tools", lambda: versions)
+        versions = {**CPU.tool_versions(Host()), "gguf": "99"}
+        monkeypatch.setattr(CPU, "tool_versions", lambda _: versions)
 
     heard = run(source, tmp_path / "bundle", **settings)
 
@@ -124,7 +127,7 @@ def test_a_change_repeats_only_what_depends_on_it(
 _MOMENTS = {
     "inspect": ("nemotron_build.stages.inspect.digest", 1),
     "convert": ("nemotron_build.gguf_file.quantize", 5),
-    "verify": ("nemotron_build.stages.cpu.write_checks", 0),
+    "verify": ("nemotron_build.kinds.cpu.write_checks", 0),
     "package": ("nemotron_build.stages.package.copy_file", 1),
     "between the renames of package": ("nemotron_triton.atomic.rename_into_place", 0),
 }
@@ -203,7 +206,7 @@ def test_a_stage_s_output_that_was_overwritten_in_place_is_found_out(tmp_path: P
     run(source, tmp_path / "bundle")
     good = contents(tmp_path / "bundle")
     shutil.rmtree(tmp_path / "bundle")
-    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE
+    engine = tmp_path / "bundle.build" / "convert" / CPU.engine_file
     times = engine.stat()
     with engine.open("r+b") as file:
         file.seek(1_000_000)
@@ -339,33 +342,25 @@ def test_a_dry_run_writes_nothing_and_says_what_is_blocked(tmp_path: Path, check
 
 def test_a_plan_that_does_not_fit_is_not_built(tmp_path: Path, checkpoint: Path) -> None:
     write_sparse_checkpoint(tmp_path / "c", checkpoint, dict(profile("llama-nemotron-nano-4b-v1.1").architecture))
-    arguments = ["build-engine", str(tmp_path / "c"), "--gpu", "a10g", "--precision", "bf16", "--max-seq-len", "32768"]
-    argv = [sys.executable, "-m", "nemotron_cli", *arguments, "--max-batch-size", "32", "--output", "bundle"]
+    command = ["build-engine", tmp_path / "c", "--gpu", "a10g", "--precision", "bf16", "--max-seq-len", 32768]
+    command += ["--max-batch-size", 32, "--output", tmp_path / "bundle"]
 
-    result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
+    result = invoke(*command)
 
-    assert (result.returncode, result.stdout) == (3, "")
+    assert (result.exit_code, result.stdout) == (3, "")
     assert "this does not fit NVIDIA A10G" in result.stderr
     assert "--max-batch-size 2 or" in result.stderr
     assert os.listdir(tmp_path) == ["c"]
 
-    dry = subprocess.run([*argv, "--dry-run"], capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path)
-    assert dry.returncode == 3
+    dry = invoke(*command, "--dry-run")
+    assert dry.exit_code == 3
     assert "does not fit" in dry.stdout
 
 
 def test_a_refused_combination_names_the_nearest(tmp_path: Path, checkpoint: Path) -> None:
-    argv = [sys.executable, "-m", "nemotron_cli", "build-engine", str(checkpoint), "--gpu", "a10g"]
+    result = invoke("build-engine", checkpoint, "--gpu", "a10g", "--precision", "fp8", "--output", tmp_path / "bundle")
 
-    result = subprocess.run(
-        [*argv, "--precision", "fp8", "--output", str(tmp_path / "bundle")],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-    assert (result.returncode, result.stdout) == (4, "")
+    assert (result.exit_code, result.stdout) == (4, "")
     assert "FP8" in result.stderr
     assert "use --precision" in result.stderr
     assert os.listdir(tmp_path) == []

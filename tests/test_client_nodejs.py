@@ -16,7 +16,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ import trustme
 from google.protobuf import descriptor_pb2
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from conftest import ROOT, serve_options
+from conftest import ROOT
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.server import ServeOptions, serve
+from nemotron_triton.server import ServeOptions
 from nemotron_triton.tls import Tls
+from running import running
 
 EXAMPLE = ROOT / "clients/examples/nodejs"
 TOOLS = ROOT / "build/demo/tools.json"
@@ -44,6 +45,8 @@ const [file] = types.find((type) => type.fileDescriptorProtos).fileDescriptorPro
 process.stdout.write(file.toString("base64"));
 """
 Script = Callable[[Any, grpc.ServicerContext], Iterator[Any]]
+# All but one start Node.js, for which npm installs packages first: as slow as a server.
+pytestmark = pytest.mark.server
 
 
 @pytest.fixture(scope="session")
@@ -223,11 +226,9 @@ def test_tls_and_the_secret_come_from_the_environment(bundle: Bundle, folder: Pa
     issued = authority.issue_cert("localhost")
     issued.cert_chain_pems[0].write_to_path(str(cert))
     issued.private_key_pem.write_to_path(str(key))
-    options = replace(serve_options(), tls=Tls(cert=cert, key=key), secret=SECRET)
 
-    with serve(bundle, options, log=lambda line: None) as server:
-        assert server.wait_ready(threading.Event())
-        chat = Chat(folder, f"localhost:{options.grpc_port}")
+    with running(bundle, tls=Tls(cert=cert, key=key), secret=SECRET) as server:
+        chat = Chat(folder, f"localhost:{server.options.grpc_port}")
         known = chat(CAPITAL, "--thinking", "off", NEMOTRON_ROOT_CA=str(ca), NEMOTRON_SECRET=SECRET)
         unknown = chat(CAPITAL, NEMOTRON_ROOT_CA=str(ca))
         plain = chat(CAPITAL, NEMOTRON_SECRET=SECRET)

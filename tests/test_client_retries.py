@@ -193,8 +193,9 @@ def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) 
         filler.setblocking(False)
         filler.connect_ex(hole.getsockname())
 
-    late_s = []
-    for _ in range(3):
+    late_s: list[float] = []
+    # One of three will do: another process may hold the machine.
+    while len(late_s) < 3 and not any(late < 0.1 for late in late_s):
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
             ask(url, HI, timeout_s=0.5)
@@ -202,7 +203,6 @@ def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) 
 
     for each in (hole, *fillers):
         each.close()
-    # The best of three: another process may hold the machine.
     assert min(late_s) < 0.1
 
 

@@ -1,48 +1,34 @@
-"""`nemotron chat` as a conversation: real processes on pseudo-terminals and pipes, and a real tritonserver."""
+"""`nemotron chat` as a conversation on a terminal: real processes on pseudo-terminals, and a real tritonserver."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import stat
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import ROOT
 from exposition import metric
-from nemotron_cli.chat.answer_view import show
-from nemotron_cli.chat.dialogue import Dialogue
-from nemotron_cli.chat.history import ChatHistory
-from nemotron_client import ContentDelta, Event, Finish, ReasoningDelta, StreamBroken, ToolCall, Usage
+from faulty import FAIL_IN_MIDSTREAM, HANG, TEXT, faulty_server
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import ServeOptions
 from patience import wait_until
+from running import Running
 from served import NEMOTRON
 from terminal import Terminal
 from test_e2e_cli import TIP
-from test_e2e_faults import FAIL_IN_MIDSTREAM, HANG, SETTINGS, TEXT, faulty_server
 
 CAPITAL = "What is the capital of France?"
 TOOLS = ROOT / "build/demo/tools.json"
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 PROMPT = "\n> "
-USAGE = Usage(input_tokens=1, output_tokens=1, reasoning_tokens=0)
 
 Chat = Callable[..., Terminal]
-
-
-@pytest.fixture(scope="module")
-def faulty(bundle: Bundle) -> Iterator[ServeOptions]:
-    """A server whose engine fails as the seed says."""
-    with faulty_server(bundle, SETTINGS) as (_, options, _log):
-        yield options
 
 
 @pytest.fixture
@@ -66,11 +52,6 @@ def chat(home: dict[str, str], served: ServeOptions) -> Iterator[Chat]:
     yield start
     for terminal in terminals:
         terminal.__exit__(None, None, None)
-
-
-def piped(text: bytes, *arguments: object) -> subprocess.CompletedProcess[bytes]:
-    argv = [*NEMOTRON, "chat", "--url", "127.0.0.1:1", *map(str, arguments)]
-    return subprocess.run(argv, input=text, capture_output=True, timeout=60)
 
 
 def test_a_conversation_has_turns_that_can_be_seen_and_saved(chat: Chat, tmp_path: Path) -> None:
@@ -152,17 +133,17 @@ def test_a_call_without_a_result_leaves_nothing_that_cannot_be_sent(chat: Chat) 
     assert "error" not in terminal.wait_for(PROMPT)
 
 
-def test_ctrl_c_stops_the_answer_and_not_the_program(chat: Chat, faulty: ServeOptions) -> None:
-    terminal = chat("--seed", HANG, server=faulty)
+def test_ctrl_c_stops_the_answer_and_not_the_program(chat: Chat, faulty: Running) -> None:
+    terminal = chat("--seed", HANG, server=faulty.options)
     terminal.press("Count\n")
     terminal.wait_for(TEXT)
-    wait_until(lambda: metric(faulty, "active_requests") == 1)
+    wait_until(lambda: metric(faulty.options, "active_requests") == 1)
 
     terminal.interrupt()
     terminal.wait_for("\n(stopped)\n")
     terminal.wait_for("> ")
 
-    wait_until(lambda: metric(faulty, "active_requests") == 0)
+    wait_until(lambda: metric(faulty.options, "active_requests") == 0)
     terminal.press("/history\n")
     terminal.wait_for(f"user: Count\nassistant: {TEXT}")
     terminal.wait_for(PROMPT)
@@ -170,8 +151,8 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(chat: Chat, faulty: ServeOp
     assert terminal.wait_for_end()[0] == 0
 
 
-def test_ctrl_c_held_down_leaves_the_prompt_as_it_shall_be(chat: Chat, faulty: ServeOptions) -> None:
-    terminal = chat("--seed", HANG, server=faulty)
+def test_ctrl_c_held_down_leaves_the_prompt_as_it_shall_be(chat: Chat, faulty: Running) -> None:
+    terminal = chat("--seed", HANG, server=faulty.options)
     for _ in range(3):
         terminal.press("Count\n")
         terminal.wait_for(TEXT)
@@ -207,9 +188,9 @@ def test_ctrl_c_at_the_prompt_clears_the_line_and_then_says_how_to_leave(chat: C
 
 
 def test_a_failure_in_the_middle_of_an_answer_is_a_line_and_takes_the_question_back(
-    chat: Chat, faulty: ServeOptions
+    chat: Chat, faulty: Running
 ) -> None:
-    terminal = chat("--seed", FAIL_IN_MIDSTREAM, server=faulty)
+    terminal = chat("--seed", FAIL_IN_MIDSTREAM, server=faulty.options)
 
     terminal.press("Count\n")
     answer = terminal.wait_for(PROMPT)
@@ -221,12 +202,12 @@ def test_a_failure_in_the_middle_of_an_answer_is_a_line_and_takes_the_question_b
 
 
 def test_a_server_that_is_killed_ends_the_answer_and_not_the_conversation(chat: Chat, bundle: Bundle) -> None:
-    with faulty_server(bundle, SETTINGS) as (server, options, _):
-        terminal = chat("--seed", HANG, server=options)
+    with faulty_server(bundle) as served:
+        terminal = chat("--seed", HANG, server=served.options)
         terminal.press("Count\n")
         terminal.wait_for(TEXT)
 
-        os.kill(server.pid, signal.SIGKILL)
+        os.kill(served.server.pid, signal.SIGKILL)
         terminal.wait_for("\nerror: ")
         terminal.wait_for(PROMPT)
         terminal.press("Count again\n")
@@ -237,108 +218,6 @@ def test_a_server_that_is_killed_ends_the_answer_and_not_the_conversation(chat: 
         status, rest = terminal.wait_for_end()
     assert status == 0
     assert "Traceback" not in rest
-
-
-def test_a_request_that_is_refused_is_a_line_and_takes_the_question_back(served: ServeOptions) -> None:
-    text = f"{CAPITAL}\n/history\n".encode()
-
-    result = piped(text, "--url", served.grpc_url, "--max-tokens", "-1")
-
-    assert (result.returncode, result.stdout) == (0, b"")
-    assert re.fullmatch(rb"error: .*max_tokens.*\n\(nothing was said yet\)\n", result.stderr), result.stderr
-
-
-def test_a_pipe_is_answered_line_by_line_without_a_prompt(served: ServeOptions, tmp_path: Path) -> None:
-    lines = [
-        "/thinking off",
-        "/system Answer in one word.\\",
-        "In French.",
-        CAPITAL,
-        "",
-        "//is this a command?\\",
-        "No",
-        f"/save {tmp_path}/saved.json",
-        f"/save {tmp_path}/saved.json",
-    ]
-
-    result = piped("\n".join(lines).encode(), "--url", served.grpc_url)
-
-    saved = json.loads((tmp_path / "saved.json").read_text())
-    assert [message["role"] for message in saved] == ["system", *["user", "assistant"] * 2]
-    assert saved[0]["content"] == "Answer in one word.\nIn French."
-    assert saved[3]["content"] == "/is this a command?\nNo"
-    assert result.stdout.decode() == "".join(f"{saved[place]['content']}\n" for place in (2, 4))
-    assert result.stderr.decode() == (
-        "thinking: off\nsystem: set\n"
-        f"saved 5 messages in {tmp_path}/saved.json\nerror: {tmp_path}/saved.json exists; give another name\n"
-    )
-    assert result.returncode == 0
-
-
-def test_a_saved_conversation_can_be_gone_on_with(served: ServeOptions, tmp_path: Path) -> None:
-    asked = [f"/tools {TOOLS}", TIP, '{"tip_amount": 18}', f"/save {tmp_path}/saved.json"]
-    assert piped("\n".join(asked).encode(), "--url", served.grpc_url, "--temperature", "0").returncode == 0
-
-    result = piped(b"", CAPITAL, "--messages", tmp_path / "saved.json", "--url", served.grpc_url)
-
-    assert (result.returncode, result.stderr) == (0, b"")
-    assert result.stdout.strip()
-
-
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        (b"/thniking on", "there is no /thniking; did you mean /thinking?"),
-        (
-            b"/\xe2\x80\xae\x1b[2J",
-            "there is no /\ufffd\ufffd[2J; /help lists what there is, and // begins a text with /",
-        ),
-        (b"/thinking maybe", "/thinking is 'maybe'; it must be on, off or default"),
-        (b"/tools /nowhere.json", "cannot read /nowhere.json: No such file or directory"),
-        (b"/tools -", "cannot read "),
-        (b"/tools ~nobody-of-that-name/tools.json", "~nobody-of-that-name/tools.json cannot be found: "),
-        (b"/tools " + __file__.encode(), "is not JSON: "),
-        (b"/save", "/save needs the name of a file"),
-        (b"/save /tmp/never-written", "nothing was said yet, so there is nothing to save"),
-        (b"\xff\xfe\x00 no text", "this line is not utf-8; send it again as text"),
-        (b"x" * ((16 << 20) + 1), "this text is longer than 16 Mi characters; send less"),
-        (b"Hello", "127.0.0.1:1 is not available: "),
-    ],
-    ids=lambda value: str(value)[:30],
-)
-def test_what_is_wrong_is_one_line_and_the_next_line_is_taken(line: bytes, complaint: str) -> None:
-    result = piped(line + b"\n/thinking\n")
-
-    error, thinking, rest = result.stderr.decode().split("\n")
-    assert error.startswith("error: ")
-    assert complaint in error
-    assert (thinking, rest) == ("thinking: default", "")
-    assert (result.returncode, result.stdout) == (0, b"")
-
-
-def test_tools_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
-    (tmp_path / "tools.json").write_text('[{"function": "none"}]')
-
-    result = piped(f"/tools {tmp_path}/tools.json\n/tools\n".encode())
-    at_start = piped(b"", "--tools", tmp_path / "tools.json")
-
-    assert b"tools.json: tools[0] must be" in result.stderr
-    assert result.stderr.endswith(b"\ntools: off\n")
-    assert (at_start.returncode, at_start.stderr.count(b"\n")) == (1, 1)
-
-
-def test_ctrl_c_ends_a_program_that_reads_a_pipe(faulty: ServeOptions) -> None:
-    argv = [*NEMOTRON, "chat", "--seed", str(HANG), "--url", faulty.grpc_url]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.write(b"Count\n")
-        process.stdin.flush()
-        assert process.stdout.read(len(TEXT)) == TEXT.encode()
-
-        process.send_signal(signal.SIGINT)
-
-        assert process.wait(60) == 128 + signal.SIGINT
 
 
 def test_what_was_typed_is_kept_for_the_owner(chat: Chat, home: dict[str, str]) -> None:
@@ -374,21 +253,9 @@ def test_a_history_that_cannot_be_kept_is_no_error(chat: Chat, tmp_path: Path, w
     assert Path("/dev/null").is_char_device()
 
 
-def test_the_history_has_a_thousand_lines_at_most(tmp_path: Path) -> None:
-    file = tmp_path / "history"
-    file.write_bytes(b"\xff\x00line\n" * 2000)
-    history = ChatHistory(file)
-
-    history.add("the last\nof them")
-    history.add("x" * 100_000)
-
-    assert len(file.read_text().splitlines()) == 1000
-    assert history.entries()[-2:] == ["\N{REPLACEMENT CHARACTER}line", "the last\nof them"]
-
-
-def test_a_huge_paste_is_one_question(chat: Chat, faulty: ServeOptions, tmp_path: Path) -> None:
+def test_a_huge_paste_is_one_question(chat: Chat, faulty: Running, tmp_path: Path) -> None:
     pasted = "all work and no play " * 2000
-    terminal = chat(server=faulty)
+    terminal = chat(server=faulty.options)
 
     terminal.press(pasted + "\n")
     terminal.wait_for(TEXT)
@@ -400,8 +267,8 @@ def test_a_huge_paste_is_one_question(chat: Chat, faulty: ServeOptions, tmp_path
 
 
 @pytest.mark.parametrize("question", ["Count", ""])
-def test_sigterm_ends_it_and_leaves_the_terminal_as_it_was(chat: Chat, faulty: ServeOptions, question: str) -> None:
-    terminal = chat("--seed", HANG, server=faulty)
+def test_sigterm_ends_it_and_leaves_the_terminal_as_it_was(chat: Chat, faulty: Running, question: str) -> None:
+    terminal = chat("--seed", HANG, server=faulty.options)
     if question:
         terminal.press(f"{question}\n")
         terminal.wait_for(TEXT)
@@ -413,78 +280,4 @@ def test_sigterm_ends_it_and_leaves_the_terminal_as_it_was(chat: Chat, faulty: S
     assert status == 128 + signal.SIGTERM
     assert "Traceback" not in rest
     assert terminal.edits_lines_itself
-    wait_until(lambda: metric(faulty, "active_requests") == 0)
-
-
-def test_nothing_a_model_says_drives_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    evil = "\x1b]0;title\x07\x9b2J\r\u202e"
-    call = ToolCall(index=0, id="1", name=evil, arguments_json=json.dumps({evil: evil}))
-
-    show([ReasoningDelta(evil), ContentDelta(evil), call, Finish(reason="stop", usage=USAGE)])
-
-    shown = capsys.readouterr()
-    assert all(char in "\n\t" or char.isprintable() for char in shown.out + shown.err)
-
-
-class Script:
-    """A client whose answers are known; what it is asked is kept."""
-
-    def __init__(self, *answers: Sequence[Any]) -> None:
-        """Give *answers* in turn."""
-        self.answers = list(answers)
-        self.asked: list[tuple[list[Any], Any]] = []
-
-    def stream(self, messages: list[Any], *, tool_choice: Any, **_: Any) -> Iterator[Event]:
-        self.asked.append((messages, tool_choice))
-        for event in self.answers.pop(0):
-            if isinstance(event, Exception):
-                raise event
-            yield event
-
-
-def call(name: str, arguments_json: str = "{}") -> ToolCall:
-    return ToolCall(index=0, id=f"id-{name}", name=name, arguments_json=arguments_json)
-
-
-def dialogue(script: Script) -> Dialogue:
-    return Dialogue(script, tools=[{"function": {"name": "a"}}], tool_choice="required")  # type: ignore[arg-type]
-
-
-def test_only_calls_with_a_result_go_back_and_no_further_call_is_forced() -> None:
-    calls = [ReasoningDelta("Hm."), call("a"), call("b"), call("c", "[]"), Finish(reason="tool_calls", usage=USAGE)]
-    script = Script(calls, [ContentDelta("Done.")])
-    talk = dialogue(script)
-    asked_for = []
-
-    def result_of(call: ToolCall) -> str:
-        asked_for.append(call.name)
-        return {"a": "1", "b": ""}[call.name]
-
-    talk.ask("Go", result_of)
-
-    assert asked_for == ["a", "b"]
-    assert [choice for _, choice in script.asked] == ["required", None]
-    assert talk.messages == [
-        {"role": "user", "content": "Go"},
-        {"role": "assistant", "content": None, "tool_calls": [call("a").as_openai()], "reasoning_content": "Hm."},
-        {"role": "tool", "tool_call_id": "id-a", "name": "a", "content": "1"},
-        {"role": "assistant", "content": "Done."},
-    ]
-    assert script.asked[1][0] == talk.messages[:3]
-
-
-def test_an_answer_beside_calls_that_nobody_answers_stays() -> None:
-    talk = dialogue(Script([ContentDelta("I will look."), call("a")]))
-
-    talk.ask("Go", lambda call: None)
-
-    assert talk.messages == [{"role": "user", "content": "Go"}, {"role": "assistant", "content": "I will look."}]
-
-
-def test_a_failure_behind_a_call_takes_the_whole_question_back() -> None:
-    talk = dialogue(Script([call("a")], [ContentDelta("So "), StreamBroken("gone")]))
-
-    with pytest.raises(StreamBroken):
-        talk.ask("Go", lambda call: "1")
-
-    assert talk.messages == []
+    wait_until(lambda: metric(faulty.options, "active_requests") == 0)

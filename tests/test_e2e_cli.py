@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
-from conftest import ROOT, serve_options
+from conftest import ROOT
 from nemotron_cli import main
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle, digest
@@ -26,6 +25,7 @@ from nemotron_triton.errors import ServerError
 from nemotron_triton.server import ServeOptions, serve
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 from plain_tritonserver import plain_tritonserver
+from running import serve_options
 from served import NEMOTRON, nemotron, port_flags, served_by_command
 
 TIP = "My bill is $100. What will be the amount for 18% tip?"
@@ -54,41 +54,6 @@ def test_a_signal_while_loading_stops_too(bundle: Bundle) -> None:
 
     assert process.returncode == 0
     assert stderr.endswith(b"stopped\n")
-
-
-@pytest.mark.parametrize("taken", ["--http-port", "--grpc-port", "--metrics-port"])
-def test_a_port_in_use_is_one_clear_line(bundle: Bundle, taken: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        result = nemotron("serve", bundle.path, *port_flags(serve_options()), taken, port)
-
-    assert result.returncode == 1
-    assert (
-        result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {taken}\n"
-    )
-
-
-def test_a_changed_bundle_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
-    shutil.copytree(bundle.path, tmp_path / "bundle")
-    with (tmp_path / "bundle" / "engine" / "model.gguf").open("r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\x55")
-
-    for command in (["serve"], ["model-repo", "--output", str(tmp_path / "models")]):
-        result = nemotron(*command, tmp_path / "bundle")
-        assert result.returncode == 1
-        assert re.fullmatch(r"Error: \S+model\.gguf was changed after the build .*\n", result.stderr)
-    assert not (tmp_path / "models").exists()
-
-
-def test_a_bundle_for_another_gpu_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
-    shutil.copytree(bundle.path, tmp_path / "bundle")
-    _edit_manifest(tmp_path / "bundle", gpu="h100", sm=90, kind="tensorrt")
-
-    result = nemotron("serve", tmp_path / "bundle")
-
-    assert result.returncode == 1
-    assert re.fullmatch(r"Error: the bundle \S+ was built for h100 \(SM 90\), and .*\n", result.stderr)
 
 
 def test_an_engine_that_cannot_load_is_one_clear_line(bundle: Bundle, tmp_path: Path) -> None:
@@ -170,27 +135,6 @@ def test_chat_json_is_one_document(served: ServeOptions) -> None:
     assert reply["tool_calls"][0]["function"]["name"] == "calculate_tip"
     assert reply["finish_reason"] == "tool_calls"
     assert set(reply["usage"]) == {"input_tokens", "output_tokens", "reasoning_tokens"}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "complaint"),
-    [
-        (["--json"], 2, "give a QUESTION or --messages FILE"),
-        (["", "--thinking", "on"], 2, "give a QUESTION or --messages FILE"),
-        (["hi", "--thinking", "maybe"], 2, "'maybe' is not one of 'on', 'off'"),
-        (["hi", "--tools", "/nowhere.json"], 1, "cannot read /nowhere.json: No such file or directory"),
-        (["hi", "--tools", __file__], 1, "is not JSON"),
-        (["hi", "--url", "http://127.0.0.1:8001"], 1, "give host:port without a scheme"),
-        (["hi", "--url", "127.0.0.1:1"], 1, "127.0.0.1:1 is not available"),
-        (["hi", "--timeout", "0"], 1, "timeout_s is 0.0; it must be a number of seconds"),
-    ],
-)
-def test_chat_says_what_is_wrong(arguments: list[str], status: int, complaint: str) -> None:
-    result = nemotron("chat", *arguments)
-
-    assert (result.returncode, result.stdout) == (status, "")
-    assert complaint in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 def test_messages_can_come_from_stdin(served: ServeOptions) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import signal
 import threading
 import time
-import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
 import pytest
 
-from conftest import serve_options
+from exposition import metric
 from nemotron_client import (
     AsyncClient,
     Client,
@@ -33,7 +30,9 @@ from nemotron_client import (
     UserMessage,
 )
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.server import ServeOptions
+from patience import wait_until
+from running import running
 
 CAPITAL = [UserMessage("What is the capital of France?")]
 TIP = [UserMessage("My bill is $100. What will be the amount for 18% tip?")]
@@ -47,15 +46,6 @@ def calculate_tip(
 ) -> dict[str, float]:
     """Calculate the tip for a bill."""
     return {"tip": bill_total * tip_percentage / 100}
-
-
-@contextlib.contextmanager
-def running(bundle: Bundle, options: ServeOptions | None = None) -> Iterator[tuple[RunningServer, ServeOptions]]:
-    """One more server of the demo model."""
-    options = options or serve_options()
-    with serve(bundle, options, log=lambda _: None) as server:
-        assert server.wait_ready(threading.Event())
-        yield server, options
 
 
 def test_the_same_question_gets_the_same_answer_from_both_clients(served: ServeOptions, client: Client) -> None:
@@ -152,18 +142,18 @@ def test_a_refusal_names_the_request_in_the_servers_log(client: Client) -> None:
 
 
 def test_a_server_that_is_killed_in_mid_stream_breaks_it_and_the_next_call_works(bundle: Bundle) -> None:
-    with running(bundle) as (server, options):
-        client = Client(options.grpc_url, timeout_s=60)
+    with running(bundle) as served:
+        client = served.client()
         stream = client.stream(CAPITAL, **ENDLESS)
         first = next(stream)
-        os.kill(server.pid, signal.SIGKILL)
+        os.kill(served.server.pid, signal.SIGKILL)
 
-        with pytest.raises(StreamBroken, match=re.escape(options.grpc_url)):
+        with pytest.raises(StreamBroken, match=re.escape(served.options.grpc_url)):
             for _ in stream:
                 pass
         with pytest.raises(ServerUnavailable):
             client.with_options(max_retries=0).chat(CAPITAL)
-    with running(bundle, options), client:
+    with running(bundle, served.options), client:
         reply = client.with_options(max_retries=5).chat(CAPITAL, thinking=False)
 
     assert first is not None
@@ -190,12 +180,12 @@ def test_of_three_servers_one_may_be_killed_under_load(bundle: Bundle) -> None:
                 begun.release()
             return found
 
-        urls = [options.grpc_url for _, options in servers]
+        urls = [each.options.grpc_url for each in servers]
         with Client(urls, timeout_s=60) as client, ThreadPoolExecutor(12) as threads:
             asking = [threads.submit(ask, client) for _ in range(12)]
             for _ in range(24):
                 assert begun.acquire(timeout=60)
-            os.kill(two[0].pid, signal.SIGKILL)
+            os.kill(two.server.pid, signal.SIGKILL)
             for _ in range(48):
                 assert begun.acquire(timeout=60)
             stop.set()
@@ -226,26 +216,16 @@ def test_a_thousand_streams_at_once_in_one_process(served: ServeOptions) -> None
     assert len({reply.request_id for reply in replies}) == 1000
 
 
-def active_requests(options: ServeOptions) -> int:
-    """What the engine works on, by the server's own account."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{options.metrics_port}/metrics", timeout=10) as page:
-        text = page.read().decode()
-    found = re.search(r"^nemotron_engine_active_requests\S* (\d+)", text, re.MULTILINE)
-    assert found
-    return int(found[1])
-
-
-def test_a_cancelled_task_frees_its_place_in_the_engine_within_200_ms(bundle: Bundle) -> None:
-    async def freed_after_s(url: str) -> float:
+def test_a_cancelled_task_frees_its_place_in_the_engine_within_200_ms(served: ServeOptions) -> None:
+    async def freed_after_s() -> float:
         """From the cancel of one of the answers that fill the engine to the first token of who waited for its place."""
-        async with AsyncClient(url, timeout_s=60) as client:
+        async with AsyncClient(served.grpc_url, timeout_s=60) as client:
             streams = [client.stream(CAPITAL, **ENDLESS) for _ in range(8)]
             for stream in streams:
                 await anext(stream)
             waiting = client.stream(CAPITAL, thinking=False)
             first = asyncio.create_task(anext(waiting))
-            await asyncio.sleep(0.3)
-            assert not first.done()
+            await asyncio.to_thread(wait_until, lambda: metric(served, "waiting_requests") == 1)
             begin = time.monotonic()
             await streams[0].close()
             await first
@@ -254,13 +234,10 @@ def test_a_cancelled_task_frees_its_place_in_the_engine_within_200_ms(bundle: Bu
                 await stream.close()
             return took_s
 
-    with running(bundle) as (_, options):
-        found = []
-        for _ in range(3):
-            found.append(asyncio.run(freed_after_s(options.grpc_url)))
-            deadline = time.monotonic() + 10
-            while active_requests(options) and time.monotonic() < deadline:
-                threading.Event().wait(0.05)
+    freed_s = []
+    for _ in range(3):
+        freed_s.append(asyncio.run(freed_after_s()))
+        wait_until(lambda: metric(served, "engine_active_requests") == 0)
 
     # The best of three, because a busy machine may hold up any one of them; a missing cancel shows in all.
-    assert min(found) < 0.2, found
+    assert min(freed_s) < 0.2, freed_s

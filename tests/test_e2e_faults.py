@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-from conftest import ROOT, serve_options
 from exposition import metric
+from faulty import ANSWER, DIE, ENDLESS, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, STUCK, TEXT, faulty_server
 from nemotron_client import (
     Client,
     ContentDelta,
@@ -35,37 +34,18 @@ from nemotron_client import (
 )
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
-from nemotron_triton.server import RunningServer, ServeOptions, serve
-from nemotron_triton.serving.settings import Settings
+from nemotron_triton.server import ServeOptions
 from patience import wait_until
+from running import Running
 from served import served_by_command
 
-# The seeds of tests/support/faulty_model.py, which runs in Triton's Python.
-ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
-TEXT = "one two three four five six seven eight nine ten"
 HELLO = [{"role": "user", "content": "Hello"}]
 OK = 'requests_total{outcome="ok"}'
-SETTINGS = Settings(max_queue_requests=40, max_queue_ms=4000, max_engine_silence_ms=60_000)
-
-
-@contextmanager
-def faulty_server(bundle: Bundle, settings: Settings) -> Iterator[tuple[RunningServer, ServeOptions, list[str]]]:
-    options, log = replace(serve_options(), settings=settings, drain_ms=10_000), list[str]()
-    adapters = {"nemotron": ROOT / "tests" / "support" / "faulty_model.py"}
-    with serve(bundle, options, log=log.append, adapters=adapters) as server:
-        assert server.wait_ready(threading.Event()), log
-        yield server, options, log
-
-
-@pytest.fixture(scope="module")
-def faulty(bundle: Bundle) -> Iterator[tuple[RunningServer, ServeOptions, list[str]]]:
-    with faulty_server(bundle, SETTINGS) as served:
-        yield served
 
 
 @pytest.fixture
-def client(faulty: tuple[RunningServer, ServeOptions, list[str]]) -> Iterator[Client]:
-    with Client(faulty[1].grpc_url, timeout_s=30, max_retries=0) as client:
+def client(faulty: Running) -> Iterator[Client]:
+    with faulty.client(timeout_s=30, max_retries=0) as client:
         yield client
         # Whatever was done to it, the server answers the next request.
         assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
@@ -85,89 +65,76 @@ def test_an_engine_that_fails_in_midstream_breaks_that_stream_only(client: Clien
     assert (finish.reason, finish.usage.output_tokens) == ("length", 1000)
 
 
-def test_an_error_nobody_foresaw_tells_the_client_nothing_of_it(
-    client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
-) -> None:
+def test_an_error_nobody_foresaw_tells_the_client_nothing_of_it(client: Client, faulty: Running) -> None:
     with pytest.raises(StreamBroken, match="internal error; the server's log has the details") as caught:
         client.chat(HELLO, seed=RAISE_AT_ONCE)
 
     assert "secret" not in str(caught.value)
-    wait_until(lambda: any("ZeroDivisionError" in line for line in list(faulty[2])))
+    wait_until(lambda: any("ZeroDivisionError" in line for line in list(faulty.log)))
 
 
-def test_a_hanging_engine_is_ended_by_the_requests_deadline(
-    client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
-) -> None:
+def test_a_hanging_engine_is_ended_by_the_requests_deadline(client: Client, faulty: Running) -> None:
     begin = time.monotonic()
 
     with pytest.raises(DeadlineExceeded):
         client.chat(HELLO, seed=HANG, timeout_s=1.0)
 
-    assert time.monotonic() - begin < 3
-    wait_until(lambda: metric(faulty[1], "active_requests") == 0)
+    # Long before the engine is given up.
+    assert time.monotonic() - begin < 20
+    wait_until(lambda: metric(faulty.options, "active_requests") == 0)
 
 
 def test_the_servers_own_limit_ends_a_request_that_set_none(bundle: Bundle) -> None:
-    with (
-        faulty_server(bundle, replace(SETTINGS, max_request_ms=700)) as (_, options, _log),
-        Client(options.grpc_url, timeout_s=60) as client,
-    ):
+    with faulty_server(bundle, max_request_ms=700) as faulty, faulty.client() as client:
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="not complete after 700 ms, the server's time limit"):
             client.chat(HELLO, seed=ENDLESS, max_tokens=90_000)
 
-        assert time.monotonic() - begin < 5
+        # Long before the client's own time is up.
+        assert time.monotonic() - begin < 30
         assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
 
 
 @pytest.mark.parametrize(
-    ("seed", "settings", "reason"),
+    ("seed", "limits", "reason"),
     [
-        (DIE, SETTINGS, "the executor died; the server stops"),
-        (HANG, replace(SETTINGS, max_engine_silence_ms=500), "the engine did nothing for 500 ms; the server stops"),
+        (DIE, {}, "the executor died; the server stops"),
+        (HANG, {"max_engine_silence_ms": 500}, "the engine did nothing for 500 ms; the server stops"),
     ],
 )
 def test_an_engine_that_is_dead_takes_the_server_out_of_service(
-    bundle: Bundle, seed: int, settings: Settings, reason: str
+    bundle: Bundle, seed: int, limits: dict[str, int], reason: str
 ) -> None:
-    with (
-        faulty_server(bundle, settings) as (server, options, _),
-        Client(options.grpc_url, timeout_s=30) as client,
-    ):
+    with faulty_server(bundle, **limits) as faulty, faulty.client(timeout_s=30) as client:
         with pytest.raises(StreamBroken, match=reason):
             client.chat(HELLO, seed=seed)
 
         wait_until(lambda: not client.is_ready(timeout_s=1))
         with pytest.raises(ServerError, match="while serving"):
-            server.wait(threading.Event())
+            faulty.server.wait(threading.Event())
 
 
 def test_an_engine_that_hangs_is_found_out_when_its_callers_have_given_up(bundle: Bundle) -> None:
-    with (
-        faulty_server(bundle, replace(SETTINGS, max_engine_silence_ms=1500)) as (server, options, log),
-        Client(options.grpc_url, timeout_s=30) as client,
-    ):
+    with faulty_server(bundle, max_engine_silence_ms=1500) as faulty, faulty.client(timeout_s=30) as client:
         with closing(client.stream(HELLO, seed=STUCK)) as stream:
             next(stream)
 
         with pytest.raises(ServerError, match="while serving"):
-            server.wait(threading.Event())
+            faulty.server.wait(threading.Event())
 
-    assert any("the engine did nothing for 1500 ms; the server stops" in line for line in log)
+    assert any("the engine did nothing for 1500 ms; the server stops" in line for line in faulty.log)
 
 
-def test_a_slow_reader_gets_everything_and_holds_up_nobody(
-    client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
-) -> None:
+def test_a_slow_reader_gets_everything_and_holds_up_nobody(client: Client, faulty: Running) -> None:
     """It reads one event, and the others when the server has sent everything and answered somebody else."""
-    options, ended = faulty[1], metric(faulty[1], OK)
+    ended = metric(faulty.options, OK)
     slow = client.stream(HELLO, seed=ENDLESS, max_tokens=3000)
     first = next(slow)
-    wait_until(lambda: metric(options, "active_requests") == 1)
-    wait_until(lambda: metric(options, "active_requests") == 0 and metric(options, OK) > ended)
+    whole = client.chat(HELLO, seed=ENDLESS, max_tokens=3000)
+    wait_until(lambda: metric(faulty.options, OK) == ended + 2)
 
     begin = time.monotonic()
-    with Client(options.grpc_url, timeout_s=30) as another:
+    with faulty.client(timeout_s=30) as another:
         assert (another.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
     assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
     quick_s = time.monotonic() - begin
@@ -176,16 +143,14 @@ def test_a_slow_reader_gets_everything_and_holds_up_nobody(
     text = "".join(event.text for event in (first, *others) if isinstance(event, ContentDelta))
     assert isinstance(finish, Finish)
     assert (finish.reason, finish.usage.output_tokens) == ("length", 3000)
-    assert text == client.chat(HELLO, seed=ENDLESS, max_tokens=3000).content
+    assert text == whole.content
     assert text == ((TEXT + " ") * 1000)[: len(text)]
-    assert quick_s < 5
+    assert quick_s < 15
 
 
-def test_clients_that_go_away_free_their_places_wherever_they_were(
-    client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
-) -> None:
+def test_clients_that_go_away_free_their_places_wherever_they_were(client: Client, faulty: Running) -> None:
     """Eight are answered and seven wait; one of the eight and six of the seven leave, and the last has its turn."""
-    options, freed_s = faulty[1], []
+    options, freed_s = faulty.options, []
     for _ in range(3):
         with all_places_taken(client) as streams, stubs(options) as stub, ThreadPoolExecutor(1) as threads:
             calls = [stub.ModelStreamInfer(iter([_request(ENDLESS)]), timeout=60) for _ in range(6)]
@@ -208,11 +173,9 @@ def test_who_waits_too_long_is_refused_with_the_time(client: Client) -> None:
         client.chat(HELLO, seed=ANSWER)
 
 
-def test_who_finds_no_room_is_refused_at_once(
-    client: Client, faulty: tuple[RunningServer, ServeOptions, list[str]]
-) -> None:
+def test_who_finds_no_room_is_refused_at_once(client: Client, faulty: Running) -> None:
     """Eight are answered and forty wait: nobody waits to hear that, not even as long as one who is queued."""
-    options, refused_s = faulty[1], []
+    options, refused_s = faulty.options, []
     with all_places_taken(client), stubs(options) as stub:
         for _ in range(3):
             calls = [stub.ModelStreamInfer(iter([_request(ENDLESS)]), timeout=60) for _ in range(40)]
@@ -269,7 +232,7 @@ def test_hostile_requests_are_refused_in_one_line(client: Client, tensors: dict[
     with pytest.raises(InferenceServerException, match=f"INVALID_ARGUMENT: ({complaint})"):
         _answer(client.url, tensors)
 
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 15
 
 
 def test_a_tensor_of_millions_of_texts_holds_up_nobody(client: Client) -> None:

@@ -21,7 +21,6 @@ from typing import Any
 import psutil
 import pytest
 
-from conftest import serve_options
 from nemotron_client import Client, ClientError, Finish, RequestRejected, ServerUnavailable
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import ServerError
@@ -30,6 +29,7 @@ from nemotron_triton.repository import write_repository
 from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.server import RunningServer, serve
 from nemotron_triton.tritonserver import Tritonserver
+from running import serve_options
 from served import Served, served_by_command
 
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
@@ -78,13 +78,13 @@ def test_running_answers_finish_and_new_requests_are_refused(
     assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 6
     assert status == 0
     assert served.log[-1] == "stopped\n"
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=30)[1] == []
     assert os.listdir(tmp_path) == []
 
 
 def refused(client: Client) -> ClientError:
     """How the server refuses a request, once it has noticed that it is to stop."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         try:
             client.chat(HELLO, max_tokens=1)
@@ -110,7 +110,7 @@ def test_a_second_signal_does_not_wait(bundle: Bundle, tmp_path: Path) -> None:
     assert status == 0
     assert any(errors)
     assert all(isinstance(error, ClientError) for error in errors if error)
-    assert psutil.wait_procs(family, timeout=10)[1] == []
+    assert psutil.wait_procs(family, timeout=30)[1] == []
     assert os.listdir(tmp_path) == []
 
 

@@ -16,11 +16,12 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 import exposition
 from collector import Collector, collecting, plain
-from conftest import ROOT, serve_options
+from conftest import ROOT
 from nemotron_client import Client, RequestRejected
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.server import ServeOptions, serve
+from nemotron_triton.server import ServeOptions
 from patience import wait_until
+from running import running
 
 OBSERVABILITY = ROOT / "triton" / "observability"
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
@@ -59,15 +60,12 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(bundle: Bundle) -> Iterator[Watched]:
-    options = serve_options()
-    log: list[str] = []
     with pytest.MonkeyPatch.context() as environment, collecting() as collector:
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         environment.setenv("NO_PROXY", "127.0.0.1")
-        with serve(bundle, options, log=log.append) as server:
-            assert server.wait_ready(threading.Event())
-            yield Watched(options, log, collector)
+        with running(bundle) as server:
+            yield Watched(server.options, server.log, collector)
 
 
 @pytest.fixture

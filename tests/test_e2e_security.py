@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,12 +19,12 @@ import trustme
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from conftest import serve_options
 from nemotron_client import Client, ClientError, RequestRejected, ServerUnavailable
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
-from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.server import ServeOptions
 from nemotron_triton.tls import Tls
+from running import Running, running
 
 SECRET = "correct-horse-battery-staple"  # noqa: S105 - it protects nothing
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
@@ -58,28 +57,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return made
 
 
-@dataclass(frozen=True)
-class Guarded:
-    """A server with everything on."""
-
-    options: ServeOptions
-    server: RunningServer
-    log: list[str]
-
-
 @pytest.fixture(scope="module")
-def guarded(bundle: Bundle, certificates: Certificates) -> Iterator[Guarded]:
-    """Mutual TLS and the secret."""
+def guarded(bundle: Bundle, certificates: Certificates) -> Iterator[Running]:
+    """A server with everything on: mutual TLS and the secret."""
     tls = Tls(cert=certificates.cert, key=certificates.key, client_ca=certificates.ca)
-    options = replace(serve_options(), tls=tls, secret=SECRET)
-    log: list[str] = []
-    with serve(bundle, options, log=log.append) as server:
-        assert server.wait_ready(threading.Event())
-        yield Guarded(options, server, log)
+    with running(bundle, tls=tls, secret=SECRET) as server:
+        yield server
 
 
 @pytest.fixture
-def connect(guarded: Guarded, certificates: Certificates) -> Callable[..., Client]:
+def connect(guarded: Running, certificates: Certificates) -> Callable[..., Client]:
     """A client of `guarded` that has what it needs, but for what the test changes."""
 
     def connect(secret: str | None = SECRET, ca: Path | None = certificates.ca, own: Path | None = None) -> Client:
@@ -101,7 +88,7 @@ def test_who_has_the_secret_and_a_certificate_is_answered(connect: Callable[...,
 
 @pytest.mark.parametrize("by", ["options", "environment"])
 def test_chat_connects_by_options_or_by_the_environment(
-    guarded: Guarded, certificates: Certificates, tmp_path: Path, by: str
+    guarded: Running, certificates: Certificates, tmp_path: Path, by: str
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
@@ -149,7 +136,7 @@ def test_who_has_not_the_secret_is_refused_at_once(connect: Callable[..., Client
         ("nemotron/stats", None),
     ],
 )
-def test_http_asks_for_the_secret_too(guarded: Guarded, path: str, body: object) -> None:
+def test_http_asks_for_the_secret_too(guarded: Running, path: str, body: object) -> None:
     def status(headers: dict[str, str]) -> int:
         return ask_http(guarded.options, "POST" if body else "GET", f"/v2/models/{path}", headers, body)[0]
 
@@ -158,11 +145,11 @@ def test_http_asks_for_the_secret_too(guarded: Guarded, path: str, body: object)
     assert status({"nemotron-secret": SECRET}) == 200
 
 
-def test_health_is_open(guarded: Guarded) -> None:
+def test_health_is_open(guarded: Running) -> None:
     assert ask_http(guarded.options, "GET", "/v2/health/ready")[0] == 200
 
 
-def test_no_process_shows_the_secret_and_no_log_holds_it(guarded: Guarded) -> None:
+def test_no_process_shows_the_secret_and_no_log_holds_it(guarded: Running) -> None:
     shown = command_lines()
 
     assert "nemotron-secret=(hidden)" in " ".join(shown[guarded.server.pid])
@@ -172,7 +159,7 @@ def test_no_process_shows_the_secret_and_no_log_holds_it(guarded: Guarded) -> No
     assert SECRET not in repr(guarded.options)
 
 
-def test_the_model_processes_do_not_know_the_secret(guarded: Guarded) -> None:
+def test_the_model_processes_do_not_know_the_secret(guarded: Running) -> None:
     stubs = [each for each in psutil.Process(guarded.server.pid).children(recursive=True) if "stub" in each.name()]
 
     assert len(stubs) == 3
@@ -190,7 +177,7 @@ def test_who_has_no_certificate_of_the_authority_is_not_let_in(
         client.chat(HELLO)
 
 
-def test_who_speaks_without_tls_is_not_let_in(guarded: Guarded) -> None:
+def test_who_speaks_without_tls_is_not_let_in(guarded: Running) -> None:
     with Client(guarded.options.grpc_url, timeout_s=20, secret=SECRET) as client, pytest.raises(ServerUnavailable):
         client.chat(HELLO)
 
@@ -203,13 +190,8 @@ def test_a_server_that_another_authority_signed_is_not_trusted(connect: Callable
 
 
 def test_tls_without_a_client_authority_takes_every_client(bundle: Bundle, certificates: Certificates) -> None:
-    options = replace(serve_options(), tls=Tls(cert=certificates.cert, key=certificates.key))
-    with (
-        serve(bundle, options, log=lambda line: None) as server,
-        Client(options.grpc_url, timeout_s=20, root_ca=certificates.ca) as client,
-    ):
-        assert server.wait_ready(threading.Event())
-
+    tls = Tls(cert=certificates.cert, key=certificates.key)
+    with running(bundle, tls=tls) as server, server.client(root_ca=certificates.ca) as client:
         assert client.chat(HELLO, thinking=False).content
 
 

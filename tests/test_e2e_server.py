@@ -18,13 +18,14 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from conftest import ROOT, serve_options
+from conftest import ROOT
 from exposition import metric
 from nemotron_client import Client, ClientError, ContentDelta, Finish, ReasoningDelta, Reply, RequestRejected
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
-from nemotron_triton.server import ServeOptions, serve
+from nemotron_triton.server import ServeOptions
 from patience import wait_until
+from running import running
 
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
 TIP = [{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}]
@@ -135,7 +136,7 @@ def test_bad_tensors_are_refused_by_name(served: ServeOptions, tensors: dict[str
         plain.async_stream_infer(
             "nemotron", [_text(name, value) for name, value in tensors.items()] or [_flag("stream")]
         )
-        assert answered.wait(10)
+        assert answered.wait(60)
 
     assert re.search(complaint, str(errors[0])), errors
 
@@ -205,7 +206,6 @@ def test_64_streams_each_get_their_own_answer(client: Client) -> None:
 
 
 def test_killing_the_stub_ends_every_stream_and_the_server(bundle: Bundle) -> None:
-    options = serve_options()
     errors: list[ClientError] = []
     streaming = threading.Barrier(7)
 
@@ -219,35 +219,32 @@ def test_killing_the_stub_ends_every_stream_and_the_server(bundle: Bundle) -> No
         except ClientError as error:
             errors.append(error)
 
-    with serve(bundle, options, log=lambda line: None) as server, Client(plain_url(options), timeout_s=60) as client:
-        assert server.wait_ready(threading.Event())
+    with running(bundle) as served, served.client() as client:
         readers = [threading.Thread(target=read, args=(client,)) for _ in range(6)]
         for reader in readers:
             reader.start()
         streaming.wait(20)
 
-        os.kill(_stub(server.pid, "nemotron"), signal.SIGKILL)
+        os.kill(_stub(served.server.pid, "nemotron"), signal.SIGKILL)
         for reader in readers:
-            reader.join(timeout=10)
+            reader.join(timeout=30)
 
         assert not any(reader.is_alive() for reader in readers)
         assert len(errors) == 6
         assert not client.is_ready()
         with pytest.raises(ServerError, match=r"tritonserver (was killed|exited).* while serving"):
-            server.wait(threading.Event())
+            served.server.wait(threading.Event())
 
 
 def test_killing_an_idle_stub_makes_the_server_unready(bundle: Bundle) -> None:
-    options = serve_options()
-    with serve(bundle, options, log=lambda line: None) as server, Client(plain_url(options)) as client:
-        assert server.wait_ready(threading.Event())
+    with running(bundle) as served, served.client() as client:
         assert client.is_ready()
 
-        os.kill(_stub(server.pid, "nemotron"), signal.SIGKILL)
+        os.kill(_stub(served.server.pid, "nemotron"), signal.SIGKILL)
         wait_until(lambda: not client.is_ready())
 
         with pytest.raises(ServerError, match=r"while serving: (?!.*CudaDriverHelper)"):
-            server.wait(threading.Event())
+            served.server.wait(threading.Event())
 
 
 def test_preprocessing_gives_prompt_and_tokens(served: ServeOptions) -> None:

@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager
 
 import grpc
 import psutil
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from conftest import ROOT, serve_options
+from conftest import ROOT
 from exposition import metric
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.request_threads import RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServerError
-from nemotron_triton.server import RunningServer, ServeOptions, serve
+from nemotron_triton.server import ServeOptions
 from nemotron_triton.serving.settings import Settings
 from patience import wait_until
+from running import Running, running
 
 # As in tests/support/hanging_model.py, which runs in Triton's Python.
 HANG, HANG_AT_ONCE = 1, "NEMOTRON_TEST_HANG_AT_ONCE"
 
 
-@contextmanager
-def hanging(bundle: Bundle, **settings: int) -> Iterator[tuple[RunningServer, ServeOptions, list[str]]]:
-    options = replace(serve_options(), settings=Settings(**settings), drain_ms=1000, allow_reload=True)
-    log: list[str] = []
-    with serve(
-        bundle, options, log=log.append, adapters={"nemotron": ROOT / "tests" / "support" / "hanging_model.py"}
-    ) as server:
-        yield server, options, log
+def hanging(bundle: Bundle, **limits: int) -> AbstractContextManager[Running]:
+    adapters = {"nemotron": ROOT / "tests" / "support" / "hanging_model.py"}
+    return running(bundle, adapters=adapters, settings=Settings(**limits), allow_reload=True)
 
 
 def hang_and_leave(options: ServeOptions) -> None:
@@ -52,38 +46,38 @@ def hang_and_leave(options: ServeOptions) -> None:
         call.cancel()
 
 
+@pytest.mark.server
 def test_an_engine_that_hangs_before_its_first_token_is_found_out_when_its_callers_have_left(bundle: Bundle) -> None:
-    with hanging(bundle, max_engine_silence_ms=5000) as (server, options, log):
-        assert server.wait_ready(threading.Event()), log
-
-        hang_and_leave(options)
+    with hanging(bundle, max_engine_silence_ms=3000) as served:
+        hang_and_leave(served.options)
 
         with pytest.raises(ServerError, match="while serving"):
-            server.wait(_soon())
-    assert any("the engine did nothing for 5000 ms; the server stops" in line for line in log)
+            served.server.wait(_soon())
+    assert any("the engine did nothing for 3000 ms; the server stops" in line for line in served.log)
 
 
+@pytest.mark.server
 def test_an_engine_that_hangs_in_its_first_answer_is_told_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HANG_AT_ONCE, "1")
 
     with (
-        hanging(bundle, max_engine_silence_ms=1000) as (server, _, _log),
         pytest.raises(ServerError, match="the engine generated nothing within 1 s of its start"),
+        hanging(bundle, max_engine_silence_ms=1000),
     ):
-        server.wait_ready(_soon())
+        pass
 
 
+@pytest.mark.server
 def test_a_model_whose_engine_hangs_ends_when_it_is_replaced(bundle: Bundle) -> None:
-    with hanging(bundle) as (server, options, log):
-        assert server.wait_ready(threading.Event()), log
-        hang_and_leave(options)
-        before = set(psutil.Process(server.pid).children())
+    with hanging(bundle) as served:
+        hang_and_leave(served.options)
+        before = set(psutil.Process(served.server.pid).children())
 
-        server.reload()
+        served.server.reload()
 
         # All three models are replaced; the one that hangs ends last.
         wait_until(lambda: not any(each.is_running() for each in before))
-    assert any("the engine hangs: it was not closed within" in line for line in log)
+    assert any("the engine hangs: it was not closed within" in line for line in served.log)
 
 
 def test_who_waits_for_a_thread_that_hangs_is_let_go_of() -> None:

@@ -214,7 +214,7 @@ def test_paths_are_the_bundle_s_wherever_it_lies_and_foreign_code_never_runs(
     _, llm = start(moved)
 
     assert llm.kind == kind
-    assert llm.arguments == llm_arguments(kind) | {  # type: ignore[arg-type]
+    assert llm.arguments == llm_arguments(kind) | {
         "model": str(tmp_path / "moved" / "engine"),
         "tokenizer": str(tmp_path / "moved" / "tokenizer"),
         "trust_remote_code": False,

@@ -15,13 +15,13 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from conftest import serve_options
 from nemotron_cli import main
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
 from nemotron_triton.serve_options import ServeOptions
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
+from running import serve_options
 from served import nemotron, port_flags, served_by_command
 
 # Refuses ptrace as a hardened container does: a seccomp filter, which every later program inherits.
@@ -91,37 +91,6 @@ def test_the_help_has_every_setting_in_a_section_of_its_own(command: str) -> Non
     assert "\n  BUNDLE" not in text
 
 
-@pytest.mark.parametrize(
-    ("flags", "status", "complaint"),
-    [
-        (["--tls-cert", "CERT"], 2, "TLS needs both --tls-cert and --tls-key"),
-        (["--tls-client-ca", "CERT"], 2, "TLS needs both --tls-cert and --tls-key"),
-        (["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"], 1, "cannot read /nowhere.pem: No such file"),
-        (["--secret-file", "/nowhere"], 1, "cannot read the secret in /nowhere: No such file or directory"),
-        (["--secret-file", "WORLD"], 1, "can be read by every user of this machine; chmod 600"),
-        (["--http-host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:"),
-        (["--http-host", ""], 1, "; give --http-host one"),
-        (["--host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:"),
-        (["--host", ""], 1, "; give --host one"),
-        (["--metrics-host", ""], 1, "; give --metrics-host one"),
-        (["--ready-timeout", "inf"], 2, "inf is not in the range 0<x<=86400"),
-    ],
-)
-def test_what_cannot_be_served_with_is_one_clear_line(
-    bundle: Bundle, tmp_path: Path, flags: list[str], status: int, complaint: str
-) -> None:
-    world = tmp_path / "secret"
-    world.write_text("correct-horse-battery-staple")
-    world.chmod(0o644)
-    flags = [{"CERT": str(world), "WORLD": str(world)}.get(flag, flag) for flag in flags]
-
-    result = nemotron("serve", bundle.path, *port_flags(serve_options()), *flags)
-
-    assert result.returncode == status
-    assert complaint in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
-
-
 @pytest.mark.parametrize("tls", [None, Tls(cert=Path("cert"), key=Path("key"))], ids=["plain", "tls"])
 def test_http_and_metrics_stay_on_loopback_unless_their_own_options_say_otherwise(tls: Tls | None) -> None:
     everywhere = "0.0.0.0"  # noqa: S104 - nothing listens there
@@ -145,6 +114,7 @@ def test_a_server_on_every_address_is_reached_by_loopback() -> None:
     assert ServeOptions(http_host="::").http_url == "http://[::1]:8000"
 
 
+@pytest.mark.server
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
 @pytest.mark.parametrize("flags", [["--secret-file", "SECRET"], ["--allow-reload"]])
 def test_without_ptrace_a_secret_is_refused_not_shown(bundle: Bundle, tmp_path: Path, flags: list[str]) -> None:
@@ -162,6 +132,7 @@ def test_without_ptrace_a_secret_is_refused_not_shown(bundle: Bundle, tmp_path: 
     )
 
 
+@pytest.mark.server
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
 def test_without_ptrace_a_server_without_secrets_is_served_with_a_warning(bundle: Bundle) -> None:
     with served_by_command(bundle.path, wrapper=[sys.executable, "-c", WITHOUT_PTRACE]) as served:
@@ -173,6 +144,7 @@ def test_without_ptrace_a_server_without_secrets_is_served_with_a_warning(bundle
     assert status == 0
 
 
+@pytest.mark.server
 def test_ipv6_can_be_served(bundle: Bundle) -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from conftest import serve_options
 from nemotron_client import Client
 from nemotron_triton.tritonserver import launcher_script
+from running import serve_options
 from served import port_flags
 
 

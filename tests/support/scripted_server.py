@@ -12,6 +12,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from nemotron_client import Usage, wire
+from ports import free_ports
 
 Script = Callable[[Any, grpc.ServicerContext], Iterator[Any]]
 
@@ -50,8 +51,8 @@ def answer(text: str) -> Iterator[Any]:
 class ScriptedServer:
     """One server; `requests` are those it got, `ready` is what it says of itself."""
 
-    def __init__(self, script: Script, port: int = 0) -> None:
-        """It answers every request for a stream with *script*."""
+    def __init__(self, script: Script, port: int | None = None) -> None:
+        """It answers every request for a stream with *script*, at a port to which it can come back."""
         self.requests: list[Any] = []
         self.ready = True
         scripted = self
@@ -70,7 +71,7 @@ class ScriptedServer:
 
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), self._server)
-        self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{port or free_ports(1)[0]}")
         self.url = f"127.0.0.1:{self.port}"
         self._server.start()
 

@@ -111,6 +111,11 @@ def _missing(error: ModuleNotFoundError) -> click.ClickException:
     extra = _EXTRAS.get((error.name or "").partition(".")[0])
     if extra is None:
         raise error
+    if sys.version_info >= (3, 13):
+        return click.ClickException(
+            f"this command needs {error.name} and Python 3.10 to 3.12: Triton's Python stub needs numpy<2, "
+            f"which has no wheels for Python {sys.version_info.major}.{sys.version_info.minor}"
+        )
     return click.ClickException(f"this command needs {error.name}: {how_to_install(extra)}")
 
 

@@ -73,6 +73,12 @@ def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_va
 
     *config_var* tells how this Python was built.
     """
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.partition(".")[0]) >= 2:
+        raise ServerError(
+            f"tritonserver's Python stub needs numpy<2, and this Python has numpy {numpy}",
+            "pip install 'numpy<2', with Python 3.10 to 3.12",
+        )
     found = locate_tritonserver()
     if found.root is None or found.stub is None:
         return Tritonserver(argv=(str(found.binary),), environment={})

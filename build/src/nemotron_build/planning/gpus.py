@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 
 from nemotron_build.errors import UnsupportedError
+from nemotron_build.precisions import AUTO
 from nemotron_client.spelling import did_you_mean
 from nemotron_triton.nvml import LocalGpu, read_nvml
 
-AUTO = "auto"
 _FILE = Path(__file__).with_name("gpus.yaml")
 _MIB = 1 << 20
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")

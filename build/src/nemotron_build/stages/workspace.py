@@ -70,7 +70,7 @@ class Workspace:
         record = self._record(stage)
         files: Mapping[str, Any] = record.get("files", {})
         folder = self.output(stage)
-        if record.get("key") != key or set(files) != set(_files(folder)):
+        if record.get("key") != key or set(files) != set(files_in(folder)):
             return False
         return all(
             file_state(folder / name) == state or digest(folder / name) == sha256
@@ -84,7 +84,7 @@ class Workspace:
         try:
             with atomic_folder(folder, partial=self.output(f"{stage}.partial")) as partial:
                 yield partial
-                files = {name: partial / name for name in _files(partial)}
+                files = {name: partial / name for name in files_in(partial)}
                 for path in files.values():
                     if path.stat().st_nlink == 1:
                         # Exporters leave files that only their owner may read, and a server has a user of its own.
@@ -119,7 +119,7 @@ def file_state(path: Path) -> list[int]:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file in *folder*, by its place in it."""
-    return {name: digest(folder / name) for name in _files(folder)}
+    return {name: digest(folder / name) for name in files_in(folder)}
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -140,5 +140,6 @@ def copy_file(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _files(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
+    """The places of all files in *folder*, relative to it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

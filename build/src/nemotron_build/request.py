@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_build.architecture import Dimensions
+from nemotron_build.choice import decide
 from nemotron_build.errors import RefusedError
-from nemotron_build.planning.decision import decide
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
 from nemotron_build.planning.planner import DEFAULT_CONCURRENCY, MemoryPlan, plan
-from nemotron_build.planning.precisions import AUTO, PRECISIONS
+from nemotron_build.precisions import AUTO, PRECISIONS, Precisions
 
 _NO_LENGTH_BELOW = 16
 
@@ -42,11 +42,17 @@ class PlanRequest:
     kind: str | None = None
     max_seq_len: int | None = None
     concurrency: int = DEFAULT_CONCURRENCY
+    precisions: Precisions = PRECISIONS
 
     def answer(self) -> MemoryPlan:
         """The plan; `RefusedError` where the parts do not go together."""
         decision = decide(
-            self.gpu, self.architecture, precision=self.precision, kv_precision=self.kv_precision, kind=self.kind
+            self.gpu,
+            self.architecture,
+            precision=self.precision,
+            kv_precision=self.kv_precision,
+            kind=self.kind,
+            precisions=self.precisions,
         )
         return plan(self.gpu, self.architecture, decision, max_seq_len=self.max_seq_len, concurrency=self.concurrency)
 
@@ -65,13 +71,14 @@ class PlanRequest:
 
     def _smaller(self, answer: MemoryPlan) -> Iterator[Alternative]:
         """Smaller KV cache, then smaller weights, then both."""
-        bits = answer.decision.precision.weight_bits
-        lighter = sorted((each for each in PRECISIONS if each.weight_bits < bits), key=lambda each: -each.weight_bits)
+        bits = answer.decision.precision.storage.bits
+        weights = self.precisions.weights.values()
+        lighter = sorted((row for row in weights if row.storage.bits < bits), key=lambda row: -row.storage.bits)
         kept_kv = {} if self.kv_precision == AUTO else {"kv_precision": self.kv_precision}
         wishes = [
-            *({"kv_precision": kv} for kv in ("fp8", "int8")),
-            *({"precision": each.name} | kept_kv for each in lighter),
-            *({"precision": each.name, "kv_precision": "fp8"} for each in lighter),
+            *({"kv_precision": kv.name} for kv in self.precisions.kv.values() if kv.quantized),
+            *({"precision": row.name} | kept_kv for row in lighter),
+            *({"precision": row.name, "kv_precision": "fp8"} for row in lighter),
         ]
         for wish in wishes:
             each = self._alternative(**wish)

@@ -1,6 +1,7 @@
-"""How ModelOpt 0.47 stores each precision in a Hugging Face checkpoint, and the weights that come of it.
+"""How ModelOpt 0.47 stores quantised weights in a Hugging Face checkpoint, and the weights that come of it.
 
-Read from its exports of both families (NVFP4: from its packing alone, as it exports that on CUDA only).
+A precision names its layout (`hf_layout` of its row), which several may share. Read from ModelOpt's exports of both
+families (NVFP4: from its packing alone, as it exports that on CUDA only).
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -
 
 
 @dataclass(frozen=True, kw_only=True)
-class Format:
+class HfLayout:
     """How a quantised matrix of (`out`, `in`) is stored.
 
     `packs` is what each dimension is divided by because two values share a byte, `scales` the type and shape of every
-    scale beside the weight, in the words `out`, `in` and `blocks` (of `block` values of a row). A *smoothed* one may
+    scale beside the weight, in the words `out`, `in` and `blocks` (of a row). A *smoothed* one may
     have a `pre_quant_scale`, a factor for each input; where several matrices share an input, it is in the norm before
     them. *factors* are the scales that the stored values are multiplied with (the second of W4A8 AWQ is in the first
     already). *error* is the largest relative Frobenius distance of the weights from the source's.
@@ -31,14 +32,13 @@ class Format:
     error: float
     scales: Mapping[str, tuple[str, tuple[str, ...]]]
     packs: tuple[int, int] = (1, 1)
-    block: int = 1
     smoothed: bool = False
     factors: tuple[str, ...] = ("weight_scale",)
 
-    def stored(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def stored(self, name: str, shape: tuple[int, ...], block_size: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Type and shape of the weight called *name*, of *shape* in the source, and of its scales."""
         rows, columns = shape
-        sizes = {"out": rows, "in": columns, "blocks": columns // self.block}
+        sizes = {"out": rows, "in": columns, "blocks": columns // block_size}
         packed = (rows // self.packs[0], columns // self.packs[1])
         found: dict[str, tuple[str, tuple[int, ...]]] = {name: (self.dtype, packed)}
         for scale, (dtype, words) in self.scales.items():
@@ -76,20 +76,19 @@ _PER_TENSOR = ("float32", ())
 _PER_ROW = ("float32", ("out",))
 _INT4 = {"weight_scale": ("float32", ("out", "blocks"))}
 # The bounds are far above what rounding costs (FP8 2.6 %, INT8 1 to 2 %, 4 bits 9 to 15 %), far below a lost scale.
-FORMATS: Mapping[str, Format] = {
-    "fp8": Format(dtype="float8_e4m3fn", error=0.2, scales={"weight_scale": _PER_TENSOR, "input_scale": _PER_TENSOR}),
-    "fp8-rowwise": Format(dtype="float8_e4m3fn", error=0.2, scales={"weight_scale": _PER_ROW}),
-    "int8-wo": Format(dtype="int8", error=0.2, scales={"weight_scale": _PER_ROW}),
-    "int4-awq": Format(dtype="uint8", error=0.5, scales=_INT4, packs=(2, 1), block=128, smoothed=True),
-    "w4a8-awq": Format(
+HF_LAYOUTS: Mapping[str, HfLayout] = {
+    "FP8": HfLayout(dtype="float8_e4m3fn", error=0.2, scales={"weight_scale": _PER_TENSOR, "input_scale": _PER_TENSOR}),
+    "FP8_PER_CHANNEL_PER_TOKEN": HfLayout(dtype="float8_e4m3fn", error=0.2, scales={"weight_scale": _PER_ROW}),
+    "W8A16": HfLayout(dtype="int8", error=0.2, scales={"weight_scale": _PER_ROW}),
+    "W4A16_AWQ": HfLayout(dtype="uint8", error=0.5, scales=_INT4, packs=(2, 1), smoothed=True),
+    "W4A8_AWQ": HfLayout(
         dtype="uint8",
         error=0.5,
         scales={**_INT4, "weight_scale_2": _PER_TENSOR, "input_scale": _PER_TENSOR},
         packs=(2, 1),
-        block=128,
         smoothed=True,
     ),
-    "nvfp4": Format(
+    "NVFP4": HfLayout(
         dtype="uint8",
         error=0.5,
         scales={
@@ -98,7 +97,6 @@ FORMATS: Mapping[str, Format] = {
             "input_scale": _PER_TENSOR,
         },
         packs=(1, 2),
-        block=16,
         factors=("weight_scale", "weight_scale_2"),
     ),
 }

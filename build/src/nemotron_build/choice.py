@@ -8,48 +8,34 @@ from dataclasses import dataclass, replace
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.errors import RefusedError, UnsupportedError
+from nemotron_build.kinds import KIND_NAMES, KINDS, EngineKind, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
-from nemotron_build.planning.precisions import (
-    AUTO,
-    KINDS,
-    KV_PRECISIONS,
-    PRECISION_NAMES,
-    PRECISIONS,
-    Kind,
-    Precision,
-    find_precision,
-)
-from nemotron_build.planning.rules import Combination, Finding, default_kind
-
-# The recommended precision is the first of these that is listed as supported.
-_RECOMMENDED = ("nvfp4", "fp8", "int4-awq", "bf16", "fp16")
-_RECOMMENDED_ON_CPU = ("int8-wo", "bf16")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """A combination that can be built.
-
-    `kv_precision` is concrete: bf16, fp16, fp8 or int8. `why` says how each `auto` was settled, `warnings` what is
-    unverified, `notes` what else is known.
-    """
-
-    kind: Kind
-    precision: Precision
-    kv_precision: str
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    why: tuple[str, ...] = ()
+from nemotron_build.planning.kind import Finding, Kind
+from nemotron_build.planning.rules import Combination, Decision
+from nemotron_build.precisions import AUTO, PRECISIONS, Precision, Precisions
 
 
 def decide(
-    gpu: Gpu, architecture: Dimensions, *, precision: str = AUTO, kv_precision: str = AUTO, kind: str | None = None
+    gpu: Gpu,
+    architecture: Dimensions,
+    *,
+    precision: str = AUTO,
+    kv_precision: str = AUTO,
+    kind: str | None = None,
+    precisions: Precisions = PRECISIONS,
 ) -> Decision:
-    """Settle every open choice; *kind* None is the default for the GPU and model.
+    """Settle every open choice from the table of *precisions*; *kind* None is the default for the GPU and model.
 
     `RefusedError` gives the reason and the nearest combination that works, `UnsupportedError` is for unknown names.
     """
-    wish = _Wish(gpu=gpu, architecture=architecture, kind=kind, precision=precision, kv_precision=kv_precision)
+    wish = _Wish(
+        gpu=gpu,
+        architecture=architecture,
+        kind=kind,
+        precision=precision,
+        kv_precision=kv_precision,
+        precisions=precisions,
+    )
     combination, why = wish.settle()
     findings = list(combination.findings())
     if reasons := _texts(findings, "refused"):
@@ -57,11 +43,18 @@ def decide(
     return Decision(
         kind=combination.kind,
         precision=combination.precision,
-        kv_precision=combination.kv_precision,
+        kv=combination.kv,
         warnings=_texts(findings, "warning"),
         notes=_texts(findings, "note"),
         why=why,
     )
+
+
+def kinds_on(gpu: Gpu) -> list[EngineKind]:
+    """The engine kinds that are made for *gpu*, the preferred first; `UnsupportedError` when there is none."""
+    if kinds := [kind for kind in KINDS if gpu.sm in kind.sms]:
+        return kinds
+    raise UnsupportedError(f"no engine kind is known for {gpu}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,32 +66,31 @@ class _Wish:
     kind: str | None
     precision: str
     kv_precision: str
+    precisions: Precisions
 
     def settle(self) -> tuple[Combination, tuple[str, ...]]:
         """The combination that is meant, possible or not, and how each open choice was settled."""
         combination, why = self._weights(self._kind())
-        if self.kv_precision not in KV_PRECISIONS:
-            raise UnsupportedError(
-                f"--kv-precision {self.kv_precision} does not exist; known: {', '.join(KV_PRECISIONS)}"
-            )
-        if self.kv_precision in ("fp8", "int8"):
-            return replace(combination, kv_precision=self.kv_precision), why
-        if self.kv_precision == AUTO:
-            in_fp8 = replace(combination, kv_precision="fp8")
-            if combination.precision.arithmetic in ("fp8", "fp4") and _same(in_fp8, combination):
-                return in_fp8, (*why, f"KV cache in fp8, as the weights are {combination.precision.name}")
-            why = (*why, f"KV cache in {combination.kv_precision}: fp8 by default only beside fp8 and fp4 weights")
-        return combination, why
+        if self.kv_precision != AUTO:
+            kv = self.precisions.find_kv(self.kv_precision)
+            return replace(combination, kv=kv if kv.quantized else combination.kv), why
+        in_fp8 = replace(combination, kv=self.precisions.kv["fp8"])
+        if combination.precision.arithmetic in ("fp8", "fp4") and _same(in_fp8, combination):
+            return in_fp8, (*why, f"KV cache in fp8, as the weights are {combination.precision.name}")
+        return combination, (
+            *why,
+            f"KV cache in {combination.kv.name}: fp8 by default only beside fp8 and fp4 weights",
+        )
 
     def _weights(self, kind: Kind) -> tuple[Combination, tuple[str, ...]]:
         """The combination with a 16-bit KV cache; `auto` is the first precision that nothing speaks against."""
         if self.precision != AUTO:
-            return self._in_16_bit(kind, find_precision(self.precision, kind)), ()
-        names = _RECOMMENDED_ON_CPU if kind == "cpu" else _RECOMMENDED
+            return self._in_16_bit(kind, self.precisions.find(self.precision, kind.name)), ()
+        names = self.precisions.recommended[kind.name]
         passed_over: list[str] = []
         for name in names:
-            combination = self._in_16_bit(kind, find_precision(name, kind))
-            against = [each.text for each in combination.findings() if each.level == "refused" or each.cell]
+            combination = self._in_16_bit(kind, self.precisions.find(name, kind.name))
+            against = [each.text for each in combination.findings() if each.level == "refused" or each.unproven]
             if not against:
                 break
             passed_over.append(against[0])
@@ -108,21 +100,18 @@ class _Wish:
         )
 
     def _kind(self) -> Kind:
-        if self.kind is None:
-            return default_kind(self.gpu, self.architecture)
-        for kind in KINDS:
-            if kind == self.kind:
-                return kind
-        raise UnsupportedError(f"--engine-kind {self.kind} does not exist; known: {', '.join(KINDS)}")
+        if self.kind is not None:
+            return find_kind(self.kind)
+        kinds = kinds_on(self.gpu)
+        return next((kind for kind in kinds if self.architecture.model_type in kind.model_types), kinds[0])
 
     def _in_16_bit(self, kind: Kind, precision: Precision) -> Combination:
-        fp16 = precision.name == "fp16" or kind in ("edge", "cpu")
         return Combination(
             gpu=self.gpu,
             architecture=self.architecture,
             kind=kind,
             precision=precision,
-            kv_precision="fp16" if fp16 else "bf16",
+            kv=self.precisions.kv[kind.computes_in(precision)],
         )
 
 
@@ -145,8 +134,9 @@ def _nearest(wish: _Wish) -> dict[str, str]:
 
 def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
     """Every change of kind, precision and KV precision that makes *wish* possible, with its cost."""
-    kinds = [wish.kind, *(kind for kind in KINDS if kind != wish.kind)]
-    precisions = [wish.precision, *sorted(PRECISION_NAMES, key=lambda name: _distance(name, wish.precision))]
+    kinds = [wish.kind, *(name for name in KIND_NAMES if name != wish.kind)]
+    names = sorted(wish.precisions.weights, key=lambda name: _distance(wish, name))
+    precisions = [wish.precision, *names]
     kv_precisions = [wish.kv_precision, *(["fp8"] if wish.kv_precision == "int8" else []), AUTO]
     for choice in itertools.product(enumerate(kinds), enumerate(precisions), enumerate(kv_precisions)):
         (kind_at, kind), (precision_at, precision), (kv_at, kv_precision) = choice
@@ -161,12 +151,13 @@ def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
             changes["--precision"] = precision
         if kv_at:
             changes["--kv-precision"] = kv_precision
-        cells = sum(finding.cell for finding in findings)
+        unproven = sum(finding.unproven for finding in findings)
         weight = 4 * bool(kind_at) + 2 * bool(precision_at) + bool(kv_at)
-        yield (weight, cells, kind_at, precision_at, kv_at), changes
+        yield (weight, unproven, kind_at, precision_at, kv_at), changes
 
 
-def _distance(name: str, wanted: str) -> int:
-    """How far the weights of *name* are from those *wanted*, bits."""
-    bits = {each.name: each.weight_bits for each in PRECISIONS}
-    return abs(bits[name] - bits.get(wanted, bits[name]))
+def _distance(wish: _Wish, name: str) -> int:
+    """How far the weights of *name* are from those wished for, bits."""
+    weights = wish.precisions.weights
+    bits = weights[name].storage.bits
+    return abs(bits - weights[wish.precision].storage.bits) if wish.precision in weights else 0

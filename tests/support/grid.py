@@ -1,0 +1,28 @@
+"""A table of many cells, each of which a test is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+
+def every(cells: Iterable[tuple[object, ...]]) -> Callable[[Callable[..., None]], Callable[[], None]]:
+    """Make one test of the test of a cell: it fails with the reason of every cell that does."""
+
+    def of_all(check: Callable[..., None]) -> Callable[[], None]:
+        def test() -> None:
+            failures = []
+            for cell in cells:
+                try:
+                    check(*cell)
+                # What pytest says itself, such as "DID NOT RAISE", is no Exception.
+                except (Exception, pytest.fail.Exception) as failure:
+                    failures.append(f"{cell}: {type(failure).__name__}: {failure}")
+            assert not failures, "\n".join(failures)
+
+        # Not functools.wraps: pytest would ask for the arguments of a cell.
+        test.__name__, test.__doc__, test.__module__ = check.__name__, check.__doc__, check.__module__
+        return test
+
+    return of_all

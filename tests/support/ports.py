@@ -1,0 +1,17 @@
+"""Ports at which nobody listens."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import socket
+
+
+def free_ports(count: int) -> list[int]:
+    """Some that are free now, from below those (32768 and up) that the kernel gives to connections."""
+    free: set[int] = set()
+    while len(free) < count:
+        port = 20_000 + secrets.randbelow(12_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            free.add(port)
+    return list(free)
