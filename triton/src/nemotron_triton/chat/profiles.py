@@ -38,10 +38,6 @@ def _one_of(names: Callable[[], Iterable[str]]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _prompt_formats() -> Iterable[str]:
-    return (path.stem for path in TEMPLATES.glob("*.jinja"))
-
-
 def _both_modes(modes: Mapping[_Mode, Any]) -> Mapping[_Mode, Any]:
     for mode in ("thinking_on", "thinking_off"):
         if mode not in modes:
@@ -84,7 +80,7 @@ class Profile:
 
     name: str
     repository: str
-    prompt_format: Annotated[str, _one_of(_prompt_formats)]
+    prompt_format: Annotated[str, _one_of(lambda: [path.stem for path in TEMPLATES.glob("*.jinja")])]
     reasoning_format: Annotated[str, _one_of(lambda: reasoning.FORMATS)]
     tool_call_format: Annotated[str, _one_of(format_names)]
     thinking: ThinkingSwitch
