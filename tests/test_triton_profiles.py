@@ -101,6 +101,8 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_may_stand_there(
         ("top_p: 0.95", "top_p: most", 'sampling.thinking_on.top_p is "most"; it should be a valid number'),
         ("max_tokens: 32768", "max_tokens: 2024-01-01", 'sampling.thinking_on.max_tokens is "2024-01-01"; it '),
         ("repository: ", "repository: [", "expected ',' or ']'"),
+        ("context_tokens:", "2024-01-01:", "keys must be str"),
+        ("context_tokens:", '"a\\nb":', "context_tokens is missing, and a b is not known"),
         (DEFAULT, "", "it holds no keys"),
         (DEFAULT, "- nano\n", "it holds no keys"),
     ],

@@ -38,10 +38,6 @@ def _one_of(names: Callable[[], Iterable[str]]) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _prompt_formats() -> Iterable[str]:
-    return (path.stem for path in TEMPLATES.glob("*.jinja"))
-
-
 def _both_modes(modes: Mapping[_Mode, Any]) -> Mapping[_Mode, Any]:
     for mode in ("thinking_on", "thinking_off"):
         if mode not in modes:
@@ -84,7 +80,7 @@ class Profile:
 
     name: str
     repository: str
-    prompt_format: Annotated[str, _one_of(_prompt_formats)]
+    prompt_format: Annotated[str, _one_of(lambda: [path.stem for path in TEMPLATES.glob("*.jinja")])]
     reasoning_format: Annotated[str, _one_of(lambda: reasoning.FORMATS)]
     tool_call_format: Annotated[str, _one_of(format_names)]
     thinking: ThinkingSwitch
@@ -115,8 +111,8 @@ def profile_names() -> list[str]:
 
 def profile(name: str) -> Profile:
     """The profile called *name*, or made for the repository called so; `ProfileError` lists the known ones."""
-    if found := _by_name().get(name.lower()):
-        return found
+    if known := _by_name().get(name.lower()):
+        return known
     raise ProfileError(f"no model profile named {name!r}; known: {', '.join(profile_names())}")
 
 
@@ -125,16 +121,14 @@ def read_profile(path: Path) -> Profile:
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(fields, dict):
-            raise ProfileError(f"{path} is not a model profile: it holds no keys")
+            raise ValueError("it holds no keys")
         if "name" in fields:
-            raise ProfileError(f"{path} is not a model profile: name is its file's name, and not a key")
+            raise ValueError("name is its file's name, and not a key")
         # As JSON, because what is strict about a list or a number is then what YAML has too.
         return _adapter().validate_json(json.dumps(fields | {"name": path.stem}, default=str))
-    except ValidationError as error:
-        problems = ", and ".join(map(_problem, error.errors()))
-        raise ProfileError(f"{path} is not a model profile: {problems}") from error
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ProfileError(f"{path} is not a model profile: {' '.join(str(error).split())}") from error
+    except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        text = ", and ".join(map(_problem, error.errors())) if isinstance(error, ValidationError) else str(error)
+        raise ProfileError(f"{path} is not a model profile: {' '.join(text.split())}") from error
 
 
 @functools.cache
@@ -150,11 +144,11 @@ def _files() -> tuple[Path, ...]:
 @functools.cache
 def _by_name() -> Mapping[str, Profile]:
     """The profiles by all their names, in lower case; the first of two that share one."""
-    found: dict[str, Profile] = {}
-    for each in map(read_profile, _files()):
-        for name in (each.name, each.repository, *each.aliases):
-            found.setdefault(name.lower(), each)
-    return found
+    profiles: dict[str, Profile] = {}
+    for known in map(read_profile, _files()):
+        for name in (known.name, known.repository, *known.aliases):
+            profiles.setdefault(name.lower(), known)
+    return profiles
 
 
 def _problem(error: ErrorDetails) -> str:
