@@ -38,6 +38,10 @@ class Tensor:
         """Its name, as messages have it."""
         return self.name
 
+    def __hash__(self) -> int:
+        # Of a string it is kept: a request looks some forty tensors up.
+        return hash(self.name)
+
 
 # What the request says.
 TEXT_INPUT = Tensor("text_input", "BYTES")  # a finished prompt, instead of messages
