@@ -8,7 +8,9 @@ import importlib.util
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
 from email.message import Message
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,37 @@ def test_imports_point_one_way(package: str, allowed: set[str]) -> None:
     }
 
     assert {name for _, name in ours} <= allowed, sorted(ours)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    sources = {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__"): path.read_text()
+        for folder in PACKAGES.values()
+        for path in folder.rglob("*.py")
+    }
+
+    assert len(sources) > 150
+    assert circle(sources) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import p.a",
+        "import p.a as a",
+        "from p import a",
+        "from p.a import A",
+        "from . import a",
+        "from .a import A",
+        "if TYPE_CHECKING:\n    from p.a import A",
+        "def f():\n    from p.a import A",
+    ],
+)
+def test_a_circle_would_be_found(back: str) -> None:
+    sources = {"p": "", "p.a": "from p.b import B", "p.b": "import p.c", "p.c": back}
+
+    assert set(circle(sources)) == {"p.a", "p.b", "p.c"}
+    assert circle(sources | {"p.c": "import os\nfrom p import missing"}) == []
 
 
 @pytest.mark.parametrize("model", ["nemotron", "preprocessing", "postprocessing"])
@@ -147,6 +180,32 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.partition(".")[0])
     return names
+
+
+def circle(sources: Mapping[str, str]) -> list[str]:
+    """Modules among *sources* that import each other in a circle, from the first to itself; none where none do."""
+    try:
+        TopologicalSorter({name: {*_imports(name, sources)} for name in sources}).prepare()
+    except CycleError as error:
+        return [*error.args[1]]
+    return []
+
+
+def _imports(module: str, sources: Mapping[str, str]) -> Iterator[str]:
+    """The modules among *sources* that *module* imports anywhere: in functions and for types only, too."""
+    package = module if any(name.startswith(f"{module}.") for name in sources) else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(sources[module])):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in sources)
+        elif isinstance(node, ast.ImportFrom):
+            start = package.rsplit(".", node.level - 1)[0] if node.level else None
+            base = ".".join(filter(None, (start, node.module)))
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                if name in sources:
+                    yield name
+                elif base in sources:
+                    yield base
 
 
 def _metadata(wheel: Path) -> Message:

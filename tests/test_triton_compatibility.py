@@ -314,7 +314,7 @@ def test_every_kind_of_engine_has_rules_for_its_machine_and_needs_none_of_its_pa
 import sys
 for name in ("tensorrt_llm", "tensorrt", "tensorrt_edgellm", "torch", "transformers", "xllamacpp"):
     sys.modules[name] = None
-from nemotron_triton.engine.registry import engine_class
+from nemotron_triton.engine.interface import engine_class
 print("machine_findings" in vars(engine_class({kind!r})))
 """
 

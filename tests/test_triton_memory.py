@@ -10,8 +10,9 @@ import pytest
 
 from machines import H100, THOR, FakeNvml
 from nemotron_triton.bundle import Bundle, Manifest, Memory
+from nemotron_triton.engine.interface import engine_class
 from nemotron_triton.errors import EngineError
-from nemotron_triton.memory import check_memory, free_main_memory, free_memory
+from nemotron_triton.memory import check_memory, free_main_memory
 
 MIB = 1 << 20
 
@@ -27,7 +28,7 @@ def manifest(bundle: Bundle) -> Manifest:
 
 def test_what_does_not_fit_is_refused_with_the_numbers(manifest: Manifest) -> None:
     with pytest.raises(EngineError) as caught:
-        check_memory(manifest, lambda _: 999 * MIB)
+        check_memory(manifest, 999 * MIB, "this machine's")
 
     assert str(caught.value) == (
         "the engine needs 1,000 MiB (weights 600 MiB, KV cache 380 MiB, state 20 MiB), and 999 MiB of this machine's "
@@ -37,11 +38,13 @@ def test_what_does_not_fit_is_refused_with_the_numbers(manifest: Manifest) -> No
 
 @pytest.mark.parametrize("free", [1000 * MIB, None])
 def test_what_fits_or_cannot_be_told_is_loaded(manifest: Manifest, free: int | None) -> None:
-    check_memory(manifest, lambda _: free)
+    check_memory(manifest, free, "this machine's")
 
 
 def test_this_machine_has_room_for_the_demo_model(bundle: Bundle) -> None:
-    check_memory(bundle.manifest)
+    engine = engine_class(bundle.manifest.kind)
+
+    check_memory(bundle.manifest, engine.free_memory(), engine.memory_of)
 
 
 def test_a_machine_has_what_its_kernel_says(tmp_path: Path) -> None:
@@ -90,20 +93,20 @@ def test_a_gpu_engine_counts_the_memory_of_the_emptiest_gpu(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(H100, H100))
 
-    free = free_memory(replace(manifest, kind="tensorrt"))
+    engine = engine_class("tensorrt")
+
+    free = engine.free_memory()
 
     assert free is not None
     assert 0 < free < 80 << 30
     with pytest.raises(EngineError, match=r"MiB of the GPU's memory are free"):
-        check_memory(replace(manifest, kind="tensorrt", memory=replace(manifest.memory, weights_bytes=80 << 30)))
+        check_memory(replace(manifest, memory=replace(manifest.memory, weights_bytes=80 << 30)), free, engine.memory_of)
 
 
-def test_a_gpu_without_memory_of_its_own_counts_the_machines(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_gpu_without_memory_of_its_own_counts_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(THOR))
 
-    free = free_memory(replace(manifest, kind="edge"))
+    free = engine_class("edge").free_memory()
 
     assert free is not None
     assert free > 100 * MIB

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.registry import engine_class
+from nemotron_triton.engine.interface import engine_class
 from nemotron_triton.errors import BundleError, ProfileError
 from nemotron_triton.findings import Finding, home
 from nemotron_triton.runtime import Runtime, read_runtime

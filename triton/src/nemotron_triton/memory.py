@@ -5,43 +5,29 @@ Counts what the manifest does: weights, KV cache and state, not what an engine t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from nemotron_triton.bundle import Manifest
-from nemotron_triton.engine.registry import engine_class
 from nemotron_triton.errors import EngineError
 from nemotron_triton.nvml import read_nvml
 
 
-def check_memory(manifest: Manifest, free_bytes: Callable[[Manifest], int | None] | None = None) -> None:
-    """`EngineError`, with the numbers, when the engine cannot fit; *free_bytes* tells what is free, by default here.
+def check_memory(manifest: Manifest, free_bytes: int | None, owner: str) -> None:
+    """`EngineError`, with the numbers, when the engine does not fit into the *free_bytes* of *owner* memory.
 
-    No tolerance: what is not counted makes the need larger. None, a place that does not tell, is no reason to refuse.
+    No tolerance: what is not counted makes the need larger. None, where a machine does not report it, is no problem.
     """
-    needed = needed_bytes(manifest)
-    free = (free_bytes or free_memory)(manifest)
-    if free is None or needed <= free:
-        return
     memory = manifest.memory
-    state = memory.state_bytes_per_sequence * manifest.max_batch_size
-    raise EngineError(
-        f"the engine needs {_mib(needed)} (weights {_mib(memory.weights_bytes)}, KV cache "
-        f"{_mib(memory.kv_cache_bytes)}, state {_mib(state)}), and {_mib(free)} of "
-        f"{engine_class(manifest.kind).memory_of} memory are free",
-        "free some, or build the bundle with a smaller --max-batch-size or --max-seq-len",
-    )
-
-
-def needed_bytes(manifest: Manifest) -> int:
-    """What the engine of *manifest* takes, at least."""
-    memory = manifest.memory
-    return memory.weights_bytes + memory.kv_cache_bytes + memory.state_bytes_per_sequence * manifest.max_batch_size
-
-
-def free_memory(manifest: Manifest) -> int | None:
-    """What is free where the engine of *manifest* would lie, None where nothing tells."""
-    return engine_class(manifest.kind).free_memory()
+    state_bytes = memory.state_bytes_per_sequence * manifest.max_batch_size
+    needed_bytes = memory.weights_bytes + memory.kv_cache_bytes + state_bytes
+    if free_bytes is not None and needed_bytes > free_bytes:
+        raise EngineError(
+            f"the engine needs {_mib(needed_bytes)} (weights {_mib(memory.weights_bytes)}, KV cache "
+            f"{_mib(memory.kv_cache_bytes)}, state {_mib(state_bytes)}), and {_mib(free_bytes)} of {owner} memory are "
+            "free",
+            "free some, or build the bundle with a smaller --max-batch-size or --max-seq-len",
+        )
 
 
 def free_gpu_memory() -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import ClassVar, Literal
 from nemotron_triton.bundle import Bundle, Manifest
 from nemotron_triton.chat.reasoning import Thinking
 from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.registry import ENGINES
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.findings import Finding
 from nemotron_triton.memory import free_gpu_memory
@@ -128,3 +130,9 @@ class Engine(ABC):
     def free_memory(cls) -> int | None:
         """Bytes that are free where the engine would lie, None where nothing tells."""
         return free_gpu_memory()
+
+
+def engine_class(kind: str) -> type[Engine]:
+    """The engine of *kind*, whose module is imported only now."""
+    engine: type[Engine] = pkgutil.resolve_name(ENGINES[kind])
+    return engine

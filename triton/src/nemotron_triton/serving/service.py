@@ -24,7 +24,6 @@ from nemotron_triton.engine.interface import Engine, Sampling
 from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServingError
-from nemotron_triton.memory import check_memory
 from nemotron_triton.run_folder import verify_once
 from nemotron_triton.serving.admission import Admission
 from nemotron_triton.serving.answering import Answering, Prepared
@@ -83,7 +82,6 @@ class Service:
         self._settings = settings
         self._profile = bundle.profile
         self._codec = TokenCodec(bundle.tokenizer_path)
-        check_memory(bundle.manifest)
         self._engine = start_engine(bundle, self._codec)
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
