@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import nemotron_triton
 from machines import H100, L40S, THOR, FakeNvml, install
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import check, check_loadable, check_servable
@@ -117,6 +119,31 @@ def test_an_unknown_profile_is_a_problem_of_this_nemotron(engine: Bundle) -> Non
 
     assert (name, remedy) == ("profile", "install a newer nemotron")
     assert detail.startswith("is for a model this nemotron does not know: ")
+
+
+def test_a_broken_profile_is_to_be_corrected_and_no_reason_for_another_nemotron(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(Path(nemotron_triton.__file__).parent, tmp_path / "nemotron_triton")
+    broken = tmp_path / "nemotron_triton/chat/models/broken.yaml"
+    broken.write_text("repository: r\n", encoding="utf-8")
+    code = """
+import sys
+from pathlib import Path
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.compatibility import check_servable
+check_servable(Bundle.open(Path(sys.argv[1])))
+"""
+
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(bundle.path)],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    last = ran.stderr.splitlines()[-1]
+    assert f"{bundle.path} cannot be matched to its model: {broken} is not a model profile: prompt_format is" in last
+    assert last.endswith("; correct it, or remove it")
 
 
 def test_another_gpu_means_moving_or_rebuilding(engine: Bundle) -> None:

@@ -30,10 +30,11 @@ def refusal(path: Path, text: str) -> str:
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError) as caught:
         read_profile(path)
-    message = str(caught.value)
-    assert message.startswith(f"{path} is not a model profile: ")
-    assert "\n" not in message
-    return message.removeprefix(f"{path} is not a model profile: ")
+    match = re.fullmatch(
+        rf"{re.escape(str(path))} is not a model profile: (.*); correct it, or remove it", str(caught.value)
+    )
+    assert match
+    return match[1]
 
 
 @pytest.mark.parametrize("name", profile_names())

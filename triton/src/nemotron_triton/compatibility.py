@@ -59,4 +59,6 @@ def _profile(bundle: Bundle) -> Finding:
     try:
         return Finding("profile", f"speaks as {bundle.profile.name}")
     except ProfileError as error:
+        if error.remedy:
+            return Finding("profile", f"cannot be matched to its model: {error.detail}", error.remedy)
         return Finding("profile", f"is for a model this nemotron does not know: {error}", "install a newer nemotron")

@@ -128,7 +128,9 @@ def read_profile(path: Path) -> Profile:
         return _adapter().validate_json(json.dumps(fields | {"name": path.stem}, default=str))
     except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         text = ", and ".join(map(_problem, error.errors())) if isinstance(error, ValidationError) else str(error)
-        raise ProfileError(f"{path} is not a model profile: {' '.join(text.split())}") from error
+        raise ProfileError(
+            f"{path} is not a model profile: {' '.join(text.split())}", "correct it, or remove it"
+        ) from error
 
 
 @functools.cache
