@@ -1,8 +1,8 @@
-"""A model's text taken apart as it streams: thinking, answer, tool calls.
+"""A model's text split into thinking, answer and tool calls while it streams.
 
-One parser fed with text deltas; the whole-text result is the fold of the stream, so the two cannot differ. Blanks next
-to a marker are layout and disappear; every other character comes out, once, as thinking, answer, or part of a call.
-How a block of calls is read is its format's business.
+One parser is fed with text deltas; a whole text is a stream of one delta, so the two cannot differ. Whitespace next to
+a marker is layout and dropped; every other character comes out once: as thinking, answer, or part of a call.
+How a block of calls is read is up to its format.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _BLANK_LINES = re.compile(r"^\s*[\r\n]")
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRules:
-    """How one answer is to be read.
+    """What one answer may contain, and how it begins.
 
-    *functions* are the request's, by name, with their parameter schemas; None when they are not known, and then any
-    call counts. *begins* says what thinking was asked for, and whether the prompt has opened it.
+    *functions* are the parameter schemas of the request's functions by name; with None, calls of any function count.
+    *begins* says whether the answer begins with a think block, and whether the prompt has opened it.
     """
 
     tool_call_format: str
@@ -60,17 +60,19 @@ def answer_rules(
         tool_call_format=profile.tool_call_format,
         end_tokens=profile.end_tokens,
         begins=begins,
-        functions=None if functions is None else {each["name"]: each.get("parameters") for each in functions},
+        functions=None if functions is None else {tool["name"]: tool.get("parameters") for tool in functions},
         choice=choice,
         parallel=parallel,
     )
 
 
 class AnswerParser:
-    """Feed it the text of one answer, in any pieces; it gives back events as soon as they are certain."""
+    """Takes the text of one answer in pieces of any size, and returns events as soon as they are certain.
+
+    `repairs` counts calls whose JSON had to be repaired. `in_reasoning` and `past_reasoning` tell where the text is.
+    """
 
     def __init__(self, rules: AnswerRules) -> None:
-        """Begin an answer."""
         self._rules = rules
         self._source = Source()
         self._format = call_format(rules.tool_call_format)
@@ -82,9 +84,7 @@ class AnswerParser:
         self._called: list[str] = []
         self._unread = ""
         self.problems: list[Problem] = []
-        # Calls whose JSON had to be set right before it could be read.
         self.repairs = 0
-        # Where the text is: thinking may still begin, is going on, or is over.
         self.in_reasoning = rules.begins == "opened"
         self.past_reasoning = False
         self._steps = self._answer()
@@ -100,9 +100,9 @@ class AnswerParser:
         return self._advance(self._ends.feed(text))
 
     def finish(self, *, cut: bool = False) -> list[Event]:
-        """What was held back, once no more text will come; call it once.
+        """The remaining events, after the last text; call it once.
 
-        *cut* says that the token limit ended the answer: a call that is not whole then stays text.
+        *cut* says that the token limit ended the answer: an incomplete call then stays text.
         """
         text = self._ends.finish()
         events = self._advance(text) if text else []
@@ -121,7 +121,6 @@ class AnswerParser:
         return events
 
     def _answer(self) -> Wait[None]:
-        """The whole of an answer: perhaps thinking, then text and calls."""
         source = self._source
         blanks = yield from source.run(BLANKS)
         marker = yield from source.accept(_LEADING)
@@ -140,10 +139,10 @@ class AnswerParser:
         yield from self._text_and_calls()
 
     def _reasoning(self) -> Wait[bool]:
-        """Thinking, up to the first closer; False when it never comes.
+        """Read the think block up to its closer; False when that never comes.
 
-        From call markup on, the text is held back: a call rehearsed in thinking is only thinking, but a model that
-        stops after one forgot to end its thinking first.
+        From call markup on, text is held back: a call quoted while thinking is part of the thinking, but when the
+        answer ends without a closer, the model forgot it, and the call counts.
         """
         source, thought = self._source, self._thought
         stop = yield from source.until(Tags(reasoning.CLOSER, *self._openers), thought.write)
@@ -158,7 +157,7 @@ class AnswerParser:
         return bool(stop)
 
     def _calls_in(self, text: str) -> bool:
-        """Take over the calls in *text*, and what stands between them; False, and nothing happens, if it has none."""
+        """Emit the calls in *text* and the text between them; False, with nothing emitted, if there are none."""
         inner = AnswerParser(replace(self._rules, begins="none", choice=ToolChoice(), end_tokens=()))
         events = [*inner.feed(text), *inner.finish()]
         if inner.called_tools:
@@ -194,14 +193,13 @@ class AnswerParser:
         content.finish()
 
     def _skipped(self, code: str) -> bool:
-        """A call was of no use. Behind a good one it is left out; otherwise the whole block is only text."""
+        """Report an unusable call. After a valid one it is left out; otherwise the whole block is text."""
         if not self._unread:
             self._problem(code, text=self._source.since_mark())
             self._source.mark()
         return not self._unread
 
     def _found(self, call: FoundCall) -> None:
-        """A call was read: everything up to here is accounted for."""
         self._source.mark()
         self._unread = ""
         self._content.marker()
@@ -224,8 +222,8 @@ class AnswerParser:
 def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[list[Event], list[Problem]]:
     """The events of a finished answer, and what was wrong with it.
 
-    The same as streaming it, with one exception that only the whole text can decide: a model that was asked to think
-    and that closes a block which it never opened was thinking until there.
+    The same as streaming it, with one exception that needs the whole text: a model that was asked to think and closes a
+    think block that it never opened was thinking up to there.
     """
     openers = call_format(rules.tool_call_format).openers if rules.expects_calls else ()
     first = Tags(reasoning.OPENER, reasoning.CLOSER, *openers).pattern.search(text)
@@ -236,7 +234,7 @@ def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[li
 
 
 class _Text:
-    """Text on its way out. Blanks wait for what follows them: next to a marker they are layout, and dropped."""
+    """Emits text without the whitespace next to markers: trailing whitespace is held until its successor is known."""
 
     def __init__(self, emit: Callable[[str], object], *, at_marker: bool) -> None:
         self._emit = emit
@@ -257,19 +255,18 @@ class _Text:
             self._blanks.append(text)
 
     def marker(self) -> None:
-        """A marker stands here. Blanks between two pieces of the same text are kept, whatever stood between them."""
+        """Note a marker here. Whitespace between two pieces of the text is kept, whatever stood between them."""
         self._at_marker = True
         if not self._begun:
             self._blanks = []
 
     def finish(self) -> None:
-        """Nothing follows."""
         if self._blanks and not self._at_marker:
             self._emit("".join(self._blanks))
 
 
 class _EndTokens:
-    """Cuts the tokens that end a turn, and blanks among them, off the end of a text; elsewhere they are text."""
+    """Removes end tokens, and whitespace among them, from the end of a text; elsewhere they are text."""
 
     def __init__(self, tokens: tuple[str, ...]) -> None:
         self._tags = Tags(*tokens)
@@ -278,18 +275,17 @@ class _EndTokens:
         self._begun = ""
 
     def feed(self, text: str) -> str:
-        """What of the text so far is not at its end."""
         if "<" not in text and not self._begun and not self._ends:
             return text
         text, out, at = self._begun + text, [], 0
         kept = len(text) - self._tags.begun(text)
         self._begun = text[kept:]
         while at < kept:
-            found = self._piece.match(text, at, kept) if self._ends else self._tags.pattern.search(text, at, kept)
-            if found:
-                out.append(text[at : found.start()])
-                self._ends.append(found[0])
-                at = found.end()
+            match = self._piece.match(text, at, kept) if self._ends else self._tags.pattern.search(text, at, kept)
+            if match:
+                out.append(text[at : match.start()])
+                self._ends.append(match[0])
+                at = match.end()
             elif self._ends:
                 out += self._ends
                 self._ends = []
@@ -299,5 +295,4 @@ class _EndTokens:
         return "".join(out)
 
     def finish(self) -> str:
-        """What was held back and is no end token."""
         return "".join([*self._ends, self._begun]) if self._begun else ""

@@ -1,14 +1,14 @@
-"""What a caller says: messages and tools, read from their OpenAI-shaped JSON and checked once, at the edge.
+"""Messages and tools of a request, read from OpenAI-shaped JSON and checked once.
 
-Unknown message keys are refused by name, argument strings become objects, `content: null` becomes empty text and
-lists of text parts are joined. Whether a tool's JSON schema makes sense is not checked here, nor how many there are.
+Unknown message keys are refused by name, argument strings become objects, `content: null` becomes empty text and lists
+of text parts are joined. JSON schemas of tools are not checked.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemotron_triton.errors import RequestError
@@ -41,12 +41,12 @@ class Conversation:
     """A checked request: the turns so far, and the functions the model may call (OpenAI `function` objects)."""
 
     messages: tuple[Message, ...]
-    functions: tuple[Mapping[str, Any], ...] = field(default=())
+    functions: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """What the request wants: calls as the model likes, none, some, or one of the function *name*."""
+    """Which calls there must be: any or none (auto), none, at least one (required), or one of the function *name*."""
 
     mode: Literal["auto", "none", "required", "named"] = "auto"
     name: str = ""
@@ -58,7 +58,7 @@ class ToolChoice:
 
 
 def read_conversation(messages: object, tools: object = None) -> Conversation:
-    """Check *messages* and *tools*, given as parsed JSON; `RequestError` names the first thing that is wrong."""
+    """Check *messages* and *tools*, parsed JSON; `RequestError` names the first error."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError(f"messages must be a non-empty list of messages, got {shown(messages)}")
     check_depth("messages", messages)
@@ -69,7 +69,7 @@ def read_conversation(messages: object, tools: object = None) -> Conversation:
 
 
 def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
-    """Check *tools*, given as parsed JSON (null is none), and return their OpenAI `function` objects."""
+    """The OpenAI `function` objects of *tools*, parsed JSON, checked."""
     if tools is None:
         return ()
     check_depth("tools", tools)
@@ -79,7 +79,7 @@ def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
 
 
 def read_choice(raw: object, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
-    """Check a `tool_choice`, given as parsed JSON: null, "auto", "none", "required" or a named function."""
+    """The checked `tool_choice`, parsed JSON: null, "auto", "none", "required" or a named function."""
     names = {function["name"] for function in functions}
     if raw is None or raw == "auto":
         return ToolChoice()
@@ -114,9 +114,7 @@ def _message(where: str, raw: object) -> Message:
         raise RequestError(f"{where}.tool_calls is set on a {role} message; only assistant messages call tools")
     if not isinstance(calls, Sequence) or isinstance(calls, str):
         raise RequestError(f"{where}.tool_calls must be a list, got {shown(calls)}")
-    reasoning = raw.get("reasoning_content")
-    if reasoning is None:
-        reasoning = raw.get("reasoning")
+    reasoning = raw.get("reasoning") if raw.get("reasoning_content") is None else raw["reasoning_content"]
     return Message(
         role=role,
         content=_text(f"{where}.content", raw.get("content")),
@@ -144,7 +142,7 @@ def _part(where: str, raw: object) -> str:
 
 
 def without_surrogates(where: str, text: str) -> str:
-    """*text*, which no tokenizer takes with half a character in it; `RequestError` says *where* that is."""
+    """*text*; `RequestError`, with *where* it is, when it has an unpaired surrogate, which no tokenizer takes."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -169,9 +167,7 @@ def _call(where: str, raw: object) -> Call:
     check_depth(f"{where}.function.arguments", arguments)
     if not isinstance(arguments, Mapping):
         raise RequestError(f"{where}.function.arguments must be an object, got {shown(arguments)}")
-    without_surrogates(
-        where, json.dumps(function["name"] + json.dumps(arguments, ensure_ascii=False), ensure_ascii=False)
-    )
+    without_surrogates(where, json.dumps([function["name"], arguments], ensure_ascii=False))
     return Call(name=function["name"], arguments=arguments)
 
 
@@ -186,10 +182,10 @@ def _function(where: str, raw: object) -> Mapping[str, Any]:
 
 
 def check_depth(where: str, value: object) -> None:
-    """Refuse nesting that would exhaust the stack of whatever walks *value* later."""
+    """Refuse nesting that could exhaust the stack of whatever walks *value* later."""
     level: list[object] = [value]
     for _ in range(MAX_DEPTH):
-        level = [item for each in level for item in _items(each)]
+        level = [item for container in level for item in _items(container)]
         if not level:
             return
     raise RequestError(f"{where} is nested more than {MAX_DEPTH} levels deep")
@@ -202,7 +198,7 @@ def _items(value: object) -> Iterable[object]:
 
 
 def shown(value: object) -> str:
-    """*value* as it may stand in an error message: JSON where possible, cut to 80 characters."""
+    """*value* for an error message: as JSON where possible, cut to 80 characters."""
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""Pieces of GBNF, the notation of llama.cpp and XGrammar, for the calls of functions with JSON schemas.
+"""Pieces of GBNF, the grammar notation of llama.cpp and XGrammar, for the calls of functions with JSON schemas.
 
-What a schema says beyond types, listed values, names and required parameters is not enforced.
+Of a schema only types, enum values, names and required parameters are enforced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _VALUES = {
     "array": "array",
     "string": "string",
 }
-# Rules that the others refer to: `free` is any text that ends before a closing tag.
+# Rules that every grammar needs; `free` is any text that ends before a closing tag.
 RULES = r"""free ::= ([^<] | "<" [^/])*
 value ::= object | array | string | number | "true" | "false" | "null"
 object ::= "{" (string ": " value (", " string ": " value)*)? "}"
@@ -32,24 +32,24 @@ number ::= integer ("." [0-9]+)? ([eE] [-+]? [0-9]+)?
 
 
 def options(rule: str, optional: list[str]) -> list[str]:
-    """The parameters that may be left out, as a rule of their own: llama.cpp limits how much a repetition may hold."""
+    """The rule of the optional parameters; a rule of its own, because llama.cpp limits the size of a repetition."""
     return [f"{rule}-option ::= {' | '.join(optional)}"] if optional else []
 
 
 def parameters(function: Mapping[str, Any]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:
-    """The declared parameters, in order: those that are required, and the others."""
+    """The declared parameters in order: the required ones, and the optional ones."""
     schema = function.get("parameters")
     required = schema.get("required") if isinstance(schema, Mapping) else None
     names = set(map(str, required)) if isinstance(required, (list, tuple)) else set()
     pairs = list(properties(schema).items())
-    return [each for each in pairs if each[0] in names], [each for each in pairs if each[0] not in names]
+    return [pair for pair in pairs if pair[0] in names], [pair for pair in pairs if pair[0] not in names]
 
 
 def value(about: object, root: object) -> str:
-    """A value of the types that a parameter's schema allows, or of those it lists."""
-    listed = about.get("enum") if isinstance(about, Mapping) else None
-    if isinstance(listed, (list, tuple)) and listed:
-        return f"({' | '.join(literal(json_text(each)) for each in listed)})"
+    """A value of the types, or one of the enum values, that a parameter's schema allows."""
+    values = about.get("enum") if isinstance(about, Mapping) else None
+    if isinstance(values, (list, tuple)) and values:
+        return f"({' | '.join(literal(json_text(value)) for value in values)})"
     kinds = [_VALUES[kind] for kind in type_names(about, root) if kind in _VALUES]
     return f"({' | '.join(kinds)})" if kinds else "value"
 
@@ -60,7 +60,7 @@ def json_text(value: object) -> str:
 
 
 def literal(text: str) -> str:
-    """*text* as a GBNF string: quotes, backslashes and line breaks escaped, all else as it is."""
+    """*text* as a GBNF string, with quotes, backslashes and line breaks escaped."""
     for raw, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
         text = text.replace(raw, escaped)
     return f'"{text}"'

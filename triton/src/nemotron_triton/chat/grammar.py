@@ -1,6 +1,6 @@
-"""Grammars that leave a model no other way than to call: what `tool_choice` required or named means.
+"""Grammars that force a model to call a function: `tool_choice` required or named.
 
-Thinking, where it was asked for, stays free. How a call is spelt is its format's business, in the notation of `gbnf`.
+Thinking, where it was asked for, stays free. The format of the calls brings the rules for them, in GBNF.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.reasoning import CLOSER, OPENER, Thinking
 from nemotron_triton.errors import RequestError
 
-# An engine may look at all of them for every token that the model could pick next.
+# An engine may try all of them for every candidate of the next token.
 MAX_ALTERNATIVES = 4096
 # The free think block before a call.
 _BLOCK = rf'free "{CLOSER}" ("\n" "\n"?)? '
@@ -29,15 +29,15 @@ def forced_call(
     thinking: Thinking,
     parallel: bool,
 ) -> str:
-    """The grammar of an answer that calls one of *functions*, or more of them where that is allowed.
+    """The grammar of an answer that calls one of *functions*, or several where *choice* and *parallel* allow it.
 
-    Raises `RequestError` when there is too much to choose from.
+    Raises `RequestError` when there are too many alternatives.
     """
-    spelling = call_format(tool_call_format)
-    wanted = [function for function in functions if choice.mode == "required" or function["name"] == choice.name]
-    names = [f"call{i}" for i in range(len(wanted))]
-    root = spelling.block_rule(f"({' | '.join(names)})", several=parallel and choice.mode == "required")
-    rules = [rule for name, function in zip(names, wanted, strict=True) for rule in spelling.call_rules(name, function)]
+    calls = call_format(tool_call_format)
+    allowed = [function for function in functions if choice.mode == "required" or function["name"] == choice.name]
+    names = [f"call{i}" for i in range(len(allowed))]
+    root = calls.block_rule(f"({' | '.join(names)})", several=parallel and choice.mode == "required")
+    rules = [rule for name, function in zip(names, allowed, strict=True) for rule in calls.call_rules(name, function)]
     if (alternatives := sum(rule.count(" | ") for rule in rules)) > MAX_ALTERNATIVES:
         raise RequestError(
             f"tool_choice would force a call out of {alternatives} names and values that the tools list; "

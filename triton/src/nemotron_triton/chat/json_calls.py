@@ -1,4 +1,4 @@
-"""Calls written as JSON objects, which several formats share: reading one or a list of them, and their grammar."""
+"""Calls written as JSON objects, which several formats share: how they are read, and their grammar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FENCES = ("```json", "```python", "```")
 
 
 def read_calls(block: Block, closer: str) -> Wait[Problem]:
-    """Read calls up to *closer*. Between them only brackets, commas, blanks and code fences may stand."""
+    """Read calls up to *closer*. Only brackets, commas, whitespace and code fences may stand between them."""
     source, inside, closers = block.source, lenient_json.structure(closer), Tags(closer)
     between = Tags("{", closer, *_FENCES)
     any_call, brackets = False, ""
@@ -34,12 +34,12 @@ def read_calls(block: Block, closer: str) -> Wait[Problem]:
         if not tag:
             yield from source.peek()
             source.broken_off(closers)
-            # Behind a call, text is the answer going on: the closer is missing.
+            # Text behind a call continues the answer: the closer is missing.
             return None if readable else block.unreadable()
 
 
 def report(block: Block, read: lenient_json.ReadText) -> Problem:
-    """Report the call that was read, or say why it is none."""
+    """Report the call that was read; the problem, if it is none."""
     fields = None if read.text is None else lenient_json.members(read.text)
     if fields is None:
         return block.unreadable()
@@ -48,20 +48,20 @@ def report(block: Block, read: lenient_json.ReadText) -> Problem:
     name = lenient_json.loads(fields.get("name", "null"))
     if not isinstance(name, str) or not (name := tidy(name)):
         return "missing_name"
-    written = fields.get("arguments", fields.get("parameters", "{}"))
-    arguments = _as_object(written)
-    block.found(FoundCall(name, arguments, repaired=read.repaired or arguments != written))
+    text = fields.get("arguments", fields.get("parameters", "{}"))
+    arguments = _as_object(text)
+    block.found(FoundCall(name, arguments, repaired=read.repaired or arguments != text))
     return None
 
 
 def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str) -> list[str]:
-    """The grammar of a call of *function*: its name, and behind *arguments_key* its arguments."""
+    """The grammar of a call of *function*, whose arguments have the key *arguments_key*."""
     name, schema = gbnf.json_text(function["name"]), function.get("parameters")
 
     def pair(key: str, about: object) -> str:
         return f"{gbnf.literal(gbnf.json_text(key) + ': ')} {gbnf.value(about, schema)}"
 
-    required, optional = ([pair(*each) for each in group] for group in gbnf.parameters(function))
+    required, optional = ([pair(*parameter) for parameter in group] for group in gbnf.parameters(function))
     more = f"{rule}-option" if optional else ""
     if required:
         members = ' ", " '.join(required) + (f' (", " {more})*' if more else "")
@@ -73,7 +73,7 @@ def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str) -> li
 
 
 def _as_object(text: str) -> str:
-    """Arguments as an object where they are one in some way: a JSON string that holds it, null, nothing."""
+    """The text of arguments as that of an object, where it is one inside a JSON string, null or empty."""
     value = lenient_json.loads(text) if text.startswith('"') else None
     if isinstance(value, str):
         inner = value.strip() or "null"

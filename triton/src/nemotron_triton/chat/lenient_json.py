@@ -1,8 +1,8 @@
-"""JSON objects as models write them, read while they arrive and set right where that is safe.
+"""JSON objects as models write them, read while they arrive and repaired where that changes no value.
 
-Safe is what changes no value: a missing or surplus bracket or brace, a trailing comma, single quotes, Python's
-constants, a line break inside a string. A string that never ends, or a word that is no value, is not repaired.
-Text that was valid comes out unchanged, so that no number or escape is spelled anew.
+Repaired are a missing or surplus bracket or brace, a trailing comma, single quotes, Python's constants and line breaks
+inside strings, but not a string without end or a word that is no value. Valid text is returned unchanged, so that no
+number or escape is spelled differently.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ _CLOSES = {"{": "}", "[": "]"}
 _OPENS = {"}": "{", "]": "["}
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ENDS = {quote: Tags(quote, "\\") for quote in "\"'"}
-_SPACE = re.compile(r"[ \t\r\n]*")
+# What stands between the keys and values of an object.
+_BETWEEN = re.compile(r"[ \t\r\n,:]*")
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
 class ReadText:
-    """JSON text, None when it cannot be right, and what ended it.
+    """JSON text, None when it cannot be repaired, and what ended it.
 
-    That is its closer, `{` (the next object began), a tag, or "" (the end of everything). `repaired` says that the text
-    is not what was read.
+    That is its closer, `{` (the next object began), a tag, or "" (the end of the source). `repaired` says that the text
+    differs from the source.
     """
 
     text: str | None
@@ -36,20 +38,20 @@ class ReadText:
 
 
 def structure(*closers: str) -> Tags:
-    """What `read_container` has to look for, outside of strings, in a text that any of *closers* ends."""
+    """The tags for `read_container`, in a text that any of *closers* ends."""
     return Tags('"', "'", "{", "}", "[", "]", ",", ":", *closers)
 
 
 def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadText]:
-    """Read the object or array of which *opener*, its bracket and perhaps more, was read last.
+    """Read the object or array whose *opener* (its bracket, perhaps with more) was read last.
 
-    What a token limit cut off is not completed.
+    An object that a token limit cut off is not completed.
     """
     out, read, stack, plain = [opener], [opener], [opener[0]], list[str]()
     comma, last = False, opener[-1]
 
     def close(until: str) -> None:
-        """Supply the brackets that are missing before the closer of an *until*; all of them for ""."""
+        """Add the closers of all brackets inside the last *until*; of all brackets for ""."""
         while stack and stack[-1] != until:
             out.append(_CLOSES[stack.pop()])
 
@@ -98,12 +100,12 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
 
 
 def _read_string(source: Source, quote: str, out: list[str], read: list[str]) -> Wait[bool]:
-    """Read to the closing *quote*, writing JSON to *out* and what stands there to *read*; False when the text ends."""
+    """Read to the closing *quote*: JSON goes to *out*, the source's text to *read*. False when the source ends."""
 
     def add(text: str) -> None:
         read.append(text)
         text = text.replace('"', '\\"') if quote == "'" else text
-        out.append(_CONTROL.sub(lambda found: json.dumps(found[0])[1:-1], text))
+        out.append(_CONTROL.sub(lambda match: json.dumps(match[0])[1:-1], text))
 
     out.append('"')
     while True:
@@ -120,16 +122,16 @@ def _read_string(source: Source, quote: str, out: list[str], read: list[str]) ->
 
 
 def repaired(text: str, opener: str) -> str | None:
-    """*text* as valid JSON, when it is one object (*opener* `{`) or array (`[`) with at most blanks around it."""
+    """*text* as valid JSON, when it is one object (*opener* `{`) or array (`[`) with at most whitespace around it."""
     text = text.strip()
     if not text.startswith(opener):
         return None
     source = Source()
     source.feed(text[1:])
     source.end()
-    found = finish(read_container(source, structure(), opener))
+    read = finish(read_container(source, structure(), opener))
     rest = finish(source.peek())
-    return None if rest or found.ended_by == "{" or found.text is None or loads(found.text) is None else found.text
+    return None if rest or read.ended_by == "{" or read.text is None or loads(read.text) is None else read.text
 
 
 def finish(parser: Wait[Any]) -> Any:
@@ -142,7 +144,7 @@ def finish(parser: Wait[Any]) -> Any:
 
 
 def loads(text: str) -> Any:
-    """The value of strictly valid JSON; None for all else, and for null."""
+    """The value of strictly valid JSON; None for invalid text, and for null."""
     try:
         return json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -150,34 +152,23 @@ def loads(text: str) -> Any:
 
 
 def members(text: str) -> dict[str, str] | None:
-    """The members of an object, each value as the very text that stands for it; None when *text* is not strict JSON."""
-    decoder = json.JSONDecoder(parse_constant=_refuse)
-    found: dict[str, str] = {}
-    try:
-        at = _skip(text, 1)
-        while text[at] != "}":
-            key, at = decoder.raw_decode(text, at)
-            at = _skip(text, at)
-            if not isinstance(key, str) or text[at] != ":":
-                return None
-            start = _skip(text, at + 1)
-            _, end = decoder.raw_decode(text, start)
-            found[key] = text[start:end]
-            at = _skip(text, end)
-            if text[at] == ",":
-                at = _skip(text, at + 1)
-                if text[at] == "}":
-                    return None
-            elif text[at] != "}":
-                return None
-        return found if _skip(text, at + 1) == len(text) else None
-    except (ValueError, IndexError, RecursionError):
+    """The members of a JSON object, each value as its own text; None when *text* is not strict JSON of an object."""
+    if not isinstance(loads(text), dict):
         return None
+    fields: dict[str, str] = {}
+    at = _skip(text, 1)
+    while text[at] != "}":
+        key, at = _DECODER.raw_decode(text, at)
+        start = _skip(text, at)
+        _, end = _DECODER.raw_decode(text, start)
+        fields[key] = text[start:end]
+        at = _skip(text, end)
+    return fields
 
 
 def _skip(text: str, at: int) -> int:
-    found = _SPACE.match(text, at)
-    return found.end() if found else at
+    match = _BETWEEN.match(text, at)
+    return match.end() if match else at
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """A conversation as the prompt the model was trained on, rendered by Jinja the way Hugging Face does.
 
 Text from callers that spells a control token stays text: it is marked before rendering, so that `Prompt.pieces` can
-tell a control token the template wrote from one a caller typed. Nothing here tokenises.
+tell a control token of the template from one in a message.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from nemotron_triton.errors import RequestError
 
 _TOGGLE = re.compile(r"^[ \t]*detailed thinking (on|off)\b", re.MULTILINE)
 _RESERVED = {"messages", "tools", "add_generation_prompt"}
-# Unicode noncharacters: never assigned, so at least one of them is free in any text a person sends.
+# Unicode noncharacters are never assigned, so at least one of them is unused in any real text.
 _MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """A rendered prompt. `marked` holds `marker` inside every control token that a caller, not the template, wrote."""
+    """A rendered prompt. `marked` has `marker` inside every control token that comes from a message."""
 
     marked: str
     marker: str
@@ -51,10 +51,10 @@ class Prompt:
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """How a conversation is rendered, beyond what it says. *thinking* None is the model's own default.
+    """How a conversation is rendered. *thinking* None is the model's own default.
 
-    *template_kwargs* go to the template; for our own templates they are the profile's `template_options`.
-    *template* is the text of another template to use; it gets what Hugging Face templates get.
+    *template_kwargs* go to the template; our own templates take the profile's `template_options` only.
+    *template* is the text of another template to use, which gets the variables of Hugging Face templates.
     """
 
     thinking: bool | None = None
@@ -64,7 +64,7 @@ class RenderOptions:
 
 
 def render_options(thinking: bool | None, template_kwargs: object) -> RenderOptions:
-    """The options in a request; `enable_thinking` among its *template_kwargs* is the same switch as *thinking*."""
+    """The options of a request; `enable_thinking` among *template_kwargs* means the same as *thinking*."""
     if not isinstance(template_kwargs, (Mapping, type(None))):
         raise RequestError("chat_template_kwargs must be a JSON object")
     kwargs = dict(template_kwargs or {})
@@ -77,7 +77,7 @@ def render_options(thinking: bool | None, template_kwargs: object) -> RenderOpti
 
 
 def render_prompt(profile: Profile, conversation: Conversation, options: RenderOptions = RenderOptions()) -> Prompt:
-    """The prompt for *conversation*; `RequestError` when the template refuses it or an option does not exist."""
+    """The prompt for *conversation*; `RequestError` when the template refuses it or does not know an option."""
     kwargs = dict(options.template_kwargs)
     thinking = options.thinking
     if not options.template and (unknown := sorted(kwargs.keys() - set(profile.template_options))):
@@ -90,11 +90,13 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
     marker = _free_marker(json.dumps([messages, tools, kwargs], ensure_ascii=False))
     mark = functools.partial(_mark, marker)
     control = tuple(profile.control_tokens)
-    # What an assistant wrote may hold the think tags it was trained to write; from anyone else they are text.
-    spoken = tuple(token for token in control if token not in (reasoning.OPENER, reasoning.CLOSER))
+    # An assistant's message may have think tags, which the model is trained to write; elsewhere they are text.
+    assistant_control = tuple(token for token in control if token not in (reasoning.OPENER, reasoning.CLOSER))
     try:
         marked = _template(options.template, profile.prompt_format).render(
-            messages=[mark(spoken if message["role"] == "assistant" else control, message) for message in messages],
+            messages=[
+                mark(assistant_control if message["role"] == "assistant" else control, message) for message in messages
+            ],
             tools=mark(control, tools),
             add_generation_prompt=options.add_generation_prompt,
             enable_thinking=thinking_mode(profile, conversation, thinking),
@@ -108,7 +110,7 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
 
 
 def check_template(text: str) -> None:
-    """Compile a template that is to replace a profile's own; `RequestError` says what is wrong with it, and where."""
+    """Compile a template that replaces a profile's own; `RequestError` names the line and what is wrong."""
     try:
         _compiled(text)
     except jinja2.TemplateSyntaxError as error:
@@ -116,23 +118,23 @@ def check_template(text: str) -> None:
 
 
 def thinking_mode(profile: Profile, conversation: Conversation, thinking: bool | None) -> bool:
-    """Whether the model will think: what the system prompt says, else *thinking*, else the model's default."""
-    if profile.thinking.control == "system_prompt" and (written := _written_toggle(conversation.messages)):
-        return written == "on"
+    """Whether the model will think: by the system prompt's toggle, else *thinking*, else the model's default."""
+    if profile.thinking.control == "system_prompt" and (toggle := _written_toggle(conversation.messages)):
+        return toggle == "on"
     return bool(profile.thinking.default if thinking is None else thinking)
 
 
 def _written_toggle(messages: Sequence[Message]) -> str | None:
-    """What the caller wrote as a line of the system prompt: "on", "off" or nothing."""
-    found = _TOGGLE.search(messages[0].content) if messages[0].role == "system" else None
-    return found[1] if found else None
+    """The toggle in the caller's system prompt, "on" or "off", if there is one."""
+    match = _TOGGLE.search(messages[0].content) if messages[0].role == "system" else None
+    return match[1] if match else None
 
 
 def _with_toggle(profile: Profile, messages: Sequence[Message], thinking: bool | None) -> Sequence[Message]:
     """*messages* with the toggle as first line of the system prompt, for models that are switched there.
 
-    A toggle the caller wrote stays as it is. With no mode asked for, a system prompt is left alone and an empty or
-    absent one gets the model's default, as the published templates have it.
+    A caller's own toggle is kept. Without a mode, a system prompt stays as it is, and an empty or absent one gets the
+    model's default, as in the published templates.
     """
     if profile.thinking.control != "system_prompt":
         return messages
@@ -147,20 +149,20 @@ def _with_toggle(profile: Profile, messages: Sequence[Message], thinking: bool |
 
 def _for_template(message: Message) -> dict[str, Any]:
     """The message as Hugging Face chat templates expect it."""
-    made: dict[str, Any] = {"role": message.role, "content": message.content}
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
     if message.reasoning:
-        made["reasoning_content"] = message.reasoning
+        turn["reasoning_content"] = message.reasoning
     if message.calls:
-        made["tool_calls"] = [
+        turn["tool_calls"] = [
             {"type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in message.calls
         ]
-    return made
+    return turn
 
 
 def _mark(marker: str, control: tuple[str, ...], value: Any) -> Any:
     """*value* with *marker* put after the first character of every control token in its strings, keys included."""
     if isinstance(value, str):
-        return _alternatives(control).sub(lambda found: found[0][0] + marker + found[0][1:], value)
+        return _alternatives(control).sub(lambda match: match[0][0] + marker + match[0][1:], value)
     if isinstance(value, Mapping):
         return {_mark(marker, control, key): _mark(marker, control, item) for key, item in value.items()}
     if isinstance(value, Sequence):
@@ -169,9 +171,8 @@ def _mark(marker: str, control: tuple[str, ...], value: Any) -> Any:
 
 
 def _free_marker(text: str) -> str:
-    for marker in _MARKERS:
-        if marker not in text:
-            return marker
+    if marker := next((marker for marker in _MARKERS if marker not in text), None):
+        return marker
     raise RequestError("messages use every Unicode noncharacter from U+FDD0 to U+FDEF; remove one of them")
 
 
@@ -200,23 +201,13 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = _strftime_now
+    environment.globals["strftime_now"] = lambda pattern: datetime.now().astimezone().strftime(pattern)
     return environment
 
 
-def _tojson(
-    value: object,
-    ensure_ascii: bool = False,
-    indent: int | None = None,
-    separators: tuple[str, str] | None = None,
-    sort_keys: bool = False,
-) -> str:
+def _tojson(value: object, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
     """JSON as the models saw it in training: non-ASCII kept and nothing HTML-escaped, unlike Jinja's own filter."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _strftime_now(pattern: str) -> str:
-    return datetime.now().astimezone().strftime(pattern)
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 
 def _raise_exception(message: str) -> NoReturn:

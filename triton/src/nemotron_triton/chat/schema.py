@@ -1,7 +1,7 @@
-"""Parameter text to JSON, by what the tool's JSON schema declares.
+"""The text of a parameter as JSON, by the type that the tool's JSON schema declares.
 
-Only what is declared is tried, in a fixed order; text that fits nothing stays text, and declared strings are never
-touched. Validation against the schema is not done here.
+Only declared types are tried, in a fixed order; text that fits none becomes a JSON string, as does every text of a
+parameter that may be no other type. Nothing is validated against the schema.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemotron_triton.chat.conversation import MAX_DEPTH
@@ -24,39 +24,34 @@ _INTEGER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 _MAX_DEPTH = 8
-# Schemas, names of types and listed values looked at for the types of one parameter: references can make few bytes mean
-# a lot, for every parameter anew.
-_MAX_LOOKED_AT = 256
+# Schemas, names of types and enum values visited for one parameter: references let a few bytes describe very many.
+_MAX_VISITED = 256
 
 
 def properties(parameters: object) -> Mapping[str, Any]:
     """The declared properties of a function's `parameters`, by name; none when there is no such schema."""
-    found = parameters.get("properties") if isinstance(parameters, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    declared = parameters.get("properties") if isinstance(parameters, Mapping) else None
+    return declared if isinstance(declared, Mapping) else {}
 
 
 def as_json(text: str, declared: object, root: object) -> str:
     """*text* as JSON of a type that the schema *declared* allows, or as a JSON string. *root* resolves references."""
     types = type_names(declared, root)
     for kind, read in _READERS.items():
-        if kind in types and (made := read(text.strip())) is not None:
-            return made
+        if kind in types and (value := read(text.strip())) is not None:
+            return value
     return json.dumps(text, ensure_ascii=False)
 
 
 def type_names(declared: object, root: object) -> list[str]:
-    """The names of the types that the schema *declared* allows, each once; none when it does not say."""
-    found = itertools.islice(_types(declared, root), _MAX_LOOKED_AT)
-    return [name for name in dict.fromkeys(found) if name]
-
-
-def _null(text: str) -> str | None:
-    return "null" if text in ("null", "None") else None
+    """The names of the types that the schema *declared* allows, each once; none when it names none."""
+    names = itertools.islice(_types(declared, root), _MAX_VISITED)
+    return [name for name in dict.fromkeys(names) if name]
 
 
 def _integer(text: str) -> str | None:
-    found = _INTEGER.fullmatch(text)
-    return found[1].replace("+", "") + found[2] if found else None
+    match = _INTEGER.fullmatch(text)
+    return match[1].replace("+", "") + match[2] if match else None
 
 
 def _number(text: str) -> str | None:
@@ -65,27 +60,20 @@ def _number(text: str) -> str | None:
     return repr(float(text)) if _NUMBER.fullmatch(text) and "inf" not in repr(float(text)) else None
 
 
-def _boolean(text: str) -> str | None:
-    return text.lower() if text in ("true", "false", "True", "False") else None
-
-
-def _object(text: str) -> str | None:
-    return repaired(text, "{")
-
-
-def _array(text: str) -> str | None:
-    return repaired(text, "[")
-
-
-_READERS = {
-    "null": _null, "integer": _integer, "number": _number, "boolean": _boolean, "object": _object, "array": _array,
-}  # fmt: skip
+_READERS: dict[str, Callable[[str], str | None]] = {
+    "null": lambda text: "null" if text in ("null", "None") else None,
+    "integer": _integer,
+    "number": _number,
+    "boolean": lambda text: text.lower() if text in ("true", "false", "True", "False") else None,
+    "object": lambda text: repaired(text, "{"),
+    "array": lambda text: repaired(text, "["),
+}
 
 
 def _types(declared: object, root: object) -> Iterator[str]:
-    """The names of the types that the schema *declared* allows, as far as it says, with "" for each schema looked at.
+    """The names of the types that the schema *declared* allows, and "" for each schema that is visited.
 
-    Level by level, and no schema twice: what refers to itself would otherwise grow with every level.
+    Breadth first, and no schema twice: one that refers to itself would otherwise grow with every level.
     """
     seen: set[int] = set()
     level: Iterable[object] = (declared,)
@@ -101,7 +89,7 @@ def _types(declared: object, root: object) -> Iterator[str]:
 
 
 def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
-    """What *schema* itself says."""
+    """The types that *schema* itself names, or that its other keywords imply."""
     declared = schema.get("type")
     names = [declared] if isinstance(declared, str) else declared if isinstance(declared, Sequence) else []
     yield from (_ALIASES.get(name, name) if isinstance(name, str) else "" for name in names)
@@ -118,7 +106,7 @@ def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _inner(schema: Mapping[str, Any], root: object) -> Iterator[object]:
-    """The schemas that *schema* leaves the choice between, or refers to."""
+    """The schemas that *schema* combines or refers to."""
     for key in ("anyOf", "oneOf", "allOf"):
         yield from schema[key] if isinstance(schema.get(key), Sequence) else ()
     if isinstance(reference := schema.get("$ref"), str):
@@ -126,8 +114,8 @@ def _inner(schema: Mapping[str, Any], root: object) -> Iterator[object]:
 
 
 def _resolved(reference: str, root: object) -> object:
-    """What a reference within the schema, such as `#/$defs/Point`, points at; None when it points nowhere."""
-    found = root
+    """The target of a reference within the schema, such as `#/$defs/Point`; None when there is none."""
+    target = root
     for key in reference.removeprefix("#/").split("/", MAX_DEPTH):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+        target = target.get(key) if isinstance(target, Mapping) else None
+    return target

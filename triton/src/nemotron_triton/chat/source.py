@@ -1,8 +1,7 @@
-"""Text that arrives in pieces, for parsers written as generators that wait where they need more.
+"""Text that arrives in pieces, for parsers written as generators that yield where they need more of it.
 
-A parser calls these methods with `yield from`; each comes back with what it was asked for as soon as that is certain,
-however the text is cut. Every character is looked at a bounded number of times, and only the beginning of a tag is
-ever held back. Knows nothing of what the text means.
+A parser calls these methods with `yield from`; each returns as soon as its result is certain, however the text is cut.
+Every character is looked at a bounded number of times, and only a possible beginning of a tag is held back.
 """
 
 from __future__ import annotations
@@ -19,10 +18,12 @@ BLANKS = re.compile(r"\s+")
 
 
 class Tags:
-    """A set of fixed strings to look for. For `until`, a tag's first character stands nowhere else in it."""
+    """A set of fixed strings to look for; where one begins another, the longer wins.
+
+    For `until`, a tag's first character occurs only once in it.
+    """
 
     def __init__(self, *tags: str) -> None:
-        """*tags* in any order, perhaps none; where one begins another, the longer wins."""
         self.tags = sorted(tags, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, self.tags)) or "(?!)")
         self.longest = max(map(len, tags), default=0)
@@ -43,7 +44,6 @@ class Source:
     """One text, read from its beginning to its end."""
 
     def __init__(self) -> None:
-        """Nothing has arrived yet."""
         self.ended = False
         self.cut = False
         self._text = ""
@@ -51,12 +51,12 @@ class Source:
         self._log: list[str] | None = None
 
     def feed(self, text: str) -> None:
-        """More has arrived."""
+        """Append *text*."""
         self._text = self._text[self._at :] + text if self._at < len(self._text) else text
         self._at = 0
 
     def end(self, *, cut: bool = False) -> None:
-        """Nothing more will arrive; *cut* says that the text was cut off, and did not end by itself."""
+        """Mark the end of the text; *cut* says that it was cut off, and did not end by itself."""
         self.ended, self.cut = True, cut
 
     def mark(self) -> None:
@@ -71,13 +71,13 @@ class Source:
     def until(self, tags: Tags, out: Callable[[str], object]) -> Wait[str]:
         """Hand the text before the next tag to *out*, in pieces, and return the tag, read; "" at the end."""
         while True:
-            found = tags.pattern.search(self._text, self._at)
-            held = 0 if found or self.ended else tags.begun(self._text, self._at)
-            end = found.start() if found else len(self._text) - held
+            match = tags.pattern.search(self._text, self._at)
+            held = 0 if match or self.ended else tags.begun(self._text, self._at)
+            end = match.start() if match else len(self._text) - held
             if end > self._at:
                 out(self._take(end))
-            if found:
-                return self._take(found.end())
+            if match:
+                return self._take(match.end())
             if self.ended:
                 return ""
             yield
@@ -95,12 +95,10 @@ class Source:
         tag = yield from self.see(tags)
         return self._take(self._at + len(tag))
 
-    def broken_off(self, tags: Tags) -> bool:
-        """Whether everything has ended in the middle of a tag; reads what there is of it."""
-        broken = self.ended and tags.could_become(self._text[self._at : self._at + tags.longest])
-        if broken:
+    def broken_off(self, tags: Tags) -> None:
+        """Read the beginning of a tag in the middle of which the text has ended."""
+        if self.ended and tags.could_become(self._text[self._at : self._at + tags.longest]):
             self._take(len(self._text))
-        return broken
 
     def peek(self) -> Wait[str]:
         """The next character, unread; "" at the end."""
@@ -113,12 +111,12 @@ class Source:
         char = yield from self.peek()
         return self._take(self._at + len(char))
 
-    def run(self, pattern: re.Pattern[str] = BLANKS) -> Wait[str]:
-        """Read the characters here that *pattern*, a repeated class, matches: blanks, unless told otherwise."""
+    def run(self, pattern: re.Pattern[str]) -> Wait[str]:
+        """Read the characters here that *pattern*, a repeated class, matches."""
         pieces = []
         while True:
-            if found := pattern.match(self._text, self._at):
-                pieces.append(self._take(found.end()))
+            if match := pattern.match(self._text, self._at):
+                pieces.append(self._take(match.end()))
             if self._at < len(self._text) or self.ended:
                 return "".join(pieces)
             yield

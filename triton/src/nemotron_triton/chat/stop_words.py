@@ -1,6 +1,6 @@
-"""Stop words in an answer's text: the text ends before the first of them, wherever the pieces of it were cut.
+"""Stop words: an answer's text ends before the first of them, wherever the deltas were cut.
 
-They are looked for in the answer proper; what a model thinks, and the arguments of its calls, may hold them.
+They are looked for in the answer proper; thinking and the arguments of calls may contain them.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from nemotron_client.events import ContentDelta, Event, ToolCall
 
 
 class StopWords:
-    """Watches the events of one answer; `found` once a stop word has come, and nothing follows then."""
+    """Filters the events of one answer. `found` is set at the first stop word, after which no event passes.
+
+    *words* are not empty; of two that overlap, the one that is complete first ends the text.
+    """
 
     def __init__(self, words: Sequence[str]) -> None:
-        """*words* are not empty; of two that overlap, the one that is whole first ends the text."""
         self.found = False
         self._words = tuple(words)
         self._longest = max(map(len, words), default=0)
         self._held = ""
 
     def filter(self, events: Sequence[Event]) -> list[Event]:
-        """*events* without what may yet turn out to be the beginning of a stop word."""
+        """*events* without text that may be the beginning of a stop word."""
         if not self._words:
             return list(events)
         passed: list[Event] = []
@@ -32,23 +34,23 @@ class StopWords:
             if isinstance(event, ContentDelta):
                 passed += self._text(event)
             elif isinstance(event, ToolCall):
-                # A word that was cut in two by a call is none.
+                # A word does not continue behind a call.
                 passed += [*self.finish(), event]
             else:
                 passed.append(event)
         return passed
 
     def finish(self) -> list[Event]:
-        """What was held back, once it can no longer become a stop word."""
+        """The text that was held back, once it can no longer become a stop word."""
         held, self._held = self._held, ""
         return [ContentDelta(held)] if held and not self.found else []
 
     def _text(self, event: ContentDelta) -> list[Event]:
         text = self._held + event.text
-        found = [(start + len(word), start) for word in self._words if (start := text.find(word)) >= 0]
-        if found:
+        matches = [(start + len(word), start) for word in self._words if (start := text.find(word)) >= 0]
+        if matches:
             self.found = True
-            text = text[: min(found)[1]]
+            text = text[: min(matches)[1]]
         else:
             safe = len(text) - self._begun(text)
             text, self._held = text[:safe], text[safe:]
@@ -56,8 +58,5 @@ class StopWords:
 
     def _begun(self, text: str) -> int:
         """How many characters at the end of *text* are the beginning of a stop word."""
-        for size in range(min(len(text), self._longest - 1), 0, -1):
-            end = text[-size:]
-            if any(word.startswith(end) for word in self._words):
-                return size
-        return 0
+        sizes = range(min(len(text), self._longest - 1), 0, -1)
+        return next((size for size in sizes if any(word.startswith(text[-size:]) for word in self._words)), 0)

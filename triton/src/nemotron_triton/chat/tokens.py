@@ -1,7 +1,7 @@
 """Text to token ids and back, for byte-level BPE tokenizers (both Nemotron Nano families have one).
 
-Encoding makes a control token only of one that the template wrote. Decoding works on bytes, so a character split over
-tokens comes out when its last byte is there, and the pieces always join to the whole.
+Only control tokens that the template wrote are encoded as such. Decoding works on bytes: a character split over several
+tokens comes out with its last byte, and the pieces always join to the whole text.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from nemotron_triton.errors import TokenizerError
 
 
 class TokenCodec:
-    """The tokenizer of one checkpoint."""
+    """The tokenizer of one checkpoint, from its `tokenizer.json`; `TokenizerError` if that is not byte-level BPE."""
 
     def __init__(self, path: Path) -> None:
-        """Read a `tokenizer.json`; `TokenizerError` if it is missing or not byte-level BPE."""
         try:
             self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
             stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -60,19 +59,18 @@ class TokenCodec:
         return self._control.get(text)
 
     def bytes_of(self, token_id: int) -> bytes:
-        """What a token adds to the text; ids outside the vocabulary add nothing."""
+        """The bytes of a token; none for ids outside the vocabulary."""
         return self._bytes[token_id] if 0 <= token_id < len(self._bytes) else b""
 
     def id_of(self, text: bytes) -> int | None:
-        """A token that adds exactly *text*, or None."""
+        """A token with exactly these bytes, or None."""
         return self._ids.get(text)
 
 
 class Detokenizer:
-    """Token ids of one answer to text, piece by piece; bytes that are not UTF-8 become U+FFFD."""
+    """Token ids of one answer to text, incrementally; bytes that are not UTF-8 become U+FFFD."""
 
     def __init__(self, codec: TokenCodec) -> None:
-        """Begin an answer."""
         self._codec = codec
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
@@ -81,7 +79,7 @@ class Detokenizer:
         return self._utf8.decode(b"".join(map(self._codec.bytes_of, ids)))
 
     def finish(self) -> str:
-        """What a cut-off character leaves behind."""
+        """U+FFFD for a character that was cut off."""
         return self._utf8.decode(b"", final=True)
 
 
@@ -94,9 +92,10 @@ def _token_bytes(stored: dict[str, Any], path: Path) -> list[bytes]:
     byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
     texts: dict[int, bytes] = {}
     for text, token_id in model["vocab"].items():
-        # A token outside of the byte alphabet stands for itself (some vocabularies list their added tokens twice).
-        known = all(char in byte_of for char in text)
-        texts[token_id] = bytes(byte_of[char] for char in text) if known else text.encode()
+        try:
+            texts[token_id] = bytes(map(byte_of.__getitem__, text))
+        except KeyError:  # An added token, which some vocabularies list too, is no text in the byte alphabet.
+            texts[token_id] = text.encode()
     for token in stored.get("added_tokens", []):
         texts[token["id"]] = token["content"].encode()
     return [texts.get(token_id, b"") for token_id in range(max(texts) + 1)]

@@ -1,4 +1,4 @@
-"""The tool-call formats: each is a module of this folder, found by its name, and has a class `Format`."""
+"""The tool-call formats, a module each with a class `Format`; the module's name is the format's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nemotron_triton.chat.calls import CallFormat
 
 @functools.cache
 def format_names() -> tuple[str, ...]:
-    """The formats there are, sorted."""
+    """The names of the formats, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 @functools.cache
 def call_format(name: str) -> CallFormat:
     """The format called *name*, one of `format_names`."""
-    made: CallFormat = importlib.import_module(f"{__name__}.{name}").Format()
-    return made
+    instance: CallFormat = importlib.import_module(f"{__name__}.{name}").Format()
+    return instance
