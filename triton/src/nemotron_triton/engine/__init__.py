@@ -1,1 +1,1 @@
-"""Engines that turn token ids into token ids, behind one interface; in-flight batching is theirs."""
+"""Engines behind one interface: token ids in, token ids out. In-flight batching is theirs."""

@@ -1,8 +1,7 @@
 """The `cpu` engine: llama.cpp in this process, from the `xllamacpp` wheel, on a GGUF file.
 
-llama.cpp batches in flight; a thread for each running request waits for its tokens. It can stop a request between two
-of its steps only: a step takes at most `_STEP_TOKENS` tokens, all prompts and answers together, so it is as short as
-the model is fast.
+llama.cpp batches in flight; a thread for each running request waits for its tokens. A request can be stopped only
+between two steps, so a step is kept short: at most `_STEP_TOKENS` tokens of all prompts and answers together.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ class CpuEngine(Engine):
     memory_of = "this machine's"
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
-        """Load the model; `EngineError` when llama.cpp is not installed or refuses the file."""
         super().__init__(bundle, codec)
         try:
             import xllamacpp
@@ -50,8 +48,8 @@ class CpuEngine(Engine):
         self._generated_tokens = 0
         self._prompt_steps = 0
         self._problem: str | None = None
-        # llama.cpp always listens somewhere; a socket in a private folder is reachable by nobody else. It is named
-        # through a descriptor, because a socket's path may have 107 bytes and a temporary folder's may have more.
+        # llama.cpp always listens; nobody else can reach a socket in a private folder. Its path goes through a
+        # descriptor, because a socket's path may have 107 bytes and a temporary folder's may have more.
         self._folder = tempfile.TemporaryDirectory(prefix="nemotron-cpu-")
         descriptor = os.open(self._folder.name, os.O_PATH)
         params = xllamacpp.CommonParams()
@@ -67,7 +65,7 @@ class CpuEngine(Engine):
         params.verbosity = -1
         try:
             self._server: Any = xllamacpp.Server(params)
-        except Exception as error:  # the binding raises RuntimeError, ValueError and its own, by llama.cpp's whim
+        except Exception as error:  # RuntimeError, ValueError and the binding's own
             self._folder.cleanup()
             raise EngineError(f"llama.cpp cannot load {bundle.engine_path}: {error}") from error
         finally:
@@ -96,14 +94,10 @@ class CpuEngine(Engine):
 
     @classmethod
     def machine_findings(cls, _: Manifest, runtime: Runtime) -> Iterator[Finding]:
-        if runtime.llama_cpp:
-            yield Finding("xllamacpp", f"runs in llama.cpp, of which xllamacpp {runtime.llama_cpp} is here")
+        if version := runtime.llama_cpp:
+            yield Finding("xllamacpp", f"runs in llama.cpp, of which xllamacpp {version} is here")
         else:
-            yield Finding(
-                "xllamacpp",
-                "runs in llama.cpp, and xllamacpp is not installed here",
-                how_to_install("cpu"),
-            )
+            yield Finding("xllamacpp", "runs in llama.cpp, and xllamacpp is not installed here", how_to_install("cpu"))
 
     @classmethod
     def free_memory(cls) -> int | None:
@@ -113,7 +107,7 @@ class CpuEngine(Engine):
         stopped = True
 
         def receive(message: dict[str, Any]) -> bool:
-            """Called by llama.cpp for every step; True stops the request."""
+            """Take llama.cpp's message about a step; True stops the request."""
             nonlocal stopped
             before = answer.tokens
             stopped = answer.receive(message) or stream.cancelled or self._threads.closed
@@ -135,7 +129,7 @@ class CpuEngine(Engine):
             self._complete(answer.request(), receive)
 
     def _complete(self, request: Mapping[str, Any], receive: _Receive) -> None:
-        """Have llama.cpp answer *request*; what *receive* raises is raised here, and no fault of llama.cpp."""
+        """Have llama.cpp answer *request*, and raise what *receive* raised, which must not pass through llama.cpp."""
         failures: list[Exception] = []
 
         def guarded(message: dict[str, Any]) -> bool:
@@ -170,9 +164,9 @@ class CpuEngine(Engine):
 
 
 def _threads(weights_bytes: int) -> int:
-    """Threads for one decode step: every core, but one for each 32 MiB of weights at most.
+    """Threads for one decode step: one for each core, but at most one for each 32 MiB of weights.
 
-    llama.cpp's threads meet at a barrier after every operation. On small matrices that costs more than it gains, and
-    on a busy machine each meeting can cost a time slice (measured: 3 instead of 500 tokens/s).
+    llama.cpp's threads meet at a barrier after every operation. With small matrices that costs more than it gains, and
+    on a busy machine each barrier can cost a time slice (measured: 3 instead of 500 tokens/s).
     """
     return max(1, min(len(os.sched_getaffinity(0)), weights_bytes >> 25))

@@ -1,16 +1,17 @@
 """The `edge` engine: TensorRT Edge-LLM 0.11.0's native runtime, in this process, on Jetson Thor. Not run on hardware.
 
-Its `RequestEngine` batches in flight; a thread for each running request waits for its tokens. The names and types are
-those of the binding in the wheel, what they do is read from `experimental/server/runtime/engine.py` beside it.
+Its `RequestEngine` batches in flight; a thread for each running request waits for its tokens. Names and types are those
+of the binding in the wheel, its behaviour is taken from `experimental/server/runtime/engine.py` there.
 
-Limits. It takes text, which it encodes by itself: a prompt that it would read otherwise than the tokens it was made
-of, because a message spells a control token, is refused. Requests that are sampled differently may wait for each
-other. Its wheel asks for numpy 2, Triton's Python stub for numpy 1; the runtime uses none, hence `--no-deps`.
+Limits. It takes text and encodes it: a prompt that it would encode differently, because a message spells a control
+token, is refused. Requests with different sampling parameters may wait for each other. Its wheel requires numpy 2,
+Triton's Python stub numpy 1; the runtime uses neither, hence `--no-deps`.
 """
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from nemotron_triton.findings import Finding, rebuild, same_sm, same_version
 from nemotron_triton.runtime import Runtime
 
 _STOPPED = "TensorRT Edge-LLM's scheduler has stopped"
-# How long a request that was cancelled may go unnoticed.
+# How long it may take until a cancellation is noticed.
 _POLL_MS = 20
 _FINISH_REASONS: dict[str, FinishReason] = {"END_ID": "stop", "STOP_WORDS": "stop", "LENGTH": "length"}
 
@@ -37,7 +38,6 @@ class EdgeEngine(Engine):
     cannot = CANNOT
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
-        """Load the model; `EngineError` when Edge-LLM is not installed or refuses it."""
         super().__init__(bundle, codec)
         manifest = self.manifest
         version = manifest.tool_versions.get("tensorrt-edgellm", "0.11.0")
@@ -49,7 +49,7 @@ class EdgeEngine(Engine):
                 f"the edge engine needs TensorRT Edge-LLM ({error})",
                 f"pip install --no-deps tensorrt-edgellm=={version}",
             ) from error
-        except Exception as error:  # its own errors for a machine or a TensorRT that it has nothing for
+        except Exception as error:  # its own errors for a machine or a TensorRT that it does not support
             raise EngineError(f"TensorRT Edge-LLM cannot be loaded: {first_line(error)}") from error
         try:
             self._engine: Any = self._runtime.RequestEngine(
@@ -62,7 +62,7 @@ class EdgeEngine(Engine):
             raise EngineError(f"TensorRT Edge-LLM cannot load {engine}: {first_line(error)}") from error
         self._lock = threading.Lock()
         self._generated_tokens = 0
-        # What was cancelled and the runtime has not let go of yet.
+        # Cancelled requests that the runtime has not ended yet.
         self._abandoned: list[Any] = []
         self._threads = RequestThreads(manifest.max_batch_size, "TensorRT Edge-LLM")
 
@@ -89,20 +89,18 @@ class EdgeEngine(Engine):
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
         yield same_sm(manifest, runtime)
         built = manifest.tool_versions.get("tensorrt-edgellm")
-        remedy = f"build it again: {rebuild(manifest, keep=True)}"
-        if built:
-            # Its own numpy is not the one that Triton's Python stub needs, and running an engine needs none.
-            install = f"pip install --no-deps tensorrt-edgellm=={built}"
-            remedy = f"{install}, or build it again here: {rebuild(manifest, keep=True)}"
+        again = rebuild(manifest, keep=True)
+        install = f"pip install --no-deps tensorrt-edgellm=={built}, or build it again here: {again}"
+        remedy = install if built else f"build it again: {again}"
         yield same_version("edge_llm", "TensorRT Edge-LLM", built, runtime.edge_llm, remedy=remedy)
 
     def _run(self, ids: list[int], sampling: Sampling, stream: TokenStream) -> None:
         channel = self._runtime.StreamChannel.create()
         prompt = b"".join(map(self.codec.bytes_of, ids)).decode(errors="replace")
         request = generation_request(self._runtime, prompt, sampling, channel)
-        if (read := self._engine.count_prompt_tokens(request)) != [len(ids)]:
+        if (counts := self._engine.count_prompt_tokens(request)) != [len(ids)]:
             raise RequestError(
-                f"TensorRT Edge-LLM reads this prompt of {len(ids)} tokens as {read[0]}: it takes the spelling of a "
+                f"TensorRT Edge-LLM reads this prompt of {len(ids)} tokens as {counts[0]}: it takes the spelling of a "
                 "control token in a message for the token, which a message must not contain"
             )
         handle = self._engine.submit(request)
@@ -114,38 +112,37 @@ class EdgeEngine(Engine):
         if stream.cancelled:
             self._abandon(handle)
             return
-        handle.get()  # raises what went wrong
+        handle.get()  # raises the request's error
         raise EngineError("TensorRT Edge-LLM ended an answer without saying why")
 
     def _abandon(self, handle: Any) -> None:
-        """Cancel a request. Not waited for, because the runtime gives the seat away by itself; one that hangs shows."""
+        """Cancel a request without waiting for its end; until then it counts as active."""
         handle.cancel()
         with self._lock:
             self._abandoned.append(handle)
 
     def _take(self, chunk: Any, sampling: Sampling, stream: TokenStream) -> bool:
-        """Hand on the tokens of *chunk*; True when they are the last."""
-        # Its engine knows the model's end tokens; the request's, and those it lets through, end the answer here.
+        """Put the tokens of *chunk* into *stream*; True when they are the last."""
+        # The runtime knows the model's end tokens; those of the request, and any it lets through, end the answer here.
         ends = {*sampling.stop_ids, *self.manifest.end_ids}
         new = chunk.token_ids
         ended = next((place for place, token_id in enumerate(new) if token_id in ends), None)
         ids = new[:ended]
         with self._lock:
             self._generated_tokens += len(ids)
-        reason: FinishReason | None = "stop" if ended is not None else None
-        if reason is None and chunk.finished:
-            reason = _FINISH_REASONS.get(chunk.reason.name)
-        logprobs = _logprobs(ids, chunk.logprobs, sampling.logprobs)
-        stream.put(ids, reason, logprobs)
+        reason: FinishReason | None = "stop"
+        if ended is None:
+            reason = _FINISH_REASONS.get(chunk.reason.name) if chunk.finished else None
+        stream.put(ids, reason, _logprobs(ids, chunk.logprobs, sampling.logprobs))
         return reason is not None
 
 
 def _chunks(channel: Any, handle: Any, stream: TokenStream) -> Iterator[Any]:
-    """What comes of one request, until it ends or is cancelled."""
+    """The chunks of one request, until it ends or is cancelled."""
     while not stream.cancelled:
         chunk = channel.wait_pop(timeout_ms=_POLL_MS)
         if chunk is None and (channel.is_finished() or channel.is_cancelled() or handle.ready()):
-            # The last may have come between the two looks.
+            # The last may have arrived between the two checks.
             chunk = channel.try_pop()
             if chunk is None:
                 return
@@ -155,14 +152,13 @@ def _chunks(channel: Any, handle: Any, stream: TokenStream) -> Iterator[Any]:
                 return
 
 
-def _logprobs(ids: Sequence[int], found: Sequence[Any], alternatives: int | None) -> tuple[TokenLogprob, ...]:
-    """One entry for each of *ids*; *found* has the likeliest tokens of each step."""
+def _logprobs(ids: Sequence[int], steps: Sequence[Any], alternatives: int | None) -> tuple[TokenLogprob, ...]:
+    """One entry for each of *ids*; *steps* has the likeliest tokens of each."""
     if alternatives is None:
         return ()
-    steps = [*found, *([()] * (len(ids) - len(found)))]
     entries = []
-    for token_id, step in zip(ids, steps, strict=False):
-        likeliest = [(each.token_id, each.logprob) for each in step]
-        # A token that was drawn though it is not among the likeliest is not among them here either.
+    for token_id, step in itertools.zip_longest(ids, steps[: len(ids)], fillvalue=()):
+        likeliest = [(candidate.token_id, candidate.logprob) for candidate in step]
+        # A sampled token may not be among the likeliest.
         entries.append(TokenLogprob(dict(likeliest).get(token_id), tuple(likeliest[:alternatives])))
     return tuple(entries)

@@ -1,6 +1,7 @@
-"""`Sampling` in the words of TensorRT Edge-LLM 0.11.0's native runtime, as its binding declares them.
+"""`Sampling` as a request of TensorRT Edge-LLM 0.11.0's native runtime, with the names of its binding.
 
-What the numbers mean is read from `cpp/sampler/sampling.h` and the wheel's own `experimental/server`.
+The meaning of the numbers is from NVIDIA/TensorRT-Edge-LLM 0.11.0, `cpp/sampler/sampling.h`, and the wheel's
+`experimental/server`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.errors import RequestError
 
-_LACKING = (
+_UNSUPPORTED = (
     "min_p",
     "min_tokens",
     "repetition_penalty",
@@ -22,22 +23,22 @@ _LACKING = (
     "bad_ids",
 )
 CANNOT = {
-    **dict.fromkeys(_LACKING, "TensorRT Edge-LLM has no such rule"),
+    **dict.fromkeys(_UNSUPPORTED, "TensorRT Edge-LLM has no such rule"),
     "guide.thinking": "TensorRT Edge-LLM guides an answer from its first token on, and a think block comes before",
     "ignore_end": "TensorRT Edge-LLM can be told so for all requests only, by its environment",
 }
 _SEED_BITS = 63
 _MAX_LOGPROBS = 50
 _MAX_BIASED_TOKENS, _MAX_BIAS = 1024, 100.0
-# Without a top_k, a top_p of 1 is refused, or at temperature 1 greedy; this cuts off one token in a million.
+# Without a top_k, a top_p of 1 is refused, or greedy at temperature 1; this cuts off one token in a million.
 _NO_TOP_P = 0.999999
 _GUIDES = {"grammar": "EBNF", "json_schema": "JSON_SCHEMA", "regex": "REGEX"}
 
 
 def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: Any) -> Any:
-    """An `LLMGenerationRequest` of the module *runtime*, whose tokens come through *channel*.
+    """An `LLMGenerationRequest` of the module *runtime* for a rendered *prompt*; its tokens go to *channel*.
 
-    *prompt* is rendered already. `RequestError` for what the runtime cannot be asked.
+    Raises `RequestError` for what the runtime does not support.
     """
     message = runtime.Message("user", [runtime.MessageContent("text", prompt)])
     sequence = runtime.Request(messages=[message])
@@ -60,15 +61,15 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
 
 
 def _guided(runtime: Any, guide: Guide) -> Any:
-    found = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide.text)
-    valid, reason = runtime.validate_guided_decoding_params(found)
+    params = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide.text)
+    valid, reason = runtime.validate_guided_decoding_params(params)
     if not valid:
         raise RequestError(f"TensorRT Edge-LLM refuses the {guide.kind}: {reason}")
-    return found
+    return params
 
 
 def _strategy(sampling: Sampling) -> tuple[float, int, float]:
-    """Temperature, top_k and top_p, so that each means what `Sampling` says."""
+    """Temperature, top_k and top_p."""
     if sampling.temperature == 0:
         return 0.0, 1, 1.0
     top_p = sampling.top_p if sampling.top_p < 1 or sampling.top_k else _NO_TOP_P

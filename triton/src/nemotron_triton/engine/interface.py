@@ -1,4 +1,4 @@
-"""What every engine offers, and the plain values that cross the seam. Knows no engine."""
+"""The interface of an engine, and the values that it takes and returns. Imports no engine."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from nemotron_triton.runtime import Runtime
 
 @dataclass(frozen=True, kw_only=True)
 class Guide:
-    """What generated text must look like: a grammar in GBNF, a JSON schema, or a regular expression.
+    """Guided decoding: a grammar in GBNF, a JSON schema, or a regular expression for the generated text.
 
-    It is for the text behind the think block that `thinking` tells of. A grammar holds that block itself, and is always
-    ours: those of callers may cost an engine anything.
+    It applies behind the think block that `thinking` describes; a grammar includes that block. Grammars are always our
+    own: compiling one of a caller could cost an engine without bound.
     """
 
     kind: Literal["grammar", "json_schema", "regex"]
@@ -33,12 +33,12 @@ class Guide:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How to pick tokens. The order is the Hugging Face one: penalties, temperature, top-k, top-p, min-p.
+    """Sampling parameters, applied in Hugging Face's order: penalties, temperature, top-k, top-p, min-p.
 
-    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 switch those off; `seed` None draws one. `stop_ids`
-    end an answer as the model's own end tokens do (which `ignore_end` switches off); before `min_tokens` tokens neither
-    is picked. `bad_ids` are sequences of tokens that never come; `logit_bias` is added by token id. `logprobs` is how
-    many alternatives to report with the log probability of each token, None for neither.
+    `temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off; `seed` None is random. `stop_ids` end an
+    answer as the model's own end tokens do (which `ignore_end` switches off); neither is sampled before `min_tokens`
+    tokens. `bad_ids` are token sequences that are never generated; `logit_bias` is added by token id. `logprobs` is the
+    number of alternatives to report with the log probability of each token, None for no log probabilities.
     """
 
     max_tokens: int
@@ -62,10 +62,9 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineStatistics:
-    """What the engine is doing, and has done since it started.
+    """Requests now, and counters since the start; `problem` says why the engine cannot generate any more.
 
-    `problem` says why it cannot generate any more.
-    `prompt_steps` counts on while it reads prompts, so that a long one is not taken for silence.
+    `prompt_steps` grows while prompts are read, so that a long one is not mistaken for a hang.
     """
 
     active_requests: int
@@ -76,18 +75,18 @@ class EngineStatistics:
 
 
 class Engine(ABC):
-    """One loaded model, and as a class what is known of its kind before one is loaded, with none of its packages.
+    """One loaded model. The class methods need no model, nor any package of the kind's runtime.
 
-    `generate` is called on the event loop, the rest on any thread. `cannot` has the fields of `Sampling` that the
-    engine does not support, each with the reason; such a request is refused. There `guide.thinking` stands for a think
-    block before a guide. `memory_of` says in whose memory it lies, for a message.
+    Its constructor loads the model; `EngineError` when that is not possible here. `generate` is called on the event
+    loop, the rest on any thread. `cannot` has the fields of `Sampling` that the engine does not support, each with the
+    reason (`guide.thinking`: a think block before a guide); a request with one is refused. `memory_of` names, for
+    messages, the memory that the model takes.
     """
 
     cannot: Mapping[str, str]
     memory_of: ClassVar[str] = "the GPU's"
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
-        """Load the model of *bundle*; `EngineError` when that cannot be done here."""
         self.manifest = bundle.manifest
         self.codec = codec
 
@@ -98,14 +97,14 @@ class Engine(ABC):
 
     @property
     def max_batch_size(self) -> int:
-        """How many answers are generated at once; more wait in the engine."""
+        """How many answers are generated at once; further requests wait in the engine."""
         return self.manifest.max_batch_size
 
     @abstractmethod
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
-        """Begin to generate after *ids* and return; what comes of it, errors too, goes into *stream*.
+        """Begin to generate after *ids* and return at once; tokens and errors go into *stream*.
 
-        It ends soon after `stream.cancelled`, which `stream.when_cancelled` announces.
+        Generation ends soon after `stream.cancel`, which calls what `stream.when_cancelled` was given.
         """
 
     @abstractmethod
@@ -114,21 +113,21 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Stop everything and free the memory."""
+        """End all requests and free the memory."""
 
     @classmethod
     def machine_findings(cls, _manifest: Manifest, _runtime: Runtime) -> Iterator[Finding]:
-        """Whether a machine can load the engine: its GPU, and the versions of what runs it. Every kind has its own."""
+        """Whether a machine can load the engine: its GPU, and the versions of the runtime. Every kind has its own."""
         yield from ()
 
     @classmethod
     def bundle_findings(cls, _bundle: Bundle) -> Iterator[Finding]:
-        """Whether the engine's own files say what the manifest says; most kinds have none that say anything."""
+        """Whether the engine's own files agree with the manifest; most kinds have none to compare."""
         yield from ()
 
     @classmethod
     def free_memory(cls) -> int | None:
-        """Bytes that are free where the engine would lie, None where nothing tells."""
+        """Free bytes of the memory that the engine would take, None where the machine does not report it."""
         return free_gpu_memory()
 
 

@@ -1,87 +1,83 @@
-"""What llama.cpp is asked for an answer, and its messages about one as tokens. Does not call llama.cpp.
+"""The requests to llama.cpp for one answer, and its messages as tokens. Does not call llama.cpp.
 
-An answer is one request to llama.cpp, or several that go on from each other: what changes on the way (ends that may
-not come yet, a token that would complete a forbidden sequence) is a logit bias, and that is fixed for a request.
+An answer takes one request to llama.cpp, or several that continue each other: end tokens that are not allowed yet, and
+tokens that would complete a forbidden sequence, need a logit bias, which is constant during a request.
 
-Limits. While a character is incomplete llama.cpp reports neither text nor ids, only a growing count; the ids are then
-recovered from the bytes that follow (`_recover`), so text and count are exact, an id may be a twin with equal bytes and
-has no log probability. An answer that ends inside a character gets bytes that decode to one U+FFFD, as the lost ones
-would.
+Limits. While a character is incomplete, llama.cpp reports neither text nor ids, only a growing count; the ids are then
+recovered from the bytes that follow (`_recover`). So text and count are exact; a recovered id may be another one with
+equal bytes, and has no log probability. An answer that ends inside a character gets bytes that decode to one U+FFFD, as
+the lost ones would.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from nemotron_client import wire
 from nemotron_triton.chat.reasoning import CLOSER
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.engine.llguidance import PROBE, llguidance
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob
 from nemotron_triton.errors import EngineError, RequestError, ServingError
 
-# A character has at most 4 bytes: that many tokens past the limit are enough to see what the last ones were.
+# A character has at most 4 bytes: with as many tokens past the limit, the last ones within it become known.
 _CHARACTER_TOKENS = 4
-_RANDOM_SEED = 0xFFFFFFFF  # what llama.cpp takes for "draw one"
+_RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's value for a random seed
 _BAD_REQUEST = 400
 _CUT_CHARACTER = "\N{SLIGHTLY SMILING FACE}".encode()
 _UNKNOWN = TokenLogprob(None)
 _JSON_BEGINS = (*'{["-0123456789', "true", "false", "null")
 
 
-class Put(Protocol):
-    """Where tokens go: `TokenStream.put`."""
-
-    def __call__(
-        self, ids: list[int], finish_reason: FinishReason | None, logprobs: tuple[TokenLogprob, ...], /
-    ) -> None:
-        """Take the next tokens."""
+# `TokenStream.put`.
+Put: TypeAlias = Callable[[list[int], FinishReason | None, tuple[TokenLogprob, ...]], None]
 
 
 class Answer:
-    """One answer: gives llama.cpp's requests for it and takes the messages that come back."""
+    """One answer: makes llama.cpp's requests for it and takes the messages about them. *end_ids* are the model's.
+
+    `failure` is the error that ended the answer.
+    """
 
     def __init__(
         self, codec: TokenCodec, end_ids: frozenset[int], prompt: Sequence[int], sampling: Sampling, put: Put
     ) -> None:
-        """*end_ids* are the model's own."""
         self._codec = codec
         self._end_ids = (frozenset() if sampling.ignore_end else end_ids) | frozenset(sampling.stop_ids)
         self._model_end_ids = end_ids
         self._prompt = prompt
         self._sampling = sampling
         self._put = put
-        # A single token that is bad is a matter of a bias; of more, the last one may not come after the others.
+        # A single forbidden token takes a bias only; of a longer sequence, the last one must not follow the others.
         self._bad = [bad for bad in sampling.bad_ids if len(bad) > 1]
         self._longest_bad = max(map(len, self._bad), default=0)
         self._ids: list[int] = []
         self._requests = 0
-        # What llama.cpp has counted in the request that runs.
+        # llama.cpp's count in the current request.
         self._predicted = 0
-        # What may not come next, because a sequence that is forbidden would be complete.
+        # Tokens that would now complete a forbidden sequence.
         self._barred: frozenset[int] = frozenset()
         self.ended = False
-        # Why there is no answer, or no more of it.
         self.failure: ServingError | None = None
 
     @property
     def tokens(self) -> int:
-        """How many there are so far."""
+        """How many have been generated."""
         return len(self._ids)
 
     def request(self) -> dict[str, Any]:
-        """The next one to send while the answer has not ended."""
+        """The next request to send while the answer has not ended."""
         sampling = self._sampling
         self._predicted = 0
         self._requests += 1
-        asked: dict[str, Any] = {
+        request: dict[str, Any] = {
             "prompt": [*self._prompt, *self._ids],
             "stream": True,
             "return_tokens": True,
-            # A message for every step of the prompt too: the moments in which a request can be stopped.
+            # A message for every step of the prompt too, because a request can be stopped at a message only.
             "return_progress": True,
             "verbose": True,
             "n_predict": sampling.max_tokens - self.tokens + _CHARACTER_TOKENS,
@@ -101,15 +97,16 @@ class Answer:
             ],
         }
         if sampling.seed is not None:
-            asked["seed"] = (sampling.seed + self._requests - 1) % _RANDOM_SEED
+            request["seed"] = (sampling.seed + self._requests - 1) % _RANDOM_SEED
         if sampling.logprobs is not None:
-            asked["n_probs"] = max(1, sampling.logprobs)
+            request["n_probs"] = max(1, sampling.logprobs)
         if sampling.guide is not None:
-            asked["grammar"] = _grammar(sampling.guide, self._codec)
-        return asked
+            guide = sampling.guide
+            request["grammar"] = guide.text if guide.kind == "grammar" else llguidance(guide, self._codec)
+        return request
 
     def probe(self) -> dict[str, Any] | None:
-        """A request that tells whether llama.cpp can compile the guide; None where it says so itself."""
+        """A request that shows whether llama.cpp can compile the guide; None where an error would."""
         guide = self._sampling.guide
         if guide is None or guide.kind == "grammar":
             return None
@@ -123,14 +120,14 @@ class Answer:
         }
 
     def receive_probe(self, message: dict[str, Any]) -> bool:
-        """Take a message about the probe; without its mark the guide does not hold."""
+        """Take a message about the probe; without the mark of the probe, the guide was not applied."""
         tokens = message.get("__verbose", {}).get("tokens", ())
         if tokens and not self._codec.bytes_of(tokens[0]).startswith(PROBE):
             self.failure = _guide_failure()
         return False
 
     def receive(self, message: dict[str, Any]) -> bool:
-        """Take one message; True when this request shall give no more."""
+        """Take one message; True to stop this request."""
         if error := message.get("error"):
             kind = RequestError if error.get("code") == _BAD_REQUEST else EngineError
             self.failure = kind(f"llama.cpp refused the request: {error.get('message', error)}")
@@ -152,7 +149,7 @@ class Answer:
     def _take(self, ids: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> bool:
         too_short, barred = self._too_short, self._barred
         for place, token_id in enumerate(ids):
-            # llama.cpp knows some end tokens by their names; the checkpoint decides.
+            # llama.cpp guesses end tokens from their names; the checkpoint's are the right ones.
             if token_id in self._end_ids:
                 return self._send(ids[:place], "stop", logprobs[:place])
             if token_id not in barred and self._completes_a_bad_sequence(ids[: place + 1]):
@@ -183,21 +180,21 @@ class Answer:
         return self.tokens < self._sampling.min_tokens
 
     def _never(self) -> set[int]:
-        """The ids that may not be picked in the next request."""
+        """The ids that must not be sampled in the next request."""
         ids = {sequence[0] for sequence in self._sampling.bad_ids if len(sequence) == 1} | self._barred
         if self._too_short:
             ids |= self._end_ids | self._model_end_ids
         return ids
 
     def _completes_a_bad_sequence(self, ids: tuple[int, ...]) -> bool:
-        """Whether one ends with *ids* after those that there are."""
+        """Whether a forbidden sequence ends with *ids*, after those generated before."""
         if not self._bad:
             return False
         tail = (*self._ids[-self._longest_bad :], *ids)
         return any(tail[-len(bad) :] == bad for bad in self._bad)
 
     def _follows_guide(self, *, cut: bool) -> bool:
-        """Whether the answer is at least JSON where it must be, or begins like it where it was *cut*."""
+        """Whether the answer to a JSON schema is JSON, or begins like JSON if it was *cut*."""
         guide = self._sampling.guide
         if guide is None or guide.kind != "json_schema":
             return True
@@ -213,28 +210,24 @@ class Answer:
         return True
 
     def _logprobs(self, count: int, details: dict[str, Any]) -> tuple[TokenLogprob, ...]:
-        """One for each of the *count* ids of a message, of which it describes the last ones."""
+        """One for each of the *count* ids of a message, which reports them of the last ids only."""
         if self._sampling.logprobs is None:
             return ()
-        told = [
+        logprobs = [
             TokenLogprob(
-                each["logprob"],
-                tuple((top["id"], top["logprob"]) for top in each["top_logprobs"][: self._sampling.logprobs]),
+                token["logprob"],
+                tuple((top["id"], top["logprob"]) for top in token["top_logprobs"][: self._sampling.logprobs]),
             )
-            for each in details.get("completion_probabilities", ())
+            for token in details.get("completion_probabilities", ())
         ]
-        return (*[_UNKNOWN] * (count - len(told)), *told[max(0, len(told) - count) :])
+        return (*[_UNKNOWN] * (count - len(logprobs)), *logprobs[max(0, len(logprobs) - count) :])
 
     def _recover(self, content: bytes, withheld: int, seen: tuple[int, ...]) -> tuple[int, ...]:
-        """All ids behind *content*, whose last ones are *seen*: those *withheld* are found by their bytes."""
+        """All ids of *content*, of which *seen* are the last; those *withheld* are recovered from the bytes."""
         if not withheld:
             return seen
         tail = b"".join(map(self._codec.bytes_of, seen))
         return _spell(self._codec, content.removesuffix(tail), withheld) + seen
-
-
-def _grammar(guide: Guide, codec: TokenCodec) -> str:
-    return guide.text if guide.kind == "grammar" else llguidance(guide, codec)
 
 
 def _guide_failure() -> RequestError:

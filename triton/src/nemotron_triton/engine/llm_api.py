@@ -1,13 +1,13 @@
 """The LLM API of TensorRT-LLM 1.2.1, which the `tensorrt` and `pytorch` engines share. Not run on hardware.
 
-TensorRT-LLM batches in flight, in this process or in a worker of its own, as the kind wants it;
-`TLLM_WORKER_USE_SINGLE_PROCESS`, 1 or 0, says otherwise. What is generated arrives on the event loop, where a task per
-request reads it. It is started as in TensorRT-LLM's own Triton model
-(`triton_backend/all_models/llmapi/tensorrt_llm/1/model.py`), and used as `llmapi/llm.py`, `sampling_params.py`,
-`executor/executor.py` and `executor/result.py` of the 1.2 line are read.
+TensorRT-LLM batches in flight, in this process or in a worker process, depending on the kind;
+`TLLM_WORKER_USE_SINGLE_PROCESS`, 1 or 0, overrides that. Results arrive on the event loop, where a task per request
+reads them. It is started as in TensorRT-LLM's own Triton model
+(`triton_backend/all_models/llmapi/tensorrt_llm/1/model.py`) and called according to `llmapi/llm.py`,
+`sampling_params.py`, `executor/executor.py` and `executor/result.py` in `tensorrt_llm/` of release 1.2.1.
 
-Limits. Its statistics are left alone, because they arrive in a queue of whichever event loop came first: requests and
-tokens are counted here. A worker that dies wakes nobody who waits for it.
+Limits. Requests and tokens are counted here, because TensorRT-LLM's statistics arrive in a queue of whichever event
+loop was first. A worker that dies does not wake the requests that wait for it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import itertools
 import logging
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,9 +33,9 @@ from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStrea
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
 
 _DEAD = "TensorRT-LLM's executor has stopped"
-# The others are timeout and cancelled, after which nobody waits who asked for it.
+# The others are timeout and cancelled, which end requests whose callers no longer wait.
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-# What mpirun or srun tell the processes they start; what is set for MPI itself (`…_MCA_…`) stays.
+# Variables that mpirun or srun set for the processes they start; settings of MPI itself (`…_MCA_…`) stay.
 _MPI_JOB = re.compile(
     r"OMPI_(COMM_WORLD_.*|UNIVERSE_SIZE|FIRST_RANKS|APP_CTX_NUM_PROCS|MCA_orte_.*)|ORTE_.*|PMI_.*|PMIX_(?!MCA_).*"
 )
@@ -44,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Running:
-    """One request, from its start to its last token."""
+    """A running request."""
 
     result: Any
     stream: TokenStream
@@ -54,13 +55,12 @@ class _Running:
 
 
 class LlmApiEngine(Engine):
-    """TensorRT-LLM on one bundle: `_module` has its class `LLM`, `_single_process` keeps its executor in this one."""
+    """TensorRT-LLM on one bundle: its class `LLM` of `_module`, the executor in this process if `_single_process`."""
 
     _module: ClassVar[str]
     _single_process: ClassVar[bool]
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
-        """Load the model; `EngineError` when TensorRT-LLM cannot be imported or refuses it."""
         super().__init__(bundle, codec)
         arguments = llm_arguments(bundle)
         leave_mpi_job(os.environ)
@@ -69,7 +69,7 @@ class LlmApiEngine(Engine):
         try:
             self._api: Any = importlib.import_module("tensorrt_llm.llmapi")
             llm: Callable[..., Any] = importlib.import_module(self._module).LLM
-        # Its libraries raise these where CUDA, MPI or torch are not the ones it was compiled with.
+        # Raised by its libraries where CUDA, MPI or torch are not those that it was compiled with.
         except (ImportError, OSError, RuntimeError) as error:
             place = self.manifest.container or "a container with TensorRT-LLM 1.2.1"
             raise EngineError(
@@ -86,11 +86,11 @@ class LlmApiEngine(Engine):
 
     @abstractmethod
     def _lacking(self) -> dict[str, str]:
-        """What `cannot` has of this kind alone."""
+        """The part of `cannot` that differs between the kinds."""
 
     @abstractmethod
     def _seed(self, sampling: Sampling) -> int | None:
-        """The seed that TensorRT-LLM is given."""
+        """The seed for TensorRT-LLM."""
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         try:
@@ -101,7 +101,7 @@ class LlmApiEngine(Engine):
         except (ValueError, self._api.RequestError) as error:  # as the LLM API refuses a guide, a number, a prompt
             stream.fail(RequestError(f"TensorRT-LLM refuses the request: {first_line(error)}"))
             return
-        except Exception as error:  # ours, or what its worker died of
+        except Exception as error:  # ours, or that of a worker that died
             stream.fail(_failure(error))
             return
         running = _Running(result, stream, end_ids(sampling, self.manifest), sampling.logprobs)
@@ -112,9 +112,9 @@ class LlmApiEngine(Engine):
         running = tuple(self._running)
         problem = self._problem()
         if problem:
-            for each in running:
-                each.stream.fail(EngineError(problem))
-        active = sum(each.tokens > 0 for each in running)
+            for request in running:
+                request.stream.fail(EngineError(problem))
+        active = sum(request.tokens > 0 for request in running)
         return EngineStatistics(
             active_requests=active,
             waiting_requests=len(running) - active,
@@ -126,7 +126,7 @@ class LlmApiEngine(Engine):
         self._closed = True
         for running, task in tuple(self._running.items()):
             running.stream.fail(EngineError(CLOSED))
-            # A loop that is closed already has no task left to end.
+            # A closed loop has no task left to cancel.
             with contextlib.suppress(RuntimeError):
                 task.get_loop().call_soon_threadsafe(task.cancel)
         self._llm.shutdown()
@@ -134,19 +134,19 @@ class LlmApiEngine(Engine):
     def _problem(self) -> str | None:
         if self._closed:
             return CLOSED
-        # The LLM API asks the same before it takes a request; it has no public name for the answer.
+        # The LLM API checks the same before it takes a request, and has no public name for it.
         executor = self._llm._executor
         return _DEAD if executor is None or executor.is_shutdown() else None
 
     async def _read(self, running: _Running) -> None:
-        """Hand on what comes of one request, to its end."""
+        """Put all that one request generates into its stream."""
         result, stream = running.result, running.stream
         try:
             async for answer in result:
                 if self._take(running, answer.outputs[0]):
                     return
             raise EngineError("TensorRT-LLM ended an answer without saying why")
-        except Exception as error:  # what a worker reports is raised by the step that reads it
+        except Exception as error:  # a worker's error is raised by the step that reads it
             stream.fail(_failure(error))
         finally:
             del self._running[running]
@@ -154,66 +154,60 @@ class LlmApiEngine(Engine):
                 _abort(result)
 
     def _take(self, running: _Running, output: Any) -> bool:
-        """Hand on what is new in *output*, which grows; True when it is the last."""
-        # A stop token that ended the answer is taken back, an end token may stay.
+        """Put the new tokens of *output*, which grows, into the stream; True when they are the last."""
+        # TensorRT-LLM removes a stop token that ended the answer, but not always an end token.
         new = output.token_ids[running.tokens :]
         ended = next((place for place, token_id in enumerate(new) if token_id in running.end_ids), None)
         ids = new[:ended]
         logprobs = _logprobs(running, ids, output.logprobs) if running.alternatives is not None else ()
         running.tokens += len(ids)
         self._generated_tokens += len(ids)
-        reason: FinishReason | None = "stop" if ended is not None else None
+        reason = _FINISH_REASONS.get(output.finish_reason) if ended is None else "stop"
         if reason is None and output.finish_reason is not None:
-            if output.finish_reason not in _FINISH_REASONS:
-                raise EngineError(f"TensorRT-LLM ended an answer with {output.finish_reason!r}")
-            reason = _FINISH_REASONS[output.finish_reason]
+            raise EngineError(f"TensorRT-LLM ended an answer with {output.finish_reason!r}")
         running.stream.put(ids, reason, logprobs)
         return reason is not None
 
 
 def llm_arguments(bundle: Bundle) -> dict[str, Any]:
-    """What the LLM API is called with: the manifest's arguments, their paths in the bundle wherever that lies now."""
+    """The arguments of the LLM API: the manifest's, with paths to where the bundle is now."""
     arguments = bundle.manifest.llm_args
     if not arguments:
         raise BundleError(f"the bundle {bundle.path} has no arguments for the LLM API", "build it again")
-    paths: dict[str, str] = {}
+    # A bundle may come from anywhere; its checkpoint's own code never runs.
+    arguments = {**arguments, "trust_remote_code": False}
     for name in ("model", "tokenizer"):
         if not isinstance(arguments.get(name), str):
             raise BundleError(f"the bundle {bundle.path} does not say where its {name} is", "build it again")
-        paths[name] = str(bundle.folder(arguments[name]).absolute())
-    # A bundle may come from anywhere; its checkpoint's own code never runs.
-    return {**arguments, **paths, "trust_remote_code": False}
+        arguments[name] = str(bundle.folder(arguments[name]).absolute())
+    return arguments
 
 
 def leave_mpi_job(environment: MutableMapping[str, str]) -> None:
-    """Forget the MPI job that tritonserver is in: TensorRT-LLM starts its worker as a job of its own."""
+    """Remove the MPI job of tritonserver from *environment*: TensorRT-LLM starts its worker as another job."""
     for name in [name for name in environment if _MPI_JOB.fullmatch(name)]:
         del environment[name]
 
 
-def _logprobs(running: _Running, ids: Sequence[int], found: Sequence[Any]) -> tuple[TokenLogprob, ...]:
-    """One entry for each of *ids*; *found* has one of every token so far: by token, or of the token alone."""
-    entries = [*found[running.tokens : running.tokens + len(ids)]]
-    entries += [{}] * (len(ids) - len(entries))
-    return tuple(
-        _logprob(token_id, entry, running.alternatives or 0) for token_id, entry in zip(ids, entries, strict=True)
-    )
+def _logprobs(running: _Running, ids: Sequence[int], entries: Sequence[Any]) -> tuple[TokenLogprob, ...]:
+    """One for each of *ids*; *entries* has all tokens so far: a mapping by id, or the log probability alone."""
+    new = entries[running.tokens : running.tokens + len(ids)]
+    steps: Iterable[tuple[Any, Any]] = itertools.zip_longest(ids, new, fillvalue={})
+    return tuple(_logprob(token_id, step, running.alternatives or 0) for token_id, step in steps)
 
 
-def _logprob(token_id: int, entry: Any, alternatives: int) -> TokenLogprob:
-    if not isinstance(entry, Mapping):
-        return TokenLogprob(float(entry))
-    # A token that was drawn though it is not among the likeliest is not among them here either.
-    own = entry[token_id].logprob if token_id in entry else None
-    likeliest = sorted(((other, each.logprob) for other, each in entry.items()), key=lambda pair: -pair[1])
-    return TokenLogprob(own, tuple(likeliest[:alternatives]))
+def _logprob(token_id: int, step: Any, alternatives: int) -> TokenLogprob:
+    if not isinstance(step, Mapping):
+        return TokenLogprob(float(step))
+    likeliest = sorted(((other_id, step[other_id].logprob) for other_id in step), key=lambda pair: -pair[1])
+    # A sampled token may not be among the likeliest.
+    return TokenLogprob(dict(likeliest).get(token_id), tuple(likeliest[:alternatives]))
 
 
 def _abort(result: Any) -> None:
-    # Where the executor is gone there is nothing left to stop.
     try:
         result.abort()
-    except Exception:
+    except Exception:  # The executor is gone, and the request with it.
         _log.warning("TensorRT-LLM did not take the end of a request", exc_info=True)
 
 

@@ -1,6 +1,6 @@
-"""`Sampling` in the words of TensorRT-LLM 1.2.1's LLM API; what one backend makes of it is that kind's own.
+"""`Sampling` as `SamplingParams` of TensorRT-LLM 1.2.1's LLM API; differences of a backend are in its kind's module.
 
-Imports neither TensorRT-LLM nor torch by itself.
+Imports TensorRT-LLM not at all, and torch only for a logit bias.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import importlib
 from typing import Any
 
 from nemotron_triton.bundle import Manifest
-from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
 
 _GUIDE_FIELDS = {"grammar": "grammar", "json_schema": "json", "regex": "regex"}
 
 
 def unsupported(manifest: Manifest) -> dict[str, str]:
-    """The fields of `Sampling` that no kind of engine with *manifest* supports, each with the reason."""
+    """The fields of `Sampling` that neither kind supports for an engine of *manifest*, each with the reason."""
     fields = {"guide.thinking": "TensorRT-LLM guides an answer from its first token on, and a think block comes before"}
     if len(manifest.end_ids) > 1:
         fields["min_tokens"] = "TensorRT-LLM holds back one end token only, and this model has several"
@@ -31,15 +31,16 @@ def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
 
 
 def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: int | None) -> Any:
-    """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `RequestError` for what it cannot say.
+    """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `RequestError` for what it does not support.
 
-    With an end token given, the LLM API asks its tokenizer nothing: neither for end tokens nor to encode words.
+    With an end token, the LLM API does not use its tokenizer: neither for end tokens nor to encode words.
     """
     if sampling.min_tokens and sampling.stop_ids:
         raise RequestError("TensorRT-LLM holds back the model's end token only; give min_tokens or stop_ids, not both")
     first, *others = manifest.end_ids
     stops = [*([] if sampling.ignore_end else others), *sampling.stop_ids]
     single = [ids[0] for ids in sampling.bad_ids if len(ids) == 1]
+    guide = sampling.guide
     params = api.SamplingParams(
         max_tokens=sampling.max_tokens,
         min_tokens=sampling.min_tokens or None,
@@ -50,12 +51,12 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
         bad_token_ids=single or None,
         embedding_bias=_embedding_bias(sampling, manifest) if sampling.logit_bias else None,
         seed=seed,
-        repetition_penalty=_unless(1.0, sampling.repetition_penalty),
-        presence_penalty=_unless(0.0, sampling.presence_penalty),
-        frequency_penalty=_unless(0.0, sampling.frequency_penalty),
+        repetition_penalty=None if sampling.repetition_penalty == 1 else sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty or None,
+        frequency_penalty=sampling.frequency_penalty or None,
         no_repeat_ngram_size=sampling.no_repeat_ngram_size or None,
-        guided_decoding=_guided(api, sampling.guide) if sampling.guide else None,
-        # 0 means none to both backends; what was not asked for is left out when it is read.
+        guided_decoding=api.GuidedDecodingParams(**{_GUIDE_FIELDS[guide.kind]: guide.text}) if guide else None,
+        # 0 means no log probabilities to both backends; the surplus alternative is dropped from the result.
         logprobs=None if sampling.logprobs is None else max(1, sampling.logprobs),
         exclude_input_from_output=True,
         detokenize=False,
@@ -63,7 +64,7 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
         **_strategy(sampling),
     )
     if several := [list(ids) for ids in sampling.bad_ids if len(ids) > 1]:
-        # The public field for words takes text, to be encoded by a tokenizer; this is where their ids are kept.
+        # The public field takes words as text, to be encoded by a tokenizer; the ids are stored here.
         params.bad = []
         params._bad_word_ids = several
     return params
@@ -71,27 +72,19 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
 
 def _strategy(sampling: Sampling) -> dict[str, Any]:
     if sampling.temperature == 0:
-        # A temperature of 0 is out of range in the C++ decoder; the likeliest of one is greedy in both backends.
+        # A temperature of 0 is out of range in the C++ decoder; a top_k of 1 is greedy in both backends.
         return {"top_k": 1}
     # Without a top_p and a top_k the LLM API decodes greedily, whatever the temperature.
     return {
         "temperature": sampling.temperature,
         "top_k": sampling.top_k,
         "top_p": sampling.top_p,
-        "min_p": _unless(0.0, sampling.min_p),
+        "min_p": sampling.min_p or None,
     }
 
 
-def _unless(off: float, value: float) -> float | None:
-    return None if value == off else value
-
-
-def _guided(api: Any, guide: Guide) -> Any:
-    return api.GuidedDecodingParams(**{_GUIDE_FIELDS[guide.kind]: guide.text})
-
-
 def _embedding_bias(sampling: Sampling, manifest: Manifest) -> Any:
-    """One FP32 number for each row of the embedding."""
+    """An FP32 tensor with one number for each row of the embedding."""
     size: int = manifest.plan["architecture"]["vocab_size"]
     bias = [0.0] * size
     for token_id, value in sampling.logit_bias.items():

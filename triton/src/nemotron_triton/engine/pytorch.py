@@ -1,8 +1,8 @@
-"""The `pytorch` engine: a Hugging Face checkpoint, in TensorRT-LLM's PyTorch backend. Not run on hardware.
+"""The `pytorch` engine: a Hugging Face checkpoint in TensorRT-LLM's PyTorch backend. Not run on hardware.
 
-It samples in TensorRT-LLM 1.2.1's `TorchSampler` (`_torch/pyexecutor/sampler.py`), which ignores some fields of
-`Sampling` and says nothing (of the penalties, pull request 16485 says so): those are refused here. It runs in a worker
-that TensorRT-LLM starts through MPI, because its executor is Python and would share our interpreter.
+TensorRT-LLM 1.2.1's `TorchSampler` (`tensorrt_llm/_torch/pyexecutor/sampler.py`) silently ignores some fields of
+`Sampling` (for the penalties see NVIDIA/TensorRT-LLM pull request 16485): requests with them are refused. The executor
+is Python and would share our interpreter, so it runs in a worker process that TensorRT-LLM starts through MPI.
 """
 
 from __future__ import annotations
@@ -49,22 +49,16 @@ class PytorchEngine(LlmApiEngine):
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
         least = manifest.requires_sm
         if least is None:
-            # Manifests of schema 2 do not have it; the backend then finds out by itself.
+            # Schema 2 does not have it; the backend then checks it when it loads.
             need = "needs a GPU (its manifest does not say from which SM on)"
         else:
             need = f"needs a GPU of SM {least} or later for {manifest.precision} weights"
-        if any(sm >= (least or 0) for sm in runtime.sms):
-            yield Finding("gpu", f"{need}, and this machine has {runtime.gpu_titles}")
-        else:
-            yield Finding("gpu", f"{need}, and {gpus_seen(runtime)}", elsewhere(manifest, runtime))
-        here = runtime.tensorrt_llm
-        key = release_key(here or "")
-        need = f"runs in TensorRT-LLM {_FIRST_RELEASE} or later"
-        if key and key >= _FIRST_RELEASE:
-            yield Finding("tensorrt_llm", f"{need}, and {here} is here")
-        else:
-            yield Finding(
-                "tensorrt_llm",
-                f"{need}, and {here or 'none'} is here",
-                f"serve it in a container with TensorRT-LLM {_FIRST_RELEASE} or later",
-            )
+        loadable = any(sm >= (least or 0) for sm in runtime.sms)
+        yield Finding("gpu", f"{need}, and {gpus_seen(runtime)}", None if loadable else elsewhere(manifest, runtime))
+        key = release_key(runtime.tensorrt_llm or "")
+        releases = f"TensorRT-LLM {_FIRST_RELEASE} or later"
+        yield Finding(
+            "tensorrt_llm",
+            f"runs in {releases}, and {runtime.tensorrt_llm or 'none'} is here",
+            None if key and key >= _FIRST_RELEASE else f"serve it in a container with {releases}",
+        )

@@ -1,7 +1,7 @@
-"""The tokens of one answer on their way from an engine to its reader.
+"""The token stream between an engine, which puts from any thread, and its reader on one event loop.
 
-The engine puts, from any thread; the reader takes, on one event loop. What waits is taken together, and a reader that
-pauses between two takes is woken by nothing but the answer's end: tokens are gathered without work for each of them.
+All waiting tokens are read together, and while a reader pauses between two reads only the answer's end wakes it: tokens
+are gathered without work for each of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import collections
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,9 +21,9 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """The log probability (natural, of the model's distribution) of a token; `top` has ids and those of the likeliest.
+    """A token's log probability (natural, of the model's distribution), and `top`, the likeliest ids with theirs.
 
-    `logprob` is None where an engine cannot tell that of a single token.
+    `logprob` is None where an engine does not report that of the token itself.
     """
 
     logprob: float | None
@@ -32,9 +32,9 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class TokenChunk:
-    """The next tokens of one answer, and why it ended if it did; an end token is not among `ids`.
+    """The next tokens of one answer, without its end token, and why it ended if it did.
 
-    `logprobs` has one entry for each id where they were asked for, and is empty otherwise.
+    `logprobs` has one entry for each id if they were requested, and is empty otherwise.
     """
 
     ids: tuple[int, ...]
@@ -43,18 +43,17 @@ class TokenChunk:
 
 
 class TokenStream:
-    """One answer. `async for` gives its chunks, of which the last has a finish reason; an engine's error is raised."""
+    """One answer. `async for` gives its chunks, of which the last has a finish reason; an engine's error is raised.
+
+    Create it on the event loop that reads it. *pace* returns the seconds to gather tokens after each chunk; without it
+    every token is a chunk of its own. `first_token_s` and `last_token_s` are when tokens were read, on the clock
+    `time.monotonic`, `tokens` is how many were.
+    """
 
     def __init__(self, pace: Callable[[], float] | None = None) -> None:
-        """Made on the event loop that reads it.
-
-        *pace* gives the seconds to gather tokens after each chunk; without it every token is a chunk of its own.
-        """
         self.cancelled = False
-        # When the first and the last token were read, on `time.monotonic`'s clock.
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
-        # How many were read.
         self.tokens = 0
         self._pace = pace
         self._loop = asyncio.get_running_loop()
@@ -66,17 +65,14 @@ class TokenStream:
         self._begun = False
         self._finished = False
         self._on_cancel: Callable[[], None] | None = None
-        # What the reader waits in: None while it does not, or is on its way.
+        # What the reader awaits; None while it does not wait.
         self._waiter: asyncio.Future[None] | None = None
         self._gathering = False
 
     def put(
-        self,
-        ids: tuple[int, ...] | list[int],
-        finish_reason: FinishReason | None = None,
-        logprobs: tuple[TokenLogprob, ...] = (),
+        self, ids: Sequence[int], finish_reason: FinishReason | None = None, logprobs: Sequence[TokenLogprob] = ()
     ) -> None:
-        """Add tokens; after a finish reason, an error or a cancellation they are dropped."""
+        """Add tokens; they are dropped after a finish reason, an error or a cancellation."""
         with self._lock:
             if self._ended or self.cancelled:
                 return
@@ -88,20 +84,20 @@ class TokenStream:
             self._wake()
 
     def fail(self, error: ServingError) -> None:
-        """End the answer with *error*; tokens that were put before are still read."""
+        """End the answer with *error*, raised when the tokens before it have been read."""
         with self._lock:
             if not self._ended:
                 self._error = error
                 self._wake()
 
     def when_cancelled(self, callback: Callable[[], None]) -> None:
-        """Have *callback* called, once and on the event loop, when the reader wants no more."""
+        """Have *callback* called, once and on the event loop, when the reader cancels."""
         self._on_cancel = callback
         if self.cancelled:
             callback()
 
     def cancel(self) -> None:
-        """Want no more; the reader says so, on its event loop, when it leaves before the end. Only the first counts."""
+        """Called by the reader, on its event loop, when it leaves before the end; repeated calls do nothing."""
         with self._lock:
             if self._ended or self.cancelled:
                 return
@@ -113,19 +109,19 @@ class TokenStream:
         return self
 
     async def __anext__(self) -> TokenChunk:
-        """The next token, or with a pace all that have come; the last chunk may have none."""
+        """The next token, or with a pace all that have arrived; the last chunk may have none."""
         if self._finished:
             raise StopAsyncIteration
         if self._begun:
             if self._pace and (pause_s := self._pace()) > 0:
                 await self._wait(pause_s)
             else:
-                # An engine that is faster than its reader must not keep the loop from all others.
+                # An engine that is faster than its reader must not block the event loop.
                 await asyncio.sleep(0)
         await self._wait(None)
         self._begun = True
         with self._lock:
-            # What came before an error is read first.
+            # Tokens before an error are read first.
             if self._error and not self._ids:
                 self._finished = True
                 raise self._error
@@ -144,7 +140,7 @@ class TokenStream:
         return self._finish_reason is not None or self._error is not None
 
     async def _wait(self, pause_s: float | None) -> None:
-        """Until the answer ended, and with a *pause_s* until it is over, without one until there are tokens."""
+        """Wait until the answer ends, or for *pause_s*; with None, until it ends or there are tokens."""
         with self._lock:
             if self._ended or (pause_s is None and self._ids):
                 return
@@ -161,15 +157,14 @@ class TokenStream:
                 self._gathering = False
 
     def _wake(self) -> None:
-        """Let the reader look; the lock is held."""
+        """Wake the reader; the lock is held."""
         waiter, self._waiter = self._waiter, None
         if waiter is None:
             return
         try:
             self._loop.call_soon_threadsafe(_set, waiter)
         except RuntimeError:
-            # The loop closes first only when the server shuts down; then nobody waits.
-            return
+            return  # The loop is closed: the server shuts down, and nothing reads any more.
 
 
 def _set(waiter: asyncio.Future[None]) -> None:

@@ -1,7 +1,7 @@
-"""The `tensorrt` engine: an engine directory of `trtllm-build`, in TensorRT-LLM's C++ runtime. Not run on hardware.
+"""The `tensorrt` engine: an engine directory of `trtllm-build` in TensorRT-LLM's C++ runtime. Not run on hardware.
 
-Its decoder knows every field of `Sampling`. It runs in this process, because its executor is C++, and spawning through
-MPI is reported to fail in the container 26.07.
+Its decoder supports every field of `Sampling`. It runs in this process, because its executor is C++, and starting a
+worker through MPI is reported to fail in the container 26.07.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class TensorrtEngine(LlmApiEngine):
         return {"logprobs": "this engine was built without generation logits, which they are computed from"}
 
     def _seed(self, sampling: Sampling) -> int | None:
-        # Without one, every request would draw the same tokens.
+        # Without a seed, every request would sample the same tokens.
         return secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
 
     @classmethod
@@ -45,13 +45,13 @@ class TensorrtEngine(LlmApiEngine):
         difference = ", which has no compiled engines any more" if ended else ""
         yield same_version("tensorrt_llm", "TensorRT-LLM", built, here, remedy=remedy, difference=difference)
         tensorrt = manifest.tool_versions.get("tensorrt")
-        # Without TensorRT's Python package its version cannot be told; TensorRT-LLM's then stands for it.
+        # Without TensorRT's Python package its version is unknown, and TensorRT-LLM's has to do.
         if tensorrt and runtime.tensorrt:
             yield same_version("tensorrt", "TensorRT", _numbers(tensorrt), _numbers(runtime.tensorrt), remedy=remedy)
 
     @classmethod
     def bundle_findings(cls, bundle: Bundle) -> Iterator[Finding]:
-        """Whether the config.json that `trtllm-build` wrote names the TensorRT-LLM that the manifest names."""
+        """Whether the config.json that `trtllm-build` wrote names the same TensorRT-LLM as the manifest."""
         manifest = bundle.manifest
         if manifest.state != "complete":
             return
@@ -73,7 +73,7 @@ class TensorrtEngine(LlmApiEngine):
 
 
 def _config_version(bundle: Bundle, name: str) -> str | None:
-    """The TensorRT-LLM that the file *name* names."""
+    """The version of TensorRT-LLM in the file *name*."""
     file = bundle.file(name)
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise ValueError(f"it has more than {MAX_MANIFEST_BYTES >> 20} MiB")
@@ -83,7 +83,7 @@ def _config_version(bundle: Bundle, name: str) -> str | None:
 
 
 def _ways_out(manifest: Manifest, built: str | None, kind: str | None) -> str:
-    """Another place for the engine, or another engine, perhaps of another *kind*, for this place."""
+    """The remedy: a container that has TensorRT-LLM *built*, or another build, perhaps of another *kind*."""
     container = manifest.container or (f"a container with TensorRT-LLM {built}" if built else "the container it is of")
     return f"serve it in {container}, or build it again here: {rebuild(manifest, keep=True, kind=kind)}"
 
@@ -94,5 +94,5 @@ def _without_engines(version: str) -> bool:
 
 
 def _numbers(version: str) -> str:
-    """*version* without what repackaging adds: 10.14.1.48.post1 is TensorRT 10.14.1.48."""
+    """*version* without the suffix of a repackaged wheel: 10.14.1.48.post1 is TensorRT 10.14.1.48."""
     return version.partition(".post")[0]
