@@ -1,10 +1,11 @@
-"""Whether a bundle's engine fits into the memory that is free now, before it is loaded.
+"""Whether a bundle's engine fits into the free memory, before it is loaded.
 
-Counts what the manifest does: weights, KV cache and state, not what an engine takes on top for activations and itself.
+Counts what the manifest does: weights, KV cache and state, but no activations, nor the runtime itself.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,21 +32,21 @@ def check_memory(manifest: Manifest, free_bytes: int | None, owner: str) -> None
 
 
 def free_gpu_memory() -> int | None:
-    """What is free on a GPU of this machine, None where nothing tells."""
+    """The free bytes of a GPU of this machine, None where the driver does not report them."""
     gpus = read_nvml().gpus
-    # The emptiest one: if the engine is sent to another, it has to say itself that it does not fit.
     free = [gpu.free_bytes for gpu in gpus if gpu.free_bytes is not None]
     if gpus and not free:
-        # A GPU that does not tell has no memory of its own, as on Jetson.
+        # The driver reports no memory for a GPU that shares the machine's, as on Jetson.
         return free_main_memory()
+    # Of the emptiest GPU; should the engine be loaded on another, its runtime reports that it does not fit.
     return max(free, default=None)
 
 
 def free_main_memory(root: Path = Path("/")) -> int | None:
-    """What this process may still take of the machine under *root*: the kernel's estimate, and its control groups'.
+    """The bytes that this process may still take on the machine under *root*, by the kernel and by control groups.
 
-    Pages of files count as free although a running engine maps its weights through them. So the same weights are
-    not asked for twice when they are loaded again; different ones push the old out, which then are read once more.
+    The page cache counts as free although a running engine maps its weights through it. So a reload needs no second
+    copy of the same weights; different weights evict the old ones, which are then read from disk again.
     """
     return min(_limits(root), default=None)
 
@@ -54,16 +55,10 @@ def _limits(root: Path) -> Iterator[int]:
     available = _fields(root / "proc/meminfo").get("MemAvailable:")
     if available is not None:
         yield available * 1024
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in _lines(root / "proc/self/cgroup"):
         if line.startswith("0::/"):
-            group = root / "sys/fs/cgroup" / line[len("0::/") :]
-            for folder in (group, *group.parents):
-                if folder == root:
-                    break
+            group = root / "sys/fs/cgroup" / line.removeprefix("0::/")
+            for folder in itertools.takewhile(root.__ne__, (group, *group.parents)):
                 yield from _left(folder)
 
 
@@ -79,12 +74,16 @@ def _left(group: Path) -> Iterator[int]:
 
 
 def _fields(file: Path) -> dict[str, int]:
-    """The numbers of a file of names and numbers."""
+    """The numbers of a file with a name and a number in each line."""
+    rows = [line.split() for line in _lines(file)]
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _lines(file: Path) -> list[str]:
     try:
-        lines = [line.split() for line in file.read_text().splitlines()]
+        return file.read_text().splitlines()
     except OSError:
-        return {}
-    return {words[0]: int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+        return []
 
 
 def _mib(count: int) -> str:

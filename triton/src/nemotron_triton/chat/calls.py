@@ -13,9 +13,8 @@ from typing import Any, ClassVar, TypeAlias
 
 from nemotron_triton.chat.source import Source, Wait
 
-# What a reader returns of a block's text behind its last call: None if there is none, a problem's code, or `TEXT`.
+# What the text of a block behind its last call is: nothing (None), a problem (its code), or only text ("").
 Problem: TypeAlias = str | None
-TEXT = ""
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,8 @@ from typing import Any
 
 from nemotron_triton.chat.schema import properties, type_names
 
-_VALUES = {
-    "null": '"null"',
-    "boolean": '("true" | "false")',
-    "integer": "integer",
-    "number": "number",
-    "object": "object",
-    "array": "array",
-    "string": "string",
+_VALUES = {"null": '"null"', "boolean": '("true" | "false")'} | {
+    rule: rule for rule in ("integer", "number", "object", "array", "string")
 }
 # Rules that every grammar needs; `free` is any text that ends before a closing tag.
 RULES = r"""free ::= ([^<] | "<" [^/])*

@@ -79,26 +79,21 @@ class Engine(ABC):
 
     Its constructor loads the model; `EngineError` when that is not possible here. `generate` is called on the event
     loop, the rest on any thread. `cannot` has the fields of `Sampling` that the engine does not support, each with the
-    reason (`guide.thinking`: a think block before a guide); a request with one is refused. `memory_of` names, for
-    messages, the memory that the model takes.
+    reason (`guide.thinking`: a think block before a guide); a request with one is refused. `max_seq_len` limits prompt
+    and answer together, tokens. `max_batch_size` answers are generated at once; further requests wait in the engine.
+    `memory_of` names, for messages, the memory that the model takes.
     """
 
     cannot: Mapping[str, str]
+    max_seq_len: int
+    max_batch_size: int
     memory_of: ClassVar[str] = "the GPU's"
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         self.manifest = bundle.manifest
         self.codec = codec
-
-    @property
-    def max_seq_len(self) -> int:
-        """Prompt and answer of one request together, tokens."""
-        return self.manifest.max_seq_len
-
-    @property
-    def max_batch_size(self) -> int:
-        """How many answers are generated at once; further requests wait in the engine."""
-        return self.manifest.max_batch_size
+        self.max_seq_len = bundle.manifest.max_seq_len
+        self.max_batch_size = bundle.manifest.max_batch_size
 
     @abstractmethod
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:

@@ -20,14 +20,7 @@ from nemotron_triton.runtime import Runtime
 
 # The first release whose LLM API takes the arguments that bundles carry.
 _FIRST_RELEASE = Version("1.2.1")
-_IGNORED = (
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "no_repeat_ngram_size",
-    "bad_ids",
-)
+_IGNORED = ("min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "no_repeat_ngram_size", "bad_ids")
 
 
 class PytorchEngine(LlmApiEngine):

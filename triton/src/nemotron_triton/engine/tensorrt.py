@@ -52,24 +52,23 @@ class TensorrtEngine(LlmApiEngine):
     @classmethod
     def bundle_findings(cls, bundle: Bundle) -> Iterator[Finding]:
         """Whether the config.json that `trtllm-build` wrote names the same TensorRT-LLM as the manifest."""
-        manifest = bundle.manifest
-        if manifest.state != "complete":
-            return
-        name, again = f"{manifest.engine_file}/config.json", "build or copy the bundle again"
-        try:
-            version = _config_version(bundle, name)
-        except BundleError:
-            yield Finding("engine", f"has no {name}, which says what made the engine", again)
-            return
-        except (OSError, ValueError, RecursionError) as error:
-            yield Finding("engine", f"has an {name} that cannot be read: {error}", again)
-            return
-        recorded = manifest.tool_versions.get("tensorrt_llm")
-        if version is not None and recorded is not None and same_release(version, recorded):
-            yield Finding("engine", f"has an engine of TensorRT-LLM {version}, as its manifest says")
-            return
-        says = "names no version" if version is None else f"says TensorRT-LLM {version}"
-        yield Finding("engine", f"has an {name} that {says}, and a manifest that says {recorded or 'nothing'}", again)
+        if bundle.manifest.state == "complete":
+            yield _engine_finding(bundle)
+
+
+def _engine_finding(bundle: Bundle) -> Finding:
+    name, again = f"{bundle.manifest.engine_file}/config.json", "build or copy the bundle again"
+    recorded = bundle.manifest.tool_versions.get("tensorrt_llm")
+    try:
+        version = _config_version(bundle, name)
+    except BundleError:
+        return Finding("engine", f"has no {name}, which says what made the engine", again)
+    except (OSError, ValueError, RecursionError) as error:
+        return Finding("engine", f"has an {name} that cannot be read: {error}", again)
+    if version and recorded and same_release(version, recorded):
+        return Finding("engine", f"has an engine of TensorRT-LLM {version}, as its manifest says")
+    says = "names no version" if version is None else f"says TensorRT-LLM {version}"
+    return Finding("engine", f"has an {name} that {says}, and a manifest that says {recorded or 'nothing'}", again)
 
 
 def _config_version(bundle: Bundle, name: str) -> str | None:

@@ -19,7 +19,7 @@ _IN_FUNCTION = Tags(_PARAMETER, _END_FUNCTION, _END_CALL, "{")
 _AFTER_FUNCTION = Tags(_FUNCTION, _END_CALL, _CALL)
 _NAME_ENDS = Tags(">", "\n")
 _VALUE_ENDS = Tags(_END_PARAMETER, _END_FUNCTION, _END_CALL, _PARAMETER)
-# A closer ends a value only where one of these follows, or nothing; elsewhere it is part of the value.
+# A closer ends a value only in front of one of these, or of the end; elsewhere it is part of the value.
 _FOLLOWERS = {
     _END_PARAMETER: Tags(_PARAMETER, _END_FUNCTION, _END_CALL, _CALL, _FUNCTION),
     _END_FUNCTION: Tags(_END_CALL, _CALL, _FUNCTION),
@@ -28,13 +28,13 @@ _FOLLOWERS = {
 
 
 class Format(CallFormat):
-    """The format of the Nemotron 3 Nano models, which now and then write the call in a block as JSON."""
+    """The format of the Nemotron 3 Nano models, which sometimes write the call in a block as JSON."""
 
     openers = (_CALL, _FUNCTION)
     closers = (_END_CALL,)
 
     def read(self, block: Block, opener: str) -> Wait[Problem]:
-        """Read to the closing tag, or as far as it makes sense where closers are missing."""
+        """Read to the closing tag; missing closers are tolerated where the text stays unambiguous."""
         source, tag = block.source, opener
         while True:
             if tag == _CALL:
@@ -53,7 +53,7 @@ class Format(CallFormat):
                 return None
 
     def block_rule(self, call: str, *, several: bool) -> str:
-        """A block for each call, each on lines of its own."""
+        """A block for each call, on lines of its own."""
         more = f'("\\n" {call})*' if several else ""
         return f"{call} {more}"
 
@@ -67,7 +67,7 @@ class Format(CallFormat):
             head, tail = gbnf.literal(f"{_PARAMETER}{key}>\n"), gbnf.literal(f"\n{_END_PARAMETER}\n")
             return f"{head} {value} {tail}"
 
-        required, optional = ([parameter(*each) for each in group] for group in gbnf.parameters(function))
+        required, optional = ([parameter(*pair) for pair in group] for group in gbnf.parameters(function))
         more = f"{name}-option*" if optional else ""
         head = gbnf.literal(f"{_CALL}\n{_FUNCTION}{function['name']}>\n")
         tail = gbnf.literal(f"{_END_FUNCTION}\n{_END_CALL}")
@@ -75,7 +75,7 @@ class Format(CallFormat):
 
 
 def _function(block: Block, *, bare: bool) -> Wait[Problem]:
-    """Read from the name to where the function ends; *bare* means that no opening tag stands before it."""
+    """Read from the name to the end of the function; *bare* means that no opening tag precedes it."""
     source = block.source
     name, stop = yield from _name(source)
     if not stop or "<" in name:
@@ -115,16 +115,16 @@ def _function(block: Block, *, bare: bool) -> Wait[Problem]:
 
 
 def _name(source: Source) -> Wait[tuple[str, str]]:
-    """A name without blanks and quotes around it, and what ended it ("" when nothing did)."""
+    """A name without whitespace and quotes around it, and what ended it ("" when nothing did)."""
     pieces: list[str] = []
     stop = yield from source.until(_NAME_ENDS, pieces.append)
     return tidy("".join(pieces)), stop
 
 
-def _value(source: Source, declared: Collection[str], given: Collection[str]) -> Wait[tuple[str | None, str, str]]:
+def _value(source: Source, declared: Collection[str], known: Collection[str]) -> Wait[tuple[str | None, str, str]]:
     """A parameter's text (None when it never ends), the tag that ended it if not its own closer, and the next key.
 
-    A parameter on a new line ends a value that has no closer only where it names a parameter still to come.
+    A parameter on a new line ends a value without a closer only if it is declared, and not among the *known* ones.
     """
     pieces: list[str] = []
     while True:
@@ -136,7 +136,7 @@ def _value(source: Source, declared: Collection[str], given: Collection[str]) ->
             raw_key: list[str] = []
             stop = yield from source.until(_NAME_ENDS, raw_key.append)
             key = tidy("".join(raw_key))
-            if text.endswith("\n") and key in declared and key not in given:
+            if text.endswith("\n") and key in declared and key not in known:
                 return _without_newlines("".join(pieces)), tag, key
             pieces += [tag, *raw_key, stop]
             continue
@@ -148,12 +148,6 @@ def _value(source: Source, declared: Collection[str], given: Collection[str]) ->
 
 
 def _without_newlines(text: str) -> str:
-    """*text* without the one line break on each side that belongs to the markup."""
-    for newline in ("\r\n", "\n"):
-        if text.startswith(newline):
-            text = text[len(newline) :]
-            break
-    for newline in ("\r\n", "\n"):
-        if text.endswith(newline):
-            return text[: -len(newline)]
-    return text
+    """*text* without the line break on each side, which belongs to the markup."""
+    text = text.removeprefix("\r\n" if text.startswith("\r\n") else "\n")
+    return text.removesuffix("\r\n" if text.endswith("\r\n") else "\n")
