@@ -1,6 +1,6 @@
 """An engine bundle: the directory that is built, verified, copied and served.
 
-Holds the manifest's shape and the checks at load; how a bundle is made is `nemotron_build`'s.
+Has the manifest and the checks of a bundle's files; `nemotron_build` makes bundles.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ MANIFEST = "manifest.json"
 VARIABLE = "NEMOTRON_BUNDLE"
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
-
+_REPLACE = "build or copy the bundle again"
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
-# What `Literal` would be, were the names written here.
+# A `Literal` of the names in the registry.
 Kind = Annotated[str, GetPydanticSchema(lambda *_: core_schema.literal_schema(list(KINDS)))]
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What the engine needs, bytes."""
+    """The memory that the engine needs, bytes."""
 
     weights_bytes: int
     kv_bytes_per_token: int
@@ -52,7 +52,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What quantising cost, on held-out text: perplexities, how often the best token is the source's, divergence."""
+    """The loss by quantisation, on held-out text; `top1_agreement` is how often the best token is the source's."""
 
     tokens: int
     perplexity_source: float
@@ -65,11 +65,11 @@ class Quality:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Everything about a bundle that somebody may have to know later. Digests are SHA-256, paths relative.
+    """How a bundle was built, and what is in it. Digests are SHA-256, paths relative.
 
-    `state` is unfinished for a bundle whose `next_stage` needs a machine that the build did not have; nobody serves it.
-    `build_key` is the digest of all that decided the build (`stages` holds that of each stage), `config` every setting
-    as it was resolved, `plan` the memory plan and roofline, `llm_args` what TensorRT-LLM's LLM API is called with.
+    `state` is unfinished for a bundle whose `next_stage` needs a machine that the build did not have; it is not served.
+    `build_key` is the digest of all inputs of the build (`stages` has that of each stage), `config` every setting as it
+    was resolved, `plan` the memory plan and roofline, `llm_args` the arguments of TensorRT-LLM's LLM API.
     `requires_sm` is the lowest SM that can load the engine; None where it needs no GPU, and unknown in schema 2.
     """
 
@@ -142,7 +142,7 @@ class Bundle:
 
     @property
     def chat_template(self) -> str | None:
-        """The template given to the build instead of the profile's, if one was; `BundleError` if it is gone."""
+        """The template that the build was given instead of the profile's; `BundleError` if its file is gone."""
         if CHAT_TEMPLATE not in self.manifest.outputs:
             return None
         try:
@@ -152,7 +152,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
-        """Read the manifest at *path*; `BundleError` says what is wrong and what to do."""
+        """The bundle in the folder *path*; `BundleError` when it has no valid manifest."""
         file = path / MANIFEST
         try:
             status = file.stat()
@@ -179,19 +179,13 @@ class Bundle:
 
     def file(self, name: str) -> Path:
         """The file *name* of the bundle; `BundleError` when it is missing, no file, or a link that leads elsewhere."""
-        path, status = self._inside(name)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"{path} is not a file", "build or copy the bundle again")
-        return path
+        return self._inside(name, stat.S_ISREG, "file")[0]
 
     def folder(self, name: str) -> Path:
         """The folder *name* of the bundle; `BundleError` as for `file`."""
-        path, status = self._inside(name)
-        if not stat.S_ISDIR(status.st_mode):
-            raise BundleError(f"{path} is not a folder", "build or copy the bundle again")
-        return path
+        return self._inside(name, stat.S_ISDIR, "folder")[0]
 
-    def _inside(self, name: str) -> tuple[Path, os.stat_result]:
+    def _inside(self, name: str, has_kind: Callable[[int], bool], kind: str) -> tuple[Path, os.stat_result]:
         path = self.path / name
         try:
             real = path.resolve(strict=True)
@@ -202,26 +196,28 @@ class Bundle:
             raise BundleError(f"the bundle {self.path} lacks {name} ({reason})", "build or copy it again") from error
         if not inside:
             raise BundleError(f"{path} is a link to what lies outside of the bundle", "do not serve it")
+        if not has_kind(status.st_mode):
+            raise BundleError(f"{path} is not a {kind}", _REPLACE)
         return path, status
 
     def problems(self, *, only: Iterable[str] = (), read: Callable[[int], None] | None = None) -> Iterator[BundleError]:
-        """Check every file (or *only* those) against its digest; *read* hears how many bytes were read each time."""
-        wanted = set(only)
+        """Check every file (or *only* those) against its digest; *read* is called with the size of every block."""
+        names = set(only) or self.manifest.outputs.keys()
         for name, expected in self.manifest.outputs.items():
-            if wanted and name not in wanted:
+            if name not in names:
                 continue
             try:
-                found = digest(self.file(name), read=read)
+                sha256 = digest(self.file(name), read=read)
             except BundleError as problem:
                 yield problem
             except OSError as error:
-                yield BundleError(f"cannot read {self.path / name}: {error.strerror}", "build or copy the bundle again")
+                yield BundleError(f"cannot read {self.path / name}: {error.strerror}", _REPLACE)
             else:
-                if found != expected:
+                if sha256 != expected:
                     yield BundleError(
-                        f"{self.path / name} was changed after the build (SHA-256 {found[:12]}…, the manifest says "
+                        f"{self.path / name} was changed after the build (SHA-256 {sha256[:12]}…, the manifest says "
                         f"{expected[:12]}…)",
-                        "build or copy the bundle again",
+                        _REPLACE,
                     )
 
     def verify(self, *, only: Iterable[str] = ()) -> None:
@@ -230,42 +226,42 @@ class Bundle:
             raise problem
 
     def stamp(self) -> str:
-        """What stays the same as long as nobody touches manifest or files; reads none of them. Raises `BundleError`."""
+        """A digest of the manifest and the files' identities, without their contents. Raises `BundleError`."""
         sha256 = hashlib.sha256(self.manifest.to_json().encode())
         for name in self.manifest.outputs:
-            _, status = self._inside(name)
+            _, status = self._inside(name, stat.S_ISREG, "file")
             identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             sha256.update(repr(identity).encode())
         return sha256.hexdigest()
 
     def unlisted(self) -> list[str]:
-        """What lies in the bundle and is not in its manifest, sorted; what a link leads to is not looked at."""
+        """Files in the bundle that are not in its manifest, sorted; links are not followed."""
         known = {MANIFEST, *self.manifest.outputs}
         names = (
             (Path(folder) / name).relative_to(self.path).as_posix()
             for folder, folders, files in os.walk(self.path)
-            for name in (*files, *(each for each in folders if (Path(folder) / each).is_symlink()))
+            for name in (*files, *(name for name in folders if (Path(folder) / name).is_symlink()))
         )
         return sorted(name for name in names if name not in known)
 
 
 def bundle_link(repository: Path) -> Path:
-    """Where the bundle lies in a model repository: beside the adapter of the model that loads its engine."""
+    """The path of the bundle in a model repository: beside the adapter of the model that loads its engine."""
     return repository / wire.MODEL_NAME / "1" / "bundle"
 
 
 def bundle_beside(args: Mapping[str, str]) -> Bundle:
-    """The bundle of the repository that a model is in, from the arguments Triton gives to any; raises `BundleError`.
+    """The bundle of the model repository in *args*, Triton's arguments for `initialize`; raises `BundleError`.
 
-    `NEMOTRON_BUNDLE` names it for a repository that has none, as `model_repo/` in a checkout. Elsewhere the variable
-    means nothing: what a written repository serves is not for the environment to change.
+    `NEMOTRON_BUNDLE` names it for a repository without one, such as `model_repo/` in a checkout, and is ignored
+    otherwise: the environment must not change what a written repository serves.
     """
     link = bundle_link(Path(args["model_repository"]).parent)
     if os.path.lexists(link):
-        # Where the link leads now: it may be turned to another bundle while this one is being loaded.
+        # Resolved now, because a reload may change the link while this bundle is being loaded.
         return Bundle.open(link.resolve())
-    if named := os.environ.get(VARIABLE):
-        return Bundle.open(Path(named).resolve())
+    if path := os.environ.get(VARIABLE):
+        return Bundle.open(Path(path).resolve())
     raise BundleError(
         f"this model repository holds no bundle, and {VARIABLE} names none",
         f"set {VARIABLE} to a bundle's folder, or write a repository with `nemotron model-repo`",
@@ -273,7 +269,7 @@ def bundle_beside(args: Mapping[str, str]) -> Bundle:
 
 
 def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:
-    """The SHA-256 of a file, in hex; *read* hears the size of every block."""
+    """The SHA-256 of a file, in hex; *read* is called with the size of every block."""
     sha256 = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

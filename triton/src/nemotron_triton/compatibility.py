@@ -1,7 +1,6 @@
-"""Whether a bundle can be loaded: one set of rules, for `nemotron verify` and for the server before it loads.
+"""Whether a bundle can be loaded: the rules for `nemotron verify` and for the server before it loads.
 
-Each kind of engine brings its own rules. Its files' digests are `Bundle.problems`. What a machine has is a parameter
-(`Runtime`).
+Each kind of engine has its own rules. The machine is a parameter (`Runtime`). Digests are checked by `Bundle.problems`.
 """
 
 from __future__ import annotations
@@ -17,31 +16,28 @@ from nemotron_triton.runtime import Runtime, read_runtime
 
 
 def check(bundle: Bundle, runtime: Runtime | None) -> list[Finding]:
-    """Every rule, what explains most first: of *bundle* alone, and with *runtime* of the machine that is to load it."""
+    """The results of all rules, causes before effects: of *bundle*, and with *runtime* of the machine to load it."""
     engine = engine_class(bundle.manifest.kind)
     machine = engine.machine_findings(bundle.manifest, runtime) if runtime else ()
     return [_state(bundle), _profile(bundle), *machine, *engine.bundle_findings(bundle)]
 
 
 def check_servable(bundle: Bundle) -> None:
-    """Refuse a bundle that no machine can serve; whether this machine can is `check_loadable`."""
+    """Raise `BundleError` for a bundle that no machine can serve."""
     _refuse(bundle, check(bundle, None))
 
 
 def check_loadable(bundle: Bundle, runtime: Runtime | None = None) -> None:
-    """Refuse a bundle that cannot be loaded on the machine of *runtime*, by default this one."""
+    """Raise `BundleError` for a bundle that the machine of *runtime*, by default this one, cannot load."""
     _refuse(bundle, check(bundle, runtime or read_runtime()))
 
 
 def _refuse(bundle: Bundle, findings: Sequence[Finding]) -> None:
-    """Raise `BundleError` with the first problem of *findings*, and a word on the others."""
-    problems = [finding for finding in findings if not finding.ok]
-    if not problems:
-        return
-    first = problems[0]
-    place = shlex.quote(str(bundle.path))
-    more = f" ({len(problems) - 1} more: `nemotron verify {place}`)" if len(problems) > 1 else ""
-    raise BundleError(f"the bundle {bundle.path} {first.detail}", f"{first.remedy}{more}")
+    """Raise `BundleError` with the first problem of *findings*, and the number of the others."""
+    if problems := [finding for finding in findings if not finding.ok]:
+        first, *others = problems
+        more = f" ({len(others)} more: `nemotron verify {shlex.quote(str(bundle.path))}`)" if others else ""
+        raise BundleError(f"the bundle {bundle.path} {first.detail}", f"{first.remedy}{more}")
 
 
 def _state(bundle: Bundle) -> Finding:

@@ -1,6 +1,6 @@
-"""What rules find about a bundle and a machine, and the rules that several kinds of engine share.
+"""The result of a rule about a bundle and a machine, and the rules that several kinds of engine share.
 
-What a finding says is a predicate, to be read after "the bundle".
+The text of a finding is a predicate, to be read after "the bundle".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from nemotron_triton.runtime import Runtime
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule and what it found; a problem has a `remedy`, what is all right has none."""
+    """The result of one rule; only a problem has a `remedy`."""
 
     name: str
     detail: str
@@ -23,7 +23,7 @@ class Finding:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against loading."""
+        """Whether the rule is met."""
         return self.remedy is None
 
 
@@ -43,7 +43,7 @@ def same_sm(manifest: Manifest, runtime: Runtime) -> Finding:
 def same_version(
     name: str, title: str, built: str | None, here: str | None, *, remedy: str, difference: str = ""
 ) -> Finding:
-    """Whether *title* is *here* in the release that the engine was built with; *difference* is said of another."""
+    """Whether *title* is *here* in the release that the engine was built with; *difference* explains another one."""
     if built is None:
         return Finding(name, f"does not say with which {title} it was built", remedy)
     if here is None:
@@ -54,27 +54,25 @@ def same_version(
 
 
 def gpus_seen(runtime: Runtime) -> str:
-    """The GPUs of the machine, or why none is seen."""
+    """The GPUs of the machine, or why there are none."""
     return runtime.nvml.problem or f"this machine has {runtime.gpu_titles}"
 
 
 def elsewhere(manifest: Manifest, runtime: Runtime) -> str:
-    """Where a bundle can go that the GPUs of *runtime* cannot load."""
+    """The remedy for a bundle that the GPUs of *runtime* cannot load."""
     if runtime.nvml.gpus:
         return f"move it to {home(manifest)}, or build it for this GPU: {rebuild(manifest)}"
-    see = f"{runtime.nvml.remedy}; or " if runtime.nvml.remedy else ""
-    return f"{see}move it to {home(manifest)}"
+    return f"{f'{runtime.nvml.remedy}; or ' if runtime.nvml.remedy else ''}move it to {home(manifest)}"
 
 
 def home(manifest: Manifest) -> str:
-    """The machine that the bundle is for."""
+    """The machine that the bundle was built for."""
     return f"a machine with {manifest.gpu}{f' (SM {manifest.sm})' if manifest.sm else ''}"
 
 
 def rebuild(manifest: Manifest, *, keep: bool = False, kind: str | None = None) -> str:
-    """The command that makes a bundle like it for the local GPU; its precision is *kept* where the GPU is the same."""
-    precision = ["--precision", manifest.precision] if keep else []
-    wanted = ["--engine-kind", kind] if kind else []
+    """The command that builds the same for the local GPU: in the same precision if *keep*, perhaps another *kind*."""
+    choices = [*(["--precision", manifest.precision] if keep else []), *(["--engine-kind", kind] if kind else [])]
     limits = ["--max-seq-len", str(manifest.max_seq_len), "--max-batch-size", str(manifest.max_batch_size)]
-    options = ["--gpu", "auto", *precision, *wanted, "--model", manifest.profile, *limits, "--output", "OTHER"]
+    options = ["--gpu", "auto", *choices, "--model", manifest.profile, *limits, "--output", "OTHER"]
     return f"`nemotron build-engine CHECKPOINT {shlex.join(options)}`"

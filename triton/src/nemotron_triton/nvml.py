@@ -1,4 +1,4 @@
-"""The NVIDIA GPUs of this machine, as its driver tells them (NVML). Looks, changes nothing, and never raises."""
+"""The NVIDIA GPUs of this machine, from its driver (NVML). Changes nothing, and never raises."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LocalGpu:
-    """A GPU of this machine; memory is None where the driver does not tell, as on Jetson."""
+    """A GPU of this machine; memory is None where the driver does not report it, as on Jetson."""
 
     title: str
     sm: int
     memory_bytes: int | None = None
-    # At the moment of asking, which makes it no other GPU.
     free_bytes: int | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
@@ -23,7 +22,7 @@ class LocalGpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Nvml:
-    """What the driver told. Without any GPU, `problem` says why and `remedy` what to do."""
+    """The driver's report. Without any GPU, `problem` says why and `remedy` what to do."""
 
     gpus: tuple[LocalGpu, ...] = ()
     driver: str | None = None
@@ -33,7 +32,7 @@ class Nvml:
 
 
 def read_nvml() -> Nvml:
-    """Ask the driver."""
+    """The report of this machine's driver."""
     try:
         import pynvml
     except ModuleNotFoundError:

@@ -1,17 +1,17 @@
-"""The order of TensorRT-LLM's releases, and which of them can load compiled engines. Looks at no machine."""
+"""The order of TensorRT-LLM's releases, and which of them can load compiled engines."""
 
 from __future__ import annotations
 
 from packaging.version import InvalidVersion, Version
 
-# trtllm-build, builder.py and _tensorrt_engine went in 1.3.0rc21; 1.3.0rc20 was the last release to have them.
+# TensorRT-LLM 1.3.0rc20 was the last release with trtllm-build, builder.py and _tensorrt_engine.
 FIRST_WITHOUT_ENGINES = Version("1.3.0rc21")
 
 
 def release_key(version: str) -> Version | None:
-    """What orders releases; None for what is no version.
+    """The key to order releases by; None for text that is no version.
 
-    A post, development or local build counts as the release it is named after.
+    A post, development or local build counts as the release that it is named after.
     """
     try:
         parsed = Version(version)

@@ -1,4 +1,4 @@
-"""What this machine has for loading engines: GPUs, and the versions of what runs them. Imports none of it."""
+"""The GPUs of this machine, and the versions of the packages that run engines. Imports none of these."""
 
 from __future__ import annotations
 
