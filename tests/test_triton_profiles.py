@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,15 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, TEMPLATES, profile, p
 from nemotron_triton.chat.reasoning import FORMATS
 from nemotron_triton.errors import ProfileError
 
-PROMPT_FORMATS = ", ".join(sorted(path.stem for path in TEMPLATES.iterdir()))
+PROMPT_FORMATS = [path.stem for path in TEMPLATES.iterdir()]
 FOLDER = Path(profiles.__file__).parent / "models"
 DEFAULT = (FOLDER / f"{DEFAULT_PROFILE}.yaml").read_text(encoding="utf-8")
+
+
+def one_of(names: Iterable[str]) -> str:
+    """The names as pydantic lists what may stand in a place."""
+    *others, last = map(repr, sorted(names))
+    return f"{', '.join(others)} or {last}"
 
 
 def refusal(path: Path, text: str) -> str:
@@ -56,17 +63,17 @@ def test_a_profile_is_found_by_its_name_its_repository_and_its_aliases(name: str
         (
             "tool_call_format",
             "hermes",
-            f'tool_call_format is "hermes"; it should be one of {", ".join(format_names())}',
+            f'tool_call_format is "hermes"; it should be {one_of(format_names())}',
         ),
         (
             "reasoning_format",
             "brackets",
-            f'reasoning_format is "brackets"; it should be one of {", ".join(sorted(FORMATS))}',
+            f'reasoning_format is "brackets"; it should be {one_of(FORMATS)}',
         ),
         (
             "prompt_format",
             "chatml",
-            f'prompt_format is "chatml"; it should be one of {PROMPT_FORMATS}',
+            f'prompt_format is "chatml"; it should be {one_of(PROMPT_FORMATS)}',
         ),
         ("context_tokens", "131072", 'context_tokens is "131072"; it should be a valid integer'),
         ("context_tokens", True, "context_tokens is true; it should be a valid integer"),
@@ -97,8 +104,12 @@ def test_a_wrong_value_is_refused_with_its_key_and_what_may_stand_there(
     [
         ("context_tokens:", "context_tokenz:", "context_tokens is missing, and context_tokenz is not known (known: "),
         ("  default:", "  defualt:", "thinking.default is missing, and thinking.defualt is not known"),
-        ("  thinking_off:", "  thinkin_off:", 'sampling.thinkin_off is "thinkin_off"; it should be '),
-        ("  thinking_off:", "  tool_calling:", "it should have thinking_off"),
+        (
+            "  thinking_off:",
+            "  thinkin_off:",
+            "sampling.thinking_off is missing, and sampling.thinkin_off is not known",
+        ),
+        ("  thinking_off:", "  tool_calling:", "sampling.thinking_off is missing"),
         ("top_p: 0.95", "top_p: most", 'sampling.thinking_on.top_p is "most"; it should be a valid number'),
         ("max_tokens: 32768", "max_tokens: 2024-01-01", 'sampling.thinking_on.max_tokens is "2024-01-01"; it '),
         ("repository: ", "repository: [", "expected ',' or ']'"),

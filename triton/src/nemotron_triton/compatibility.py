@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.interface import engine_class
 from nemotron_triton.errors import BundleError, ProfileError
-from nemotron_triton.findings import Finding, home
+from nemotron_triton.findings import Finding, target
 from nemotron_triton.runtime import Runtime, read_runtime
 
 
@@ -47,13 +47,13 @@ def _state(bundle: Bundle) -> Finding:
     return Finding(
         "state",
         f"is unfinished: {manifest.next_stage or 'a stage'} was not done where it was built",
-        f"finish it with `nemotron build-engine --resume {shlex.quote(str(bundle.path))}` on {home(manifest)}",
+        f"finish it with `nemotron build-engine --resume {shlex.quote(str(bundle.path))}` on {target(manifest)}",
     )
 
 
 def _profile(bundle: Bundle) -> Finding:
     try:
-        return Finding("profile", f"speaks as {bundle.profile.name}")
+        return Finding("profile", f"is for the model {bundle.profile.name}")
     except ProfileError as error:
         if error.remedy:
             return Finding("profile", f"cannot be matched to its model: {error.detail}", error.remedy)

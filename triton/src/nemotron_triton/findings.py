@@ -61,12 +61,12 @@ def gpus_seen(runtime: Runtime) -> str:
 def elsewhere(manifest: Manifest, runtime: Runtime) -> str:
     """The remedy for a bundle that the GPUs of *runtime* cannot load."""
     if runtime.nvml.gpus:
-        return f"move it to {home(manifest)}, or build it for this GPU: {rebuild(manifest)}"
-    return f"{f'{runtime.nvml.remedy}; or ' if runtime.nvml.remedy else ''}move it to {home(manifest)}"
+        return f"move it to {target(manifest)}, or build it for this GPU: {rebuild(manifest)}"
+    return f"{f'{runtime.nvml.remedy}; or ' if runtime.nvml.remedy else ''}move it to {target(manifest)}"
 
 
-def home(manifest: Manifest) -> str:
-    """The machine that the bundle was built for."""
+def target(manifest: Manifest) -> str:
+    """The kind of machine that the bundle was built for."""
     return f"a machine with {manifest.gpu}{f' (SM {manifest.sm})' if manifest.sm else ''}"
 
 

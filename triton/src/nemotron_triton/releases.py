@@ -20,6 +20,6 @@ def release_key(version: str) -> Version | None:
     return Version(parsed.base_version + "".join(map(str, parsed.pre or ())))
 
 
-def same_release(one: str, other: str) -> bool:
-    """Whether two versions name the same release, local labels such as `+cu131` aside."""
-    return one.partition("+")[0].strip() == other.partition("+")[0].strip()
+def same_release(left: str, right: str) -> bool:
+    """Whether two versions name the same release, apart from local labels such as `+cu131`."""
+    return left.partition("+")[0].strip() == right.partition("+")[0].strip()

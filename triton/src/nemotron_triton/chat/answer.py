@@ -104,10 +104,9 @@ class AnswerParser:
 
         *cut* says that the token limit ended the answer: an incomplete call then stays text.
         """
-        text = self._ends.finish()
-        events = self._advance(text) if text else []
+        self._source.feed(self._ends.finish())
         self._source.end(cut=cut)
-        events += self._advance("")
+        events = self._advance("")
         choice = self._rules.choice
         satisfied = choice.name in self._called if choice.mode == "named" else bool(self._called)
         if choice.forced and not satisfied:

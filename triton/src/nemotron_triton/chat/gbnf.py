@@ -6,7 +6,7 @@ Of a schema only types, enum values, names and required parameters are enforced.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from nemotron_triton.chat.schema import properties, type_names
@@ -30,13 +30,13 @@ def options(rule: str, optional: list[str]) -> list[str]:
     return [f"{rule}-option ::= {' | '.join(optional)}"] if optional else []
 
 
-def parameters(function: Mapping[str, Any]) -> tuple[list[tuple[str, object]], list[tuple[str, object]]]:
-    """The declared parameters in order: the required ones, and the optional ones."""
+def parameters(function: Mapping[str, Any], rule: Callable[[str, object], str]) -> tuple[list[str], list[str]]:
+    """The *rule* of each declared parameter, in order: of the required ones, and of the optional ones."""
     schema = function.get("parameters")
     required = schema.get("required") if isinstance(schema, Mapping) else None
     names = set(map(str, required)) if isinstance(required, (list, tuple)) else set()
-    pairs = list(properties(schema).items())
-    return [pair for pair in pairs if pair[0] in names], [pair for pair in pairs if pair[0] not in names]
+    rules = [(name in names, rule(name, about)) for name, about in properties(schema).items()]
+    return [rule for needed, rule in rules if needed], [rule for needed, rule in rules if not needed]
 
 
 def value(about: object, root: object) -> str:

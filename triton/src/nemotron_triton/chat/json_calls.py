@@ -61,7 +61,7 @@ def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str) -> li
     def pair(key: str, about: object) -> str:
         return f"{gbnf.literal(gbnf.json_text(key) + ': ')} {gbnf.value(about, schema)}"
 
-    required, optional = ([pair(*parameter) for parameter in group] for group in gbnf.parameters(function))
+    required, optional = gbnf.parameters(function, pair)
     more = f"{rule}-option" if optional else ""
     if required:
         members = ' ", " '.join(required) + (f' (", " {more})*' if more else "")

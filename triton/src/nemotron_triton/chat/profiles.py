@@ -1,7 +1,7 @@
-"""Everything that depends on which model it is, read from the YAML files in `models/` and checked.
+"""Model profiles: everything that depends on the model, read from the YAML files in `models/` and checked.
 
-A profile names its prompt, reasoning and tool-call formats, never code: `render`, `reasoning` and `formats` have them.
-The three are separate, because models mix them.
+A profile names its prompt, reasoning and tool-call formats, which `render`, `reasoning` and `formats` implement. The
+three are separate, because models combine them differently.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import ConfigDict, Field, GetPydanticSchema, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, core_schema
 
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.conversation import shown
@@ -26,28 +26,15 @@ TEMPLATES = Path(__file__).parent / "templates"
 DEFAULT_PROFILE = "llama-nemotron-nano-4b-v1.1"
 _FOLDER = Path(__file__).parent / "models"
 _STRICT = ConfigDict(extra="forbid", strict=True)
-_Mode = Literal["thinking_on", "thinking_off", "tool_calling"]
 
 
-def _one_of(names: Callable[[], Iterable[str]]) -> AfterValidator:
-    def check(name: str) -> str:
-        if name not in (known := sorted(names())):
-            raise PydanticCustomError("unknown_name", "Input should be one of {known}", {"known": ", ".join(known)})
-        return name
-
-    return AfterValidator(check)
-
-
-def _both_modes(modes: Mapping[_Mode, Any]) -> Mapping[_Mode, Any]:
-    for mode in ("thinking_on", "thinking_off"):
-        if mode not in modes:
-            raise PydanticCustomError("missing_mode", "Input should have {mode}", {"mode": mode})
-    return modes
+def _one_of(names: Callable[[], Iterable[str]]) -> GetPydanticSchema:
+    return GetPydanticSchema(lambda *_: core_schema.literal_schema(sorted(names())))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingDefaults:
-    """What the model's makers recommend for one thinking mode (temperature 0 is greedy)."""
+    """The sampling that the model's publisher recommends (temperature 0 is greedy)."""
 
     temperature: float
     top_p: float
@@ -57,10 +44,21 @@ class SamplingDefaults:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SamplingModes:
+    """The sampling of both thinking modes, and of tool calling where that has its own."""
+
+    thinking_on: SamplingDefaults
+    thinking_off: SamplingDefaults
+    tool_calling: SamplingDefaults | None = None
+
+    __pydantic_config__ = _STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
 class ThinkingSwitch:
     """How thinking is switched: by a line in the system prompt, or by a template argument.
 
-    `default` is what a request gets that names no mode; None where the model is then left to itself.
+    `default` is the mode of a request that names none; None where such a prompt says nothing of thinking.
     """
 
     control: Literal["system_prompt", "enable_thinking"]
@@ -73,9 +71,9 @@ class ThinkingSwitch:
 class Profile:
     """One model: its formats, tokens, recommended sampling and published dimensions.
 
-    `template_settings` are constants of the model for its template, `template_options` are what a request may set,
-    `architecture` is as in the checkpoint's `config.json`. `name` is the file's, which calls `sampling_defaults`
-    only `sampling`.
+    `template_settings` are the model's constants for its template, `template_options` the variables of a request,
+    `architecture` is as in the checkpoint's `config.json`. `name` is the file's, in which `sampling_modes` is called
+    `sampling`.
     """
 
     name: str
@@ -87,9 +85,7 @@ class Profile:
     context_tokens: int
     control_tokens: Mapping[str, int]
     end_tokens: tuple[str, ...]
-    sampling_defaults: Annotated[
-        Mapping[_Mode, SamplingDefaults], AfterValidator(_both_modes), Field(validation_alias="sampling")
-    ]
+    sampling_modes: Annotated[SamplingModes, Field(validation_alias="sampling")]
     architecture: Mapping[str, Any]
     aliases: tuple[str, ...] = ()
     template_settings: Mapping[str, Any] = field(default_factory=dict)
@@ -98,19 +94,18 @@ class Profile:
     __pydantic_config__ = _STRICT
 
     def sampling(self, *, thinking: bool, tools: bool = False) -> SamplingDefaults:
-        """The recommended sampling of the mode, and of tool calling where the makers tell the two apart."""
-        if tools and "tool_calling" in self.sampling_defaults:
-            return self.sampling_defaults["tool_calling"]
-        return self.sampling_defaults["thinking_on" if thinking else "thinking_off"]
+        """The recommended sampling of a request."""
+        modes = self.sampling_modes
+        return (tools and modes.tool_calling) or (modes.thinking_on if thinking else modes.thinking_off)
 
 
 def profile_names() -> list[str]:
-    """The profiles there are, sorted."""
+    """The names of the profiles, sorted."""
     return [path.stem for path in _files()]
 
 
 def profile(name: str) -> Profile:
-    """The profile called *name*, or made for the repository called so; `ProfileError` lists the known ones."""
+    """The profile with this name, repository or alias; `ProfileError` lists the known ones."""
     if known := _by_name().get(name.lower()):
         return known
     raise ProfileError(f"no model profile named {name!r}; known: {', '.join(profile_names())}")
@@ -124,7 +119,7 @@ def read_profile(path: Path) -> Profile:
             raise ValueError("it holds no keys")
         if "name" in fields:
             raise ValueError("name is its file's name, and not a key")
-        # As JSON, because what is strict about a list or a number is then what YAML has too.
+        # As JSON, because pydantic's strict mode for JSON has the types of YAML: lists, not tuples.
         return _adapter().validate_json(json.dumps(fields | {"name": path.stem}, default=str))
     except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         text = ", and ".join(map(_problem, error.errors())) if isinstance(error, ValidationError) else str(error)
@@ -145,7 +140,7 @@ def _files() -> tuple[Path, ...]:
 
 @functools.cache
 def _by_name() -> Mapping[str, Profile]:
-    """The profiles by all their names, in lower case; the first of two that share one."""
+    """The profiles by all their names in lower case; of two with the same name, the first."""
     profiles: dict[str, Profile] = {}
     for known in map(read_profile, _files()):
         for name in (known.name, known.repository, *known.aliases):
@@ -159,6 +154,6 @@ def _problem(error: ErrorDetails) -> str:
         return f"{key} is missing"
     if error["type"] == "unexpected_keyword_argument":
         known = sorted(_adapter().json_schema()["properties"].keys() - {"name"})
-        # Deeper down every key is needed, so that the right one is named as missing.
+        # Inside of a value most keys are required, so that the right one is reported as missing.
         return f"{key} is not known" + (f" (known: {', '.join(known)})" if key in error["loc"] else "")
     return f"{key} is {shown(error['input'])}; {error['msg'].replace('Input', 'it')}"

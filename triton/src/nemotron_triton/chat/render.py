@@ -87,7 +87,10 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
         raise RequestError(f"chat_template_kwargs may not hold {', '.join(reserved)}: requests have fields for these")
     messages = [_for_template(message) for message in _with_toggle(profile, conversation.messages, thinking)]
     tools = [{"type": "function", "function": function} for function in conversation.functions]
-    marker = _free_marker(json.dumps([messages, tools, kwargs], ensure_ascii=False))
+    text = json.dumps([messages, tools, kwargs], ensure_ascii=False)
+    marker = next((marker for marker in _MARKERS if marker not in text), None)
+    if marker is None:
+        raise RequestError("messages use every Unicode noncharacter from U+FDD0 to U+FDEF; remove one of them")
     mark = functools.partial(_mark, marker)
     control = tuple(profile.control_tokens)
     # An assistant's message may have think tags, which the model is trained to write; elsewhere they are text.
@@ -168,12 +171,6 @@ def _mark(marker: str, control: tuple[str, ...], value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_mark(marker, control, item) for item in value]
     return value
-
-
-def _free_marker(text: str) -> str:
-    if marker := next((marker for marker in _MARKERS if marker not in text), None):
-        return marker
-    raise RequestError("messages use every Unicode noncharacter from U+FDD0 to U+FDEF; remove one of them")
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
 
 _UNSUPPORTED = (
@@ -46,8 +46,12 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
         secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
     )
     sequence.logit_bias = _logit_bias(sampling.logit_bias)
-    if sampling.guide:
-        sequence.guided_decoding = _guided(runtime, sampling.guide)
+    if guide := sampling.guide:
+        kind = getattr(runtime.GuideType, _GUIDES[guide.kind])
+        sequence.guided_decoding = runtime.GuidedDecodingParams(kind, guide.text)
+        valid, reason = runtime.validate_guided_decoding_params(sequence.guided_decoding)
+        if not valid:
+            raise RequestError(f"TensorRT Edge-LLM refuses the {guide.kind}: {reason}")
     request = runtime.LLMGenerationRequest()
     request.requests = [sequence]
     request.stream_channels = [channel]
@@ -58,14 +62,6 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
     request.add_generation_prompt = False
     request.skip_special_tokens = False
     return request
-
-
-def _guided(runtime: Any, guide: Guide) -> Any:
-    params = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide.text)
-    valid, reason = runtime.validate_guided_decoding_params(params)
-    if not valid:
-        raise RequestError(f"TensorRT Edge-LLM refuses the {guide.kind}: {reason}")
-    return params
 
 
 def _strategy(sampling: Sampling) -> tuple[float, int, float]:

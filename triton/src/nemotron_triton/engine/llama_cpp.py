@@ -91,10 +91,7 @@ class Answer:
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
             "ignore_eos": sampling.ignore_end or self._too_short,
-            "logit_bias": [
-                *([token_id, bias] for token_id, bias in sampling.logit_bias.items()),
-                *([token_id, False] for token_id in self._never()),
-            ],
+            "logit_bias": [*map(list, {**sampling.logit_bias, **dict.fromkeys(self._never(), False)}.items())],
         }
         if sampling.seed is not None:
             request["seed"] = (sampling.seed + self._requests - 1) % _RANDOM_SEED

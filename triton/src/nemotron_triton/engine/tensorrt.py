@@ -40,7 +40,8 @@ class TensorrtEngine(LlmApiEngine):
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
         yield same_sm(manifest, runtime)
         built, here = manifest.tool_versions.get("tensorrt_llm"), runtime.tensorrt_llm
-        ended = here is not None and _without_engines(here)
+        release = release_key(here or "")
+        ended = release is not None and release >= FIRST_WITHOUT_ENGINES
         remedy = _ways_out(manifest, built, kind="pytorch" if ended else None)
         difference = ", which has no compiled engines any more" if ended else ""
         yield same_version("tensorrt_llm", "TensorRT-LLM", built, here, remedy=remedy, difference=difference)
@@ -85,11 +86,6 @@ def _ways_out(manifest: Manifest, built: str | None, kind: str | None) -> str:
     """The remedy: a container that has TensorRT-LLM *built*, or another build, perhaps of another *kind*."""
     container = manifest.container or (f"a container with TensorRT-LLM {built}" if built else "the container it is of")
     return f"serve it in {container}, or build it again here: {rebuild(manifest, keep=True, kind=kind)}"
-
-
-def _without_engines(version: str) -> bool:
-    key = release_key(version)
-    return key is not None and key >= FIRST_WITHOUT_ENGINES
 
 
 def _numbers(version: str) -> str:

@@ -67,7 +67,7 @@ class Format(CallFormat):
             head, tail = gbnf.literal(f"{_PARAMETER}{key}>\n"), gbnf.literal(f"\n{_END_PARAMETER}\n")
             return f"{head} {value} {tail}"
 
-        required, optional = ([parameter(*pair) for pair in group] for group in gbnf.parameters(function))
+        required, optional = gbnf.parameters(function, parameter)
         more = f"{name}-option*" if optional else ""
         head = gbnf.literal(f"{_CALL}\n{_FUNCTION}{function['name']}>\n")
         tail = gbnf.literal(f"{_END_FUNCTION}\n{_END_CALL}")
