@@ -112,7 +112,7 @@ def test_a_seed_is_drawn_for_each_request_that_has_none(running: Running) -> Non
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"logprobs": 51}, "logprobs is 51; TensorRT Edge-LLM tells at most 50"),
+        ({"logprobs": 51}, "logprobs is 51; TensorRT Edge-LLM reports at most 50"),
         ({"logit_bias": {1: 101.0}}, "logit_bias is for at most 1024 tokens, between -100 and 100 each"),
         ({"logit_bias": dict.fromkeys(range(1025), 1.0)}, "logit_bias is for at most 1024 tokens"),
         ({"guide": Guide(kind="regex", text="refused")}, "refuses the regex: it uses refused"),

@@ -81,24 +81,23 @@ def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
 def read_choice(raw: object, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
     """The checked `tool_choice`, parsed JSON: null, "auto", "none", "required" or a named function."""
     names = {function["name"] for function in functions}
-    if raw is None or raw == "auto":
-        return ToolChoice()
-    if raw == "none":
-        return ToolChoice("none")
-    if raw == "required":
-        if not names:
+    match raw:
+        case None | "auto":
+            return ToolChoice()
+        case "none":
+            return ToolChoice("none")
+        case "required" if names:
+            return ToolChoice("required")
+        case "required":
             raise RequestError("tool_choice is required, but there are no tools to call; give some, or choose auto")
-        return ToolChoice("required")
-    function = raw.get("function") if isinstance(raw, Mapping) else None
-    name = function.get("name") if isinstance(function, Mapping) else None
-    if not isinstance(name, str):
-        raise RequestError(
-            f"tool_choice is {shown(raw)}; it must be auto, none, required or "
-            '{"type": "function", "function": {"name": ...}}'
-        )
-    if name not in names:
-        raise RequestError(f"tool_choice names the function {shown(name)}, which is not among the tools")
-    return ToolChoice("named", name)
+        case {"function": {"name": str(name)}} if name in names:
+            return ToolChoice("named", name)
+        case {"function": {"name": str(name)}}:
+            raise RequestError(f"tool_choice names the function {shown(name)}, which is not among the tools")
+    raise RequestError(
+        f"tool_choice is {shown(raw)}; it must be auto, none, required or "
+        '{"type": "function", "function": {"name": ...}}'
+    )
 
 
 def _message(where: str, raw: object) -> Message:

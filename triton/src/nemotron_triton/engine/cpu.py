@@ -25,7 +25,6 @@ from nemotron_triton.memory import free_main_memory
 from nemotron_triton.runtime import Runtime
 
 _STEP_TOKENS = 64
-_Receive = Callable[[dict[str, Any]], bool]
 
 
 class CpuEngine(Engine):
@@ -128,7 +127,7 @@ class CpuEngine(Engine):
             stopped = False
             self._complete(answer.request(), receive)
 
-    def _complete(self, request: Mapping[str, Any], receive: _Receive) -> None:
+    def _complete(self, request: Mapping[str, Any], receive: Callable[[dict[str, Any]], bool]) -> None:
         """Have llama.cpp answer *request*, and raise what *receive* raised, which must not pass through llama.cpp."""
         failures: list[Exception] = []
 

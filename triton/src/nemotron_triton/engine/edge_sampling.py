@@ -57,7 +57,9 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
     request.stream_channels = [channel]
     request.max_generate_length = sampling.max_tokens
     request.temperature, request.top_k, request.top_p = _strategy(sampling)
-    request.num_logprobs = _num_logprobs(sampling.logprobs)
+    if (sampling.logprobs or 0) > _MAX_LOGPROBS:
+        raise RequestError(f"logprobs is {sampling.logprobs}; TensorRT Edge-LLM reports at most {_MAX_LOGPROBS}")
+    request.num_logprobs = 0 if sampling.logprobs is None else max(1, sampling.logprobs)
     request.apply_chat_template = False
     request.add_generation_prompt = False
     request.skip_special_tokens = False
@@ -70,12 +72,6 @@ def _strategy(sampling: Sampling) -> tuple[float, int, float]:
         return 0.0, 1, 1.0
     top_p = sampling.top_p if sampling.top_p < 1 or sampling.top_k else _NO_TOP_P
     return sampling.temperature, sampling.top_k, top_p
-
-
-def _num_logprobs(alternatives: int | None) -> int:
-    if alternatives is not None and alternatives > _MAX_LOGPROBS:
-        raise RequestError(f"logprobs is {alternatives}; TensorRT Edge-LLM tells at most {_MAX_LOGPROBS}")
-    return 0 if alternatives is None else max(1, alternatives)
 
 
 def _logit_bias(bias: Mapping[int, float]) -> dict[int, float]:

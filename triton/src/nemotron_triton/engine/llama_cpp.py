@@ -73,6 +73,9 @@ class Answer:
         sampling = self._sampling
         self._predicted = 0
         self._requests += 1
+        never = {ids[0] for ids in sampling.bad_ids if len(ids) == 1} | self._barred
+        if self._too_short:
+            never |= self._end_ids | self._model_end_ids
         request: dict[str, Any] = {
             "prompt": [*self._prompt, *self._ids],
             "stream": True,
@@ -91,7 +94,7 @@ class Answer:
             "presence_penalty": sampling.presence_penalty,
             "frequency_penalty": sampling.frequency_penalty,
             "ignore_eos": sampling.ignore_end or self._too_short,
-            "logit_bias": [*map(list, {**sampling.logit_bias, **dict.fromkeys(self._never(), False)}.items())],
+            "logit_bias": [*map(list, {**sampling.logit_bias, **dict.fromkeys(never, False)}.items())],
         }
         if sampling.seed is not None:
             request["seed"] = (sampling.seed + self._requests - 1) % _RANDOM_SEED
@@ -175,13 +178,6 @@ class Answer:
     @property
     def _too_short(self) -> bool:
         return self.tokens < self._sampling.min_tokens
-
-    def _never(self) -> set[int]:
-        """The ids that must not be sampled in the next request."""
-        ids = {sequence[0] for sequence in self._sampling.bad_ids if len(sequence) == 1} | self._barred
-        if self._too_short:
-            ids |= self._end_ids | self._model_end_ids
-        return ids
 
     def _completes_a_bad_sequence(self, ids: tuple[int, ...]) -> bool:
         """Whether a forbidden sequence ends with *ids*, after those generated before."""

@@ -41,14 +41,13 @@ class RequestThreads:
     def begin(self, work: Callable[[], None], stream: TokenStream) -> None:
         """Have *work* fill *stream* as soon as a thread is free; an exception of it goes into the stream."""
         with self._changed:
-            if not self.closed:
-                self._queue[stream] = work
-            if self._queue and self._threads < self._count:
+            if self.closed:
+                stream.fail(EngineError(CLOSED))
+                return
+            self._queue[stream] = work
+            if self._threads < self._count:
                 self._threads += 1
                 threading.Thread(target=self._serve, name="engine", daemon=True).start()
-        if self.closed:
-            self._forget()
-            stream.fail(EngineError(CLOSED))
         # Running work looks at `stream.cancelled` by itself.
         stream.when_cancelled(lambda: self._leave(stream))
 
@@ -59,21 +58,15 @@ class RequestThreads:
     def close(self) -> None:
         """End the queued requests, and wait for the running ones."""
         self.refuse()
-        self._forget()
         with self._changed:
+            for stream in self._queue:
+                stream.fail(EngineError(CLOSED))
+            self._queue.clear()
             self._changed.wait_for(lambda: not self._threads)
 
     def _leave(self, stream: TokenStream) -> None:
         with self._changed:
             self._queue.pop(stream, None)
-
-    def _forget(self) -> None:
-        """End the queued requests, because the engine is closed."""
-        with self._changed:
-            streams = [*self._queue]
-            self._queue.clear()
-        for stream in streams:
-            stream.fail(EngineError(CLOSED))
 
     def _serve(self) -> None:
         """Run queued requests in one thread, until there is none."""

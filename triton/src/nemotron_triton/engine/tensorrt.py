@@ -42,7 +42,9 @@ class TensorrtEngine(LlmApiEngine):
         built, here = manifest.tool_versions.get("tensorrt_llm"), runtime.tensorrt_llm
         release = release_key(here or "")
         ended = release is not None and release >= FIRST_WITHOUT_ENGINES
-        remedy = _ways_out(manifest, built, kind="pytorch" if ended else None)
+        with_built = f"a container with TensorRT-LLM {built}" if built else "the container it is of"
+        again = rebuild(manifest, keep=True, kind="pytorch" if ended else None)
+        remedy = f"serve it in {manifest.container or with_built}, or build it again here: {again}"
         difference = ", which has no compiled engines any more" if ended else ""
         yield same_version("tensorrt_llm", "TensorRT-LLM", built, here, remedy=remedy, difference=difference)
         tensorrt = manifest.tool_versions.get("tensorrt")
@@ -80,12 +82,6 @@ def _config_version(bundle: Bundle, name: str) -> str | None:
     config = json.loads(file.read_text(encoding="utf-8"))
     version = config.get("version") if isinstance(config, dict) else None
     return version if isinstance(version, str) else None
-
-
-def _ways_out(manifest: Manifest, built: str | None, kind: str | None) -> str:
-    """The remedy: a container that has TensorRT-LLM *built*, or another build, perhaps of another *kind*."""
-    container = manifest.container or (f"a container with TensorRT-LLM {built}" if built else "the container it is of")
-    return f"serve it in {container}, or build it again here: {rebuild(manifest, keep=True, kind=kind)}"
 
 
 def _numbers(version: str) -> str:

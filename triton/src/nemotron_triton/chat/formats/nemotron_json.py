@@ -19,14 +19,11 @@ class Format(CallFormat):
     closers = (_CLOSER,)
 
     def read(self, block: Block, opener: str) -> Wait[Problem]:  # noqa: ARG002 - there is only one
-        """Read to the closing tag."""
         return json_calls.read_calls(block, _CLOSER)
 
     def block_rule(self, call: str, *, several: bool) -> str:
-        """A list of calls."""
         more = f'(", " {call})*' if several else ""
         return f'"{_OPENER}[" {call} {more} "]{_CLOSER}"'
 
     def call_rules(self, name: str, function: Mapping[str, Any]) -> list[str]:
-        """An object."""
         return json_calls.call_rules(name, function, "arguments")

@@ -34,7 +34,6 @@ class Format(CallFormat):
     closers = (_END_CALL,)
 
     def read(self, block: Block, opener: str) -> Wait[Problem]:
-        """Read to the closing tag; missing closers are tolerated where the text stays unambiguous."""
         source, tag = block.source, opener
         while True:
             if tag == _CALL:
@@ -53,12 +52,10 @@ class Format(CallFormat):
                 return None
 
     def block_rule(self, call: str, *, several: bool) -> str:
-        """A block for each call, on lines of its own."""
         more = f'("\\n" {call})*' if several else ""
         return f"{call} {more}"
 
     def call_rules(self, name: str, function: Mapping[str, Any]) -> list[str]:
-        """A block with one call."""
         root = function.get("parameters")
 
         def parameter(key: str, about: object) -> str:
