@@ -33,7 +33,6 @@ def check_loadable(bundle: Bundle, runtime: Runtime | None = None) -> None:
 
 
 def _refuse(bundle: Bundle, findings: Sequence[Finding]) -> None:
-    """Raise `BundleError` with the first problem of *findings*, and the number of the others."""
     if problems := [finding for finding in findings if not finding.ok]:
         first, *others = problems
         more = f" ({len(others)} more: `nemotron verify {shlex.quote(str(bundle.path))}`)" if others else ""

@@ -7,7 +7,7 @@ of text parts are joined. JSON schemas of tools are not checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, ValuesView
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -182,18 +182,13 @@ def _function(where: str, raw: object) -> Mapping[str, Any]:
 
 def check_depth(where: str, value: object) -> None:
     """Refuse nesting that could exhaust the stack of whatever walks *value* later."""
-    level: list[object] = [value]
+    level = [value]
     for _ in range(MAX_DEPTH):
-        level = [item for container in level for item in _items(container)]
+        values = [item.values() if isinstance(item, Mapping) else item for item in level]
+        level = [item for container in values if isinstance(container, (ValuesView, list, tuple)) for item in container]
         if not level:
             return
     raise RequestError(f"{where} is nested more than {MAX_DEPTH} levels deep")
-
-
-def _items(value: object) -> Iterable[object]:
-    if isinstance(value, Mapping):
-        return value.values()
-    return value if isinstance(value, (list, tuple)) else ()
 
 
 def shown(value: object) -> str:

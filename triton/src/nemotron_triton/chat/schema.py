@@ -89,7 +89,6 @@ def _types(declared: object, root: object) -> Iterator[str]:
 
 
 def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
-    """The types that *schema* itself names, or that its other keywords imply."""
     declared = schema.get("type")
     names = [declared] if isinstance(declared, str) else declared if isinstance(declared, Sequence) else []
     yield from (_ALIASES.get(name, name) if isinstance(name, str) else "" for name in names)
@@ -106,7 +105,6 @@ def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _inner(schema: Mapping[str, Any], root: object) -> Iterator[object]:
-    """The schemas that *schema* combines or refers to."""
     for key in ("anyOf", "oneOf", "allOf"):
         yield from schema[key] if isinstance(schema.get(key), Sequence) else ()
     if isinstance(reference := schema.get("$ref"), str):

@@ -7,6 +7,7 @@ tokens comes out with its last byte, and the pieces always join to the whole tex
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -89,7 +90,10 @@ def _token_bytes(stored: dict[str, Any], path: Path) -> list[bytes]:
         raise TokenizerError(
             f"{path} is not byte-level BPE, which the Nemotron Nano models have; use their own tokenizer.json"
         )
-    byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
+    # The byte alphabet of GPT-2: printable Latin-1 stands for itself, other bytes for U+0100 and up, in order.
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = map(chr, itertools.count(0x100))
+    byte_of = {chr(byte) if byte in printable else next(others): byte for byte in range(256)}
     texts: dict[int, bytes] = {}
     for text, token_id in model["vocab"].items():
         try:
@@ -99,13 +103,3 @@ def _token_bytes(stored: dict[str, Any], path: Path) -> list[bytes]:
     for token in stored.get("added_tokens", []):
         texts[token["id"]] = token["content"].encode()
     return [texts.get(token_id, b"") for token_id in range(max(texts) + 1)]
-
-
-def _byte_alphabet() -> list[str]:
-    """The printable character that stands for each byte in GPT-2's byte-level BPE.
-
-    Printable Latin-1 bytes stand for themselves; the others are numbered from U+0100 in order.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = (chr(0x100 + i) for i in range(256))
-    return [chr(byte) if byte in printable else next(others) for byte in range(256)]

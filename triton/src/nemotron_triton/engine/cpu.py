@@ -148,7 +148,6 @@ class CpuEngine(Engine):
             raise failures[0]
 
     def _answers(self) -> bool:
-        """Whether llama.cpp can generate one token."""
         messages: list[dict[str, Any]] = []
 
         def receive(message: dict[str, Any]) -> bool:

@@ -138,7 +138,6 @@ class EdgeEngine(Engine):
 
 
 def _chunks(channel: Any, handle: Any, stream: TokenStream) -> Iterator[Any]:
-    """The chunks of one request, until it ends or is cancelled."""
     while not stream.cancelled:
         chunk = channel.wait_pop(timeout_ms=_POLL_MS)
         if chunk is None and (channel.is_finished() or channel.is_cancelled() or handle.ready()):
@@ -156,9 +155,7 @@ def _logprobs(ids: Sequence[int], steps: Sequence[Any], alternatives: int | None
     """One entry for each of *ids*; *steps* has the likeliest tokens of each."""
     if alternatives is None:
         return ()
-    entries = []
-    for token_id, step in itertools.zip_longest(ids, steps[: len(ids)], fillvalue=()):
-        likeliest = [(candidate.token_id, candidate.logprob) for candidate in step]
-        # A sampled token may not be among the likeliest.
-        entries.append(TokenLogprob(dict(likeliest).get(token_id), tuple(likeliest[:alternatives])))
-    return tuple(entries)
+    rows = [[(candidate.token_id, candidate.logprob) for candidate in step] for step in steps[: len(ids)]]
+    pairs: Iterator[tuple[Any, Any]] = itertools.zip_longest(ids, rows, fillvalue=())
+    # A sampled token may not be among the likeliest.
+    return tuple(TokenLogprob(dict(row).get(token_id), tuple(row[:alternatives])) for token_id, row in pairs)

@@ -7,7 +7,6 @@ The meaning of the numbers is from NVIDIA/TensorRT-Edge-LLM 0.11.0, `cpp/sampler
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from typing import Any
 
 from nemotron_triton.engine.interface import Sampling
@@ -45,7 +44,13 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
     sequence.sampling_seed = (
         secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
     )
-    sequence.logit_bias = _logit_bias(sampling.logit_bias)
+    bias = sampling.logit_bias
+    if len(bias) > _MAX_BIASED_TOKENS or any(abs(value) > _MAX_BIAS for value in bias.values()):
+        raise RequestError(
+            f"logit_bias is for at most {_MAX_BIASED_TOKENS} tokens, between {-_MAX_BIAS:g} and {_MAX_BIAS:g} each, "
+            "in TensorRT Edge-LLM"
+        )
+    sequence.logit_bias = dict(bias)
     if guide := sampling.guide:
         kind = getattr(runtime.GuideType, _GUIDES[guide.kind])
         sequence.guided_decoding = runtime.GuidedDecodingParams(kind, guide.text)
@@ -56,7 +61,10 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
     request.requests = [sequence]
     request.stream_channels = [channel]
     request.max_generate_length = sampling.max_tokens
-    request.temperature, request.top_k, request.top_p = _strategy(sampling)
+    greedy = sampling.temperature == 0
+    request.temperature, request.top_k = sampling.temperature, 1 if greedy else sampling.top_k
+    top_p = sampling.top_p if sampling.top_p < 1 or sampling.top_k else _NO_TOP_P
+    request.top_p = 1.0 if greedy else top_p
     if (sampling.logprobs or 0) > _MAX_LOGPROBS:
         raise RequestError(f"logprobs is {sampling.logprobs}; TensorRT Edge-LLM reports at most {_MAX_LOGPROBS}")
     request.num_logprobs = 0 if sampling.logprobs is None else max(1, sampling.logprobs)
@@ -64,20 +72,3 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
     request.add_generation_prompt = False
     request.skip_special_tokens = False
     return request
-
-
-def _strategy(sampling: Sampling) -> tuple[float, int, float]:
-    """Temperature, top_k and top_p."""
-    if sampling.temperature == 0:
-        return 0.0, 1, 1.0
-    top_p = sampling.top_p if sampling.top_p < 1 or sampling.top_k else _NO_TOP_P
-    return sampling.temperature, sampling.top_k, top_p
-
-
-def _logit_bias(bias: Mapping[int, float]) -> dict[int, float]:
-    if len(bias) > _MAX_BIASED_TOKENS or any(abs(value) > _MAX_BIAS for value in bias.values()):
-        raise RequestError(
-            f"logit_bias is for at most {_MAX_BIASED_TOKENS} tokens, between {-_MAX_BIAS:g} and {_MAX_BIAS:g} each, "
-            "in TensorRT Edge-LLM"
-        )
-    return dict(bias)

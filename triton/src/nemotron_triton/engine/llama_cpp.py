@@ -4,7 +4,7 @@ An answer takes one request to llama.cpp, or several that continue each other: e
 tokens that would complete a forbidden sequence, need a logit bias, which is constant during a request.
 
 Limits. While a character is incomplete, llama.cpp reports neither text nor ids, only a growing count; the ids are then
-recovered from the bytes that follow (`_recover`). So text and count are exact; a recovered id may be another one with
+recovered from the bytes that follow. So text and count are exact; a recovered id may be another one with
 equal bytes, and has no log probability. An answer that ends inside a character gets bytes that decode to one U+FFFD, as
 the lost ones would.
 """
@@ -138,7 +138,10 @@ class Answer:
         withheld = details["tokens_predicted"] - self._predicted - len(details["tokens"])
         self._predicted = details["tokens_predicted"]
         if not details["stop"]:
-            ids = self._recover(details["content"].encode(), withheld, tuple(details["tokens"]))
+            ids = tuple(details["tokens"])
+            if withheld:
+                tail = b"".join(map(self._codec.bytes_of, ids))
+                ids = _spell(self._codec, details["content"].encode().removesuffix(tail), withheld) + ids
             return self._take(ids, self._logprobs(len(ids), details))
         by_length = details["stop_type"] == "limit"
         # The end token is counted as predicted; it adds no text.
@@ -214,13 +217,6 @@ class Answer:
             for token in details.get("completion_probabilities", ())
         ]
         return (*[_UNKNOWN] * (count - len(logprobs)), *logprobs[max(0, len(logprobs) - count) :])
-
-    def _recover(self, content: bytes, withheld: int, seen: tuple[int, ...]) -> tuple[int, ...]:
-        """All ids of *content*, of which *seen* are the last; those *withheld* are recovered from the bytes."""
-        if not withheld:
-            return seen
-        tail = b"".join(map(self._codec.bytes_of, seen))
-        return _spell(self._codec, content.removesuffix(tail), withheld) + seen
 
 
 def _guide_failure() -> RequestError:

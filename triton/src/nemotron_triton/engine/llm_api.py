@@ -45,8 +45,6 @@ _log = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class _Running:
-    """A running request."""
-
     result: Any
     stream: TokenStream
     end_ids: frozenset[int]
@@ -139,7 +137,6 @@ class LlmApiEngine(Engine):
         return _DEAD if executor is None or executor.is_shutdown() else None
 
     async def _read(self, running: _Running) -> None:
-        """Put all that one request generates into its stream."""
         result, stream = running.result, running.stream
         try:
             async for answer in result:

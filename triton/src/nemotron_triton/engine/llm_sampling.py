@@ -40,7 +40,7 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
     first, *others = manifest.end_ids
     stops = [*([] if sampling.ignore_end else others), *sampling.stop_ids]
     single = [ids[0] for ids in sampling.bad_ids if len(ids) == 1]
-    guide = sampling.guide
+    guide, greedy = sampling.guide, sampling.temperature == 0
     params = api.SamplingParams(
         max_tokens=sampling.max_tokens,
         min_tokens=sampling.min_tokens or None,
@@ -51,6 +51,12 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
         bad_token_ids=single or None,
         embedding_bias=_embedding_bias(sampling, manifest) if sampling.logit_bias else None,
         seed=seed,
+        # A temperature of 0 is out of range in the C++ decoder; a top_k of 1 is greedy in both backends. Without a
+        # top_p and a top_k the LLM API decodes greedily, whatever the temperature.
+        temperature=None if greedy else sampling.temperature,
+        top_k=1 if greedy else sampling.top_k,
+        top_p=None if greedy else sampling.top_p,
+        min_p=None if greedy else sampling.min_p or None,
         repetition_penalty=None if sampling.repetition_penalty == 1 else sampling.repetition_penalty,
         presence_penalty=sampling.presence_penalty or None,
         frequency_penalty=sampling.frequency_penalty or None,
@@ -61,7 +67,6 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
         exclude_input_from_output=True,
         detokenize=False,
         add_special_tokens=False,
-        **_strategy(sampling),
     )
     if several := [list(ids) for ids in sampling.bad_ids if len(ids) > 1]:
         # The public field takes words as text, to be encoded by a tokenizer; the ids are stored here.
@@ -70,21 +75,7 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
     return params
 
 
-def _strategy(sampling: Sampling) -> dict[str, Any]:
-    if sampling.temperature == 0:
-        # A temperature of 0 is out of range in the C++ decoder; a top_k of 1 is greedy in both backends.
-        return {"top_k": 1}
-    # Without a top_p and a top_k the LLM API decodes greedily, whatever the temperature.
-    return {
-        "temperature": sampling.temperature,
-        "top_k": sampling.top_k,
-        "top_p": sampling.top_p,
-        "min_p": sampling.min_p or None,
-    }
-
-
 def _embedding_bias(sampling: Sampling, manifest: Manifest) -> Any:
-    """An FP32 tensor with one number for each row of the embedding."""
     size: int = manifest.plan["architecture"]["vocab_size"]
     bias = [0.0] * size
     for token_id, value in sampling.logit_bias.items():

@@ -75,7 +75,6 @@ def _engine_finding(bundle: Bundle) -> Finding:
 
 
 def _config_version(bundle: Bundle, name: str) -> str | None:
-    """The version of TensorRT-LLM in the file *name*."""
     file = bundle.file(name)
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise ValueError(f"it has more than {MAX_MANIFEST_BYTES >> 20} MiB")

@@ -9,7 +9,6 @@ import pkgutil
 from nemotron_triton.chat.calls import CallFormat
 
 
-@functools.cache
 def format_names() -> tuple[str, ...]:
     """The names of the formats, sorted."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
