@@ -30,6 +30,7 @@ MANIFEST = "manifest.json"
 VARIABLE = "NEMOTRON_BUNDLE"
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+_REBUILD = "build the bundle again"
 _REPLACE = "build or copy the bundle again"
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -148,7 +149,7 @@ class Bundle:
         try:
             return (self.path / CHAT_TEMPLATE).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise BundleError(f"cannot read {self.path / CHAT_TEMPLATE}: {error}", "build the bundle again") from error
+            raise BundleError(f"cannot read {self.path / CHAT_TEMPLATE}: {error}", _REBUILD) from error
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
@@ -168,13 +169,11 @@ class Bundle:
                 f"no bundle at {path}: it has no {MANIFEST}", "make one with `nemotron build-engine`"
             ) from error
         except (OSError, ValueError, RecursionError) as error:
-            raise BundleError(f"cannot read {file}: {error}", "build the bundle again") from error
+            raise BundleError(f"cannot read {file}: {error}", _REBUILD) from error
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if version not in READABLE_VERSIONS:
             readable = " and ".join(map(str, READABLE_VERSIONS))
-            raise BundleError(
-                f"{file} has schema version {version!r}, this nemotron reads {readable}", "build the bundle again"
-            )
+            raise BundleError(f"{file} has schema version {version!r}, this nemotron reads {readable}", _REBUILD)
         return cls(path, _read_manifest(file, text, version))
 
     def file(self, name: str) -> Path:
@@ -285,9 +284,7 @@ def _read_manifest(file: Path, text: str, version: int) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            f"{file} is not a manifest of schema {version}: {where}: {first['msg']}", "build the bundle again"
-        ) from error
+        raise BundleError(f"{file} is not a manifest of schema {version}: {where}: {first['msg']}", _REBUILD) from error
     for name in (*manifest.outputs, manifest.engine_file):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{file} names {name!r}, which lies outside of the bundle", "do not serve it")

@@ -43,11 +43,9 @@ def _state(bundle: Bundle) -> Finding:
     manifest = bundle.manifest
     if manifest.state == "complete":
         return Finding("state", "is complete")
-    return Finding(
-        "state",
-        f"is unfinished: {manifest.next_stage or 'a stage'} was not done where it was built",
-        f"finish it with `nemotron build-engine --resume {shlex.quote(str(bundle.path))}` on {target(manifest)}",
-    )
+    detail = f"is unfinished: {manifest.next_stage or 'a stage'} was not done where it was built"
+    command = f"`nemotron build-engine --resume {shlex.quote(str(bundle.path))}`"
+    return Finding("state", detail, f"finish it with {command} on {target(manifest)}")
 
 
 def _profile(bundle: Bundle) -> Finding:

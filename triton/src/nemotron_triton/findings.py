@@ -33,11 +33,8 @@ def same_sm(manifest: Manifest, runtime: Runtime) -> Finding:
         return Finding("gpu", "does not say for which GPU it was compiled", f"build it again: {rebuild(manifest)}")
     if manifest.sm in runtime.sms:
         return Finding("gpu", f"was built for SM {manifest.sm}, and this machine has {runtime.gpu_titles}")
-    return Finding(
-        "gpu",
-        f"was built for {manifest.gpu} (SM {manifest.sm}), and {gpus_seen(runtime)}",
-        elsewhere(manifest, runtime),
-    )
+    detail = f"was built for {manifest.gpu} (SM {manifest.sm}), and {gpus_seen(runtime)}"
+    return Finding("gpu", detail, elsewhere(manifest, runtime))
 
 
 def same_version(

@@ -52,11 +52,8 @@ class StopWords:
             self.found = True
             text = text[: min(matches)[1]]
         else:
-            safe = len(text) - self._begun(text)
-            text, self._held = text[:safe], text[safe:]
+            # What may be the beginning of a stop word is held back.
+            sizes = range(min(len(text), self._longest - 1), 0, -1)
+            size = next((size for size in sizes if any(word.startswith(text[-size:]) for word in self._words)), 0)
+            text, self._held = text[: len(text) - size], text[len(text) - size :]
         return [replace(event, text=text)] if text else []
-
-    def _begun(self, text: str) -> int:
-        """How many characters at the end of *text* are the beginning of a stop word."""
-        sizes = range(min(len(text), self._longest - 1), 0, -1)
-        return next((size for size in sizes if any(word.startswith(text[-size:]) for word in self._words)), 0)

@@ -71,13 +71,12 @@ class EdgeEngine(Engine):
 
     def statistics(self) -> EngineStatistics:
         with self._lock:
-            problem = CLOSED if self._threads.closed else None if self._engine.running else _STOPPED
             self._abandoned = [handle for handle in self._abandoned if not handle.ready()]
             return EngineStatistics(
                 active_requests=self._threads.active + len(self._abandoned),
                 waiting_requests=self._threads.waiting,
                 generated_tokens=self._generated_tokens,
-                problem=problem,
+                problem=CLOSED if self._threads.closed else None if self._engine.running else _STOPPED,
             )
 
     def close(self) -> None:

@@ -29,6 +29,7 @@ _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's value for a random seed
 _BAD_REQUEST = 400
 _CUT_CHARACTER = "\N{SLIGHTLY SMILING FACE}".encode()
 _UNKNOWN = TokenLogprob(None)
+_GUIDE_FAILURE = f"{wire.GUIDED_DECODING_GUIDE} cannot be followed: it is not valid, too complex, or nothing fits it"
 _JSON_BEGINS = (*'{["-0123456789', "true", "false", "null")
 
 
@@ -123,7 +124,7 @@ class Answer:
         """Take a message about the probe; without the mark of the probe, the guide was not applied."""
         tokens = message.get("__verbose", {}).get("tokens", ())
         if tokens and not self._codec.bytes_of(tokens[0]).startswith(PROBE):
-            self.failure = _guide_failure()
+            self.failure = RequestError(_GUIDE_FAILURE)
         return False
 
     def receive(self, message: dict[str, Any]) -> bool:
@@ -171,7 +172,7 @@ class Answer:
         if len(ids) == left and finish_reason != "stop":
             finish_reason = "length"
         if finish_reason and not self._follows_guide(cut=finish_reason == "length"):
-            self.failure = _guide_failure()
+            self.failure = RequestError(_GUIDE_FAILURE)
             return True
         self.ended = finish_reason is not None
         if ids or finish_reason:
@@ -217,12 +218,6 @@ class Answer:
             for token in details.get("completion_probabilities", ())
         ]
         return (*[_UNKNOWN] * (count - len(logprobs)), *logprobs[max(0, len(logprobs) - count) :])
-
-
-def _guide_failure() -> RequestError:
-    return RequestError(
-        f"{wire.GUIDED_DECODING_GUIDE} cannot be followed: it is not valid, too complex, or nothing fits it"
-    )
 
 
 def _spell(codec: TokenCodec, text: bytes, count: int) -> tuple[int, ...]:

@@ -86,9 +86,9 @@ class LlmApiEngine(Engine):
     def _lacking(self) -> dict[str, str]:
         """The part of `cannot` that differs between the kinds."""
 
-    @abstractmethod
-    def _seed(self, sampling: Sampling) -> int | None:
-        """The seed for TensorRT-LLM."""
+    def _seed(self, _sampling: Sampling) -> int | None:
+        """The seed for TensorRT-LLM, for a kind that supports seeds."""
+        return None
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         try:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from packaging.version import Version
 
 from nemotron_triton.bundle import Manifest
-from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.engine.llm_api import LlmApiEngine
 from nemotron_triton.findings import Finding, elsewhere, gpus_seen
 from nemotron_triton.releases import release_key
@@ -34,9 +33,6 @@ class PytorchEngine(LlmApiEngine):
             **dict.fromkeys(_IGNORED, "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"),
             "seed": "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator",
         }
-
-    def _seed(self, _: Sampling) -> int | None:
-        return None
 
     @classmethod
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
