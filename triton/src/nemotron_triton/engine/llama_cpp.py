@@ -4,9 +4,9 @@ An answer takes one request to llama.cpp, or several that continue each other: e
 tokens that would complete a forbidden sequence, need a logit bias, which is constant during a request.
 
 Limits. While a character is incomplete, llama.cpp reports neither text nor ids, only a growing count; the ids are then
-recovered from the bytes that follow. So text and count are exact; a recovered id may be another one with
-equal bytes, and has no log probability. An answer that ends inside a character gets bytes that decode to one U+FFFD, as
-the lost ones would.
+recovered from the bytes that follow. So text and count are exact; a recovered id may be another one with equal bytes,
+and has no log probability. An answer that ends inside a character gets bytes that decode to one U+FFFD, as the lost
+ones would.
 """
 
 from __future__ import annotations
