@@ -18,12 +18,14 @@ GROUPS = {
     "Clients": ["client", "async_client"],
     "Streams": ["streams"],
     "Messages": ["messages"],
-    "Tools": ["tools", "tool_loop"],
+    "Tools": ["tools", "run"],
     "Events and replies": ["events", "reply"],
     "Options": ["options"],
     "Status": ["status"],
     "Errors": ["errors"],
 }
+# What they inherit, in the module that has it.
+BASES = {"BaseClient": "_base"}
 # Told by what differs.
 TWINS = {"AsyncClient": "Client", "AsyncStream": "Stream"}
 HEAD = """# Reference of `nemotron_client`
@@ -51,19 +53,23 @@ class Module:
         if not isinstance(node, ast.ClassDef):
             yield python(self._written(node.lineno, node.end_lineno))
             return
-        methods = {each.name: each for each in node.body if isinstance(each, Function)}
-        public = [each for each in methods.values() if not each.name.startswith("_")]
         yield markdown(node)
         if name in TWINS:
-            yield self._differences(TWINS[name], public)
+            yield self._differences(TWINS[name], [each for each in functions(node) if not each.name.startswith("_")])
             return
+        methods = {each.name: (self, each) for each in functions(node)}
+        for base in bases(node):
+            inherited = Module(BASES[base], {base}, self._constants)
+            methods = {each.name: (inherited, each) for each in functions(inherited.exported[base])} | methods
         if "__init__" in methods:
-            yield python(self._signature(methods["__init__"]).replace("def __init__", name).removesuffix(" -> None"))
-            yield markdown(methods["__init__"])
+            module, made = methods.pop("__init__")
+            yield python(module._signature(made).replace("def __init__", name).removesuffix(" -> None"))
+            yield markdown(made)
         else:
             yield python(self._fields(node))
-        for each in public:
-            yield f"#### `{name}.{each.name}`\n\n{python(self._signature(each))}\n\n{markdown(each)}"
+        for module, each in methods.values():
+            if not each.name.startswith("_"):
+                yield f"#### `{name}.{each.name}`\n\n{python(module._signature(each))}\n\n{markdown(each)}"
 
     def _differences(self, twin: str, methods: Sequence[Function]) -> str:
         awaited = [f"`{each.name}`" for each in methods if isinstance(each, ast.AsyncFunctionDef)]
@@ -106,6 +112,17 @@ def defined(node: ast.stmt) -> str:
         return node.name
     target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
     return target.id if isinstance(target, ast.Name) else ""
+
+
+def functions(node: ast.stmt) -> list[Function]:
+    """The methods that a class defines itself."""
+    return [each for each in getattr(node, "body", ()) if isinstance(each, Function)]
+
+
+def bases(node: ast.ClassDef) -> list[str]:
+    """The bases of a class that are described with it."""
+    names = [ast.unparse(base).partition("[")[0] for base in node.bases]
+    return [name for name in names if name in BASES]
 
 
 def markdown(node: ast.Module | ast.ClassDef | Function) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,13 +18,18 @@ from contract import (
     check_argv,
     check_llm_arguments,
     check_trtllm_build,
+    kv_row,
     llm_arguments,
 )
 from grid import every
+from nemotron_build.architecture import read_architecture
+from nemotron_build.choice import decide
 from nemotron_build.commands import edge_llm, trtllm_build, versions
 from nemotron_build.commands.container import Mount, container_argv
-from nemotron_build.commands.llm_api import Kind
-from nemotron_build.errors import BuildError, UnsupportedError
+from nemotron_build.errors import BuildError, RefusedError, UnsupportedError
+from nemotron_build.planning.gpus import Gpu, find_gpu
+from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS
+from nemotron_triton.chat.profiles import profile
 
 SMS = (80, 86, 89, 90, 100, 110, 120)
 KV_PRECISIONS = ("auto", "fp8", "int8")
@@ -40,9 +46,15 @@ COMPILES: dict[int, set[str]] = {
     110: set(),
     120: {*HOPPER_AND_ADA, "nvfp4"},
 }
-CELLS = list(product(trtllm_build.PRECISIONS, KV_PRECISIONS, SMS))
+CELLS = list(product(PRECISION_NAMES, KV_PRECISIONS, SMS))
 ALLOWED = [cell for cell in CELLS if cell[0] in COMPILES[cell[2]] and not (cell[1] == "int8" and cell[2] == 100)]
 REFUSED = [cell for cell in CELLS if cell not in ALLOWED]
+LLAMA = read_architecture(profile("llama-nemotron-nano-4b-v1.1").architecture)
+
+
+def gpu_of(sm: int) -> Gpu:
+    """A GPU of any SM, in the catalogue or not."""
+    return replace(find_gpu("h100"), name="any", title="a GPU", sm=sm)
 
 
 # trtllm-build
@@ -50,7 +62,9 @@ REFUSED = [cell for cell in CELLS if cell not in ALLOWED]
 
 @every(ALLOWED)
 def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precision: str, sm: int) -> None:
-    argv = build_argv(precision, kv_precision, sm)
+    decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
+
+    argv = build_argv(precision, kv_precision)
 
     given = check_trtllm_build(argv, precision, kv_precision, sm)
     assert given["--max_batch_size"] == "16"
@@ -63,9 +77,9 @@ def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precisi
 
 
 @every(REFUSED)
-def test_what_trtllm_build_would_refuse_is_refused_at_once(precision: str, kv_precision: str, sm: int) -> None:
-    with pytest.raises(UnsupportedError, match=rf"SM {sm}"):
-        build_argv(precision, kv_precision, sm)
+def test_what_trtllm_build_would_refuse_is_refused_by_the_plan(precision: str, kv_precision: str, sm: int) -> None:
+    with pytest.raises(RefusedError, match=rf"a GPU \(SM{sm}\)"):
+        decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
 
 
 @pytest.mark.parametrize(
@@ -73,7 +87,7 @@ def test_what_trtllm_build_would_refuse_is_refused_at_once(precision: str, kv_pr
     [("bf16", "auto"), ("int4-awq", "auto"), ("fp8", "disable"), ("fp8-rowwise", "disable"), ("nvfp4", "nvfp4")],
 )
 def test_matrices_go_where_they_are_fastest(precision: str, plugin: str) -> None:
-    given = check_argv(build_argv(precision, sm=120), "trtllm-build", BUILD["flags"])
+    given = check_argv(build_argv(precision), "trtllm-build", BUILD["flags"])
 
     assert given["--gemm_plugin"] == plugin
 
@@ -94,11 +108,11 @@ def test_matrices_go_where_they_are_fastest(precision: str, plugin: str) -> None
 def test_prompts_start_from_cached_blocks_where_the_attention_can(
     precision: str, kv_precision: str, paged: bool, fp8_attention: bool
 ) -> None:
-    given = check_argv(build_argv(precision, kv_precision, 89), "trtllm-build", BUILD["flags"])
+    given = check_argv(build_argv(precision, kv_precision), "trtllm-build", BUILD["flags"])
 
     assert given["--use_paged_context_fmha"] == ("enable" if paged else "disable")
     assert given["--use_fp8_context_fmha"] == ("enable" if fp8_attention else "disable")
-    assert trtllm_build.paged_context_attention(precision, kv_precision) is paged
+    assert trtllm_build.paged_context_attention(PRECISIONS.weights[precision], kv_row(kv_precision)) is paged
 
 
 @pytest.mark.parametrize(
@@ -114,10 +128,11 @@ def test_limits_that_cannot_work_are_refused(changes: dict[str, Any], message: s
         build_argv(**changes)
 
 
-@pytest.mark.parametrize(("precision", "kv_precision"), [("fp4", "auto"), ("bf16", "fp4")])
-def test_an_unknown_precision_is_answered_with_the_known_ones(precision: str, kv_precision: str) -> None:
-    with pytest.raises(UnsupportedError, match=r"fp4 is no .*precision .*fp8"):
-        build_argv(precision, kv_precision)
+def test_trtllm_build_makes_nothing_that_it_has_no_words_for() -> None:
+    wordless = replace(PRECISIONS.weights["fp8"], name="fp8-block", trtllm_build=None)
+
+    with pytest.raises(UnsupportedError, match="trtllm-build makes no engines in fp8-block"):
+        trtllm_build.paged_context_attention(wordless, kv_row("fp8"))
 
 
 # The container
@@ -179,7 +194,18 @@ def test_the_image_holds_the_versions_commands_are_written_for() -> None:
 
 @pytest.mark.parametrize(
     "version",
-    ["0.21.0", "0.17.0.post1", "1.0.3.2510", "1.2.1", "1.2", "1.2.1+cu131", "1.3.0a1", "1.3.0rc9", "v1.3.0-rc.20"],
+    [
+        "0.21.0",
+        "0.17.0.post1",
+        "1.0.3.2510",
+        "1.2.1",
+        "1.2",
+        "1.2.1+cu131",
+        "1.3.0a1",
+        "1.3.0rc",
+        "1.3.0rc9",
+        "v1.3.0-rc.20",
+    ],
 )
 def test_releases_with_engines_are_known(version: str) -> None:
     assert versions.has_engines(version)
@@ -197,7 +223,7 @@ def test_the_boundary_is_the_contract_s() -> None:
     assert not versions.has_engines(CONTRACT["tensorrt_llm"]["first_version_without_engines"])
 
 
-@pytest.mark.parametrize("version", ["", "unknown", "1.3.0rc", "1.2.1 or so"])
+@pytest.mark.parametrize("version", ["", "unknown", "1.2.1 or so"])
 def test_a_version_that_cannot_be_read_is_an_error(version: str) -> None:
     with pytest.raises(BuildError, match="can be read"):
         versions.has_engines(version)
@@ -217,9 +243,9 @@ def test_the_pytorch_llm_api_takes_what_it_is_given(hybrid: bool, kv_precision: 
     assert json.loads(json.dumps(arguments)) == arguments
 
 
-@every(list(product(trtllm_build.PRECISIONS, KV_PRECISIONS)))
+@every(list(product(PRECISION_NAMES, KV_PRECISIONS)))
 def test_the_engine_llm_api_takes_what_it_is_given(precision: str, kv_precision: str) -> None:
-    paged = trtllm_build.paged_context_attention(precision, kv_precision)
+    paged = trtllm_build.paged_context_attention(PRECISIONS.weights[precision], kv_row(kv_precision))
 
     arguments = llm_arguments("tensorrt", kv_precision=kv_precision, chunks_prompts=paged)
 
@@ -254,7 +280,7 @@ def test_answers_of_a_llama_can_be_constrained() -> None:
         ("pytorch", {"free_gpu_memory_fraction": 1.5}, "no share"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused(kind: Kind, changes: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_together_are_refused(kind: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(BuildError, match=message):
         llm_arguments(kind, **changes)
 
@@ -275,8 +301,8 @@ def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_pr
     argv = edge_llm.quantize_argv(
         model_dir="/checkpoint",
         output_dir="/quantized",
-        precision=precision,
-        kv_precision=kv_precision,
+        precision=PRECISIONS.weights[precision],
+        kv=kv_row(kv_precision),
         num_samples=256,
         device=device,
     )
@@ -307,15 +333,16 @@ def test_edge_llm_has_nothing_for_ada_and_hopper(sm: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"precision": "fp16"}, "needs no quantisation"),
-        ({"precision": "bf16", "kv_precision": "fp16"}, "needs no quantisation"),
-        ({"precision": "w4a8-awq"}, "no w4a8-awq"),
-        ({"kv_precision": "int8"}, "no KV cache in int8"),
+        ({"precision": PRECISIONS.weights["fp16"]}, "needs no quantisation"),
+        ({"precision": PRECISIONS.weights["bf16"], "kv": kv_row("fp16")}, "needs no quantisation"),
+        ({"precision": PRECISIONS.weights["w4a8-awq"]}, "no w4a8-awq"),
+        ({"kv": kv_row("int8")}, "no KV cache in int8"),
         ({"num_samples": 0}, "at least one"),
     ],
 )
 def test_edge_llm_refuses_what_it_cannot_quantize(changes: dict[str, Any], message: str) -> None:
-    settings: dict[str, Any] = {"precision": "fp8", "num_samples": 16, **changes}
+    fp8 = {"precision": PRECISIONS.weights["fp8"], "kv": kv_row("auto")}
+    settings: dict[str, Any] = {**fp8, "num_samples": 16, **changes}
 
     with pytest.raises(BuildError, match=message):
         edge_llm.quantize_argv(model_dir="/a", output_dir="/b", **settings)

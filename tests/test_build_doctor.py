@@ -13,12 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from machines import H100, FakeNvml, install
-from nemotron_build.diagnosis import VERBS, Check, Diagnosis
+from nemotron_build.diagnosis import Check, Diagnosis
 from nemotron_build.docker import Docker
 from nemotron_build.doctor import diagnose
 from nemotron_build.host import Host
+from nemotron_build.kinds import KIND_NAMES as KINDS
 from nemotron_build.machine import Machine, Place, read_machine
-from nemotron_build.planning.precisions import KINDS
+from nemotron_build.needs import VERBS
 from nemotron_cli import main
 from nemotron_triton.errors import ServerError
 from nemotron_triton.nvml import LocalGpu, Nvml
@@ -204,28 +205,28 @@ BUILD_ALL = {f"build {kind}" for kind in KINDS}
             {"missing_modules": ("jinja2", "tokenizers")},
             "packages",
             "missing: jinja2, tokenizers",
-            "pip install 'nemotron-triton[serve]'",
+            "pip install '.[serve]' from a checkout of nemotron",
             SERVE_ALL | BUILD_ALL,
         ),
         (
             {"missing_modules": ("safetensors",)},
             "safetensors",
             "missing",
-            "pip install 'nemotron-triton[build]'",
+            "pip install '.[build]' from a checkout of nemotron",
             BUILD_ALL,
         ),
         (
             {"missing_modules": ("gguf", "ml_dtypes")},
             "gguf",
             "missing: gguf, ml_dtypes",
-            "pip install 'nemotron-triton[cpu]'",
+            "pip install '.[cpu]' from a checkout of nemotron",
             {"build cpu"},
         ),
         (
             {"runtime": replace(LAPTOP.runtime, llama_cpp=None)},
             "llama.cpp",
             "xllamacpp is missing",
-            "pip install 'nemotron-triton[cpu]'",
+            "pip install '.[cpu]' from a checkout of nemotron",
             {"serve cpu"},
         ),
         (
@@ -369,4 +370,4 @@ def test_a_machine_that_can_nothing_is_status_1(monkeypatch: pytest.MonkeyPatch)
     result = CliRunner().invoke(main, ["doctor"])
 
     assert result.exit_code == 1
-    assert "  gguf: pip install 'nemotron-triton[cpu]'\n" in result.stdout
+    assert "  gguf: pip install '.[cpu]' from a checkout of nemotron\n" in result.stdout

@@ -22,12 +22,12 @@ from checkpoints import architecture_of, logits, write_checkpoint, write_sparse_
 from nemotron_build.checkpoint import inspect
 from nemotron_build.engine import EngineSpec, build
 from nemotron_build.errors import CheckpointError
-from nemotron_build.gguf_file import PRECISIONS
+from nemotron_build.precisions import PRECISIONS
 from nemotron_cli import main
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from patience import wait_until
 
@@ -74,7 +74,7 @@ def test_the_engine_computes_what_the_checkpoint_says(
     assert compared >= 4
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", [row.name for row in PRECISIONS.weights.values() if row.gguf])
 def test_every_precision_makes_a_bundle_on_record(tmp_path: Path, checkpoint: Path, precision: str) -> None:
     manifest = build(EngineSpec(checkpoint=checkpoint, gpu="cpu", precision=precision), tmp_path / "bundle").manifest
 

@@ -18,13 +18,13 @@ from hf_exports import write_fp8_export, write_tensors
 from hybrid_checkpoints import write_hybrid_checkpoint
 from nemotron_build.checkpoint import Checkpoint, inspect
 from nemotron_build.errors import VerificationError
-from nemotron_build.planning.precisions import find_precision
+from nemotron_build.precisions import PRECISIONS
 from nemotron_build.stages.hf_export import complete_export
 from nemotron_build.verification.hf_checkpoint import check_hf_checkpoint
-from nemotron_build.verification.hf_formats import FORMATS
+from nemotron_build.verification.hf_layouts import HF_LAYOUTS
 from nemotron_build.verification.tensors import read_tensors, relative_distance
 
-FP8 = find_precision("fp8", "pytorch")
+FP8, FP8_KV = PRECISIONS.find("fp8", "pytorch"), PRECISIONS.find_kv("fp8")
 LLAMA3_SCALING = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -65,7 +65,7 @@ def test_an_export_becomes_what_tensorrt_llm_reads(tmp_path: Path, sources: dict
 
     complete_export(tmp_path / "export", source)
 
-    checks = check_hf_checkpoint(tmp_path / "export", source, FP8, "fp8")
+    checks = check_hf_checkpoint(tmp_path / "export", source, FP8, FP8_KV)
     matrices = {"llama": 14, "nemotron_h": 12}[family]
     assert f"FP8 is on record for {matrices} matrices and for nothing else" in checks
     config, own = (json.loads((path / "config.json").read_text()) for path in (tmp_path / "export", source.path))
@@ -88,7 +88,7 @@ def test_an_export_is_refused_as_it_comes(
     write_fp8_export(tmp_path / "export", sources[family])
 
     with pytest.raises(VerificationError, match=complaint):
-        check_hf_checkpoint(tmp_path / "export", sources[family], FP8, "fp8")
+        check_hf_checkpoint(tmp_path / "export", sources[family], FP8, FP8_KV)
 
 
 def test_modules_that_no_loader_would_find_are_noticed(tmp_path: Path, sources: dict[str, Checkpoint]) -> None:
@@ -99,7 +99,7 @@ def test_modules_that_no_loader_would_find_are_noticed(tmp_path: Path, sources: 
     (tmp_path / "export" / "hf_quant_config.json").write_text(marked)
 
     with pytest.raises(VerificationError, match=r"not exclude backbone\.embeddings .*not exclude lm_head from"):
-        check_hf_checkpoint(tmp_path / "export", source, FP8, "fp8")
+        check_hf_checkpoint(tmp_path / "export", source, FP8, FP8_KV)
 
 
 def _drop_layer(tensors: Tensors) -> None:
@@ -135,7 +135,7 @@ def test_a_corrupted_export_is_refused(
     write_tensors(folder / "model.safetensors", tensors)
 
     with pytest.raises(VerificationError, match=complaint):
-        check_hf_checkpoint(folder, sources["llama"], FP8, "fp8")
+        check_hf_checkpoint(folder, sources["llama"], FP8, FP8_KV)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_wrong_settings_are_refused(
     (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | changes))
 
     with pytest.raises(VerificationError, match=complaint):
-        check_hf_checkpoint(folder, sources["llama"], FP8, "fp8")
+        check_hf_checkpoint(folder, sources["llama"], FP8, FP8_KV)
 
 
 def test_an_export_without_its_tokenizer_or_cut_short_is_refused(
@@ -167,23 +167,25 @@ def test_an_export_without_its_tokenizer_or_cut_short_is_refused(
     (folder / "tokenizer.json").unlink()
 
     with pytest.raises(VerificationError, match=r"tokenizer\.json is missing"):
-        check_hf_checkpoint(folder, sources["llama"], FP8, "fp8")
+        check_hf_checkpoint(folder, sources["llama"], FP8, FP8_KV)
     with (folder / "model.safetensors").open("r+b") as file:
         file.truncate(5000)
     with pytest.raises(VerificationError, match="truncated or not safetensors"):
-        check_hf_checkpoint(folder, sources["llama"], FP8, "fp8")
+        check_hf_checkpoint(folder, sources["llama"], FP8, FP8_KV)
 
 
 def test_a_checkpoint_taken_as_it_is_is_compared_too(tmp_path: Path, sources: dict[str, Checkpoint]) -> None:
     source = sources["nemotron_h"]
     shutil.copytree(source.path, tmp_path / "copy")
-    bf16 = find_precision("bf16", "pytorch")
+    bf16 = PRECISIONS.find("bf16", "pytorch")
 
-    assert "32 tensors are the source's" in check_hf_checkpoint(tmp_path / "copy", source, bf16, "bf16")
+    assert "32 tensors are the source's" in check_hf_checkpoint(
+        tmp_path / "copy", source, bf16, PRECISIONS.find_kv("bf16")
+    )
     write_hybrid_checkpoint(tmp_path / "other", source.path, seed=1)
     shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "copy")
     with pytest.raises(VerificationError, match="is not the source's"):
-        check_hf_checkpoint(tmp_path / "copy", source, bf16, "bf16")
+        check_hf_checkpoint(tmp_path / "copy", source, bf16, PRECISIONS.find_kv("bf16"))
 
 
 def test_nvfp4_is_two_codes_a_byte_times_two_scales() -> None:
@@ -195,7 +197,7 @@ def test_nvfp4_is_two_codes_a_byte_times_two_scales() -> None:
         "p.weight_scale_2": np.array(0.5, np.float32),
     }
 
-    values = FORMATS["nvfp4"].values(tensors, "p.weight", np.array([0]))
+    values = HF_LAYOUTS["NVFP4"].values(tensors, "p.weight", np.array([0]))
 
     half = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
     assert relative_distance(values, np.array([[*half, *(-value for value in half)]])) == 0

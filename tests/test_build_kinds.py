@@ -81,7 +81,7 @@ def test_thor_gets_an_engine_and_the_checkpoint_it_reads(tmp_path: Path, source:
     assert tools.ran == ["tensorrt-edgellm-quantize", "tensorrt-edgellm-build"]
     assert all("<|start_header_id|>" in text for text in tools.texts)
     manifest = built.manifest
-    assert (manifest.kind, manifest.sm, manifest.state) == ("edge", 110, "complete")
+    assert (manifest.kind, manifest.sm, manifest.requires_sm, manifest.state) == ("edge", 110, 110, "complete")
     assert {"engine/llm.engine", "engine/config.json", "checkpoint/hf_quant_config.json", "licence/LICENSE"} <= set(
         manifest.outputs
     )
@@ -201,7 +201,7 @@ def test_a_16_bit_pytorch_bundle_is_the_checkpoint_and_the_llm_api_s_arguments(
 
     manifest = build(spec, tmp_path / "bundle", host=LAPTOP).manifest
 
-    assert (manifest.kind, manifest.state) == ("pytorch", "complete")
+    assert (manifest.kind, manifest.state, manifest.requires_sm) == ("pytorch", "complete", 80)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert manifest.outputs[f"engine/{name}"] == digest(source / name)
     assert manifest.llm_args is not None

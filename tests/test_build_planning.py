@@ -16,11 +16,13 @@ from nemotron_build.architecture import Architecture, Dimensions, HybridArchitec
 from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import BuildError, UnsupportedError
 from nemotron_build.gguf_file import write_gguf
-from nemotron_build.planning.decision import Decision
+from nemotron_build.kinds import KINDS, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
 from nemotron_build.planning.planner import MemoryPlan, plan
-from nemotron_build.planning.precisions import PRECISION_NAMES, find_precision, weight_bytes
-from nemotron_build.planning.request import PlanRequest
+from nemotron_build.planning.rules import Decision
+from nemotron_build.planning.weights import weight_bytes
+from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS
+from nemotron_build.request import PlanRequest
 from nemotron_triton.chat.profiles import profile
 
 
@@ -50,7 +52,11 @@ def test_rooflines_are_those_derived_elsewhere(
     model: Dimensions, precision: str, kv_precision: str, context: int, published: tuple[int, ...]
 ) -> None:
     # Also where the rules refuse the pair: the bound is the bandwidth's.
-    decision = Decision(kind="tensorrt", precision=find_precision(precision, "tensorrt"), kv_precision=kv_precision)
+    decision = Decision(
+        kind=find_kind("tensorrt"),
+        precision=PRECISIONS.find(precision, "tensorrt"),
+        kv=PRECISIONS.find_kv(kv_precision),
+    )
     found = []
     for gpu in ("a10g", "l40s", "h100", "jetson-thor"):
         bounds = plan(find_gpu(gpu), model, decision, max_seq_len=context or 8192, concurrency=1).roofline
@@ -74,7 +80,7 @@ def test_a_token_takes_the_published_cache(model: Dimensions, kv_precision: str,
 
 
 def test_weights_are_counted_by_part() -> None:
-    bf16, int4 = (weight_bytes(LLAMA, find_precision(name, "tensorrt")) for name in ("bf16", "int4-awq"))
+    bf16, int4 = (weight_bytes(LLAMA, PRECISIONS.find(name, "tensorrt")) for name in ("bf16", "int4-awq"))
 
     assert bf16.total == 2 * 4_512_746_496
     assert (int4.embedding, int4.head, int4.other) == (bf16.embedding, bf16.head, bf16.other)
@@ -85,9 +91,10 @@ def test_weights_are_counted_by_part() -> None:
 @pytest.mark.parametrize("precision", ["bf16", "int8-wo", "int4-wo"])
 def test_cpu_weights_are_what_the_engine_file_holds(tmp_path: Path, checkpoint: Path, precision: str) -> None:
     inspected = inspect(checkpoint)
-    write_gguf(inspected, precision, tmp_path / "model.gguf", name="demo", progress=lambda done, total: None)
+    row = PRECISIONS.find(precision, "cpu")
+    write_gguf(inspected, row, tmp_path / "model.gguf", name="demo", progress=lambda done, total: None)
 
-    planned = weight_bytes(inspected.architecture, find_precision(precision, "cpu")).total
+    planned = weight_bytes(inspected.architecture, row).total
 
     # The file also holds the vocabulary.
     assert planned < (tmp_path / "model.gguf").stat().st_size < planned + 100_000
@@ -187,8 +194,10 @@ llamas = st.builds(
 assert isinstance(HYBRID, HybridArchitecture)
 models = st.one_of(llamas, st.just(LLAMA), st.just(HYBRID))
 decisions = st.builds(
-    lambda kind, precision, kv: Decision(kind=kind, precision=find_precision(precision, kind), kv_precision=kv),
-    st.sampled_from(["tensorrt", "pytorch", "edge"]),
+    lambda kind, precision, kv: Decision(
+        kind=kind, precision=PRECISIONS.find(precision, kind.name), kv=PRECISIONS.find_kv(kv)
+    ),
+    st.sampled_from(KINDS),
     st.sampled_from(PRECISION_NAMES),
     st.sampled_from(["bf16", "fp8"]),
 )
@@ -248,7 +257,9 @@ def test_the_named_limits_are_the_limits(
 def test_a_smaller_cache_never_fits_less_and_is_never_slower(
     memory: int, model: Dimensions, decision: Decision, seq_len: int
 ) -> None:
-    fp8, bf16 = (planned(memory, model, replace(decision, kv_precision=kv), seq_len, 1) for kv in ("fp8", "bf16"))
+    fp8, bf16 = (
+        planned(memory, model, replace(decision, kv=PRECISIONS.find_kv(kv)), seq_len, 1) for kv in ("fp8", "bf16")
+    )
 
     assert fp8.fits >= bf16.fits
     assert fp8.max_concurrency >= bf16.max_concurrency

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from nemotron_build.architecture import Dimensions, read_architecture
+from nemotron_build.choice import decide
 from nemotron_build.errors import RefusedError, UnsupportedError
-from nemotron_build.planning.decision import decide
+from nemotron_build.kinds import KIND_NAMES, find_kind
 from nemotron_build.planning.gpus import find_gpu, gpu_names
-from nemotron_build.planning.precisions import KINDS, PRECISION_NAMES
+from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS
 from nemotron_triton.chat.profiles import profile
 
 FACTS: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "precision_by_sm.json").read_text())
@@ -50,7 +51,7 @@ def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str)
 
 @pytest.mark.parametrize("gpu", GPUS)
 @pytest.mark.parametrize("model", [LLAMA, HYBRID])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", KIND_NAMES)
 def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None:
     shape, asked = architecture(model), find_gpu(gpu)
     found, wanted, refusals = {}, {}, []
@@ -68,7 +69,9 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
     for precision, kv_precision, refusal in refusals:
         assert refusal.reason
         assert refusal.suggestion
-        flags = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(refusal.suggestion)
+        flags: dict[str, Any] = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(
+            refusal.suggestion
+        )
         decide(find_gpu(refusal.suggestion.get("--gpu", gpu)), shape, **flags)
 
 
@@ -94,7 +97,7 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
     ],
 )
 def test_a_refusal_names_the_nearest_that_works(
-    gpu: str, model: str, flags: dict[str, str], reason: str, suggestion: dict[str, str]
+    gpu: str, model: str, flags: dict[str, Any], reason: str, suggestion: dict[str, str]
 ) -> None:
     with pytest.raises(RefusedError, match=reason) as caught:
         decide(find_gpu(gpu), architecture(model), **flags)
@@ -120,7 +123,7 @@ def test_a_refusal_names_the_nearest_that_works(
 def test_auto_picks_the_recommended_and_says_why(gpu: str, model: str, chosen: tuple[str, str, str]) -> None:
     decision = decide(find_gpu(gpu), architecture(model))
 
-    assert (decision.kind, decision.precision.name, decision.kv_precision) == chosen
+    assert (decision.kind.name, decision.precision.name, decision.kv_precision) == chosen
     assert decision.why[0].startswith(f"precision {chosen[1]}, the first of ")
     assert any(line.startswith("KV cache in ") for line in decision.why)
 
@@ -151,13 +154,13 @@ def test_notes_are_no_warnings() -> None:
         ({"kind": "onnx"}, "--engine-kind onnx does not exist; known: tensorrt"),
     ],
 )
-def test_unknown_names_are_one_line(flags: dict[str, str], complaint: str) -> None:
+def test_unknown_names_are_one_line(flags: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UnsupportedError, match=complaint):
         decide(find_gpu("h100"), architecture(LLAMA), **flags)
 
 
 def test_every_gpu_has_an_engine_kind_for_llama() -> None:
-    kinds = {name: decide(find_gpu(name), architecture(LLAMA)).kind for name in gpu_names()}
+    kinds = {name: decide(find_gpu(name), architecture(LLAMA)).kind.name for name in gpu_names()}
 
     assert {kind for name, kind in kinds.items() if name not in ("jetson-thor", "cpu")} == {"tensorrt"}
 
@@ -165,3 +168,24 @@ def test_every_gpu_has_an_engine_kind_for_llama() -> None:
 def _arguments(suggestion: dict[str, str]) -> dict[str, str]:
     names = {"--precision": "precision", "--kv-precision": "kv_precision", "--engine-kind": "kind"}
     return {names[option]: value for option, value in suggestion.items() if option in names}
+
+
+@pytest.mark.parametrize("precision", [name for name, row in PRECISIONS.weights.items() if row.support("pytorch").sms])
+def test_a_pytorch_engine_requires_the_lowest_sm_that_its_precision_is_known_for(precision: str) -> None:
+    known = [int(sm) for sm, kinds in FACTS.items() if sm != "about" and kinds["pytorch"][precision] != "no"]
+
+    required = {
+        find_kind("pytorch").required_sm(find_gpu(gpu).sm, PRECISIONS.find(precision, "pytorch"))
+        for gpu in ("h100", "a10g")
+    }
+
+    assert required == {min(known)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpu", "sm"), [("tensorrt", "h100", 90), ("edge", "jetson-thor", 110), ("cpu", "cpu", None)]
+)
+def test_a_compiled_engine_requires_the_sm_that_it_is_compiled_for(kind: str, gpu: str, sm: int | None) -> None:
+    required = find_kind(kind).required_sm(find_gpu(gpu).sm, PRECISIONS.find("bf16", kind))
+
+    assert required == sm

@@ -21,10 +21,12 @@ from commands import invoke
 from nemotron_build.engine import EngineSpec, build, dry_run
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
-from nemotron_build.stages import cpu
+from nemotron_build.kinds import find_kind
 from nemotron_triton.bundle import SCHEMA, Bundle, digest, manifest_schema
 from nemotron_triton.chat.profiles import profile
 from reporters import Heard
+
+CPU = find_kind("cpu")
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def test_a_kept_output_that_was_changed_is_made_again(tmp_path: Path, source: Pa
     run(source, tmp_path / "bundle")
     good = contents(tmp_path / "bundle")
     shutil.rmtree(tmp_path / "bundle")
-    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE
+    engine = tmp_path / "bundle.build" / "convert" / CPU.engine_file
     data = bytearray(engine.read_bytes())
     data[len(data) // 2] ^= 1
     engine.write_bytes(data)
@@ -112,8 +114,8 @@ def test_a_change_repeats_only_what_depends_on_it(
     elif change == "another length":
         settings["max_seq_len"] = 512
     else:
-        versions = {**cpu.tool_versions(Host()), "gguf": "99"}
-        monkeypatch.setattr(cpu, "_tools", lambda: versions)
+        versions = {**CPU.tool_versions(Host()), "gguf": "99"}
+        monkeypatch.setattr(CPU, "tool_versions", lambda _: versions)
 
     heard = run(source, tmp_path / "bundle", **settings)
 
@@ -125,9 +127,9 @@ def test_a_change_repeats_only_what_depends_on_it(
 _MOMENTS = {
     "inspect": ("nemotron_build.stages.inspect.digest", 1),
     "convert": ("nemotron_build.gguf_file.quantize", 5),
-    "verify": ("nemotron_build.stages.cpu.write_checks", 0),
+    "verify": ("nemotron_build.kinds.cpu.write_checks", 0),
     "package": ("nemotron_build.stages.package.copy_file", 1),
-    "between the renames of package": ("nemotron_build.stages.package.rename_into_place", 0),
+    "between the renames of package": ("nemotron_triton.atomic.rename_into_place", 0),
 }
 _KILLED = """
 import importlib, os, signal, sys
@@ -204,7 +206,7 @@ def test_a_stage_s_output_that_was_overwritten_in_place_is_found_out(tmp_path: P
     run(source, tmp_path / "bundle")
     good = contents(tmp_path / "bundle")
     shutil.rmtree(tmp_path / "bundle")
-    engine = tmp_path / "bundle.build" / "convert" / cpu.ENGINE
+    engine = tmp_path / "bundle.build" / "convert" / CPU.engine_file
     times = engine.stat()
     with engine.open("r+b") as file:
         file.seek(1_000_000)

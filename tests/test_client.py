@@ -305,7 +305,7 @@ def test_a_url_that_names_no_server_is_refused(url: Any) -> None:
 
 
 def test_an_option_that_is_misspelt_is_a_type_error_as_in_python() -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(TypeError, match="'temprature'; did you mean 'temperature'"):
+    with Client("127.0.0.1:1") as client, pytest.raises(TypeError, match="'temprature'; did you mean temperature"):
         client.stream(HI, temprature=1)  # type: ignore[call-arg]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -32,6 +33,16 @@ def test_a_question_is_answered_as_it_comes(served: ServeOptions) -> None:
     assert ran.returncode == 0
     assert "Paris" in ran.stdout
     assert " tokens in " in ran.stderr
+
+
+def test_the_program_of_the_readme_runs_as_it_is_printed(served: ServeOptions) -> None:
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "clients" / "README.md").read_text(), re.DOTALL)
+    code = program.replace("127.0.0.1:8001", served.grpc_url)
+
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=False)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Paris" in ran.stdout
 
 
 def test_a_hundred_answers_come_at_once(served: ServeOptions) -> None:

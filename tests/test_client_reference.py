@@ -8,7 +8,7 @@ import sys
 import nemotron_client
 from conftest import ROOT
 
-REFERENCE = ROOT / "clients" / "REFERENCE.md"
+REFERENCE = ROOT / "docs" / "client-reference.md"
 
 
 def test_the_committed_reference_is_current() -> None:

@@ -376,21 +376,34 @@ def test_what_a_constructor_takes_is_what_a_dataclass_has() -> None:
     assert Tool.of(taking(Job)).parameters["$defs"]["Job"]["required"] == ["name", "scale"]
 
 
-def test_hints_in_strings_mean_what_is_around_the_function() -> None:
+@dataclass
+class Tree:
+    """A class that holds itself."""
+
+    size: Size
+    inner: Tree | None = None
+
+
+def test_hints_in_strings_mean_what_is_in_the_module_of_the_function() -> None:
+    def grow(tree: Tree, sizes: dict[Size, Tree]) -> Missing:  # type: ignore[name-defined] # noqa: F821
+        return tree
+
+    made = bound(grow, {"tree": {"size": "s", "inner": {"size": "l"}}, "sizes": {"s": {"size": "s"}}})
+
+    assert made.arguments == {"tree": Tree(Size.SMALL, Tree(Size.LARGE)), "sizes": {Size.SMALL: Tree(Size.SMALL)}}
+
+
+def test_hints_in_strings_do_not_mean_what_is_around_the_function() -> None:
     class Local(enum.Enum):
         A = "a"
 
-    @dataclass
-    class Tree:
-        kind: Local
-        inner: Tree | None = None
+    def pick(kind: Local) -> None:
+        raise NotImplementedError
 
-    def grow(tree: Tree, kinds: dict[Local, Tree]) -> Missing:  # type: ignore[name-defined] # noqa: F821
-        return tree
-
-    made = bound(grow, {"tree": {"kind": "a", "inner": {"kind": "a"}}, "kinds": {"a": {"kind": "a"}}})
-
-    assert made.arguments == {"tree": Tree(Local.A, Tree(Local.A)), "kinds": {Local.A: Tree(Local.A)}}
+    with pytest.raises(
+        InvalidRequest, match=r"pick: parameter kind \(Local\): .* looked up in the function's module; def"
+    ):
+        Tool.of(pick)
 
 
 def test_hints_in_strings_mean_what_a_function_holds_on_to() -> None:
@@ -465,7 +478,7 @@ class Boxed(typing.Generic[Box]):
         (Handle, r"\(.*Handle\): .*Handle is not among"),
         (
             "Nowhere",
-            r"\(Nowhere\): it cannot be resolved \(name 'Nowhere' is not defined\); define what it names outside",
+            r"\(Nowhere\): it cannot be resolved \(name 'Nowhere' is not defined\): .*; define what it names there",
         ),
         ("list[", r"\(list\[\): it cannot be resolved"),
         (list[bytes], r"\(list\[bytes\]\): bytes is not among"),

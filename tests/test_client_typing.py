@@ -52,7 +52,7 @@ def complaints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 
 
 def test_the_right_program_uses_every_name_method_and_option() -> None:
-    methods = {name for name in vars(Client) if not name.startswith("_")}
+    methods = {name for name in dir(Client) if not name.startswith("_")}
     public = {*nemotron_client.__all__, *methods, *ChatOptions.__annotations__}
 
     words = re.findall(r"\w+", (PROGRAMS / "uses_client.py").read_text())

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from nemotron_client import Client
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import ServerError
 from nemotron_triton.server import ServeOptions, serve
-from nemotron_triton.tritonserver import Tritonserver, find_tritonserver, launcher_script
+from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
+from plain_tritonserver import plain_tritonserver
 from running import serve_options
 from served import NEMOTRON, nemotron, port_flags, served_by_command
 
@@ -87,33 +87,17 @@ def test_a_python_without_libpython_is_told_what_to_install() -> None:
 
 def test_plain_tritonserver_serves_what_model_repo_wrote(bundle: Bundle, tmp_path: Path) -> None:
     """No code of ours starts the server, and none of ours asks it."""
-    options = serve_options()
     assert nemotron("model-repo", bundle.path, "--output", tmp_path / "models").returncode == 0
-    launcher = tmp_path / "tritonserver"
-    launcher.write_text(launcher_script())
-    launcher.chmod(0o755)
-    log = (tmp_path / "log").open("w")
-    command = [str(launcher), f"--model-repository={tmp_path / 'models'}", *port_flags(options)]
-    server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
-    try:
-        with Client(f"127.0.0.1:{options.grpc_port}") as client:
-            deadline = time.monotonic() + 60
-            while not client.is_ready():
-                assert server.poll() is None, (tmp_path / "log").read_text()[-2000:]
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+    with plain_tritonserver(tmp_path / "models", tmp_path, cwd=tmp_path) as server:
+        server.wait_ready()
+        with Client(server.url) as client:
             ours = client.chat(
                 [{"role": "user", "content": TIP}],
                 tools=json.loads((ROOT / "build/demo/tools.json").read_text()),
                 thinking=False,
             )
-        script = str(ROOT / "clients/examples/plain_tritonclient.py")
-        example = [sys.executable, script, f"127.0.0.1:{options.grpc_port}"]
+        example = [sys.executable, str(ROOT / "clients/examples/plain_tritonclient.py"), server.url]
         plain = json.loads(subprocess.run(example, capture_output=True, check=True, timeout=60).stdout)
-    finally:
-        server.terminate()
-        server.wait(timeout=40)
-        log.close()
 
     (call,) = plain["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"bill_total": 100, "tip_percentage": 18}
@@ -131,6 +115,15 @@ def test_chat_shows_calls_as_calls_and_thinking_apart(served: ServeOptions) -> N
     assert result.stdout == "calculate_tip(bill_total=100, tip_percentage=18)\n"
     assert result.stderr.strip()
     assert "think>" not in result.stderr
+
+
+def test_a_function_that_must_be_called_is_named_by_one_word(served: ServeOptions) -> None:
+    choice = ("--tools", ROOT / "build/demo/tools.json", "--tool-choice", "calculate_tip")
+
+    result = nemotron("chat", "Hello!", *choice, "--thinking", "off", "--url", f"127.0.0.1:{served.grpc_port}")
+
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("calculate_tip(")
 
 
 def test_chat_json_is_one_document(served: ServeOptions) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import email
 import importlib.util
 import subprocess
 import sys
 import zipfile
+from email.message import Message
 from pathlib import Path
 
 import pytest
+
+from environments import build_wheel
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
@@ -84,19 +88,46 @@ for arguments in (["--help"], ["chat", "--help"]):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_wheel_carries_the_packages_the_adapters_and_the_data(tmp_path: Path) -> None:
-    build = "from hatchling.build import build_wheel; import sys; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+def test_a_command_without_its_packages_says_what_to_install() -> None:
+    code = 'import sys; sys.modules["rich"] = None; from nemotron_cli import main; main(["doctor"])'
 
-    names = set(zipfile.ZipFile(wheel).namelist())
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: this command needs rich")
+    assert result.stderr.endswith(": pip install '.[serve]' from a checkout of nemotron\n")
+
+
+def test_wheel_carries_the_packages_the_adapters_and_the_data(tmp_path: Path) -> None:
+    names = set(zipfile.ZipFile(build_wheel(ROOT, tmp_path)).namelist())
 
     for package, folder in PACKAGES.items():
         expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if _shipped(path)}
         assert {f"{package}/{name}" for name in expected} <= names
     for model in ("nemotron", "preprocessing", "postprocessing"):
-        assert f"nemotron_triton/model_repo/{model}/1/model.py" in names
+        assert {f"nemotron_triton/model_repo/{model}/{file}" for file in ("config.pbtxt", "1/model.py")} <= names
     assert not [name for name in names if name.startswith(("tests", "build/", "ci/"))]
+
+
+def test_the_wheel_of_the_client_carries_the_client_only(tmp_path: Path) -> None:
+    names = set(zipfile.ZipFile(build_wheel(ROOT / "clients", tmp_path)).namelist())
+
+    package = {name for name in names if ".dist-info/" not in name}
+    folder = PACKAGES["nemotron_client"]
+    assert package == {f"nemotron_client/{path.relative_to(folder)}" for path in folder.rglob("*") if _shipped(path)}
+    assert names - package == {
+        f"nemotron_client-0.1.0.dist-info/{name}" for name in ("METADATA", "RECORD", "WHEEL", "licenses/LICENSE")
+    }
+
+
+def test_both_distributions_say_the_same_of_the_client(tmp_path: Path) -> None:
+    whole, client = (_metadata(build_wheel(project, tmp_path / project.name)) for project in (ROOT, ROOT / "clients"))
+
+    needs = {each for each in whole.get_all("Requires-Dist", []) if "extra ==" not in each}
+    assert {each for each in needs if not each.startswith("click")} == set(client.get_all("Requires-Dist", []))
+    for name in ("Version", "Requires-Python", "License-Expression", "Author"):
+        assert whole[name] == client[name]
+    assert (ROOT / "LICENSE").read_text() == (ROOT / "clients" / "LICENSE").read_text()
 
 
 def test_the_lock_has_hashes_and_no_addresses() -> None:
@@ -116,6 +147,12 @@ def _imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module.partition(".")[0])
     return names
+
+
+def _metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+        return email.message_from_bytes(archive.read(name))
 
 
 def _shipped(path: Path) -> bool:

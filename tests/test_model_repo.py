@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from conftest import ROOT
+from nemotron_cli import main
 from nemotron_client import wire
-from nemotron_triton.bundle import Bundle
+from nemotron_triton.bundle import Bundle, bundle_beside
 from nemotron_triton.errors import BundleError
-from nemotron_triton.repository import write_repository
+from nemotron_triton.repository import configs, pbtxt, write_repository
 
 MODELS = {
     "nemotron": (wire.INPUTS, wire.OUTPUTS, True),
@@ -46,6 +49,31 @@ def test_repository_holds_the_whole_bundle(repository: Path) -> None:
 
     inside.verify()
     assert not any(path.is_symlink() for path in repository.rglob("*"))
+
+
+def test_the_checkout_has_the_configs_that_are_written() -> None:
+    committed = {path.parent.name: path.read_text() for path in (ROOT / "model_repo").glob("*/config.pbtxt")}
+
+    assert committed == {model: pbtxt(config) for model, config in configs().items()}, "run ci/model-repo"
+
+
+def test_the_models_for_direct_calls_can_be_left_out(bundle: Bundle, tmp_path: Path) -> None:
+    command = ["model-repo", str(bundle.path), "--output", str(tmp_path / "models"), "--no-text-models"]
+
+    result = CliRunner().invoke(main, command)
+
+    assert result.output.startswith(f"{tmp_path / 'models'}: nemotron\n")
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["nemotron"]
+
+
+def test_a_repository_s_own_bundle_wins_over_the_environment(
+    bundle: Bundle, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEMOTRON_BUNDLE", str(bundle.path))
+
+    opened = bundle_beside({"model_repository": str(repository / "nemotron")})
+
+    assert opened.path == repository / "nemotron" / "1" / "bundle"
 
 
 def test_an_existing_folder_is_never_touched(bundle: Bundle, repository: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nemotron_build.planning.gpus import gpu_names
-from nemotron_build.planning.precisions import PRECISION_NAMES
+from nemotron_build.precisions import PRECISION_NAMES
 from nemotron_cli import main
 
 KEYS = {

@@ -18,7 +18,7 @@ from hybrid_checkpoints import write_hybrid_checkpoint
 from nemotron_build.checkpoint import inspect
 from nemotron_build.engine import EngineSpec, build
 from nemotron_build.errors import VerificationError
-from nemotron_build.planning.precisions import find_precision
+from nemotron_build.precisions import PRECISIONS
 from nemotron_build.quantization.environment import MODELOPT_HF
 from nemotron_build.verification.hf_checkpoint import check_hf_checkpoint
 from nemotron_build.verification.tensors import read_tensors
@@ -90,7 +90,7 @@ def test_a_checkpoint_becomes_a_bundle(built: Path, family: str, precision: str,
     assert manifest.quality is not None
     assert manifest.quality.top1_agreement > 0.2
     matrices = {"llama": 14, "nemotron_h": 12}[family]
-    algorithm = find_precision(precision, "pytorch").quant_algo
+    algorithm = PRECISIONS.find(precision, "pytorch").quant_algo
     assert f"{algorithm} is on record for {matrices} matrices and for nothing else" in manifest.checks
     source = inspect(built / family)
     assert {path.name for path in source.files} | {"hf_quant_config.json"} == {path.name for path in engine.iterdir()}
@@ -171,7 +171,7 @@ def test_a_corrupted_export_is_caught(
     file = folder / "model.safetensors"
     tensors = {each: values.copy() for each, values in read_tensors(file).items()}
     write_tensors(file, tensors | {name: change(tensors[name])})
-    kv_precision = {"fp8": "fp8", "int4-awq": "bf16"}[precision]
+    row, kv = PRECISIONS.find(precision, "pytorch"), PRECISIONS.find_kv({"fp8": "fp8", "int4-awq": "bf16"}[precision])
 
     with pytest.raises(VerificationError, match=complaint):
-        check_hf_checkpoint(folder, inspect(built / family), find_precision(precision, "pytorch"), kv_precision)
+        check_hf_checkpoint(folder, inspect(built / family), row, kv)

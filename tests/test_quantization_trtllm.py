@@ -30,6 +30,7 @@ from nemotron_build.checkpoint import inspect
 from nemotron_build.engine import Built, EngineSpec, Reporter, build, resume
 from nemotron_build.errors import ToolError, VerificationError
 from nemotron_build.host import Host
+from nemotron_build.precisions import PRECISIONS
 from nemotron_build.processes import run
 from nemotron_build.verification.tensors import read_tensors
 from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.quantization
 
 LAPTOP = Host()
 GPU_HOST = Host(sms=(90,), gpu_titles=("NVIDIA H100 80GB HBM3 (SM90)",), tensorrt_llm="1.2.1")
-PRECISIONS = [
+BUILDS = [
     ("bf16", "bf16"),
     ("fp8", "fp8"),
     ("int8-sq", "int8"),
@@ -129,7 +130,7 @@ def digest_of_weights(folder: str) -> bytes:
     return digest(Path(folder) / "rank0.safetensors").encode()
 
 
-@pytest.mark.parametrize(("precision", "kv_precision"), PRECISIONS)
+@pytest.mark.parametrize(("precision", "kv_precision"), BUILDS)
 def test_modelopt_exports_what_was_asked_for(
     bundles: Callable[[str, str], Path], source: Path, precision: str, kv_precision: str
 ) -> None:
@@ -138,7 +139,8 @@ def test_modelopt_exports_what_was_asked_for(
     manifest = bundle.manifest
     assert (manifest.state, manifest.next_stage) == ("unfinished", "compile")
     assert any("head size 128" in check for check in manifest.checks)
-    found = check_trtllm_checkpoint(bundle.path / "resume/convert/checkpoint", inspect(source), precision, kv_precision)
+    row, kv = PRECISIONS.find(precision, "tensorrt"), PRECISIONS.find_kv(kv_precision)
+    found = check_trtllm_checkpoint(bundle.path / "resume/convert/checkpoint", inspect(source), row, kv)
     assert found == manifest.checks
     bundle.verify()
     if precision == "bf16":
@@ -232,7 +234,7 @@ def test_a_corrupted_export_is_caught(
     damage(folder)
 
     with pytest.raises(VerificationError, match="(?s)" + complaint.replace("(", r"\(")):
-        check_trtllm_checkpoint(folder, inspect(source), "fp8", "fp8")
+        check_trtllm_checkpoint(folder, inspect(source), PRECISIONS.find("fp8", "tensorrt"), PRECISIONS.find_kv("fp8"))
 
 
 def test_an_unfinished_bundle_is_finished_on_the_gpu_host(

@@ -12,7 +12,7 @@ import pytest
 from contract import BreachError
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.errors import EngineError
 from tensorrt_llm_engine import (
     gpu_bundle,

@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from nemotron_cli import main
-from nemotron_triton.chat.profiles import profile, profile_names
-from nemotron_triton.chat.render import TEMPLATES
+from nemotron_triton.chat.profiles import TEMPLATES, profile, profile_names
 
 CALL = '<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>'
 ASK = [{"role": "user", "content": "hi"}]

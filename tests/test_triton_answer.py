@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import assume, given
@@ -15,12 +15,44 @@ from hypothesis import strategies as st
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, parse_whole
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.formats import call_format, format_names
+from nemotron_triton.chat.reasoning import Thinking
 
-CALL = {
-    "nemotron_json": '<TOOLCALL>[{"name": "tip", "arguments": {"bill": 100}}]</TOOLCALL>',
-    "qwen3_coder": "<tool_call>\n<function=tip>\n<parameter=bill>\n100\n</parameter>\n</function>\n</tool_call>",
+Calls = Sequence[tuple[str, Mapping[str, str]]]
+
+
+def as_json(calls: Calls, ascii_only: bool) -> str:
+    body = json.dumps([{"name": name, "arguments": given_} for name, given_ in calls], ensure_ascii=ascii_only)
+    return f"<TOOLCALL>{body}</TOOLCALL>" if calls else ""
+
+
+def as_xml(calls: Calls, ascii_only: bool) -> str:
+    return "\n".join(
+        f"<tool_call>\n<function={name}>\n"
+        + "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in given_.items())
+        + "</function>\n</tool_call>"
+        for name, given_ in calls
+    )
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """How a model writes calls in one format: any of them, a call of `tip`, and what a call is whole with."""
+
+    written: Callable[[Calls, bool], str]
+    call: str
+    last: str
+
+
+SPELLINGS = {
+    "nemotron_json": Spelling(as_json, '<TOOLCALL>[{"name": "tip", "arguments": {"bill": 100}}]</TOOLCALL>', "}"),
+    "qwen3_coder": Spelling(
+        as_xml,
+        "<tool_call>\n<function=tip>\n<parameter=bill>\n100\n</parameter>\n</function>\n</tool_call>",
+        "</function>",
+    ),
 }
-FORMATS = sorted(CALL)
+FORMATS = format_names()
 TIP = {"type": "object", "properties": {"bill": {"type": "number"}, "note": {"type": "string"}}}
 END_TOKENS = ("<|eot_id|>", "<|im_end|>")
 
@@ -57,7 +89,8 @@ def parse(pieces: Sequence[str], how: AnswerRules, *, cut: bool = False) -> Pars
 SOUP = st.lists(
     st.sampled_from(
         [
-            *CALL.values(), "<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "<tool_call>", "</tool_call>",
+            *(spelling.call for spelling in SPELLINGS.values()),
+            "<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "<tool_call>", "</tool_call>",
             "<function=tip>", "<function=", "</function>", "<parameter=bill>", "<parameter=", "</parameter>",
             "</TOOL", "</thin", "<tool_c", '{"name": "f", "arguments": {}}', '[{"name": "', '"arguments": {',
             "```json", "<|eot_id|>", "<|im_end|>", "<|", *'\n \r a<>"\'\\[]{},:é😀0',
@@ -68,7 +101,7 @@ SOUP = st.lists(
 RULES = st.builds(
     rules,
     st.sampled_from(FORMATS),
-    in_thinking=st.booleans(),
+    begins=st.sampled_from(get_args(Thinking)),
     parallel=st.booleans(),
     choice=st.sampled_from([ToolChoice(), ToolChoice("none"), ToolChoice("required"), ToolChoice("named", "tip")]),
 )
@@ -135,7 +168,7 @@ def test_what_was_written_is_read_back(
     data: st.DataObject,
 ) -> None:
     assume(not any("</" in value or "<parameter=" in value for _, given_ in calls for value in given_.values()))
-    text = f"<think>\n{thought}\n</think>\n\n{said}\n\n{written(style, calls, ascii_only=ascii_only)}"
+    text = f"<think>\n{thought}\n</think>\n\n{said}\n\n{SPELLINGS[style].written(calls, ascii_only)}"
     parser = AnswerParser(rules(style))
 
     events = [event for piece in pieces_of(text, data) for event in parser.feed(piece)] + parser.finish()
@@ -147,9 +180,16 @@ def test_what_was_written_is_read_back(
         assert not isinstance(event, ReasoningDelta | ContentDelta) or "<" not in event.text
 
 
-@given(st.sampled_from(FORMATS), st.lists(PLAIN, max_size=6), st.booleans())
-def test_text_that_cannot_begin_a_marker_is_not_held_back(style: str, pieces: list[str], thinking: bool) -> None:
-    parser = AnswerParser(rules(style, in_thinking=thinking))
+def pieces_without_markers(style: str) -> st.SearchStrategy[tuple[str, list[str]]]:
+    firsts = "<" + "".join(opener[0] for opener in call_format(style).openers)
+    text = st.text(alphabet=st.characters(exclude_categories=["Cs"], exclude_characters=firsts), max_size=20)
+    return st.tuples(st.just(style), st.lists(text, max_size=6))
+
+
+@given(st.sampled_from(FORMATS).flatmap(pieces_without_markers), st.booleans())
+def test_text_that_cannot_begin_a_marker_is_not_held_back(drawn: tuple[str, list[str]], thinking: bool) -> None:
+    style, pieces = drawn
+    parser = AnswerParser(rules(style, begins="opened" if thinking else "none"))
     fed = out = ""
     for piece in pieces:
         fed += piece
@@ -160,15 +200,15 @@ def test_text_that_cannot_begin_a_marker_is_not_held_back(style: str, pieces: li
         assert out.rstrip() == (fed.strip() if thinking else fed.rstrip()) or out.strip() == fed.strip()
 
 
-@pytest.mark.parametrize(("style", "last"), [("nemotron_json", "}"), ("qwen3_coder", "</function>")])
-def test_each_call_comes_with_its_own_last_character(style: str, last: str) -> None:
-    text = written(style, [("tip", {"note": "a"}), ("now", {})], ascii_only=True)
+@pytest.mark.parametrize("style", FORMATS)
+def test_each_call_comes_with_its_own_last_character(style: str) -> None:
+    text = SPELLINGS[style].written([("tip", {"note": "a"}), ("now", {})], True)
     parser = AnswerParser(rules(style))
 
     came = [i for i, char in enumerate(text) for event in parser.feed(char) if isinstance(event, ToolCall)]
 
     assert len(came) == 2
-    assert all(text[: i + 1].endswith(last) for i in came)
+    assert all(text[: i + 1].endswith(SPELLINGS[style].last) for i in came)
     assert '"now"' not in text[: came[0]]
 
 
@@ -221,7 +261,7 @@ def test_useless_text_behind_a_good_call_is_reported_with_the_problem() -> None:
 def test_only_the_whole_text_tells_that_an_unopened_block_was_thinking() -> None:
     text = "hm\n</think>\n\nYes."
 
-    events, problems = parse_whole(text, rules("nemotron_json"), thinking=True)
+    events, problems = parse_whole(text, rules("nemotron_json", begins="model opens"))
 
     assert fold(events, problems) == Parsed("hm", "Yes.", (), ())
     assert parse([text], rules("nemotron_json")).content == text
@@ -231,28 +271,15 @@ def test_only_the_whole_text_tells_that_an_unopened_block_was_thinking() -> None
     ("choice", "text", "codes"),
     [
         (ToolChoice("required"), "no", ["tool_choice_unsatisfied"]),
-        (ToolChoice("required"), CALL["nemotron_json"], []),
-        (ToolChoice("named", "now"), CALL["nemotron_json"], ["tool_choice_unsatisfied"]),
-        (ToolChoice("named", "tip"), CALL["nemotron_json"], []),
+        (ToolChoice("required"), SPELLINGS["nemotron_json"].call, []),
+        (ToolChoice("named", "now"), SPELLINGS["nemotron_json"].call, ["tool_choice_unsatisfied"]),
+        (ToolChoice("named", "tip"), SPELLINGS["nemotron_json"].call, []),
     ],
 )
 def test_an_unmet_tool_choice_is_reported(choice: ToolChoice, text: str, codes: list[str]) -> None:
     parsed = parse([text], rules("nemotron_json", choice=choice))
 
     assert [problem.code for problem in parsed.problems] == codes
-
-
-def written(style: str, calls: list[tuple[str, dict[str, str]]], *, ascii_only: bool) -> str:
-    """The calls as a model writes them."""
-    if style == "nemotron_json":
-        body = json.dumps([{"name": name, "arguments": given_} for name, given_ in calls], ensure_ascii=ascii_only)
-        return f"<TOOLCALL>{body}</TOOLCALL>" if calls else ""
-    return "\n".join(
-        f"<tool_call>\n<function={name}>\n"
-        + "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in given_.items())
-        + "</function>\n</tool_call>"
-        for name, given_ in calls
-    )
 
 
 def visible(text: str) -> str:

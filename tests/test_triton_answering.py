@@ -12,12 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chat_requests import read
 from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.reasoning import Thinking
 from nemotron_triton.chat.render import Prompt, RenderOptions
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
 from nemotron_triton.serving.answering import Answering, Step
 from nemotron_triton.serving.request import ChatRequest
@@ -25,7 +27,7 @@ from nemotron_triton.serving.request import ChatRequest
 ANSWER = "<think>\nI think: </thi, no.\n</think>\n\nThe tip is 18 %, é, 🙂.\n\nThat is all."
 
 
-class Scripted:
+class Scripted(Engine):
     """An engine that puts these chunks and no others."""
 
     max_seq_len = 2048
@@ -119,6 +121,27 @@ def test_a_stop_word_ends_the_answer_and_the_engine(bundle: Bundle, ids: list[in
     assert found[2].usage.output_tokens < len(ids)
     assert engine.stream is not None
     assert engine.stream.cancelled
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "thinking"),
+    [
+        ("llama-nemotron-nano-4b-v1.1", {}, "none"),
+        ("llama-nemotron-nano-4b-v1.1", {"thinking": True}, "model opens"),
+        ("nemotron-3-nano-4b", {"thinking": True}, "opened"),
+        ("nemotron-3-nano-4b", {"thinking": False}, "none"),
+        ("llama-nemotron-nano-4b-v1.1", {"text_input": "Hm. <think>\n"}, "opened"),
+    ],
+)
+def test_a_guide_is_for_the_text_behind_the_thinking(
+    bundle: Bundle, model: str, values: dict[str, Any], thinking: Thinking
+) -> None:
+    speaking = replace(bundle, manifest=replace(bundle.manifest, profile=model))
+    answering = Answering(speaking, TokenCodec(bundle.tokenizer_path), Scripted([]))
+
+    prepared = answering.prepare(read(guided_decoding_guide_type="regex", guided_decoding_guide="[a-z]+", **values))
+
+    assert prepared.sampling.guide == Guide(kind="regex", text="[a-z]+", thinking=thinking)
 
 
 def test_log_probabilities_come_once_for_each_token_in_order(bundle: Bundle, ids: list[int]) -> None:

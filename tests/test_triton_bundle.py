@@ -11,8 +11,11 @@ import pytest
 
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.errors import BundleError, EngineError
+
+# Written by `nemotron build-engine` at commit d197688, of a small Llama.
+SCHEMA_2 = Path(__file__).parent / "data" / "manifest-schema-2.json"
 
 
 @pytest.fixture
@@ -50,13 +53,16 @@ def test_a_missing_file_is_found(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"schema_version": 99}, "schema version 99, this nemotron reads 2; build the bundle again"),
-        ({"memory": None}, "not a manifest"),
+        ({"schema_version": 99}, "schema version 99, this nemotron reads 2 and 3; build the bundle again"),
+        ({"memory": None}, "not a manifest of schema 3: memory: "),
+        ({"memory": None, "schema_version": 2}, "not a manifest of schema 2: memory: "),
         ({"surprise": 1}, "surprise"),
         ({"engine_file": "../../etc/passwd"}, "lies outside of the bundle"),
         ({"outputs": {"/etc/passwd": "00" * 32}}, "lies outside of the bundle"),
         ({"outputs": 3}, "not a manifest"),
         ({"engine_file": 3}, "not a manifest"),
+        ({"kind": "onnx"}, "kind: Input should be 'cpu', 'tensorrt', 'pytorch' or 'edge'; build the bundle again"),
+        ({"requires_sm": "89"}, "requires_sm: Input should be a valid integer"),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(copy: Path, changes: dict[str, Any], complaint: str) -> None:
@@ -72,6 +78,15 @@ def test_a_manifest_that_is_not_json_is_refused(copy: Path, text: str) -> None:
 
     with pytest.raises(BundleError, match="build the bundle again"):
         Bundle.open(copy)
+
+
+def test_a_manifest_of_schema_2_is_read_as_it_was_written(tmp_path: Path) -> None:
+    shutil.copy(SCHEMA_2, tmp_path / "manifest.json")
+
+    manifest = Bundle.open(tmp_path).manifest
+
+    assert (manifest.schema_version, manifest.requires_sm) == (2, None)
+    assert (manifest.kind, manifest.gpu, manifest.sm, manifest.precision) == ("pytorch", "a10g", 86, "bf16")
 
 
 def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from machines import H100, L40S, THOR, FakeNvml, install
-from nemotron_build.planning import rules
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.compatibility import Finding, check
-from nemotron_triton.engine.factory import check_loadable, check_servable
+from nemotron_triton.compatibility import check, check_loadable, check_servable
+from nemotron_triton.engine.registry import KINDS
 from nemotron_triton.errors import BundleError
+from nemotron_triton.findings import Finding
 from nemotron_triton.nvml import LocalGpu, Nvml, read_nvml
 from nemotron_triton.releases import same_release
 from nemotron_triton.runtime import Runtime, read_runtime
 
+SCHEMA_2 = Path(__file__).parent / "data" / "manifest-schema-2.json"
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
 ENGINE: dict[str, Any] = {
     "kind": "tensorrt",
@@ -31,7 +33,7 @@ ENGINE: dict[str, Any] = {
     "container": IMAGE,
     "tool_versions": {"tensorrt_llm": "1.2.1", "tensorrt": "10.14.1.48"},
 }
-PYTORCH = ENGINE | {"kind": "pytorch", "container": None, "tool_versions": {}}
+PYTORCH = ENGINE | {"kind": "pytorch", "container": None, "tool_versions": {}, "requires_sm": 89}
 EDGE = ENGINE | {"kind": "edge", "gpu": "jetson-thor", "sm": 110, "tool_versions": {"tensorrt-edgellm": "0.11.0"}}
 GPU_HOST = Runtime(
     nvml=Nvml(gpus=(LocalGpu("NVIDIA H100 80GB HBM3", 90),)),
@@ -88,7 +90,7 @@ def test_a_cpu_bundle_asks_for_llama_cpp_and_no_gpu(bundle: Bundle) -> None:
     assert only_problem(bundle, replace(runtime, llama_cpp=None)) == (
         "xllamacpp",
         "runs in llama.cpp, and xllamacpp is not installed here",
-        "pip install 'nemotron-triton[cpu]'",
+        "pip install '.[cpu]' from a checkout of nemotron",
     )
 
 
@@ -232,41 +234,45 @@ def test_a_huge_engine_config_is_not_read(engine: Bundle) -> None:
 
 
 @pytest.mark.parametrize(
-    ("precision", "sm", "least"),
+    ("precision", "required", "sm"),
     [
-        ("bf16", 80, None),
-        ("bf16", 75, 80),
-        ("fp8", 89, None),
-        ("fp8", 86, 89),
-        ("nvfp4", 100, None),
-        ("nvfp4", 90, 100),
+        ("bf16", 80, 80),
+        ("bf16", 80, 75),
+        ("fp8", 89, 89),
+        ("fp8", 89, 86),
+        ("nvfp4", 100, 100),
+        ("nvfp4", 100, 90),
     ],
 )
 def test_a_pytorch_bundle_needs_a_gpu_with_its_arithmetic(
-    engine: Bundle, precision: str, sm: int, least: int | None
+    engine: Bundle, precision: str, required: int, sm: int
 ) -> None:
-    bundle = Bundle(engine.path, replace(engine.manifest, **PYTORCH | {"precision": precision, "sm": sm}))
+    manifest = replace(engine.manifest, **PYTORCH | {"precision": precision, "requires_sm": required})
 
-    found = problems(bundle, with_gpu("NVIDIA X", sm))
+    found = problems(Bundle(engine.path, manifest), with_gpu("NVIDIA X", sm))
 
-    assert list(found) == ([] if least is None else ["gpu"])
-    if least:
+    assert list(found) == ([] if sm >= required else ["gpu"])
+    if found:
         assert found["gpu"][0] == (
-            f"needs a GPU of SM {least} or later for {precision} weights, and this machine has NVIDIA X (SM {sm})"
+            f"needs a GPU of SM {required} or later for {precision} weights, and this machine has NVIDIA X (SM {sm})"
         )
         assert found["gpu"][1].endswith(f"or build it for this GPU: `{REBUILD.format('')}`")
 
 
-def test_the_arithmetic_of_the_loader_is_that_of_the_rules(engine: Bundle) -> None:
-    """The loader may not import the build's rules, so its few numbers are compared with them here."""
-    table = yaml.safe_load(Path(rules.__file__).with_name("rules.yaml").read_text())["pytorch"]
-    for precision, cells in table["precisions"].items():
-        if precision in table["absent"]:
-            continue
-        bundle = Bundle(engine.path, replace(engine.manifest, **PYTORCH | {"precision": precision}))
-        for sm, cell in zip(table["sms"], cells.split(), strict=True):
-            refused = "gpu" in problems(bundle, with_gpu("NVIDIA X", sm))
-            assert refused == (cell == "-"), (precision, sm)
+def test_a_pytorch_bundle_of_schema_2_asks_for_a_gpu_of_no_sm_and_says_so(tmp_path: Path) -> None:
+    shutil.copy(SCHEMA_2, tmp_path / "manifest.json")
+    bundle = Bundle.open(tmp_path)
+
+    told = {each.name: each.detail for each in check(bundle, with_gpu("NVIDIA X", 70))}
+
+    need = "needs a GPU (its manifest does not say from which SM on)"
+    assert problems(bundle, with_gpu("NVIDIA X", 70)) == {}
+    assert told["gpu"] == f"{need}, and this machine has NVIDIA X (SM 70)"
+    assert only_problem(bundle, replace(GPU_HOST, nvml=NO_GPU)) == (
+        "gpu",
+        f"{need}, and this machine has no NVIDIA driver (none)",
+        "install the driver; or move it to a machine with a10g (SM 86)",
+    )
 
 
 @pytest.mark.parametrize(("here", "fits"), [("1.2.1", True), ("1.3.0rc25", True), ("1.2.0", False), (None, False)])
@@ -300,6 +306,21 @@ def test_an_edge_bundle_needs_its_device_and_its_edge_llm(engine: Bundle) -> Non
         f"`{REBUILD.format(' --precision fp8')}`",
     )
     assert "which is not installed here" in only_problem(bundle, replace(thor, edge_llm=None))[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_engine_has_rules_for_its_machine_and_needs_none_of_its_packages_for_them(kind: str) -> None:
+    code = f"""
+import sys
+for name in ("tensorrt_llm", "tensorrt", "tensorrt_edgellm", "torch", "transformers", "xllamacpp"):
+    sys.modules[name] = None
+from nemotron_triton.engine.registry import engine_class
+print("machine_findings" in vars(engine_class({kind!r})))
+"""
+
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (result.stdout, result.stderr) == ("True\n", "")
 
 
 def test_a_problem_always_has_its_remedy() -> None:

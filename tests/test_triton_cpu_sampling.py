@@ -15,6 +15,7 @@ import pytest
 from cpu_engine import GREEDY, HOT, begin, chunks_of, ids_of, running
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.formats import call_format, format_names
 from nemotron_triton.chat.grammar import forced_call
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide, Sampling
@@ -189,7 +190,7 @@ def test_a_guide_that_cannot_be_followed_is_refused_and_hurts_nobody_else(bundle
     assert len(joined(other)) == len(after) == 60
 
 
-@pytest.mark.parametrize("tool_call_format", ["nemotron_json", "qwen3_coder"])
+@pytest.mark.parametrize("tool_call_format", format_names())
 def test_a_call_can_be_forced_of_a_function_with_a_thousand_parameters(bundle: Bundle, tool_call_format: str) -> None:
     names = [f"p{number}" for number in range(1000)]
     schema = {"type": "object", "properties": {name: {"enum": ["x", name]} for name in names}, "required": names[:2]}
@@ -199,4 +200,4 @@ def test_a_call_can_be_forced_of_a_function_with_a_thousand_parameters(bundle: B
 
     (chunks,) = answers(bundle, replace(GREEDY, max_tokens=80, guide=Guide(kind="grammar", text=grammar)))
 
-    assert text_of(bundle, chunks).startswith(("<TOOLCALL>", "<tool_call>"))
+    assert text_of(bundle, chunks).startswith(call_format(tool_call_format).openers)

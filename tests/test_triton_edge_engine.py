@@ -18,7 +18,7 @@ from edge_llm_engine import PLAIN, Running, edge_llm, running_engine, thor_bundl
 from engine_answers import on_loop, read
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.errors import BundleError, EngineError, RequestError
 from patience import PATIENCE_S
 

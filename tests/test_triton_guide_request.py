@@ -9,15 +9,12 @@ from typing import Any
 
 import pytest
 
-from chat_requests import CODEC, HI, TOOLS, read, refusal
+from chat_requests import TOOLS, read, refusal
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.grammar import forced_call
-from nemotron_triton.chat.profiles import profile
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.errors import RequestError
-from nemotron_triton.serving.request import read_request
 from nemotron_triton.serving.sampling_request import refuse_unsupported
-from nemotron_triton.serving.settings import Settings
 
 
 def guided(kind: str, guide: str = "", **values: Any) -> Guide | None:
@@ -25,20 +22,11 @@ def guided(kind: str, guide: str = "", **values: Any) -> Guide | None:
     return read(guided_decoding_guide_type=kind, **given, **values).sampling.guide
 
 
-def test_a_guide_is_for_the_text_behind_the_thinking() -> None:
+def test_a_guide_is_a_schema_or_an_expression() -> None:
     schema = '{"type": "integer"}'
-    hybrid = profile("nemotron-3-nano-4b")
-    values = {"guided_decoding_guide_type": "json_schema", "guided_decoding_guide": schema, "thinking": True}
-
-    opened = read_request({"messages": HI} | values, hybrid, Settings(), CODEC).sampling.guide
-    prompted = guided("json_schema", schema, text_input="Hm. <think>\n")
 
     assert guided("json") == Guide(kind="json_schema", text='{"type": "object"}')
     assert guided("json_schema", schema) == Guide(kind="json_schema", text=schema)
-    assert guided("json_schema", schema, thinking=True) == Guide(
-        kind="json_schema", text=schema, thinking="model opens"
-    )
-    assert opened == prompted == Guide(kind="json_schema", text=schema, thinking="opened")
     assert guided("regex", "[a-z]+") == Guide(kind="regex", text="[a-z]+")
 
 

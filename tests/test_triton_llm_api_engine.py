@@ -16,8 +16,8 @@ from contract import llm_arguments
 from engine_answers import on_loop, read, settled
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.llm_api import leave_mpi_job
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError
 from tensorrt_llm_engine import (
@@ -214,7 +214,7 @@ def test_paths_are_the_bundle_s_wherever_it_lies_and_foreign_code_never_runs(
     _, llm = start(moved)
 
     assert llm.kind == kind
-    assert llm.arguments == llm_arguments(kind) | {  # type: ignore[arg-type]
+    assert llm.arguments == llm_arguments(kind) | {
         "model": str(tmp_path / "moved" / "engine"),
         "tokenizer": str(tmp_path / "moved" / "tokenizer"),
         "trust_remote_code": False,

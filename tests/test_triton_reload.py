@@ -15,6 +15,7 @@ from nemotron_triton.bundle import Bundle, bundle_beside, bundle_link
 from nemotron_triton.errors import ServerError
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import write_repository
+from nemotron_triton.run_folder import RunFolder
 
 
 @contextmanager
@@ -53,7 +54,14 @@ def repository(bundle: Bundle, tmp_path: Path) -> Path:
 
 def reload(repository: Path, url: str) -> Bundle:
     newer = repository.parent / "newer"
-    return Reload(bundle_path=newer, repository=repository, http_url=url, control="control", timeout_s=1).run()
+    return Reload(
+        bundle_path=newer,
+        repository=repository,
+        run_folder=RunFolder(repository.parent),
+        http_url=url,
+        control="control",
+        timeout_s=1,
+    ).run()
 
 
 def test_a_model_that_may_yet_be_loaded_is_loaded_from_the_old_bundle_again(bundle: Bundle, repository: Path) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nemotron_triton.chat.conversation import read_choice, read_conversation
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
+from nemotron_triton.chat.reasoning import begins
 from nemotron_triton.chat.render import RenderOptions, render_options, render_prompt, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import ProfileError, RequestError
@@ -129,7 +130,7 @@ def test_another_template_sees_what_hugging_face_templates_see() -> None:
     prompt = render_prompt(profile("nemotron-3-nano-4b"), read_conversation(TURNS), options)
 
     assert prompt.text == "<system>s\n<user>u\n<think>"
-    assert prompt.opens_thinking
+    assert begins("think_tags_model_opens", thinking=False, prompt=prompt.text) == "opened"
 
 
 @pytest.mark.parametrize(

@@ -153,17 +153,16 @@ def test_a_number_is_within_its_limits_or_refused_by_name(name: str, value: floa
     assert sampling is None or name == "length_penalty" or getattr(sampling, name) == value
 
 
-@given(st.dictionaries(st.sampled_from([each.name for each in wire.INPUTS]), st.text(max_size=20) | st.integers(0, 9)))
-def test_values_of_the_right_types_are_read_or_refused_and_nothing_else(drawn: dict[str, Any]) -> None:
-    types = {each.name: each for each in wire.INPUTS}
+@given(st.dictionaries(st.sampled_from(wire.INPUTS), st.text(max_size=20) | st.integers(0, 9)))
+def test_values_of_the_right_types_are_read_or_refused_and_nothing_else(drawn: dict[wire.Tensor, Any]) -> None:
     numbers = {"BOOL": bool, "INT32": int, "UINT64": int, "FP32": float}
     values = {
-        name: (value,) if types[name].dims == (-1,) else value
-        for name, value in drawn.items()
-        if isinstance(value, str) == (types[name].dtype == "BYTES")
+        tensor: (value,) if tensor.dims == (-1,) else value
+        for tensor, value in drawn.items()
+        if isinstance(value, str) == (tensor.dtype == "BYTES")
     }
     typed = {
-        name: numbers[types[name].dtype](value) if isinstance(value, int) else value for name, value in values.items()
+        tensor: numbers[tensor.dtype](value) if isinstance(value, int) else value for tensor, value in values.items()
     }
 
     request, refused = None, ""
@@ -172,7 +171,7 @@ def test_values_of_the_right_types_are_read_or_refused_and_nothing_else(drawn: d
     except RequestError as error:
         refused = str(error)
 
-    assert (request is None) == any(name in refused for name in types)
+    assert (request is None) == any(tensor.name in refused for tensor in wire.INPUTS)
 
 
 @pytest.mark.parametrize("depth", [100, 1_000, 100_000])

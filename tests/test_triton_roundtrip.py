@@ -15,6 +15,7 @@ from nemotron_client.events import ContentDelta, Event, ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerParser, answer_rules
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import Profile, profile, profile_names
+from nemotron_triton.chat.reasoning import Thinking, begins
 from nemotron_triton.chat.render import Prompt, RenderOptions, render_prompt
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 
@@ -85,7 +86,7 @@ def test_an_answer_comes_back_from_its_own_rendering(
     thought = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
     assert said.strip() == content.strip()
     # The Llama templates do not repeat what was thought in earlier turns.
-    assert thought.strip() == (reasoning.strip() if thinking and prompt.opens_thinking else "")
+    assert thought.strip() == (reasoning.strip() if thinking and beginning_of(known, prompt) == "opened" else "")
     assert [(event.name, event.arguments) for event in events if isinstance(event, ToolCall)] == calls
 
 
@@ -93,10 +94,14 @@ def parsed(known: Profile, codec: TokenCodec, prompt: Prompt, raw: str, tools: l
     """What comes out when a model writes *raw*, token by token, after *prompt*."""
     ids = codec.encode(Prompt(raw, prompt.marker, prompt.control_tokens))
     functions = read_conversation([{"role": "user", "content": ""}], tools).functions
-    parser = AnswerParser(answer_rules(known, functions, in_thinking=prompt.opens_thinking))
+    parser = AnswerParser(answer_rules(known, functions, begins=beginning_of(known, prompt)))
     detokenizer = Detokenizer(codec)
     events = [event for token in ids for event in parser.feed(detokenizer.feed([token]))]
     return [*events, *parser.feed(detokenizer.finish()), *parser.finish()]
+
+
+def beginning_of(known: Profile, prompt: Prompt) -> Thinking:
+    return begins(known.reasoning_format, thinking=False, prompt=prompt.text)
 
 
 def call(name: str, arguments: dict[str, str]) -> dict[str, Any]:

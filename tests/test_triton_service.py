@@ -18,6 +18,7 @@ import pytest
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine import interface
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import ClientGoneError, EngineError
@@ -29,7 +30,7 @@ from patience import wait_until
 FINAL = 1
 
 
-class Engine:
+class Engine(interface.Engine):
     """Says one word for each request, when it is let."""
 
     max_seq_len = 2048
@@ -135,8 +136,6 @@ def request(sender: Sender, *, request_id: str = "a", **tensors: Any) -> Any:
 class Watch:
     """Watches nothing, and remembers what it is told."""
 
-    problem: str | None = None
-    draining: bool = False
     reported: list[str] = field(default_factory=list)
 
     def report(self, problem: str) -> None:
@@ -159,7 +158,7 @@ def service(bundle: Bundle, watch: Watch) -> Iterator[Service]:
 
 
 def start(bundle: Bundle, watch: Any, engine: type[Engine] = Engine, **settings: int) -> Service:
-    return Service(bundle, Settings(**settings), PB_UTILS, engine, lambda *_: watch)
+    return Service(bundle, Settings(**settings), PB_UTILS, start_engine=engine, watch=lambda *_: watch)
 
 
 def _engine(service: Service) -> Engine:
@@ -174,13 +173,13 @@ def test_a_request_that_is_stopped_before_its_first_step_is_ended(service: Servi
     service._loop.call_soon_threadsafe(busy.wait, 10)
 
     service.submit(request(sender))
-    (call,) = service.calls()
+    (call,) = service.requests.calls()
     service.stop(call, ClientGoneError("cancelled: the client went away"))
     busy.set()
 
     assert sender.ended.wait(10)
-    wait_until(lambda: not service.calls())
-    (record,) = service.ended()
+    wait_until(lambda: not service.requests.calls())
+    (record,) = service.requests.ended()
     assert (sender.finals, record.outcome) == (1, "cancelled")
 
 
@@ -189,7 +188,7 @@ def test_a_last_response_that_cannot_be_sent_is_a_problem_of_the_server(service:
 
     wait_until(lambda: bool(watch.reported))
     assert "a last response could not be sent: no space left in /dev/shm" in watch.reported[0]
-    assert not service.calls()
+    assert not service.requests.calls()
 
 
 def test_a_request_that_cannot_even_be_named_is_ended(service: Service) -> None:
@@ -212,7 +211,7 @@ def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, wat
     _engine(service).go.clear()
 
     service.submit(request(sender, num_return_sequences=np.int32(4)))
-    wait_until(lambda: service.generating == 2)
+    wait_until(lambda: service.requests.generating == 2)
     time.sleep(0.2)
     _engine(service).go.set()
 
@@ -228,14 +227,14 @@ def test_the_time_to_wait_begins_before_the_prompt_is_made(bundle: Bundle, watch
         threads.submit(busy.wait, 30)
 
         service.submit(request(sender, text_input="Hello " * 1000))
-        waiting = service.waiting
+        waiting = service.requests.waiting
 
         assert sender.ended.wait(10)
         busy.set()
     assert waiting == 1
     assert "waited 50 ms and its turn has not come" in sender.responses[-1].error.message
-    wait_until(lambda: not service.calls())
-    (record,) = service.ended()
+    wait_until(lambda: not service.requests.calls())
+    (record,) = service.requests.ended()
     assert record.queue_s
     assert record.queue_s >= 0.05
     service.close()
@@ -249,8 +248,8 @@ def test_an_echo_stands_before_the_answer_and_is_no_part_of_it(service: Service)
 
     assert sender.ended.wait(10)
     assert sender.responses[-1].tensors["text_output"].item() == b"Helloword"
-    wait_until(lambda: not service.calls())
-    (record,) = service.ended()
+    wait_until(lambda: not service.requests.calls())
+    (record,) = service.requests.ended()
     assert (record.prompt_text, record.answer_text) == ("Hello", "word")
 
 
@@ -261,8 +260,8 @@ def test_an_answer_in_thought_alone_has_no_token_after_it(service: Service) -> N
     service.submit(request(sender, text_input="Hello<think>", exclude_input_in_output=np.bool_(False)))
 
     assert sender.ended.wait(10)
-    wait_until(lambda: not service.calls())
-    (record,) = service.ended()
+    wait_until(lambda: not service.requests.calls())
+    (record,) = service.requests.ended()
     assert record.first_token_s
     assert record.first_answer_token_s is None
 
@@ -301,14 +300,14 @@ def test_the_kv_cache_holds_the_prompts_and_answers_in_progress(service: Service
 
     for sender in senders:
         service.submit(request(sender, text_input="Hello " * 50))
-    wait_until(lambda: service.generating == 2)
-    used = service.kv_cache_used_ratio
+    wait_until(lambda: service.requests.generating == 2)
+    used = service.requests.kv_cache_used_ratio
     _engine(service).go.set()
 
     assert all(sender.ended.wait(10) for sender in senders)
     prompt_tokens = senders[0].responses[-1].tensors["num_input_tokens"].item()
     assert used == pytest.approx(2 * prompt_tokens * memory.kv_bytes_per_token / memory.kv_cache_bytes)
-    wait_until(lambda: service.kv_cache_used_ratio == 0)
+    wait_until(lambda: service.requests.kv_cache_used_ratio == 0)
 
 
 def test_what_waits_may_hold_so_much_text_and_no_more(service: Service) -> None:

@@ -203,7 +203,7 @@ def test_opentelemetry_that_is_asked_for_but_not_installed_is_one_warning(
 
     assert start_tracing("m") is None
     (record,) = caplog.records
-    assert "pip install 'nemotron-triton[otel]'" in record.getMessage()
+    assert "pip install '.[otel]' from a checkout of nemotron, or unset it" in record.getMessage()
 
 
 def test_opentelemetry_is_not_even_imported_where_nothing_asks_for_it() -> None:

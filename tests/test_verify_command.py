@@ -57,7 +57,7 @@ def test_a_bundle_that_is_all_right_is_a_short_list(copy: Path) -> None:
     lines = result.stdout.splitlines()
     assert result.exit_code == 0
     assert lines[0] == f"the bundle {copy}"
-    assert lines[1] == "  ok       has a manifest of schema 2"
+    assert lines[1] == "  ok       has a manifest of schema 3"
     assert re.fullmatch(r"  ok       has its \d files as they were built \(\d\.\d MB\)", lines[2])
     assert lines[3] == "  ok       is complete"
     assert all(line.startswith("  ok ") for line in lines[1:])
@@ -128,10 +128,20 @@ def test_a_manifest_of_another_schema_is_a_problem(copy: Path) -> None:
     assert problems(copy) == [
         (
             "manifest",
-            f"{copy / 'manifest.json'} has schema version 1, this nemotron reads 2",
+            f"{copy / 'manifest.json'} has schema version 1, this nemotron reads 2 and 3",
             "build the bundle again",
         )
     ]
+
+
+def test_a_bundle_of_schema_2_is_still_all_right(copy: Path) -> None:
+    manifest = json.loads((copy / "manifest.json").read_text())
+    del manifest["requires_sm"]
+    (copy / "manifest.json").write_text(json.dumps(manifest | {"schema_version": 2}))
+
+    result = verify(copy)
+
+    assert (result.exit_code, result.stdout.splitlines()[1]) == (0, "  ok       has a manifest of schema 2")
 
 
 def test_an_h100_bundle_meets_its_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, copy: Path) -> None:

@@ -17,8 +17,8 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.render import RenderOptions, render_prompt
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from scoring import Score, score, summary
 

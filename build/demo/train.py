@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import shutil
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from batches import Batch, copy_batches, lesson_batches, prompt
 from conversations import held_out, lessons
 from muon import Muon
 from nemotron_build.engine import EngineSpec, build
+from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.bundle import Bundle
 from scoring import summary
 
@@ -86,15 +86,10 @@ def main() -> None:
     options = parser.parse_args()
     recipe = going_on(options.start, options.steps) if options.start else Recipe(steps=options.steps)
     recipe = replace(recipe, seed=options.seed, held_out=options.held_out)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.output.parent) as scratch:
-        made = Path(scratch) / "checkpoint"
-        made.mkdir()
+    with atomic_folder(options.output, replace=True) as made:
         values = make(recipe, made)
-        if options.output.exists():
-            shutil.rmtree(options.output)
-        # The weights are safe before anything else can go wrong.
-        made.rename(options.output)
+    # The weights are safe before anything else can go wrong.
+    with tempfile.TemporaryDirectory() as scratch:
         values |= measure(recipe, options.output, Path(scratch) / "bundle")
     card = CARD.read_text(encoding="utf-8")
     for name, value in values.items():

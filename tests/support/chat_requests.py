@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nemotron_client import wire
 from nemotron_triton.chat.profiles import profile
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError
@@ -18,13 +19,15 @@ PROFILE = profile("llama-nemotron-nano-4b-v1.1")
 TOKENIZER = Path(__file__).parents[2] / "build" / "demo" / "checkpoint" / "tokenizer.json"
 CODEC = TokenCodec(TOKENIZER)
 DEFAULTS = Settings()
+INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
 HI = json.dumps([{"role": "user", "content": "hi"}])
 TOOLS = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])
 
 
 def read(settings: Settings = DEFAULTS, /, **values: Any) -> ChatRequest:
     """What becomes of a request, to a conversation if it names no prompt."""
-    return read_request({"messages": HI} | values if "text_input" not in values else values, PROFILE, settings, CODEC)
+    named = values if "text_input" in values else {"messages": HI} | values
+    return read_request({INPUTS[name]: value for name, value in named.items()}, PROFILE, settings, CODEC)
 
 
 def refusal(settings: Settings = DEFAULTS, /, **values: Any) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_build.commands import trtllm_build
-from nemotron_build.commands.llm_api import Kind, llm_api_arguments
+from nemotron_build.commands.llm_api import LlmCall
+from nemotron_build.precisions import PRECISIONS, KvPrecision
 
 _DATA = Path(__file__).parents[1] / "data"
 CONTRACT: dict[str, Any] = json.loads((_DATA / "trtllm_contract.json").read_text())
@@ -141,7 +142,12 @@ def check_fields(
         raise BreachError(f"{where} needs {', '.join(missing)}")
 
 
-def build_argv(precision: str = "bf16", kv_precision: str = "auto", sm: int = 90, **changes: Any) -> list[str]:
+def kv_row(kv_precision: str) -> KvPrecision:
+    """The row of *kv_precision*; `auto` is 16 bit."""
+    return PRECISIONS.find_kv("bf16" if kv_precision == "auto" else kv_precision)
+
+
+def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: Any) -> list[str]:
     """A command as a plan for a small card would ask for it."""
     limits: dict[str, Any] = {
         "max_batch_size": 16,
@@ -153,14 +159,13 @@ def build_argv(precision: str = "bf16", kv_precision: str = "auto", sm: int = 90
         checkpoint_dir="/data/checkpoint",
         output_dir="/data/engine",
         timing_cache="/data/timing.cache",
-        precision=precision,
-        kv_precision=kv_precision,
-        sm=sm,
+        precision=PRECISIONS.weights[precision],
+        kv=kv_row(kv_precision),
         **{**limits, **changes},
     )
 
 
-def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
+def llm_arguments(kind: str = "pytorch", kv_precision: str = "auto", **changes: Any) -> dict[str, Any]:
     """Arguments as a plan for a small card would ask for them."""
     settings: dict[str, Any] = {
         "model": "/bundle/engine",
@@ -171,5 +176,7 @@ def llm_arguments(kind: Kind = "pytorch", **changes: Any) -> dict[str, Any]:
         "max_seq_len": 8192,
         "free_gpu_memory_fraction": 0.85,
         "chunks_prompts": True,
+        "kv": kv_row(kv_precision),
     }
-    return llm_api_arguments(kind, **{**settings, **changes})
+    call = LlmCall(**{**settings, **changes})
+    return call.on_engine() if kind == "tensorrt" else call.on_checkpoint()

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
 
 GREEDY = Sampling(max_tokens=20, temperature=0.0, top_p=1.0)

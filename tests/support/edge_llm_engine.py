@@ -19,8 +19,8 @@ from machines import THOR, FakeNvml, install
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from patience import PATIENCE_S
 

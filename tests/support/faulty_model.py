@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError
 from nemotron_triton.serving.service import Service
@@ -21,7 +21,7 @@ ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
 TEXT = "one two three four five six seven eight nine ten "
 
 
-class FaultyEngine:
+class FaultyEngine(Engine):
     """Answers with `TEXT`, or does what the seed says after its first words."""
 
     max_seq_len = 100_000
@@ -87,7 +87,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load everything but an engine."""
-        self._service = Service.start(args, pb_utils, FaultyEngine)
+        self._service = Service.start(args, pb_utils, start_engine=FaultyEngine)
 
     def execute(self, requests: list[Any]) -> None:
         """Take the requests over."""

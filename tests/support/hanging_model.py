@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.request_threads import RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.serving.service import Service
@@ -25,7 +25,7 @@ HANG = 1
 HANG_AT_ONCE = "NEMOTRON_TEST_HANG_AT_ONCE"
 
 
-class HangingEngine:
+class HangingEngine(Engine):
     """Says one word, or nothing."""
 
     max_seq_len = 2048
@@ -62,7 +62,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load everything but an engine."""
-        self._service = Service.start(args, pb_utils, HangingEngine)
+        self._service = Service.start(args, pb_utils, start_engine=HangingEngine)
 
     def execute(self, requests: list[Any]) -> None:
         """Take the requests over."""

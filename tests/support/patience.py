@@ -10,9 +10,9 @@ PATIENCE_S = 30.0
 _LOOK_S = 0.01
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
     """Look until *condition* holds; what does not happen is a failure."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not condition():
-        assert time.monotonic() < deadline, f"nothing happened within {PATIENCE_S:g} s"
+        assert time.monotonic() < deadline, f"nothing happened within {patience_s:g} s"
         time.sleep(_LOOK_S)

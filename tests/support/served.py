@@ -53,12 +53,16 @@ def served_by_command(
     *flags: str,
     folder: Path | None = None,
     wrapper: Sequence[str] = (),
+    command: Sequence[str] = NEMOTRON,
     stderr: IO[str] | None = None,
 ) -> Iterator[Served]:
-    """A server that is ready; *folder* is for its temporary files, *wrapper* is what starts it, *stderr* its log's."""
+    """A server that is ready; *folder* is for its temporary files, *wrapper* is what starts it, *stderr* its log's.
+
+    *command* is `nemotron`, of this checkout or of another.
+    """
     options = serve_options()
     process = subprocess.Popen(
-        [*wrapper, *NEMOTRON, "serve", str(bundle), *port_flags(options), *flags],
+        [*wrapper, *command, "serve", str(bundle), *port_flags(options), *flags],
         stdout=subprocess.PIPE,
         stderr=stderr or subprocess.PIPE,
         text=True,

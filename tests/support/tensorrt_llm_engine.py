@@ -18,8 +18,8 @@ from contract import llm_arguments
 from machines import H100, FakeNvml, install
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.factory import start_engine
 from nemotron_triton.engine.interface import Engine, Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 
 STAND_IN = Path(__file__).parent / "tensorrt_llm_stand_in"
@@ -60,6 +60,7 @@ def gpu_bundle(bundle: Bundle, folder: Path, kind: Any, **changes: Any) -> Bundl
         kind=kind,
         gpu="h100",
         sm=90,
+        requires_sm=89,
         precision="fp8",
         engine_file="engine",
         llm_args=arguments,

@@ -3,111 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from nemotron_build.architecture import MODEL_TYPES
-from nemotron_build.checkpoint import Checkpoint, inspect
-from nemotron_build.planning.decision import Decision, decide
-from nemotron_build.planning.gpus import Gpu, find_gpu
-from nemotron_build.planning.planner import MemoryPlan, plan
-from nemotron_build.quantization.conversations import (
-    CALIBRATION,
-    HELD_OUT,
-    Sample,
-    count_samples,
-    read_samples,
-    to_calibrate,
-    to_measure,
-)
+from nemotron_build.checkpoint import inspect
+from nemotron_build.choice import decide, kinds_on
+from nemotron_build.planning.gpus import find_gpu
+from nemotron_build.planning.planner import plan
+from nemotron_build.precisions import PRECISIONS, Precisions
+from nemotron_build.quantization.conversations import count_samples
 from nemotron_build.spec import EngineSpec, make_spec
+from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.templates import read_template
 from nemotron_triton.bundle import CHAT_TEMPLATE, Bundle
-from nemotron_triton.chat.profiles import Profile, profile
+from nemotron_triton.chat.profiles import profile
 from nemotron_triton.errors import BundleError
 
 
-@dataclass(frozen=True, kw_only=True)
-class BuildPlan:
-    """What a build will make. `memory` is the plan for the asked lengths, which need not fit."""
-
-    spec: EngineSpec
-    checkpoint: Checkpoint
-    profile: Profile
-    gpu: Gpu
-    decision: Decision
-    memory: MemoryPlan
-    chat_template: str | None
-
-    @property
-    def dtype(self) -> str:
-        """What is not quantised is computed in: fp16 or bf16."""
-        if self.decision.precision.name == "fp16" or self.decision.kind == "edge":
-            return "fp16"
-        return "bf16"
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is unverified, and what a user would not expect."""
-        settings = self.memory.settings
-        if settings.max_input_len == settings.max_seq_len - 1:
-            return self.decision.warnings
-        limited = (
-            f"prompts are limited to {settings.max_input_len} tokens, though answers may take a request to "
-            f"{settings.max_seq_len}: this engine reads a prompt in one step"
-        )
-        return (*self.decision.warnings, limited)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Every setting as it was resolved, as JSON values; what the manifest keeps."""
-        values = {field.name: getattr(self.spec, field.name) for field in dataclasses.fields(self.spec)}
-        resolved: dict[str, Any] = {
-            "gpu": self.gpu.name,
-            "precision": self.decision.precision.name,
-            "kv_precision": self.decision.kv_precision,
-            "engine_kind": self.decision.kind,
-            "model": self.profile.name,
-            "max_seq_len": self.memory.settings.max_seq_len,
-        }
-        return {name: str(value) if isinstance(value, Path) else value for name, value in (values | resolved).items()}
-
-    @functools.cached_property
-    def calibration(self) -> list[list[int]]:
-        """Token ids that ModelOpt calibrates on."""
-        return to_calibrate(self._samples(self.spec.calibration or CALIBRATION, self.spec.calibration_samples))
-
-    @property
-    def calibration_count(self) -> int:
-        """How many conversations that is, without reading what is in them."""
-        return min(self.spec.calibration_samples, count_samples(self.spec.calibration or CALIBRATION))
-
-    @functools.cached_property
-    def held_out(self) -> list[list[list[int]]]:
-        """Prompts and answers, as token ids, that quality is measured on."""
-        return to_measure(self._samples(self.spec.quality_data or HELD_OUT, self.spec.quality_samples))
-
-    def _samples(self, path: Path, count: int) -> list[Sample]:
-        return read_samples(path, self.profile, self.checkpoint.tokenizer, max_samples=count)
-
-
-def make_plan(spec: EngineSpec, *, query_rows: int | None = None) -> BuildPlan:
+def make_plan(spec: EngineSpec, *, query_rows: int | None = None, precisions: Precisions = PRECISIONS) -> BuildPlan:
     """Inspect the checkpoint's headers and settle every open choice; writes nothing.
 
-    *query_rows* is for a checkpoint whose weights are not there any more (see `inspect`).
+    *query_rows* is for a checkpoint whose weights are not there any more (see `inspect`), *precisions* the table.
     `RefusedError` for a combination that does not exist, with the nearest that does.
     """
     for samples in (spec.calibration, spec.quality_data):
         if samples:
             count_samples(samples)  # Whether it can be read at all is said before the weights are.
     gpu = find_gpu(spec.gpu)
-    checkpoint = inspect(spec.checkpoint, **_made_of(gpu), query_rows=query_rows)
+    kinds = kinds_on(gpu)
+    checkpoint = inspect(
+        spec.checkpoint,
+        model_types=[name for name in MODEL_TYPES if any(name in kind.model_types for kind in kinds)],
+        purpose=f"{' or '.join(kind.name for kind in kinds)} engines",
+        query_rows=query_rows,
+    )
     architecture = checkpoint.architecture
     decision = decide(
-        gpu, architecture, precision=spec.precision, kv_precision=spec.kv_precision, kind=spec.engine_kind
+        gpu,
+        architecture,
+        precision=spec.precision,
+        kv_precision=spec.kv_precision,
+        kind=spec.engine_kind,
+        precisions=precisions,
     )
     memory = plan(
         gpu,
@@ -144,9 +80,3 @@ def resumed_plan(bundle: Bundle, image: str | None) -> BuildPlan:
     weights = any(name.startswith("source/") and name.endswith(".safetensors") for name in manifest.outputs)
     rows = architecture["num_attention_heads"] * architecture["head_dim"]
     return make_plan(make_spec(values), query_rows=None if weights else rows)
-
-
-def _made_of(gpu: Gpu) -> dict[str, Any]:
-    """What `inspect` takes: the CPU engine runs Llama only, and its weights are looked at only then."""
-    model_types: Sequence[str] = ("llama",) if gpu.sm is None else MODEL_TYPES
-    return {"model_types": model_types, "purpose": "cpu engines" if gpu.sm is None else "engines"}

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from safetensors import SafetensorError, safe_open
-
 from nemotron_build.architecture import MODEL_TYPES, Architecture, Dimensions, HybridArchitecture, read_architecture
 from nemotron_build.errors import CheckpointError, UnsupportedError
 from nemotron_triton.chat.tokens import TokenCodec
@@ -141,6 +139,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _stored_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
+    # Planning and `nemotron doctor` work where it is not installed.
+    from safetensors import SafetensorError, safe_open
+
     files, weight_map = _weight_files(path)
     seen: dict[str, Path] = {}
     for file in files:

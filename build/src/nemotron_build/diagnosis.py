@@ -6,14 +6,12 @@ A check that fails may keep some tasks from being done; one that keeps none is a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from nemotron_build.planning.precisions import KINDS, Kind
+from nemotron_build.kinds import KIND_NAMES
+from nemotron_build.needs import Verb
 
-Verb = Literal["build", "serve"]
-Task = tuple[Verb, Kind]
-
-VERBS: tuple[Verb, ...] = ("build", "serve")
+# What is done, and the name of the engine kind.
+Task = tuple[Verb, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,14 +36,14 @@ class Diagnosis:
 
     checks: tuple[Check, ...]
 
-    def missing(self, verb: Verb, kind: Kind) -> list[str]:
+    def missing(self, verb: Verb, kind: str) -> list[str]:
         """The names of the checks that keep engines of *kind* from being built, or served, here."""
         return [check.name for check in self.checks if (verb, kind) in check.fails]
 
     @property
     def ok(self) -> bool:
         """Whether engines of at least one kind can be built and served here."""
-        return any(not self.missing("build", kind) and not self.missing("serve", kind) for kind in KINDS)
+        return any(not self.missing("build", kind) and not self.missing("serve", kind) for kind in KIND_NAMES)
 
 
 def check(name: str, detail: str, remedy: str | None, *, needed: frozenset[Task]) -> Check:
@@ -53,6 +51,6 @@ def check(name: str, detail: str, remedy: str | None, *, needed: frozenset[Task]
     return Check(name=name, detail=detail, remedy=remedy, needed=needed, fails=needed if remedy else frozenset())
 
 
-def tasks(verb: Verb, *kinds: Kind) -> frozenset[Task]:
-    """*verb* for each of *kinds*, by default all."""
-    return frozenset((verb, kind) for kind in kinds or KINDS)
+def tasks(*verbs: Verb) -> frozenset[Task]:
+    """*verbs* for every kind."""
+    return frozenset((verb, kind) for verb in verbs for kind in KIND_NAMES)

@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from nemotron_build.architecture import read_architecture
+from nemotron_build.choice import decide
 from nemotron_build.commands.versions import CUDA, EDGE_LLM, TENSORRT_LLM, TRITON_IMAGE
 from nemotron_build.diagnosis import Check, Diagnosis, Task, check, tasks
 from nemotron_build.errors import RefusedError
+from nemotron_build.kinds import KIND_NAMES, KINDS
 from nemotron_build.machine import Machine
-from nemotron_build.planning.decision import decide
+from nemotron_build.needs import VERBS, Need
 from nemotron_build.planning.gpus import catalogue_entry, find_gpu, gpu_names
-from nemotron_build.planning.precisions import KINDS, Kind
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
 from nemotron_triton.errors import ServerError
+from nemotron_triton.extras import how_to_install
 from nemotron_triton.nvml import LocalGpu
 from nemotron_triton.releases import release_key
 
@@ -38,35 +40,35 @@ def _packages(machine: Machine) -> Iterable[Check]:
     yield check(
         "packages",
         f"missing: {', '.join(base)}" if base else "prompts can be rendered and tokenised",
-        "pip install 'nemotron-triton[serve]'" if base else None,
-        needed=tasks("build") | tasks("serve"),
+        how_to_install("serve") if base else None,
+        needed=tasks("build", "serve"),
     )
     yield check(
         "safetensors",
         "missing" if "safetensors" in missing else "installed",
-        "pip install 'nemotron-triton[build]'" if "safetensors" in missing else None,
+        how_to_install("build") if "safetensors" in missing else None,
         needed=tasks("build"),
     )
     gguf = [name for name in missing if name in ("gguf", "ml_dtypes")]
     yield check(
         "gguf",
         f"missing: {', '.join(gguf)}" if gguf else "installed",
-        "pip install 'nemotron-triton[cpu]'" if gguf else None,
-        needed=tasks("build", "cpu"),
+        how_to_install("cpu") if gguf else None,
+        needed=_tasks(Need.GGUF),
     )
     version = machine.runtime.llama_cpp
     yield check(
         "llama.cpp",
         (f"xllamacpp {version}" if version else "xllamacpp is missing")
         + ("" if machine.openmp else ", without libgomp.so.1"),
-        "pip install 'nemotron-triton[cpu]'" if not version else None if machine.openmp else "apt-get install libgomp1",
-        needed=tasks("serve", "cpu"),
+        how_to_install("cpu") if not version else None if machine.openmp else "apt-get install libgomp1",
+        needed=_tasks(Need.LLAMA_CPP),
     )
 
 
 def _gpus(machine: Machine) -> Iterable[Check]:
     nvml = machine.runtime.nvml
-    needed = tasks("build", "tensorrt", "edge") | tasks("serve", "tensorrt", "pytorch", "edge")
+    needed = _tasks(Need.GPU)
     if not nvml.gpus:
         yield Check(name="GPU", detail=str(nvml.problem or "none"), remedy=nvml.remedy, needed=needed, fails=needed)
         return
@@ -83,7 +85,7 @@ def _gpus(machine: Machine) -> Iterable[Check]:
     entries = {gpu: catalogue_entry(gpu) for gpu in dict.fromkeys(nvml.gpus)}
     fails = frozenset(task for task in needed if task[1] not in able)
     unknown = [str(gpu) for gpu, entry in entries.items() if entry is None]
-    lacking = sorted({kind for _, kind in fails}, key=KINDS.index)
+    lacking = sorted({kind for _, kind in fails}, key=KIND_NAMES.index)
     remedies = []
     if unknown:
         remedies.append(f"--gpu auto does not know {' and '.join(unknown)}: name the nearest of `nemotron gpus`")
@@ -100,7 +102,7 @@ def _gpus(machine: Machine) -> Iterable[Check]:
 
 def _container(machine: Machine) -> Iterable[Check]:
     docker, host = machine.docker, machine.host
-    needed = frozenset() if host.builds_engines else tasks("build", "tensorrt")
+    needed = frozenset() if host.builds_engines else _tasks(Need.TRTLLM_BUILD)
     if docker is None:
         detail, remedy = "docker is not installed", f"install docker and NVIDIA's container toolkit, or {_INSIDE}"
     elif docker.problem:
@@ -129,9 +131,9 @@ def _tensorrt_llm(machine: Machine) -> Iterable[Check]:
     key, wanted = release_key(version or ""), release_key(TENSORRT_LLM)
     fails: frozenset[Task] = frozenset()
     if not host.builds_engines:
-        fails |= tasks("serve", "tensorrt") | (frozenset() if docker else tasks("build", "tensorrt"))
+        fails |= _tasks(Need.TRTLLM_ENGINES) | (frozenset() if docker else _tasks(Need.TRTLLM_BUILD))
     if key is None or wanted is None or key < wanted:
-        fails |= tasks("serve", "pytorch")
+        fails |= _tasks(Need.LLM_API)
     if version is None:
         detail = "not installed" + (f"; engines are compiled in {TRITON_IMAGE}" if docker else "")
     elif host.builds_engines:
@@ -144,7 +146,7 @@ def _tensorrt_llm(machine: Machine) -> Iterable[Check]:
         name="TensorRT-LLM",
         detail=detail,
         remedy=_INSIDE if fails else None,
-        needed=tasks("build", "tensorrt") | tasks("serve", "tensorrt", "pytorch"),
+        needed=_tasks(Need.TRTLLM_BUILD, Need.TRTLLM_ENGINES, Need.LLM_API),
         fails=fails,
     )
 
@@ -157,20 +159,18 @@ def _edge_llm(machine: Machine) -> Iterable[Check]:
         "Edge-LLM",
         detail,
         None if there else f"pip install tensorrt-edgellm=={EDGE_LLM}, on the Jetson Thor",
-        needed=tasks("build", "edge") | tasks("serve", "edge"),
+        needed=_tasks(Need.EDGE_LLM),
     )
 
 
 def _modelopt(machine: Machine) -> Iterable[Check]:
-    kinds: tuple[Kind, ...] = ("tensorrt", "pytorch")
-    for name, kind in zip(machine.environments, kinds, strict=True):
-        made = machine.environments[name]
+    for name, made in machine.environments.items():
         ready = made or machine.venv
         yield check(
             name,
             "its environment is made" if made else "its environment is made when it is first used (1.4 GB of packages)",
             None if ready else "this Python cannot make environments: apt-get install python3-venv",
-            needed=tasks("build", kind),
+            needed=frozenset(("build", kind.name) for kind in KINDS if kind.modelopt and kind.modelopt.name == name),
         )
 
 
@@ -229,12 +229,17 @@ _JUDGES: tuple[Callable[[Machine], Iterable[Check]], ...] = (
 )
 
 
-def _kinds_of(gpu: LocalGpu) -> set[Kind]:
+def _tasks(*needs: Need) -> frozenset[Task]:
+    """What cannot be done without one of *needs*."""
+    return frozenset((verb, kind.name) for kind in KINDS for verb in VERBS if kind.needs[verb] & {*needs})
+
+
+def _kinds_of(gpu: LocalGpu) -> set[str]:
     """The engine kinds for GPUs of its SM, by the rules for the smallest demand: 16-bit weights of the main model."""
     architecture = read_architecture(profile(DEFAULT_PROFILE).architecture)
-    found: set[Kind] = set()
+    found: set[str] = set()
     for known in map(find_gpu, gpu_names()):
-        for kind in KINDS:
+        for kind in KIND_NAMES:
             if known.sm == gpu.sm and kind not in found:
                 try:
                     decide(known, architecture, precision="fp16", kind=kind)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nemotron_build.build_plan import BuildPlan, make_plan, resumed_plan
+from nemotron_build.build_plan import make_plan, resumed_plan
 from nemotron_build.errors import DoesNotFitError, OutputError
 from nemotron_build.host import Host, read_host
 from nemotron_build.planning.planner import MemoryPlan
@@ -18,10 +18,12 @@ from nemotron_build.processes import Runner, run
 from nemotron_build.reporter import Reporter
 from nemotron_build.spec import EngineSpec
 from nemotron_build.stages.inspect import digest_files
-from nemotron_build.stages.kinds import kind_of
-from nemotron_build.stages.package import RESUME, old_place, package, plan_record, restore_folder
+from nemotron_build.stages.kind import kind_of
+from nemotron_build.stages.package import RESUME, package, plan_record
 from nemotron_build.stages.pipeline import Stage, key_of, run_stages
+from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.workspace import Workspace
+from nemotron_triton.atomic import old_place, restore_folder
 from nemotron_triton.bundle import MANIFEST, Bundle, Manifest
 from nemotron_triton.errors import BundleError
 
@@ -154,7 +156,7 @@ def _check_resumed(bundle: Bundle, plan: BuildPlan) -> None:
     manifest, decision = bundle.manifest, plan.decision
     for name, value, found in (
         ("gpu", manifest.gpu, plan.gpu.name),
-        ("kind", manifest.kind, decision.kind),
+        ("kind", manifest.kind, decision.kind.name),
         ("precision", manifest.precision, decision.precision.name),
         ("kv_precision", manifest.kv_precision, decision.kv_precision),
         ("max_seq_len", manifest.max_seq_len, plan.memory.settings.max_seq_len),

@@ -20,33 +20,19 @@ from safetensors import SafetensorError, safe_open
 from nemotron_build.architecture import Architecture, RopeScaling
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import CheckpointError, UnsupportedError
+from nemotron_build.precisions import Precision
 
 Progress = Callable[[int, int], None]
 _Q = gguf.GGMLQuantizationType
-_FILE = gguf.LlamaFileType
 
-# Weight-only block formats of llama.cpp under the names the GPU precisions have: 32 weights share one 16-bit scale.
-PRECISIONS: dict[str, tuple[_Q, _FILE]] = {
-    "bf16": (_Q.BF16, _FILE.MOSTLY_BF16),
-    "fp16": (_Q.F16, _FILE.MOSTLY_F16),
-    "int8-wo": (_Q.Q8_0, _FILE.MOSTLY_Q8_0),
-    "int4-wo": (_Q.Q4_0, _FILE.MOSTLY_Q4_0),
-}
-_BLOCK = 32
 MODEL_TYPES = (Architecture.model_type,)
 
 
-def write_gguf(checkpoint: Checkpoint, precision: str, path: Path, *, name: str, progress: Progress) -> None:
+def write_gguf(checkpoint: Checkpoint, precision: Precision, path: Path, *, name: str, progress: Progress) -> None:
     """Write *checkpoint* to *path* at *precision*, calling *progress* with (tensors written, tensors in all)."""
     architecture = _llama(checkpoint)
-    weight_type, file_type = PRECISIONS[precision]
-    if weight_type in (_Q.Q8_0, _Q.Q4_0):
-        for tensor, shape in architecture.tensors().items():
-            if shape[-1] % _BLOCK and len(shape) > 1:
-                raise UnsupportedError(
-                    f"{precision} needs weight rows in blocks of {_BLOCK}, and {tensor} has rows of {shape[-1]}; "
-                    "use --precision bf16"
-                )
+    weight_type = gguf.GGMLQuantizationType[str(precision.gguf)]
+    file_type = gguf.LlamaFileType[f"MOSTLY_{precision.gguf}"]
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)
     writer.add_file_type(file_type)

@@ -17,13 +17,14 @@ from typing import Any
 
 from nemotron_build.docker import Ask, Docker, Which, ask, read_docker
 from nemotron_build.host import Host, read_host
-from nemotron_build.quantization.environment import MODELOPT_HF, MODELOPT_TRTLLM, Environment, cache_folder
+from nemotron_build.kinds import KINDS
+from nemotron_build.quantization.environment import Environment, cache_folder
 from nemotron_triton.errors import ServerError
 from nemotron_triton.runtime import Runtime, read_runtime
 from nemotron_triton.server import ServeOptions
 from nemotron_triton.tritonserver import Installed, find_libpython, locate_tritonserver
 
-# What `pip install nemotron-triton` leaves out, by the import that tells.
+# What an installation without extras leaves out, by the import that tells.
 _MODULES = ("gguf", "jinja2", "ml_dtypes", "safetensors", "tokenizers")
 
 
@@ -103,7 +104,7 @@ def read_machine(
         missing_modules=tuple(name for name in _MODULES if not module(name)),
         openmp=library("libgomp.so.1"),
         venv=module("ensurepip"),
-        environments={each.name: _is_made(each) for each in (MODELOPT_TRTLLM, MODELOPT_HF)},
+        environments={kind.modelopt.name: _is_made(kind.modelopt) for kind in KINDS if kind.modelopt},
         shm_bytes=_total_bytes(shm),
         places=tuple(Place(folder, _free_bytes(folder)) for folder in folders),
         taken_ports=tuple(port for port in ServeOptions().ports.values() if not free(port)),

@@ -13,7 +13,7 @@ from typing import Any
 from nemotron_build.architecture import Dimensions
 from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import OutputError, UnsupportedError
-from nemotron_build.planning.precisions import PRECISION_NAMES
+from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS, Precision
 from nemotron_build.processes import Runner, run
 from nemotron_build.quantization.conversations import (
     CALIBRATION,
@@ -24,17 +24,18 @@ from nemotron_build.quantization.conversations import (
     to_measure,
 )
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM, cache_folder
-from nemotron_build.quantization.jobs import run_job
+from nemotron_build.quantization.jobs import quantization, run_job
 from nemotron_build.reporter import Reporter
 from nemotron_triton.bundle import Quality
 from nemotron_triton.chat.profiles import profile
 
-_BLOCKS = (128, 64, 32, 16)
+_SMALLER_BLOCKS = (64, 32, 16)
+_UNAVAILABLE = {"unavailable": "the table of precisions has no word of ModelOpt for it"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One precision: what it cost, or why that could not be had. *block* is AWQ's, where it is not 128."""
+    """One precision: what it cost, or why that could not be had; *block* is its block size if not the usual one."""
 
     precision: str
     quality: Quality | None
@@ -64,7 +65,9 @@ def measure(
     source = inspect(checkpoint)
     model = profile(profile_name)
     reporter = reporter or Reporter()
-    block = _block(source.architecture)
+    dtype = "fp16" if source.dtype == "float16" else "bf16"
+    rows = [row for row in map(PRECISIONS.weights.__getitem__, precisions) if row.modelopt or not row.quantized]
+    blocks = {row.name: _block(source.architecture, row) for row in rows}
 
     def read(path: Path) -> list[Sample]:
         return read_samples(path, model, source.tokenizer, max_samples=samples)
@@ -73,9 +76,14 @@ def measure(
         drawn = Path(folder) / "plot.png"
         settings: dict[str, Any] = {
             "checkpoint": str(checkpoint.absolute()),
-            "precisions": list(precisions),
-            "dtype": "fp16" if source.dtype == "float16" else "bf16",
-            "blocks": dict.fromkeys(("int4-awq", "w4a8-awq"), block),
+            "measured": [
+                {
+                    "quantization": quantization(row, block_size=blocks[row.name]),
+                    "dtype": "fp16" if row.dtype == "fp16" else dtype,
+                }
+                for row in rows
+            ],
+            "dtype": dtype,
             "calibration": to_calibrate(read(calibration)),
             "held_out": to_measure(read(held_out)),
             "device": device,
@@ -90,20 +98,25 @@ def measure(
                 shutil.move(drawn, plot)
             except OSError as error:
                 raise OutputError(f"cannot write {plot}: {error.strerror or error}") from error
-    return [_measured(name, found[name], block) for name in precisions]
+    return [_measured(name, found.get(name, _UNAVAILABLE), blocks.get(name)) for name in precisions]
 
 
-def _measured(name: str, values: dict[str, Any], block: int) -> Measured:
+def _measured(name: str, values: dict[str, Any], block: int | None) -> Measured:
     unavailable = values.get("unavailable")
     return Measured(
         precision=name,
         quality=None if unavailable else Quality(**values),
         unavailable=unavailable,
-        block=block if name in ("int4-awq", "w4a8-awq") and block != _BLOCKS[0] else None,
+        block=block,
     )
 
 
-def _block(architecture: Dimensions) -> int:
-    """AWQ's 128, or where that does not divide the weights the largest that does: small models are measured too."""
+def _block(architecture: Dimensions, precision: Precision) -> int | None:
+    """The largest block that divides the weights where the usual one does not: small models are measured too."""
+    if precision.modelopt is None or not precision.modelopt.any_block_size:
+        return None
     columns = {weight.shape[-1] for weight in architecture.weights().values() if weight.role == "linear"}
-    return next((size for size in _BLOCKS if all(column % size == 0 for column in columns)), 1)
+    usual = precision.storage.block_size
+    sizes = (usual, *_SMALLER_BLOCKS)
+    block = next((size for size in sizes if all(column % size == 0 for column in columns)), 1)
+    return None if block == usual else block

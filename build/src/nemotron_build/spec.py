@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 from nemotron_build.commands.container import check_image
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.planner import DEFAULT_CONCURRENCY
+from nemotron_build.strict_yaml import load_yaml
+from nemotron_client.spelling import did_you_mean
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE
 
 MAX_CONFIG_BYTES = 1024 * 1024
@@ -68,16 +69,6 @@ class EngineSpec:
             raise BuildError(f"--device {self.device} does not exist; known: auto, cpu, cuda")
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML's own loader keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise yaml.YAMLError(f"{twice[0]} is given twice")
-        return super().construct_mapping(node, deep)
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file, in `EngineSpec`'s names; `BuildError` for what it does not know, with the nearest.
 
@@ -88,7 +79,7 @@ def read_config(path: Path) -> dict[str, Any]:
             data = file.read(MAX_CONFIG_BYTES + 1)
         if len(data) > MAX_CONFIG_BYTES:
             raise BuildError(f"{path} is larger than {MAX_CONFIG_BYTES >> 20} MiB; this is not a build's configuration")
-        values = yaml.load(data.decode("utf-8-sig"), _Loader)  # noqa: S506 - a safe loader
+        values = load_yaml(data.decode("utf-8-sig"))
     except OSError as error:
         raise BuildError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -98,9 +89,8 @@ def read_config(path: Path) -> dict[str, Any]:
     hints = {field.name: str(field.type) for field in dataclasses.fields(EngineSpec)}
     for name in values:
         if name not in hints:
-            near = difflib.get_close_matches(str(name), hints, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise BuildError(f"{path}: no setting is called {reprlib.repr(name)}; {hint}known: {', '.join(hints)}")
+            hint = f"{did_you_mean(str(name), hints)} known: {', '.join(hints)}"
+            raise BuildError(f"{path}: no setting is called {reprlib.repr(name)}; {hint.lstrip()}")
     for name, value in values.items():
         if hints[name].startswith("Path") and isinstance(value, str):
             try:

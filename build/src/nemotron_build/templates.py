@@ -10,6 +10,7 @@ from typing import Any
 
 from nemotron_build.checkpoint import read_json
 from nemotron_build.errors import CheckpointError
+from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, check_template, render_prompt
@@ -44,7 +45,7 @@ _CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "an earlier answer": [_ASK, {"role": "assistant", "content": "No."}, {"role": "user", "content": "And Oulu?"}],
     "earlier thinking": [
         _ASK,
-        {"role": "assistant", "content": "<think>\nNorth.\n</think>\n\nNo."},
+        {"role": "assistant", "content": reasoning.written("North.", "model opens") + "No."},
         {"role": "user", "content": "And Oulu?"},
     ],
     "earlier thinking in its own field": [

@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from nemotron_build.engine import Built, build, dry_run, resume
+from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.planning.gpus import gpu_names
-from nemotron_build.planning.precisions import KINDS, KV_PRECISIONS, PRECISION_NAMES
+from nemotron_build.precisions import KV_PRECISION_NAMES, PRECISION_NAMES
 from nemotron_build.spec import EngineSpec, make_spec, read_config
 from nemotron_cli.progress import TerminalReporter
 from nemotron_cli.status import DOES_NOT_FIT, UNFINISHED
@@ -25,8 +26,8 @@ _FILE = click.Path(path_type=Path)
 @click.argument("checkpoint", type=_FILE, required=False)
 @click.option("--gpu", metavar="GPU", help=f"What the engine will run on: auto, {', '.join(gpu_names())}.")
 @click.option("--precision", metavar="P", help=f"Weights: auto (default), {', '.join(PRECISION_NAMES)}.")
-@click.option("--kv-precision", metavar="P", help=f"KV cache: {', '.join(KV_PRECISIONS)}. Default: auto.")
-@click.option("--engine-kind", metavar="KIND", help=f"Default: by GPU and model. Known: {', '.join(KINDS)}.")
+@click.option("--kv-precision", metavar="P", help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}. Default: auto.")
+@click.option("--engine-kind", metavar="KIND", help=f"Default: by GPU and model. Known: {', '.join(KIND_NAMES)}.")
 @click.option("--output", type=_FILE, help="The bundle. An older one there is replaced by the complete new one.")
 @click.option(
     "--model",
@@ -127,7 +128,7 @@ def _summary(manifest: Manifest, output: Path) -> str:
             f"(source {quality.perplexity_source:.4g}), same best token {quality.top1_agreement:.1%}, "
             f"KL divergence {quality.kl_divergence_nats:.4g} nats"
         )
-    if manifest.kind != "cpu":
+    if not manifest.ran_on_this_hardware:
         lines.append("not run on hardware: no engine of this kind was ever loaded by this project's tests")
     if manifest.state == "complete":
         lines.append(f"serve it with: nemotron serve {output}")

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
-from nemotron_build.diagnosis import VERBS, Check, Diagnosis, Task
+from nemotron_build.diagnosis import Check, Diagnosis, Task
 from nemotron_build.doctor import diagnose
+from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.machine import read_machine
-from nemotron_build.planning.precisions import KINDS, Kind
-from nemotron_cli.tables import console, printable, table
+from nemotron_build.needs import VERBS
+from nemotron_cli.tables import console, escaped, table
 
 
 @click.command("doctor")
@@ -43,7 +44,7 @@ def as_values(diagnosis: Diagnosis) -> dict[str, Any]:
                 verb: {"ok": not diagnosis.missing(verb, kind), "missing": diagnosis.missing(verb, kind)}
                 for verb in VERBS
             }
-            for kind in KINDS
+            for kind in KIND_NAMES
         },
         "checks": [
             {
@@ -60,12 +61,12 @@ def as_values(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _print(diagnosis: Diagnosis) -> None:
-    rows = table("", *KINDS, "found here", right=())
+    rows = table("", *KIND_NAMES, "found here", right=())
     for check in diagnosis.checks:
-        rows.add_row(check.name, *(_cell(check, kind) for kind in KINDS), printable(check.detail))
+        rows.add_row(check.name, *(_cell(check, kind) for kind in KIND_NAMES), escaped(check.detail))
     rows.add_row("")
     for verb in VERBS:
-        able = ["no" if diagnosis.missing(verb, kind) else "yes" for kind in KINDS]
+        able = ["no" if diagnosis.missing(verb, kind) else "yes" for kind in KIND_NAMES]
         rows.add_row(f"can {verb}", *able, "")
     console().print(rows)
     fixes = [check for check in diagnosis.checks if check.remedy]
@@ -73,14 +74,14 @@ def _print(diagnosis: Diagnosis) -> None:
         click.echo("\nwhat to do:")
     for check in fixes:
         advice = "" if check.fails else " (advice)"
-        click.echo(f"  {check.name}{advice}: {printable(str(check.remedy))}")
+        click.echo(f"  {check.name}{advice}: {escaped(str(check.remedy))}")
 
 
-def _cell(check: Check, kind: Kind) -> str:
+def _cell(check: Check, kind: str) -> str:
     if any(kind == each for _, each in check.fails):
         return "missing"
     return "there" if any(kind == each for _, each in check.needed) else ""
 
 
 def _names(tasks: frozenset[Task]) -> list[str]:
-    return [f"{verb} {kind}" for kind in KINDS for verb in VERBS if (verb, kind) in tasks]
+    return [f"{verb} {kind}" for kind in KIND_NAMES for verb in VERBS if (verb, kind) in tasks]

@@ -14,6 +14,7 @@ import click
 
 from nemotron_build.errors import DoesNotFitError, RefusedError
 from nemotron_cli.status import DOES_NOT_FIT, REFUSED
+from nemotron_triton.extras import how_to_install
 
 # Each command's module and its line in the help, which must not need the module's own packages.
 _COMMANDS = {
@@ -34,7 +35,7 @@ _COMMANDS = {
         "Compare our prompts with a checkpoint's own template.",
     ),
 }
-# What a plain `pip install nemotron-triton` leaves out, and the extra that brings it.
+# What an installation without extras leaves out, and the extra that brings it.
 _EXTRAS = {
     "gguf": "cpu",
     "xllamacpp": "cpu",
@@ -110,7 +111,12 @@ def _missing(error: ModuleNotFoundError) -> click.ClickException:
     extra = _EXTRAS.get((error.name or "").partition(".")[0])
     if extra is None:
         raise error
-    return click.ClickException(f"this command needs {error.name}: pip install 'nemotron-triton[{extra}]'")
+    if sys.version_info >= (3, 13):
+        return click.ClickException(
+            f"this command needs {error.name} and Python 3.10 to 3.12: Triton's Python stub needs numpy<2, "
+            f"which has no wheels for Python {sys.version_info.major}.{sys.version_info.minor}"
+        )
+    return click.ClickException(f"this command needs {error.name}: {how_to_install(extra)}")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

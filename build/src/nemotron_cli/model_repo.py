@@ -8,8 +8,9 @@ import click
 
 from nemotron_cli.limits import limits
 from nemotron_cli.sections import SectionedCommand
+from nemotron_cli.text_models import text_models
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.factory import check_servable
+from nemotron_triton.compatibility import check_servable
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.serving.settings import Settings
 
@@ -17,8 +18,9 @@ from nemotron_triton.serving.settings import Settings
 @click.command("model-repo", cls=SectionedCommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not exist.")
+@text_models
 @limits
-def command(bundle: Path, output: Path, **settings: int) -> None:
+def command(bundle: Path, output: Path, text_models: bool, **settings: int) -> None:
     """Write a Triton model repository for BUNDLE, with the bundle inside.
 
     Any tritonserver whose Python has this package loads it: tritonserver --model-repository OUTPUT. Large files are
@@ -27,6 +29,6 @@ def command(bundle: Path, output: Path, **settings: int) -> None:
     """
     opened = Bundle.open(bundle)
     check_servable(opened)
-    write_repository(opened, output, Settings(**settings))
-    click.echo(f"{output}: {', '.join(configs())}")
+    write_repository(opened, output, Settings(**settings), text_models=text_models)
+    click.echo(f"{output}: {', '.join(configs(text_models=text_models))}")
     click.echo(f"serve it with: tritonserver --model-repository {output}")

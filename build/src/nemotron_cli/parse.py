@@ -11,6 +11,7 @@ import click
 
 from nemotron_cli.files import json_lines, read_json_list, read_text
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
+from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, answer_rules, parse_whole
 from nemotron_triton.chat.conversation import read_choice, read_functions
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
@@ -77,10 +78,11 @@ def parse(request: Mapping[str, Any], model: str, *, deltas: bool) -> dict[str, 
     thinking = bool(known.thinking.default if asked is None else asked)
     functions = read_functions(request["tools"]) if "tools" in request else None
     prefilled = request.get("think_prefilled")
+    prompt = None if prefilled is None else reasoning.OPENER if prefilled else ""
     rules = answer_rules(
         known,
         functions,
-        in_thinking=known.opens_thinking(thinking=thinking) if prefilled is None else bool(prefilled),
+        begins=reasoning.begins(known.reasoning_format, thinking=thinking, prompt=prompt),
         choice=read_choice(request.get("tool_choice"), functions or ()),
         parallel=request.get("parallel_tool_calls") is not False,
     )
@@ -90,7 +92,7 @@ def parse(request: Mapping[str, Any], model: str, *, deltas: bool) -> dict[str, 
         events = [event for chunk in chunks for event in parser.feed(chunk)] + parser.finish(cut=cut)
         problems = parser.problems
     else:
-        events, problems = parse_whole(str(text), rules, thinking=thinking, cut=cut)
+        events, problems = parse_whole(str(text), rules, cut=cut)
     return _result(events, problems, finish) | (
         {"deltas": [{"role": "assistant"}, *map(_delta, events)]} if deltas else {}
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nemotron_build.architecture import Dimensions, read_architecture
+from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import RefusedError
-from nemotron_build.planning.gpus import AUTO, find_gpu, gpu_names
-from nemotron_build.planning.precisions import KINDS, KV_PRECISIONS, PRECISION_NAMES
-from nemotron_build.planning.request import PlanRequest
-from nemotron_cli.plan_text import plan_json, print_comparison, print_plan, refusal_json
+from nemotron_build.kinds import KIND_NAMES
+from nemotron_build.planning.gpus import find_gpu, gpu_names
+from nemotron_build.precisions import AUTO, KV_PRECISION_NAMES, PRECISION_NAMES
+from nemotron_build.request import PlanRequest
+from nemotron_cli.plan_text import plan_document, print_comparison, print_json, print_plan, refusal_document
 from nemotron_cli.status import DOES_NOT_FIT, REFUSED
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
 
@@ -40,13 +41,15 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
     default=PlanRequest.kv_precision,
     show_default=True,
     metavar="P",
-    help=f"KV cache: {', '.join(KV_PRECISIONS)}.",
+    help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}.",
 )
 @click.option("--max-seq-len", type=int, help="Prompt and answer together, tokens. Default: the model's, at most 8192.")
 @click.option(
     "--concurrency", type=int, default=PlanRequest.concurrency, show_default=True, help="Requests served at once."
 )
-@click.option("--engine-kind", "kind", metavar="KIND", help=f"{', '.join(KINDS)}. Default: the one for GPU and model.")
+@click.option(
+    "--engine-kind", "kind", metavar="KIND", help=f"{', '.join(KIND_NAMES)}. Default: the one for GPU and model."
+)
 @click.option("--all-gpus", is_flag=True, help="Compare every known GPU and precision.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, whatever the answer is.")
 @click.pass_context
@@ -75,11 +78,11 @@ def command(
     except RefusedError as error:
         if not as_json:
             raise
-        click.echo(json.dumps(refusal_json(name, request, error), indent=2))
+        print_json(refusal_document(name, request, error))
         ctx.exit(REFUSED)
     alternatives = [] if answer.fits else request.alternatives()
     if as_json:
-        click.echo(json.dumps(plan_json(name, answer, alternatives), indent=2))
+        print_json(plan_document(name, answer, alternatives))
     else:
         print_plan(name, answer, alternatives)
     if not answer.fits:
@@ -90,8 +93,6 @@ def _model(model: str | None, checkpoint: Path | None) -> tuple[str, Dimensions]
     if checkpoint is None:
         known = profile(model or DEFAULT_PROFILE)
         return known.name, read_architecture(known.architecture)
-    from nemotron_build.checkpoint import inspect
-
     inspected = inspect(checkpoint)
     return (profile(model).name if model else checkpoint.resolve().name), inspected.architecture
 
@@ -103,10 +104,10 @@ def _compare(name: str, architecture: Dimensions, wishes: dict[str, Any], *, as_
         for precision in precisions:
             request = PlanRequest(gpu=gpu, architecture=architecture, **wishes | {"precision": precision})
             try:
-                rows.append(plan_json(name, request.answer(), ()))
+                rows.append(plan_document(name, request.answer(), ()))
             except RefusedError as error:
-                rows.append(refusal_json(name, request, error))
+                rows.append(refusal_document(name, request, error))
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
     else:
         print_comparison(rows)

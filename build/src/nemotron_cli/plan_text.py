@@ -2,36 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import click
 
 from nemotron_build.errors import RefusedError
-from nemotron_build.planning.planner import MemoryPlan, gib
-from nemotron_build.planning.request import Alternative, PlanRequest
+from nemotron_build.planning.planner import MemoryPlan, Settings, gib
+from nemotron_build.planning.roofline import Roofline
+from nemotron_build.request import Alternative, PlanRequest
 from nemotron_cli.tables import console, table
 
-_KEYS = (
-    "fits", "status", "reason", "suggestion", "model", "gpu", "sm", "engine_kind", "precision", "kv_precision",
-    "parameters", "weights_bytes", "kv_bytes_per_token", "state_bytes_per_sequence", "asked", "max_seq_len",
-    "max_concurrency", "tokens_per_second_bound", "settings", "memory", "roofline", "roofline_reason", "warnings",
-    "notes", "why", "suggestions",
-)  # fmt: skip
+
+@dataclass(frozen=True, kw_only=True)
+class PlanDocument:
+    """A plan, or why there is none, as `--json` prints it; what was not decided is null."""
+
+    fits: bool
+    status: Literal["allowed", "warning", "refused"]
+    reason: str
+    suggestion: Mapping[str, str] | None = None
+    model: str
+    gpu: str
+    sm: int | None
+    engine_kind: str | None
+    precision: str
+    kv_precision: str
+    parameters: int
+    weights_bytes: int | None = None
+    kv_bytes_per_token: int | None = None
+    state_bytes_per_sequence: int | None = None
+    asked: Mapping[str, int | None]
+    max_seq_len: int | None = None
+    max_concurrency: int | None = None
+    tokens_per_second_bound: float | None = None
+    settings: Settings | None = None
+    memory: Mapping[str, Any] | None = None
+    roofline: Roofline | None = None
+    roofline_reason: str | None = None
+    warnings: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    why: Sequence[str] = ()
+    suggestions: Sequence[Mapping[str, Any]] = ()
 
 
-def plan_json(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]) -> dict[str, Any]:
-    """*plan* as one document; every document has the same keys."""
+def plan_document(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]) -> PlanDocument:
+    """*plan* as a document."""
     memory = asdict(plan.memory)
     del memory["weights"]["tied"]
     decision = plan.decision
-    return _document(
+    return PlanDocument(
         fits=plan.fits,
         status="warning" if decision.warnings else "allowed",
         reason=plan.reason,
         model=model,
         gpu=plan.gpu.name,
         sm=plan.gpu.sm,
-        engine_kind=decision.kind,
+        engine_kind=decision.kind.name,
         precision=decision.precision.name,
         kv_precision=decision.kv_precision,
         parameters=plan.parameters,
@@ -42,28 +71,28 @@ def plan_json(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative])
         max_seq_len=plan.max_seq_len,
         max_concurrency=plan.max_concurrency,
         tokens_per_second_bound=plan.tokens_per_second_bound,
-        settings=asdict(plan.settings),
+        settings=plan.settings,
         memory=memory,
-        roofline=plan.roofline and asdict(plan.roofline),
+        roofline=plan.roofline,
         roofline_reason=plan.roofline_reason,
         warnings=decision.warnings,
         notes=decision.notes,
         why=decision.why,
         suggestions=[
             {
-                "options": dict(each.options),
-                "max_seq_len": each.plan.max_seq_len,
-                "max_concurrency": each.plan.max_concurrency,
-                "warnings": each.plan.decision.warnings,
+                "options": alternative.options,
+                "max_seq_len": alternative.plan.max_seq_len,
+                "max_concurrency": alternative.plan.max_concurrency,
+                "warnings": alternative.plan.decision.warnings,
             }
-            for each in alternatives
+            for alternative in alternatives
         ],
     )
 
 
-def refusal_json(model: str, request: PlanRequest, error: RefusedError) -> dict[str, Any]:
-    """The same document for a combination that cannot be built; what was not decided is null."""
-    return _document(
+def refusal_document(model: str, request: PlanRequest, error: RefusedError) -> PlanDocument:
+    """The document of a combination that cannot be built."""
+    return PlanDocument(
         fits=False,
         status="refused",
         reason=error.reason,
@@ -76,15 +105,14 @@ def refusal_json(model: str, request: PlanRequest, error: RefusedError) -> dict[
         kv_precision=request.kv_precision,
         parameters=request.architecture.parameters,
         asked={"max_seq_len": request.max_seq_len, "concurrency": request.concurrency},
-        warnings=(),
-        notes=(),
-        why=(),
         suggestions=[{"options": error.suggestion}] if error.suggestion else [],
     )
 
 
-def _document(**values: Any) -> dict[str, Any]:
-    return {key: values.get(key) for key in _KEYS}
+def print_json(document: PlanDocument | Sequence[PlanDocument]) -> None:
+    """*document*, or a list of them, as JSON on stdout."""
+    values = asdict(document) if isinstance(document, PlanDocument) else [asdict(row) for row in document]
+    click.echo(json.dumps(values, indent=2))
 
 
 def print_plan(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]) -> None:
@@ -133,30 +161,30 @@ def print_plan(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]
         out.print(f"would fit: {each}")
 
 
-def print_comparison(rows: Sequence[dict[str, Any]]) -> None:
+def print_comparison(rows: Sequence[PlanDocument]) -> None:
     """A line for each GPU and precision, on stdout."""
     right = ("weights GiB", "most at once", "longest", "tokens/s at most")
     lines = table("GPU", "precision", "KV", "engine", "", *right, "", right=right)
     last = None
     for row in rows:
-        name = "" if row["gpu"] == last else row["gpu"]
-        last = row["gpu"]
-        if row["status"] == "refused":
-            remedy = " ".join(f"{option} {value}" for option, value in row["suggestion"].items())
-            lines.add_row(name, row["precision"], "", "", "refused", "", "", "", "", f"use {remedy}", style="dim")
+        name = "" if row.gpu == last else row.gpu
+        last = row.gpu
+        if row.status == "refused":
+            remedy = " ".join(f"{option} {value}" for option, value in (row.suggestion or {}).items())
+            lines.add_row(name, row.precision, "", "", "refused", "", "", "", "", f"use {remedy}", style="dim")
             continue
-        speed = row["tokens_per_second_bound"]
+        speed = row.tokens_per_second_bound
         lines.add_row(
             name,
-            row["precision"],
-            row["kv_precision"],
-            row["engine_kind"],
-            "fits" if row["fits"] else "too big",
-            f"{row['weights_bytes'] / 2**30:.1f}",
-            str(row["max_concurrency"]),
-            str(row["max_seq_len"]),
+            row.precision,
+            row.kv_precision,
+            row.engine_kind,
+            "fits" if row.fits else "too big",
+            f"{(row.weights_bytes or 0) / 2**30:.1f}",
+            str(row.max_concurrency),
+            str(row.max_seq_len),
             "" if speed is None else f"{speed:,.0f}",
-            "unverified" if row["status"] == "warning" else "",
-            style=None if row["fits"] else "red",
+            "unverified" if row.status == "warning" else "",
+            style=None if row.fits else "red",
         )
     console().print(lines)

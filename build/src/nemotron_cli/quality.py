@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from nemotron_build.planning.precisions import PRECISION_NAMES
+from nemotron_build.precisions import PRECISION_NAMES
 from nemotron_build.quality import Measured, measure
 from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT
 from nemotron_cli.progress import TerminalReporter

@@ -13,6 +13,7 @@ import click
 
 from nemotron_cli.limits import limits
 from nemotron_cli.sections import SectionedCommand, SectionOption
+from nemotron_cli.text_models import text_models
 from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError, ServingError
@@ -55,6 +56,7 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     help="Longest time that running answers get when the server is stopped.",
 )
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
+@text_models
 @click.option("--quiet", is_flag=True, help="Keep tritonserver's log to yourself unless it fails.")
 @_security("--tls-cert", type=_FILE, help="PEM file: the certificate chain of the gRPC endpoint.")
 @_security("--tls-key", type=_FILE, help="PEM file: its key.")

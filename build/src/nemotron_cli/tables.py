@@ -24,6 +24,6 @@ def table(*headers: str, right: Collection[str]) -> Table:
     return made
 
 
-def printable(text: str) -> str:
-    """*text* of a file that somebody else wrote, without what would move the cursor or end the line."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+def escaped(text: str) -> str:
+    """*text* of somebody else's file with escapes for what would move the cursor or end the line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -9,10 +9,11 @@ import click
 
 from nemotron_build.reporter import Reporter
 from nemotron_cli.progress import TerminalReporter
-from nemotron_cli.tables import printable
+from nemotron_cli.tables import escaped
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.compatibility import Finding, check
+from nemotron_triton.compatibility import check
 from nemotron_triton.errors import BundleError
+from nemotron_triton.findings import Finding
 from nemotron_triton.runtime import read_runtime
 
 _SHOWN = 10
@@ -38,11 +39,11 @@ def command(ctx: click.Context, /, bundle: Path, bundle_only: bool, as_json: boo
         checks = [{"name": each.name, "ok": each.ok, "detail": each.detail, "remedy": each.remedy} for each in findings]
         click.echo(json.dumps({"bundle": str(bundle), "ok": ok, "checks": checks}, indent=2))
     else:
-        click.echo(f"the bundle {printable(str(bundle))}")
+        click.echo(f"the bundle {escaped(str(bundle))}")
         for finding in findings:
-            click.echo(f"  {'ok     ' if finding.ok else 'problem'}  {printable(finding.detail)}")
+            click.echo(f"  {'ok     ' if finding.ok else 'problem'}  {escaped(finding.detail)}")
             if finding.remedy:
-                click.echo(f"           {printable(finding.remedy)}")
+                click.echo(f"           {escaped(finding.remedy)}")
     if not ok:
         ctx.exit(1)
 

@@ -9,13 +9,13 @@ from recording import recorded_ids
 
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenStream
 
 _CONTEXT_TOKENS = 131_072
 
 
-class ReplayEngine:
+class ReplayEngine(Engine):
     """One token for every running answer at each turn of the event loop, as a batch's decode step gives."""
 
     max_seq_len = _CONTEXT_TOKENS

@@ -18,7 +18,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load everything but an engine."""
-        self._service = Service.start(args, pb_utils, ReplayEngine)
+        self._service = Service.start(args, pb_utils, start_engine=ReplayEngine)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         """Take the requests over."""

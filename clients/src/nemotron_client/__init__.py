@@ -9,48 +9,49 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from nemotron_client.errors import (
+    AccessDenied,
+    ClientError,
+    DeadlineExceeded,
+    InvalidArguments,
+    InvalidRequest,
+    RequestRejected,
+    ServerUnavailable,
+    StreamBroken,
+    ToolError,
+    ToolFailed,
+    TooManyTurns,
+    UnknownTool,
+)
+from nemotron_client.events import (
+    ContentDelta,
+    Event,
+    Finish,
+    Problem,
+    ReasoningDelta,
+    Timings,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+from nemotron_client.messages import (
+    AssistantMessage,
+    Message,
+    MessageLike,
+    SystemMessage,
+    ToolMessage,
+    UserMessage,
+)
+from nemotron_client.options import ChatOptions, GenerateOptions
+from nemotron_client.reply import Reply
+from nemotron_client.run import Run, RunEvent
+from nemotron_client.status import EndpointHealth, Health, Model, Prompt
+from nemotron_client.streams import AsyncStream, Stream
+from nemotron_client.tools import Tool, ToolLike, ToolResult
+
 if TYPE_CHECKING:
     from nemotron_client.async_client import AsyncClient
     from nemotron_client.client import Client
-    from nemotron_client.errors import (
-        AccessDenied,
-        ClientError,
-        DeadlineExceeded,
-        InvalidArguments,
-        InvalidRequest,
-        RequestRejected,
-        ServerUnavailable,
-        StreamBroken,
-        ToolError,
-        ToolFailed,
-        TooManyTurns,
-        UnknownTool,
-    )
-    from nemotron_client.events import (
-        ContentDelta,
-        Event,
-        Finish,
-        Problem,
-        ReasoningDelta,
-        Timings,
-        ToolCall,
-        ToolCallDelta,
-        Usage,
-    )
-    from nemotron_client.messages import (
-        AssistantMessage,
-        Message,
-        MessageLike,
-        SystemMessage,
-        ToolMessage,
-        UserMessage,
-    )
-    from nemotron_client.options import ChatOptions, GenerateOptions
-    from nemotron_client.reply import Reply
-    from nemotron_client.status import EndpointHealth, Health, Model, Prompt
-    from nemotron_client.streams import AsyncStream, Stream
-    from nemotron_client.tool_loop import Run, RunEvent
-    from nemotron_client.tools import Tool, ToolLike, ToolResult
 
 __all__ = [
     "AccessDenied",
@@ -98,61 +99,15 @@ __all__ = [
     "UserMessage",
 ]
 
-# Where each name is at home.
-_MODULES = {
-    "AccessDenied": "errors",
-    "AssistantMessage": "messages",
-    "AsyncClient": "async_client",
-    "AsyncStream": "streams",
-    "ChatOptions": "options",
-    "Client": "client",
-    "ClientError": "errors",
-    "ContentDelta": "events",
-    "DeadlineExceeded": "errors",
-    "EndpointHealth": "status",
-    "Event": "events",
-    "Finish": "events",
-    "GenerateOptions": "options",
-    "Health": "status",
-    "InvalidArguments": "errors",
-    "InvalidRequest": "errors",
-    "Message": "messages",
-    "MessageLike": "messages",
-    "Model": "status",
-    "Problem": "events",
-    "Prompt": "status",
-    "ReasoningDelta": "events",
-    "Reply": "reply",
-    "RequestRejected": "errors",
-    "Run": "tool_loop",
-    "RunEvent": "tool_loop",
-    "ServerUnavailable": "errors",
-    "Stream": "streams",
-    "StreamBroken": "errors",
-    "SystemMessage": "messages",
-    "Timings": "events",
-    "TooManyTurns": "errors",
-    "Tool": "tools",
-    "ToolCall": "events",
-    "ToolCallDelta": "events",
-    "ToolError": "errors",
-    "ToolFailed": "errors",
-    "ToolLike": "tools",
-    "ToolMessage": "messages",
-    "ToolResult": "tools",
-    "UnknownTool": "errors",
-    "Usage": "events",
-    "UserMessage": "messages",
-}
+_LATE = {"AsyncClient": "nemotron_client.async_client", "Client": "nemotron_client.client"}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+    globals()[name] = client = getattr(importlib.import_module(_LATE[name]), name)
+    return client
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_LATE})

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +11,10 @@ import grpc
 import grpc.aio
 
 from nemotron_client import outgoing
+from nemotron_client._base import BaseClient
 from nemotron_client.async_servers import AsyncServers
 from nemotron_client.attempts import Attempts
 from nemotron_client.cancellation import asked_to_stop
-from nemotron_client.endpoints import Balance
 from nemotron_client.errors import ClientError, RequestRejected, StreamBroken
 from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike
@@ -25,64 +23,22 @@ from nemotron_client.outgoing import Outgoing
 from nemotron_client.protocol import Methods
 from nemotron_client.refusals import of_status
 from nemotron_client.reply import Reply, reply_of
-from nemotron_client.settings import DEFAULT_MAX_RETRIES, ClientSettings, checked_timeout_s
+from nemotron_client.run import Run, RunEvent, run_of
+from nemotron_client.settings import ClientSettings, checked_timeout_s
 from nemotron_client.status import Health, Model, Prompt
 from nemotron_client.streams import AsyncStream
-from nemotron_client.tool_loop import Run, RunEvent, ToolErrors, ToolLoop, run_of
+from nemotron_client.tool_loop import ToolErrors, ToolLoop
 from nemotron_client.tools import ToolLike
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class AsyncClient:
+class AsyncClient(BaseClient[AsyncServers]):
     """Talks to one server, or to several, from one event loop; use with `async with`, or await `close`.
 
     `Client` is the same for programs with threads.
     """
-
-    def __init__(
-        self,
-        url: str | Sequence[str] | None = None,
-        *,
-        timeout_s: float | None = None,
-        max_retries: int = DEFAULT_MAX_RETRIES,
-        balance: Balance = "least_loaded",
-        secret: str | None = None,
-        root_ca: str | Path | None = None,
-        client_cert: str | Path | None = None,
-        client_key: str | Path | None = None,
-    ) -> None:
-        """*url* is `host:port` of a gRPC endpoint, or several, or `dns:///host:port` for all servers behind a name.
-
-        *timeout_s* is the time one request may take, its whole answer and all attempts included.
-        *max_retries* is how often a request that was not answered yet is tried again, where that is safe.
-        *balance* is `least_loaded` or `round_robin`, among several servers. *secret* is the server's, where it has one;
-        *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
-        server that asks for them; all three are PEM files.
-
-        What is left out is read from `NEMOTRON_URL` (default 127.0.0.1:8001; commas between several),
-        `NEMOTRON_TIMEOUT_S` (600), `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`, `NEMOTRON_CLIENT_CERT` and
-        `NEMOTRON_CLIENT_KEY`. Nothing is connected before the first request.
-
-        Raises `InvalidRequest` for what cannot be used.
-        """
-        self._settings = ClientSettings.read(
-            url,
-            timeout_s=timeout_s,
-            max_retries=max_retries,
-            balance=balance,
-            secret=secret,
-            root_ca=root_ca,
-            client_cert=client_cert,
-            client_key=client_key,
-        )
-        self._servers = AsyncServers(self._settings)
-
-    @property
-    def url(self) -> str:
-        """The servers as they were given: an address, several with commas, or a name."""
-        return self._settings.where
 
     async def chat(
         self,
@@ -232,12 +188,6 @@ class AsyncClient:
                     raise
         return tuple(found)
 
-    def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> AsyncClient:
-        """A client with other limits, over the same connections: to close one closes both."""
-        client = copy.copy(self)
-        client._settings = self._settings.with_options(timeout_s, max_retries)
-        return client
-
     async def close(self) -> None:
         """Close the connections; running streams end with an error."""
         await self._servers.close()
@@ -249,6 +199,10 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    @staticmethod
+    def _reach(settings: ClientSettings) -> AsyncServers:
+        return AsyncServers(settings)
 
     def _stream(self, request: Outgoing) -> AsyncStream[Event]:
         return AsyncStream(self._events(request), request.request_id)

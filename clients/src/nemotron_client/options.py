@@ -5,11 +5,11 @@ What is left out is left to the server: sampling then follows the model's recomm
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from nemotron_client import wire
+from nemotron_client.spelling import did_you_mean
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -81,8 +81,8 @@ def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[st
     """
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise TypeError(f"there is no option {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            meant = did_you_mean(name, known)
+            raise TypeError(f"there is no option {name!r}" + (meant and f"; {meant}"))
     values = {_TENSORS.get(name, name): value for name, value in options.items() if name not in _OURS}
     choice = values.get(wire.TOOL_CHOICE.name)
     if isinstance(choice, str) and choice not in ("auto", "none", "required"):

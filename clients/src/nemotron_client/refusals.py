@@ -41,6 +41,8 @@ BY_STATUS: dict[str, type[ClientError]] = {
 _RESTRICTED = "protocol is restricted"
 # gRPC's own limit, which the next attempt is over too.
 _TOO_LARGE = "message larger than max"
+# What tritonserver says of a model that it was started without.
+_NO_PREPROCESSING = "unknown model: 'preprocessing' is not found"
 # What tritonserver says while it starts and stops, and when the process of the model has died.
 _NOT_SERVING = ("has no available versions", "is not ready", "is exiting", "is not healthy", "Stub process")
 
@@ -62,6 +64,8 @@ def of_message(message: str, url: str, *, started: bool) -> ClientError:
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
     """The error that a `grpc.RpcError` stands for; *timeout_s* is the time the request had."""
     status, text = error.code().name, error.details() or "no details"
+    if _NO_PREPROCESSING in text:
+        text = f"{url} has no model preprocessing, which renders prompts; start it without --no-text-models"
     told = {
         StreamBroken: f"{url} broke off the answer: ({status}) {text}",
         ServerUnavailable: f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`",

@@ -4,88 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from nemotron_client.cancellation import asked_to_stop
 from nemotron_client.errors import InvalidRequest, ToolError, ToolFailed, TooManyTurns
-from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike, openai_messages
 from nemotron_client.options import ChatOptions
-from nemotron_client.reply import Reply, ReplyParts
+from nemotron_client.run import RunEvent, RunParts
 from nemotron_client.tools import BoundCall, Toolbox, ToolLike, ToolResult
 
-RunEvent: TypeAlias = Event | ToolResult
 ToolErrors: TypeAlias = Literal["raise", "tell"]
 # Calls of one answer that run at the same time in threads; further ones wait.
 _MAX_THREADS = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """A conversation whose calls were made: the model's `replies`, the functions' `results`, in order.
-
-    `messages` is the whole conversation, as it goes on: with what was given before it and the answer at its end.
-    """
-
-    replies: tuple[Reply, ...]
-    results: tuple[ToolResult, ...]
-    messages: tuple[MessageLike, ...]
-
-    @property
-    def reply(self) -> Reply:
-        """The model's last one."""
-        return self.replies[-1]
-
-    @property
-    def content(self) -> str | None:
-        """The answer."""
-        return self.reply.content
-
-    @classmethod
-    def of(cls, events: Iterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
-        """The fold of a finished stream of events that began with *messages*."""
-        fold = RunParts(messages)
-        for event in events:
-            fold.add(event)
-        return fold.run()
-
-
-async def run_of(events: AsyncIterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
-    """As `Run.of`, of events that arrive."""
-    fold = RunParts(messages)
-    async for event in events:
-        fold.add(event)
-    return fold.run()
-
-
-class RunParts:
-    """A run in the making: events in, the `Run` out."""
-
-    def __init__(self, messages: Sequence[MessageLike]) -> None:
-        """The conversation so far is *messages*."""
-        self.messages = list(messages)
-        self.replies: list[Reply] = []
-        self._results: list[ToolResult] = []
-        self._reply = ReplyParts()
-
-    def add(self, event: RunEvent) -> None:
-        """Take the next event."""
-        if isinstance(event, ToolResult):
-            self._results.append(event)
-            self.messages.append(event.as_message())
-            return
-        self._reply.add(event)
-        if self._reply.finished:
-            reply, self._reply = self._reply.reply(), ReplyParts()
-            self.replies.append(reply)
-            self.messages.append(reply.message)
-
-    def run(self) -> Run:
-        """The whole."""
-        return Run(replies=tuple(self.replies), results=tuple(self._results), messages=tuple(self.messages))
 
 
 class ToolLoop:

@@ -6,7 +6,6 @@ What describes and checks is imported when there is a tool: the clients import t
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import json
@@ -19,6 +18,7 @@ from typing import Any, TypeAlias
 from nemotron_client.errors import InvalidArguments, InvalidRequest, ToolError, ToolFailed, UnknownTool
 from nemotron_client.events import ToolCall
 from nemotron_client.messages import ToolMessage
+from nemotron_client.spelling import did_you_mean
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
@@ -194,10 +194,10 @@ class Toolbox:
 
         tool = self._tools.get(call.name)
         if tool is None or tool.function is None:
-            close = difflib.get_close_matches(call.name, self._tools, n=1)
-            meant = f"; did it mean {close[0]}?" if close else ""
+            meant = did_you_mean(call.name, self._tools, who="it")
             raise UnknownTool(
-                f"the model called {call.name!r:.100}, which is none of {', '.join(self._tools) or 'its tools'}{meant}",
+                f"the model called {call.name!r:.100}, which is none of {', '.join(self._tools) or 'its tools'}"
+                + (meant and f"; {meant}"),
                 tool=call.name,
             )
         try:

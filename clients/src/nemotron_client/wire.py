@@ -6,7 +6,7 @@ dimension of 1 comes before a tensor's own dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MODEL_NAME = "nemotron"
@@ -25,13 +25,22 @@ NUMPY: dict[DType, str] = {"BYTES": "O", "BOOL": "?", "INT32": "<i4", "UINT64": 
 class Tensor:
     """One tensor: its name on the wire, its Triton data type, and whether a request may leave it out.
 
-    `dims` `(1,)` is one value, `(-1,)` a list of them, `(-1, -1)` a list of rows.
+    `dims` `(1,)` is one value, `(-1,)` a list of them, `(-1, -1)` a list of rows. It is the same tensor where one model
+    requires it and another does not, and the key of its value in requests and responses.
     """
 
     name: str
     dtype: DType
-    optional: bool = True
+    optional: bool = field(default=True, compare=False)
     dims: tuple[int, ...] = (1,)
+
+    def __str__(self) -> str:
+        """Its name, as messages have it."""
+        return self.name
+
+    def __hash__(self) -> int:
+        # Of a string it is kept: a request looks some forty tensors up.
+        return hash(self.name)
 
 
 # What the request says.

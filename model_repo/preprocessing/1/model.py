@@ -11,7 +11,7 @@ class TritonPythonModel:
     """What tritonserver's Python backend looks for."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the tokenizer of the bundle beside us."""
+        """Read the bundle's tokenizer."""
         self._model = TextModel.preprocessing(args, pb_utils)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:

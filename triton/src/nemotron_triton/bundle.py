@@ -14,20 +14,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import ConfigDict, GetPydanticSchema, StringConstraints, TypeAdapter, ValidationError
+from pydantic_core import core_schema
 
 from nemotron_client import wire
 from nemotron_triton.chat.profiles import Profile, profile
+from nemotron_triton.engine.registry import KINDS
 from nemotron_triton.errors import BundleError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+# 2 lacks `requires_sm` and is the same otherwise.
+READABLE_VERSIONS = (2, SCHEMA_VERSION)
 SCHEMA = Path(__file__).with_name("manifest.schema.json")
 MANIFEST = "manifest.json"
+VARIABLE = "NEMOTRON_BUNDLE"
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
+# What `Literal` would be, were the names written here.
+Kind = Annotated[str, GetPydanticSchema(lambda *_: core_schema.literal_schema(list(KINDS)))]
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 
@@ -63,12 +70,13 @@ class Manifest:
     `state` is unfinished for a bundle whose `next_stage` needs a machine that the build did not have; nobody serves it.
     `build_key` is the digest of all that decided the build (`stages` holds that of each stage), `config` every setting
     as it was resolved, `plan` the memory plan and roofline, `llm_args` what TensorRT-LLM's LLM API is called with.
+    `requires_sm` is the lowest SM that can load the engine; None where it needs no GPU, and unknown in schema 2.
     """
 
     profile: str
     gpu: str
     sm: int | None
-    kind: Literal["cpu", "tensorrt", "pytorch", "edge"]
+    kind: Kind
     precision: str
     kv_precision: str
     engine_file: str
@@ -81,6 +89,7 @@ class Manifest:
     built_at: str
     state: Literal["complete", "unfinished"] = "complete"
     next_stage: str | None = None
+    requires_sm: int | None = None
     max_num_tokens: int | None = None
     container: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
@@ -161,11 +170,12 @@ class Bundle:
         except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"cannot read {file}: {error}", "build the bundle again") from error
         version = raw.get("schema_version") if isinstance(raw, dict) else None
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
+            readable = " and ".join(map(str, READABLE_VERSIONS))
             raise BundleError(
-                f"{file} has schema version {version!r}, this nemotron reads {SCHEMA_VERSION}", "build the bundle again"
+                f"{file} has schema version {version!r}, this nemotron reads {readable}", "build the bundle again"
             )
-        return cls(path, _read_manifest(file, text))
+        return cls(path, _read_manifest(file, text, version))
 
     def file(self, name: str) -> Path:
         """The file *name* of the bundle; `BundleError` when it is missing, no file, or a link that leads elsewhere."""
@@ -219,6 +229,15 @@ class Bundle:
         for problem in self.problems(only=only):
             raise problem
 
+    def stamp(self) -> str:
+        """What stays the same as long as nobody touches manifest or files; reads none of them. Raises `BundleError`."""
+        sha256 = hashlib.sha256(self.manifest.to_json().encode())
+        for name in self.manifest.outputs:
+            _, status = self._inside(name)
+            identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            sha256.update(repr(identity).encode())
+        return sha256.hexdigest()
+
     def unlisted(self) -> list[str]:
         """What lies in the bundle and is not in its manifest, sorted; what a link leads to is not looked at."""
         known = {MANIFEST, *self.manifest.outputs}
@@ -238,9 +257,19 @@ def bundle_link(repository: Path) -> Path:
 def bundle_beside(args: Mapping[str, str]) -> Bundle:
     """The bundle of the repository that a model is in, from the arguments Triton gives to any; raises `BundleError`.
 
-    Where a link leads to it now: the link may be turned to another one while this one is being loaded.
+    `NEMOTRON_BUNDLE` names it for a repository that has none, as `model_repo/` in a checkout. Elsewhere the variable
+    means nothing: what a written repository serves is not for the environment to change.
     """
-    return Bundle.open(bundle_link(Path(args["model_repository"]).parent).resolve())
+    link = bundle_link(Path(args["model_repository"]).parent)
+    if os.path.lexists(link):
+        # Where the link leads now: it may be turned to another bundle while this one is being loaded.
+        return Bundle.open(link.resolve())
+    if named := os.environ.get(VARIABLE):
+        return Bundle.open(Path(named).resolve())
+    raise BundleError(
+        f"this model repository holds no bundle, and {VARIABLE} names none",
+        f"set {VARIABLE} to a bundle's folder, or write a repository with `nemotron model-repo`",
+    )
 
 
 def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:
@@ -254,14 +283,14 @@ def digest(path: Path, *, read: Callable[[int], None] | None = None) -> str:
     return sha256.hexdigest()
 
 
-def _read_manifest(file: Path, text: str) -> Manifest:
+def _read_manifest(file: Path, text: str, version: int) -> Manifest:
     try:
         manifest = TypeAdapter(Manifest).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"{file} is not a manifest of schema {SCHEMA_VERSION}: {where}: {first['msg']}", "build the bundle again"
+            f"{file} is not a manifest of schema {version}: {where}: {first['msg']}", "build the bundle again"
         ) from error
     for name in (*manifest.outputs, manifest.engine_file):
         if Path(name).is_absolute() or ".." in Path(name).parts:

@@ -1,7 +1,7 @@
 """What this package can raise.
 
 ServingError
-├── ProfileError        no such model profile
+├── ProfileError        no such model profile, or its file is wrong
 ├── RequestError        the caller's request is wrong: do not retry it unchanged
 ├── OverloadedError     no room for the request now: retry it later, or elsewhere
 ├── DeadlineError       the request's time was up before its answer was complete
@@ -27,7 +27,7 @@ class ServingError(Exception):
 
 
 class ProfileError(ServingError):
-    """No such model profile."""
+    """No such model profile, or its file is wrong; the message names the file and the key."""
 
 
 class RequestError(ServingError):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from nemotron_triton.bundle import Manifest
+from nemotron_triton.engine.registry import engine_class
 from nemotron_triton.errors import EngineError
 from nemotron_triton.nvml import read_nvml
 
@@ -24,10 +25,10 @@ def check_memory(manifest: Manifest, free_bytes: Callable[[Manifest], int | None
         return
     memory = manifest.memory
     state = memory.state_bytes_per_sequence * manifest.max_batch_size
-    where = "of this machine's" if manifest.kind == "cpu" else "of the GPU's"
     raise EngineError(
         f"the engine needs {_mib(needed)} (weights {_mib(memory.weights_bytes)}, KV cache "
-        f"{_mib(memory.kv_cache_bytes)}, state {_mib(state)}), and {_mib(free)} {where} memory are free",
+        f"{_mib(memory.kv_cache_bytes)}, state {_mib(state)}), and {_mib(free)} of "
+        f"{engine_class(manifest.kind).memory_of} memory are free",
         "free some, or build the bundle with a smaller --max-batch-size or --max-seq-len",
     )
 
@@ -40,8 +41,11 @@ def needed_bytes(manifest: Manifest) -> int:
 
 def free_memory(manifest: Manifest) -> int | None:
     """What is free where the engine of *manifest* would lie, None where nothing tells."""
-    if manifest.kind == "cpu":
-        return free_main_memory()
+    return engine_class(manifest.kind).free_memory()
+
+
+def free_gpu_memory() -> int | None:
+    """What is free on a GPU of this machine, None where nothing tells."""
     gpus = read_nvml().gpus
     # The emptiest one: if the engine is sent to another, it has to say itself that it does not fit.
     free = [gpu.free_bytes for gpu in gpus if gpu.free_bytes is not None]

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from nemotron_triton.access import CONTROL_HEADER
 from nemotron_triton.bundle import Bundle, bundle_link
-from nemotron_triton.engine.factory import check_loadable
+from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.repository import configs
+from nemotron_triton.run_folder import RunFolder
 
 _WHY = re.compile(r"(?:TritonModelException|Error): (.+)")
 
@@ -34,6 +35,7 @@ class Reload:
 
     bundle_path: Path
     repository: Path
+    run_folder: RunFolder
     http_url: str
     control: str = field(repr=False)
     timeout_s: float
@@ -41,7 +43,7 @@ class Reload:
     def run(self) -> Bundle:
         """The bundle that is served from now on; after a `ServingError` the old one is, unless it says otherwise."""
         bundle = Bundle.open(self.bundle_path)
-        bundle.verify()
+        self.run_folder.verify(bundle)
         check_loadable(bundle)
         link = bundle_link(self.repository)
         try:
@@ -52,7 +54,7 @@ class Reload:
         begun: list[str] = []
         try:
             # The engine first: it is what may not fit.
-            for model in configs():
+            for model in filter(self._is_served, configs()):
                 begun.append(model)
                 self._load(model)
         except _UnansweredError as error:
@@ -77,6 +79,10 @@ class Reload:
             except (ServingError, OSError) as error:
                 failures.append(f"{model} could not be put back: {error}")
         return failures
+
+    def _is_served(self, model: str) -> bool:
+        """Whether it is in the repository, which may have been written without the text models."""
+        return (self.repository / model).is_dir()
 
     def _load(self, model: str) -> None:
         # Without a change in its folder tritonserver would not load a model again.

@@ -16,8 +16,8 @@ LOOPBACK = "127.0.0.1"
 class ServeOptions:
     """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback unless told.
 
-    `secret` is what every caller must know; with `allow_reload` the server takes a new bundle while it runs. `drain_ms`
-    is the longest time that running answers get when it is stopped.
+    `secret` is what every caller must know. With `allow_reload` the server takes a new bundle while it runs, without
+    `text_models` it serves `nemotron` alone. `drain_ms` is the longest time that running answers get when it stops.
     """
 
     host: str = LOOPBACK
@@ -29,6 +29,7 @@ class ServeOptions:
     tls: Tls | None = None
     secret: str | None = field(default=None, repr=False)
     allow_reload: bool = False
+    text_models: bool = True
     settings: Settings = field(default_factory=Settings)
     ready_timeout_s: float = 600.0
     drain_ms: int = 30_000

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from nemotron_triton import hidden_arguments
 from nemotron_triton.access import SECRET_VARIABLE, Access, new_value
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.factory import check_loadable
+from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
 from nemotron_triton.reload import Reload
@@ -174,17 +174,21 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
         folder = Path(temporary)
         repository = folder / "models"
-        write_repository(bundle, repository, options.settings, link=True, adapters=adapters)
         run_folder = RunFolder(folder / _RUN)
         run_folder.path.mkdir()
+        run_folder.verify(bundle)
+        write_repository(
+            bundle, repository, options.settings, text_models=options.text_models, link=True, adapters=adapters
+        )
         reload = access.control and Reload(
             bundle_path=bundle.path,
             repository=repository,
+            run_folder=run_folder,
             http_url=options.http_url,
             control=access.control,
             timeout_s=options.ready_timeout_s,
         )
-        arguments = options.arguments(repository, folder.name, tuple(configs()))
+        arguments = options.arguments(repository, folder.name, tuple(configs(text_models=options.text_models)))
         process = _start(server, arguments, access, folder, log)
         running = RunningServer(process, options, run_folder, reload or None, log)
         try:

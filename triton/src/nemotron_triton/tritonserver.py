@@ -13,12 +13,12 @@ import shlex
 import shutil
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.errors import ServerError
 
 WHEEL = "nvidia-pytriton"
@@ -73,6 +73,12 @@ def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_va
 
     *config_var* tells how this Python was built.
     """
+    numpy = importlib.metadata.version("numpy")
+    if int(numpy.partition(".")[0]) >= 2:
+        raise ServerError(
+            f"tritonserver's Python stub needs numpy<2, and this Python has numpy {numpy}",
+            "pip install 'numpy<2', with Python 3.10 to 3.12",
+        )
     found = locate_tritonserver()
     if found.root is None or found.stub is None:
         return Tritonserver(argv=(str(found.binary),), environment={})
@@ -116,13 +122,10 @@ def _backends(root: Path, stub: Path, version: str) -> Path:
     problems = []
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".backends-", dir=folder) as scratch:
-                made = Path(scratch) / name
-                (made / "python").mkdir(parents=True)
+            with atomic_folder(folder / name) as backends:
+                (backends / "python").mkdir()
                 for source in (*(root / "backends" / "python").iterdir(), stub):
-                    (made / "python" / source.name).symlink_to(source)
-                made.rename(folder / name)
+                    (backends / "python" / source.name).symlink_to(source)
         except OSError as error:
             if not (folder / name / "python" / stub.name).exists():  # else another process was faster
                 problems.append(f"{folder}: {error.strerror}")

@@ -11,19 +11,10 @@ from __future__ import annotations
 from typing import Literal
 
 from nemotron_build.errors import BuildError, UnsupportedError
+from nemotron_build.precisions import KvPrecision, Precision
 
 # The wheels' native payloads, x86-64 and aarch64; Thor is 110. Ada (89) and Hopper (90) have none.
 SMS = (80, 86, 87, 100, 110, 120, 121)
-# Ours to the tool's `--quantization`. Whatever the checkpoint is in, 16 bit is FP16 here.
-_QUANTIZATIONS = {
-    "bf16": None,
-    "fp16": None,
-    "fp8": "fp8",
-    "nvfp4": "nvfp4",
-    "int4-awq": "int4_awq",
-    "int8-sq": "int8_sq",
-}
-_KV_PRECISIONS = ("auto", "bf16", "fp16", "fp8")
 # A name the tool knows: calibration on a file of one's own goes by the environment, `calibration_environment`.
 _DATASET = "cnn_dailymail"
 _DATASET_VARIABLE = "EDGELLM_QUANT_DATASET_CNN_DAILYMAIL"
@@ -44,30 +35,30 @@ def quantize_argv(
     *,
     model_dir: str,
     output_dir: str,
-    precision: str,
+    precision: Precision,
+    kv: KvPrecision,
     num_samples: int,
-    kv_precision: str = "auto",
     device: Literal["cuda", "cpu"] = "cuda",
 ) -> list[str]:
     """The command that turns a Hugging Face checkpoint into a quantised one, computed and kept in FP16.
 
-    *num_samples* texts are calibrated on. An FP8 KV cache is asked for here and nowhere else: its scales are what makes
-    `build` use one. The output layer stays in 16 bit.
+    Whatever 16-bit type the checkpoint is in, 16 bit is FP16 here. *num_samples* texts are calibrated on. An FP8 KV
+    cache is asked for here and nowhere else: its scales are what makes `build` use one. The output layer stays in 16
+    bit.
     """
-    if precision not in _QUANTIZATIONS:
-        raise UnsupportedError(f"Edge-LLM has no {precision}; it has {', '.join(_QUANTIZATIONS)}")
-    if kv_precision not in _KV_PRECISIONS:
-        raise UnsupportedError(f"Edge-LLM has no KV cache in {kv_precision}; it has fp16 and fp8")
-    quantization = _QUANTIZATIONS[precision]
-    if quantization is None and kv_precision != "fp8":
+    if precision.quantized and precision.edge_llm is None:
+        raise UnsupportedError(f"Edge-LLM has no {precision.name}")
+    if kv.quantized and kv.edge_llm is None:
+        raise UnsupportedError(f"Edge-LLM has no KV cache in {kv.name}; it has fp16 and fp8")
+    if not precision.quantized and not kv.quantized:
         raise BuildError("16 bit needs no quantisation; Edge-LLM builds from the checkpoint as it is")
     if num_samples < 1:
         raise BuildError(f"num_samples is {num_samples}; calibration needs at least one text")
     argv = ["tensorrt-edgellm-quantize", "llm", "--model_dir", model_dir, "--output_dir", output_dir]
-    if quantization is not None:
-        argv += ["--quantization", quantization]
-    if kv_precision == "fp8":
-        argv += ["--kv_cache_quantization", "fp8"]
+    if precision.edge_llm is not None:
+        argv += ["--quantization", precision.edge_llm]
+    if kv.edge_llm is not None:
+        argv += ["--kv_cache_quantization", kv.edge_llm]
     argv += ["--dtype", "fp16", "--device", device]
     return [*argv, "--text_dataset", _DATASET, "--num_samples", str(num_samples)]
 

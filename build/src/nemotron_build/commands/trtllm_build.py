@@ -11,73 +11,28 @@ Sources, named in the comments: *flags*, the tool's list of flags and their help
 from __future__ import annotations
 
 from nemotron_build.errors import BuildError, UnsupportedError
+from nemotron_build.precisions import KvPrecision, Precision, TrtllmBuild
 
-PRECISIONS = (
-    "bf16",
-    "fp16",
-    "fp8",
-    "fp8-rowwise",
-    "int8-sq",
-    "int8-wo",
-    "int4-wo",
-    "int4-awq",
-    "w4a8-awq",
-    "nvfp4",
-)
-# The first three are the 16 bit of the model.
-KV_PRECISIONS = ("auto", "bf16", "fp16", "fp8", "int8")
 # The KV cache is handed out in blocks of so many tokens.
 TOKENS_PER_BLOCK = 32
 
-# Compute capabilities, major and minor, that TensorRT-LLM 1.2.1 runs on and a build can be for.
-SMS = (80, 86, 89, 90, 100, 103, 120, 121)
-# Activations or KV in FP8: no FP8 tensor cores before Ada.
-_FP8_PRECISIONS = ("fp8", "fp8-rowwise", "w4a8-awq")
-_FIRST_FP8_SM = 89
-_FIRST_NVFP4_SM = 100
-# builder: on 100 <= SM < 120 every INT4 and INT8 weight, INT8 KV, and per-channel or per-token scale raises.
-_DATACENTER_BLACKWELL = range(100, 120)
-_NOT_ON_DATACENTER_BLACKWELL = ("fp8-rowwise", "int8-sq", "int8-wo", "int4-wo", "int4-awq", "w4a8-awq")
-# builder: the only quantisations whose attention can compute the context phase in FP8.
-_FP8_ATTENTION_PRECISIONS = ("fp8", "w4a8-awq", "nvfp4")
 
-
-def check_precision(precision: str, kv_precision: str, sm: int) -> None:
-    """Refuse what `trtllm-build` would refuse on this GPU, before anything is computed for it."""
-    if precision not in PRECISIONS:
-        raise UnsupportedError(f"{precision} is no precision of TensorRT-LLM engines: {', '.join(PRECISIONS)}")
-    if kv_precision not in KV_PRECISIONS:
-        raise UnsupportedError(f"{kv_precision} is no KV precision of TensorRT-LLM engines: {', '.join(KV_PRECISIONS)}")
-    if sm not in SMS:
-        known = ", ".join(str(known) for known in SMS)
-        raise UnsupportedError(f"TensorRT-LLM has no engines for SM {sm}; it has for {known} (Jetson Thor: Edge-LLM)")
-    if precision in _FP8_PRECISIONS and sm < _FIRST_FP8_SM:
-        raise UnsupportedError(f"{precision} needs FP8 tensor cores, which SM {sm} lacks; int8-sq or int4-awq work")
-    if precision == "nvfp4" and sm < _FIRST_NVFP4_SM:
-        raise UnsupportedError(f"nvfp4 needs Blackwell, SM 100 or later; this is SM {sm}, where int4-awq works")
-    if sm in _DATACENTER_BLACKWELL:
-        if precision in _NOT_ON_DATACENTER_BLACKWELL:
-            raise UnsupportedError(f"trtllm-build refuses {precision} on SM {sm}; fp8 and nvfp4 work")
-        if kv_precision == "int8":
-            raise UnsupportedError(f"trtllm-build refuses an INT8 KV cache on SM {sm}; fp8 works")
-
-
-def fp8_context_attention(precision: str, kv_precision: str) -> bool:
+def fp8_context_attention(precision: Precision, kv: KvPrecision) -> bool:
     """Whether the context phase's attention computes in FP8.
 
     builder: with paged context attention, as here, it goes with an FP8 KV cache: without one it is turned off, with one
     it is turned on whatever was asked. That includes Ada: kernels refused it up to 0.12 (TensorRT-LLM issue 1914), and
     take it since (issue 2855 quotes the check of early 2025: Ada, Hopper or Blackwell).
     """
-    return kv_precision == "fp8" and precision in _FP8_ATTENTION_PRECISIONS
+    return kv.quant_algo == "FP8" and _words(precision).fp8_attention
 
 
-def paged_context_attention(precision: str, kv_precision: str) -> bool:
+def paged_context_attention(precision: Precision, kv: KvPrecision) -> bool:
     """Whether a prompt can start from cached blocks: what block reuse and chunked prefill need of an engine.
 
     builder: not with an INT8 KV cache, and with an FP8 one only where the attention computes in FP8 too.
     """
-    return kv_precision not in ("fp8", "int8") or fp8_context_attention(precision, kv_precision)
+    return not kv.quantized or fp8_context_attention(precision, kv)
 
 
 def trtllm_build_argv(
@@ -85,21 +40,20 @@ def trtllm_build_argv(
     checkpoint_dir: str,
     output_dir: str,
     timing_cache: str,
-    precision: str,
-    sm: int,
+    precision: Precision,
+    kv: KvPrecision,
     max_batch_size: int,
     max_input_len: int,
     max_seq_len: int,
     max_num_tokens: int,
-    kv_precision: str = "auto",
 ) -> list[str]:
     """The command that compiles *checkpoint_dir*, a TensorRT-LLM checkpoint, into *output_dir*.
 
     Lengths are in tokens of one sequence, prompt and answer together for *max_seq_len*; *max_num_tokens* bounds one
-    step over all sequences. *timing_cache* is the file in which the compiler leaves its measurements. *kv_precision*
-    says what the checkpoint holds; it is not chosen here.
+    step over all sequences. *timing_cache* is the file in which the compiler leaves its measurements. *kv* says what
+    the checkpoint holds; it is not chosen here.
     """
-    check_precision(precision, kv_precision, sm)
+    words = _words(precision)
     _check_limits(max_batch_size, max_input_len, max_seq_len, max_num_tokens)
     settings: dict[str, str | int] = {
         "--checkpoint_dir": checkpoint_dir,
@@ -119,9 +73,9 @@ def trtllm_build_argv(
         # flags: kernels for steps of every size, 1564 to 1861 tokens/s on a 70B; an error with --opt_num_tokens.
         "--multiple_profiles": "enable",
         "--gpt_attention_plugin": "auto",
-        "--gemm_plugin": _gemm_plugin(precision),
-        # builder: set for this quantisation anyway; elsewhere off, and on SM 100 a NotImplementedError (plugin).
-        "--fp8_rowwise_gemm_plugin": "auto" if precision == "fp8-rowwise" else "disable",
+        "--gemm_plugin": words.gemm_plugin,
+        # plugin: a NotImplementedError on SM 100.
+        "--fp8_rowwise_gemm_plugin": words.fp8_rowwise_gemm_plugin,
         # plugin: Hopper only, or for one sequence at a time, and a NotImplementedError on SM 100.
         "--gemm_swiglu_plugin": "disable",
         "--low_latency_gemm_plugin": "disable",
@@ -129,10 +83,10 @@ def trtllm_build_argv(
         # flags: both are what in-flight batching needs.
         "--remove_input_padding": "enable",
         "--context_fmha": "enable",
-        "--use_paged_context_fmha": _switch(paged_context_attention(precision, kv_precision)),
-        "--use_fp8_context_fmha": _switch(fp8_context_attention(precision, kv_precision)),
+        "--use_paged_context_fmha": _switch(paged_context_attention(precision, kv)),
+        "--use_fp8_context_fmha": _switch(fp8_context_attention(precision, kv)),
         # builder: forced off for all but FP8.
-        "--use_fused_mlp": _switch(precision == "fp8"),
+        "--use_fused_mlp": _switch(words.fused_mlp),
         # builder: for several GPUs, and overridden on one.
         "--reduce_fusion": "disable",
         "--user_buffer": "disable",
@@ -144,12 +98,10 @@ def trtllm_build_argv(
     return ["trtllm-build", *(str(word) for setting in settings.items() for word in setting)]
 
 
-def _gemm_plugin(precision: str) -> str:
-    if precision in ("fp8", "fp8-rowwise"):
-        return "disable"  # flags: leave off for FP8, where the compiler's own kernels are faster
-    if precision == "nvfp4":
-        return "nvfp4"  # builder: what it turns on itself unless told `disable`
-    return "auto"  # flags: recommended for 16 bit, which in a weight-only checkpoint the output layer is (plugin)
+def _words(precision: Precision) -> TrtllmBuild:
+    if precision.trtllm_build is None:
+        raise UnsupportedError(f"trtllm-build makes no engines in {precision.name}")
+    return precision.trtllm_build
 
 
 def _switch(on: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Mapping
@@ -13,9 +12,10 @@ from typing import Any
 import yaml
 
 from nemotron_build.errors import UnsupportedError
+from nemotron_build.precisions import AUTO
+from nemotron_client.spelling import did_you_mean
 from nemotron_triton.nvml import LocalGpu, read_nvml
 
-AUTO = "auto"
 _FILE = Path(__file__).with_name("gpus.yaml")
 _MIB = 1 << 20
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -59,9 +59,8 @@ def find_gpu(name: str) -> Gpu:
         return local_gpu()
     by_name = {alias: gpu for gpu in _catalogue().values() for alias in (gpu.name, *gpu.aliases)}
     if wanted not in by_name:
-        near = difflib.get_close_matches(wanted, by_name, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UnsupportedError(f"--gpu {name} is not known; {hint}known: {AUTO}, {', '.join(gpu_names())}")
+        hint = f"{did_you_mean(wanted, by_name)} known: {AUTO}, {', '.join(gpu_names())}"
+        raise UnsupportedError(f"--gpu {name} is not known; {hint.lstrip()}")
     return by_name[wanted]
 
 

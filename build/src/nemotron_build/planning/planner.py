@@ -11,24 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nemotron_build.architecture import Dimensions
-from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK, paged_context_attention
+from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
 from nemotron_build.errors import BuildError
-from nemotron_build.planning.decision import Decision
 from nemotron_build.planning.gpus import Gpu
-from nemotron_build.planning.precisions import WeightBytes, weight_bytes
+from nemotron_build.planning.kind import MAX_STEP_TOKENS
 from nemotron_build.planning.roofline import Roofline, roofline
+from nemotron_build.planning.rules import Decision
+from nemotron_build.planning.weights import WeightBytes, weight_bytes
 
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_CONCURRENCY = 8
 KV_BLOCK_TOKENS = TOKENS_PER_BLOCK
 _MOST_REQUESTS = 1_000_000
-# TensorRT-LLM's default: more tokens in one step make prefill no faster, only its buffers larger.
-MAX_STEP_TOKENS = 8192
-# What TensorRT-LLM takes of the memory that is free once the engine is loaded; the rest is for fragmentation.
-_KV_FRACTION = 0.9
 _RUNTIME_BYTES = 1 << 30
 _DRIVER_SHARE = 0.02
-_BITS = {"bf16": 16, "fp16": 16, "fp8": 8, "int8": 8}
 _ACTIVATION_BYTES = 2
 _LOGIT_BYTES = 4
 
@@ -132,16 +128,15 @@ def plan(
     most = _most(MAX_STEP_TOKENS, lambda concurrency: demand.fits(concurrency, max_seq_len))
     memory = demand.memory(concurrency, max_seq_len)
     fits = concurrency <= most
-    kv_bits = _BITS[decision.kv_precision]
     step_tokens = demand.step_tokens(concurrency, max_seq_len)
     max_input_len = max_seq_len - 1
-    if not chunks_prompts(architecture, decision):
+    if not decision.kind.chunks_prompts(architecture, decision.precision, decision.kv):
         max_input_len = min(max_input_len, step_tokens)
     found = roofline(
         gpu,
         architecture,
         decision.precision,
-        kv_bits=kv_bits,
+        kv_bits=decision.kv.bits,
         concurrency=concurrency,
         context_tokens=max_seq_len,
     )
@@ -163,22 +158,11 @@ def plan(
             max_input_len=max_input_len,
             max_num_tokens=step_tokens,
             max_seq_len=max_seq_len,
-            kv_cache_free_gpu_mem_fraction=_KV_FRACTION if decision.kind in ("tensorrt", "pytorch") else None,
+            kv_cache_free_gpu_mem_fraction=decision.kind.kv_fraction,
         ),
         roofline=found,
         roofline_reason=None if found else f"bandwidth {gpu.sources['bandwidth']}",
     )
-
-
-def chunks_prompts(architecture: Dimensions, decision: Decision) -> bool:
-    """Whether the engine reads a long prompt in several steps.
-
-    TensorRT engines do where their context attention is paged; the PyTorch backend of 1.2.1 is not known to with Mamba
-    layers; Edge-LLM does not, and its steps are as long as its prompts.
-    """
-    if decision.kind == "tensorrt":
-        return paged_context_attention(decision.precision.name, decision.kv_precision)
-    return decision.kind == "cpu" or (decision.kind == "pytorch" and not architecture.state_bytes_per_sequence())
 
 
 class _Demand:
@@ -188,8 +172,8 @@ class _Demand:
         self._gpu, self._architecture, self._kind = gpu, architecture, decision.kind
         self._weights = weight_bytes(architecture, decision.precision)
         self._runtime = _RUNTIME_BYTES + (0 if gpu.sm is None else int(gpu.memory_bytes * _DRIVER_SHARE))
-        self._fraction = _KV_FRACTION if decision.kind in ("tensorrt", "pytorch") else 1.0
-        self.kv_bytes_per_token = architecture.kv_values_per_token * _BITS[decision.kv_precision] // 8
+        self._fraction = decision.kind.kv_fraction or 1.0
+        self.kv_bytes_per_token = architecture.kv_values_per_token * decision.kv.bits // 8
         self.state_bytes = architecture.state_bytes_per_sequence()
 
     def memory(self, concurrency: int, seq_len: int) -> Memory:
@@ -216,9 +200,8 @@ class _Demand:
         return memory.kv_needed <= memory.kv_budget
 
     def step_tokens(self, concurrency: int, seq_len: int) -> int:
-        """Tokens one step computes at most: a whole prompt on edge, elsewhere prompts come in chunks."""
-        prompts = seq_len if self._kind == "edge" else min(MAX_STEP_TOKENS, concurrency * seq_len)
-        return max(concurrency, prompts)
+        """Tokens one step computes at most: of prompts, or one of each answer."""
+        return max(concurrency, self._kind.step_tokens(concurrency, seq_len))
 
     @staticmethod
     def blocks(tokens: int) -> int:

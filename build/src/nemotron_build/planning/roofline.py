@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.planning.gpus import Gpu
-from nemotron_build.planning.precisions import Precision, weight_bytes
+from nemotron_build.planning.weights import weight_bytes
+from nemotron_build.precisions import Precision
 
 
 @dataclass(frozen=True, kw_only=True)

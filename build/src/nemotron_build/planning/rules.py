@@ -1,35 +1,25 @@
 """What speaks for and against a GPU, a model, a precision, a KV precision and an engine kind together.
 
-What was only read to work is data (`rules.yaml`); what follows from the formats (arithmetic, block sizes) is computed.
-Nothing here was measured: the cells are those of the makers' tables.
+What was only read to work is data (of the kinds, and `precisions.yaml`); what follows from the formats (arithmetic,
+block sizes) is computed. Nothing here was measured: support is as in the makers' tables.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-import yaml
 
 from nemotron_build.architecture import Dimensions, Role
-from nemotron_build.errors import UnsupportedError
 from nemotron_build.planning.gpus import Gpu
-from nemotron_build.planning.precisions import KINDS, Kind, Precision
+from nemotron_build.planning.kind import Finding, Kind
+from nemotron_build.precisions import KvPrecision, Precision
 
-_FILE = Path(__file__).with_name("rules.yaml")
-_CELL_WARNINGS = {".": "unverified, as not listed", "?": "unverified"}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one rule says of a combination; `cell` when it is a table's cell that is not plainly supported."""
-
-    level: Literal["refused", "warning", "note"]
-    text: str
-    cell: bool = False
+# From which SM on there is an arithmetic, and what is said of GPUs before it.
+_ARITHMETICS = {
+    "fp8": (89, "FP8 arithmetic starts at SM89 (Ada)"),
+    "fp4": (100, "FP4 arithmetic starts at SM100 (Blackwell)"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,59 +30,78 @@ class Combination:
     architecture: Dimensions
     kind: Kind
     precision: Precision
-    kv_precision: str
+    kv: KvPrecision
 
     def findings(self) -> Iterator[Finding]:
         """Everything the rules say of it; it is possible when none of them is a refusal."""
-        rules = _rules()[self.kind]
-        for level, text in rules["models"][self.architecture.model_type].items():
-            yield Finding(level, text)
-        if self.gpu.sm not in rules["sms"]:
-            yield Finding("refused", rules["elsewhere"].format(gpu=self.gpu))
+        kind, model_type = self.kind, self.architecture.model_type
+        if finding := kind.models[model_type]:
+            yield finding
+        if self.gpu.sm not in kind.sms:
+            yield Finding("refused", kind.elsewhere.format(gpu=self.gpu))
             return
-        yield from self._cell(rules, "precisions", self.precision.name, self.precision.name)
+        words = {**kind.tools, **(kind.quantizers if self.precision.quantized else {})}
+        yield from self._support(self.precision, self.precision.name, words, _ARITHMETICS)
         yield from self._blocks()
-        if self.kv_precision in rules["kv"]:
-            yield from self._cell(rules, "kv", self.kv_precision, f"a KV cache in {self.kv_precision}")
-        for note in rules.get("notes", ()):
-            if (
-                note["precision"] == self.precision.name
-                and self.gpu.sm in note.get("sms", rules["sms"])
-                and self.architecture.model_type in note.get("models", rules["models"])
-            ):
-                yield Finding("note", note["text"])
+        if self.kv.quantized:
+            yield from self._support(self.kv, f"a KV cache in {self.kv.name}", kind.kv_quantizers, {})
+        for note in self.precision.support(kind.name).notes:
+            if self.gpu.sm in (note.sms or kind.sms) and model_type in (note.models or kind.models):
+                yield Finding("note", note.text)
 
-    def _cell(self, rules: dict[str, Any], table: str, name: str, what: str) -> Iterator[Finding]:
-        cell = rules[table][name].split()[rules["sms"].index(self.gpu.sm)]
-        if cell == "-":
-            needs = _rules()["arithmetic"].get(self.precision.arithmetic) if table == "precisions" else None
-            if needs and self.gpu.sm is not None and self.gpu.sm < needs["from_sm"]:
-                yield Finding("refused", f"{name} cannot run on {self.gpu}: {needs['text']}")
-            else:
-                absent = rules.get("absent", {}).get(name, f"{rules['title']} has no {name}")
-                yield Finding("refused", f"{what} cannot be built for {self.gpu}: {absent}")
-        elif cell in _CELL_WARNINGS:
-            yield Finding("warning", f"{_CELL_WARNINGS[cell]}: {what} on {self.gpu} with {rules['title']}", cell=True)
+    def _support(
+        self,
+        row: Precision | KvPrecision,
+        what: str,
+        words: Mapping[str, str],
+        arithmetics: Mapping[str, tuple[int, str]],
+    ) -> Iterator[Finding]:
+        """Whether the GPU is one of those that *row* names for the kind, and has every one of *words* that it needs."""
+        support, sm, title = row.support(self.kind.name), self.gpu.sm, self.kind.title
+        from_sm, since = arithmetics.get(self.precision.arithmetic, (0, ""))
+        if sm not in support.sms and sm is not None and sm < from_sm:
+            yield Finding("refused", f"{what} cannot run on {self.gpu}: {since}")
+        elif sm not in support.sms:
+            reason = support.reason or f"{title} has no {what}"
+            yield Finding("refused", f"{what} cannot be built for {self.gpu}: {reason}")
+        elif tool := row.lacks(words):
+            reason = f"the table of precisions has no word of {tool} for it"
+            yield Finding("refused", f"{what} cannot be built for the {self.kind} engine kind: {reason}")
+        elif sm not in support.listed:
+            how = "unverified, as not listed" if sm in support.unlisted else "unverified"
+            yield Finding("warning", f"{how}: {what} on {self.gpu} with {title}", unproven=True)
 
     def _blocks(self) -> Iterator[Finding]:
         """A format that scales blocks of a row needs rows of whole blocks."""
-        for row, name in _rows(self.architecture, self.precision.roles).items():
-            if row % self.precision.block_size:
+        size = self.precision.storage.block_size
+        for row, name in _rows(self.architecture, self.precision.storage.roles).items():
+            if row % size:
                 yield Finding(
                     "refused",
-                    f"{self.precision.name} scales blocks of {self.precision.block_size} weights, which do not divide "
+                    f"{self.precision.name} scales blocks of {size} weights, which do not divide "
                     f"the rows of {row} of {name}",
                 )
                 return
 
 
-def default_kind(gpu: Gpu, architecture: Dimensions) -> Kind:
-    """The engine kind for *architecture* on *gpu* when none is asked for; `UnsupportedError` when *gpu* has none."""
-    here = [kind for kind in KINDS if gpu.sm in _rules()[kind]["sms"]]
-    if not here:
-        raise UnsupportedError(f"no engine kind is known for {gpu}")
-    able = [kind for kind in here if "refused" not in _rules()[kind]["models"][architecture.model_type]]
-    return (able or here)[0]
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A combination that can be built.
+
+    `why` says how each `auto` was settled, `warnings` what is unverified, `notes` what else is known.
+    """
+
+    kind: Kind
+    precision: Precision
+    kv: KvPrecision
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+
+    @property
+    def kv_precision(self) -> str:
+        """The name of the KV cache's precision."""
+        return self.kv.name
 
 
 @functools.lru_cache(maxsize=32)
@@ -103,9 +112,3 @@ def _rows(architecture: Dimensions, roles: frozenset[Role]) -> dict[int, str]:
         if weight.role in roles:
             rows.setdefault(weight.shape[-1], name)
     return rows
-
-
-@functools.cache
-def _rules() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-    return found

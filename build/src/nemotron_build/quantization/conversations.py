@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_build.errors import BuildError
+from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, render_prompt
@@ -115,6 +116,6 @@ def _sample(raw: Any, profile: Profile, codec: TokenCodec) -> Sample:
         return Sample(codec.encode(whole), [])
     if last.reasoning and last.reasoning not in answer:
         # Templates drop the reasoning of earlier turns; here the last turn is what the model is writing.
-        opener = "" if prompt.opens_thinking else "<think>\n"
-        answer = f"{opener}{last.reasoning}\n</think>\n\n{answer}"
+        beginning = reasoning.begins(profile.reasoning_format, thinking=True, prompt=prompt.text)
+        answer = reasoning.written(last.reasoning, beginning) + answer
     return Sample(codec.encode(prompt), codec.encode(replace(whole, marked=answer)))

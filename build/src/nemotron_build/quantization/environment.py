@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nemotron_build.locks import locked
 from nemotron_build.processes import Runner, run
+from nemotron_triton.atomic import atomic_folder
 
 _PINS = Path(__file__).parent
 
@@ -55,15 +56,10 @@ class Environment:
                 return python
             # Without its Python, as after an upgrade of the one it was made with, it is of no use.
             shutil.rmtree(folder, ignore_errors=True)
-            partial = folder.with_name(folder.name + ".partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
+            with atomic_folder(folder, partial=folder.with_name(f"{folder.name}.partial")) as partial:
                 runner([_base_python(), "-m", "venv", str(partial)], log)
                 pip = [str(partial / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install"]
                 runner([*pip, "--quiet", "--requirement", str(self.pins)], log)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
         return python
 
 

@@ -6,12 +6,35 @@ import json
 from pathlib import Path
 from typing import Any
 
-from nemotron_build.errors import ToolError
+from nemotron_build.errors import ToolError, UnsupportedError
+from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.processes import Runner, run
 from nemotron_build.quantization.environment import Environment
 from nemotron_build.reporter import Reporter
 
 WORKER = Path(__file__).with_name("worker.py")
+
+
+def quantization(
+    precision: Precision, kv: KvPrecision | None = None, *, block_size: int | None = None
+) -> dict[str, Any]:
+    """ModelOpt's words for *precision* and *kv*, by default 16 bit, as the worker takes them: it knows no precisions.
+
+    *block_size* is for measuring with smaller blocks than the row's. `UnsupportedError` where ModelOpt has no word.
+    """
+    words = precision.modelopt
+    if precision.quantized and words is None:
+        raise UnsupportedError(f"ModelOpt has no word for {precision.name} in the table of precisions")
+    quantizers: dict[str, Any] = dict(words.quantizers) if words else {}
+    if kv and kv.modelopt:
+        quantizers["*[kv]_bmm_quantizer"] = {"num_bits": kv.modelopt, "axis": None, "enable": True}
+    return {
+        "name": precision.name,
+        "preset": words.preset if words else None,
+        "quantizers": quantizers,
+        "block_size": block_size or (precision.storage.block_size if words and words.any_block_size else None),
+        "cuda_only": bool(words and words.cuda_only),
+    }
 
 
 def run_job(

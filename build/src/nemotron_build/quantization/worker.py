@@ -61,18 +61,21 @@ def quantize(
     tell: Callable[..., None],
     checkpoint: str,
     output: str,
-    precision: str,
-    kv_precision: str,
+    quantization: dict[str, Any],
     dtype: str,
     calibration: list[list[int]],
     held_out: list[list[list[int]]],
     device: str,
 ) -> dict[str, Any]:
-    """Quantise *checkpoint* into *output* (ModelOpt's Hugging Face form) and measure it on *held_out*."""
+    """Quantise *checkpoint* into *output* (ModelOpt's Hugging Face form) and measure it on *held_out*.
+
+    *quantization* is a `name` for people, ModelOpt's `preset`, the `quantizers` to change in it, a `block_size` where
+    it is not the preset's, and whether it is `cuda_only`.
+    """
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         model = _load(checkpoint, dtype, device)
         reference = Reference(model, held_out, Path(scratch) / "logits", functools.partial(_progress, tell, "source"))
-        model = _quantized(model, precision, kv_precision, calibration, 128, tell)
+        model = _quantized(model, quantization, calibration, tell)
         quality = reference.compare(model, functools.partial(_progress, tell, "quantised"))
     mto.enable_huggingface_checkpointing()
     model.save_pretrained(output)
@@ -107,29 +110,32 @@ def measure(
     *,
     tell: Callable[..., None],
     checkpoint: str,
-    precisions: list[str],
+    measured: list[dict[str, Any]],
     dtype: str,
-    blocks: dict[str, int],
     calibration: list[list[int]],
     held_out: list[list[list[int]]],
     device: str,
     scratch: str,
     plot: str | None,
 ) -> dict[str, Any]:
-    """What every one of *precisions* costs on *held_out*: precision → measurements, or why it could not be had."""
+    """What each quantisation costs on *held_out*: its name → measurements, or why it could not be had.
+
+    *measured* are the quantisations, each with the dtype that it is loaded in.
+    """
     found: dict[str, Any] = {}
-    steps = len(precisions) + 1
+    steps = len(measured) + 1
     tell(what="source", done=0, total=steps)
     reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", lambda *_: None)
-    for done, precision in enumerate(precisions, start=1):
-        tell(what=precision, done=done, total=steps)
+    for done, row in enumerate(measured, start=1):
+        name = row["quantization"]["name"]
+        tell(what=name, done=done, total=steps)
         try:
-            model = _load(checkpoint, "fp16" if precision == "fp16" else dtype, device)
-            model = _quantized(model, precision, "auto", calibration, blocks.get(precision, 128), lambda **_: None)
+            model = _load(checkpoint, row["dtype"], device)
+            model = _quantized(model, row["quantization"], calibration, lambda **_: None)
         except JobError as error:
-            found[precision] = {"unavailable": str(error)}
+            found[name] = {"unavailable": str(error)}
             continue
-        found[precision] = reference.compare(model, lambda *_: None)
+        found[name] = reference.compare(model, lambda *_: None)
     tell(what="done", done=steps, total=steps)
     if plot:
         _plot(found, plot)
@@ -219,14 +225,14 @@ def _load(checkpoint: str, dtype: str, device: str) -> Any:
 
 
 def _quantized(
-    model: Any, precision: str, kv_precision: str, calibration: list[list[int]], block: int, tell: Callable[..., None]
+    model: Any, quantization: dict[str, Any], calibration: list[list[int]], tell: Callable[..., None]
 ) -> Any:
-    config = _config(precision, kv_precision, block)
+    config = _config(quantization)
     if config is None:
         return model
     device = next(model.parameters()).device
-    if precision == "nvfp4" and device.type != "cuda":
-        raise JobError("ModelOpt quantises to NVFP4 on a CUDA device only")
+    if quantization["cuda_only"] and device.type != "cuda":
+        raise JobError(f"ModelOpt quantises to {quantization['name'].upper()} on a CUDA device only")
 
     def calibrate(model: Any) -> None:
         for done, ids in enumerate(calibration, start=1):
@@ -243,35 +249,24 @@ def _quantized(
     return model
 
 
-def _config(precision: str, kv_precision: str, block: int) -> dict[str, Any] | None:
+def _config(quantization: dict[str, Any]) -> dict[str, Any] | None:
     """ModelOpt's configuration; None when nothing is quantised. lm_head and the embedding stay as they are."""
-    presets = {
-        "fp8": mtq.FP8_DEFAULT_CFG,
-        "fp8-rowwise": mtq.FP8_PER_CHANNEL_PER_TOKEN_CFG,
-        "int8-sq": mtq.INT8_SMOOTHQUANT_CFG,
-        "int4-awq": mtq.INT4_AWQ_CFG,
-        "w4a8-awq": mtq.W4A8_AWQ_BETA_CFG,
-        "nvfp4": mtq.NVFP4_DEFAULT_CFG,
-    }
-    config: dict[str, Any] = copy.deepcopy(presets.get(precision, mtq.INT8_DEFAULT_CFG))
+    preset, quantizers = quantization["preset"], quantization["quantizers"]
+    if not preset and not quantizers:
+        return None
+    if preset and not hasattr(mtq, preset):
+        raise JobError(f"this ModelOpt has no {preset}, by which it would quantise to {quantization['name']}")
+    config: dict[str, Any] = copy.deepcopy(getattr(mtq, preset or "INT8_DEFAULT_CFG"))
     rules = config["quant_cfg"]
-    if precision in _DTYPES:
-        if kv_precision not in ("fp8", "int8"):
-            return None
+    if not preset:
         rules.clear()
         _set(rules, "*" if isinstance(rules, list) else "default", _OFF)
-    elif precision in ("int8-wo", "int4-wo"):
-        # TensorRT-LLM's weight-only formats: one scale for each output channel.
-        _set(rules, "*weight_quantizer", {"num_bits": 8 if precision == "int8-wo" else 4, "axis": 0})
-        _set(rules, "*input_quantizer", _OFF)
-    elif precision not in presets:
-        raise JobError(f"no ModelOpt configuration for {precision}")
-    if precision in ("int4-awq", "w4a8-awq") and block != 128:
+    if quantization["block_size"]:
         weights = _get(rules, "*weight_quantizer")
-        (weights[0] if isinstance(weights, list) else weights)["block_sizes"][-1] = block
-    if kv_precision in ("fp8", "int8"):
-        bits = (4, 3) if kv_precision == "fp8" else 8
-        _set(rules, "*[kv]_bmm_quantizer", {"num_bits": bits, "axis": None, "enable": True})
+        (weights[0] if isinstance(weights, list) else weights)["block_sizes"][-1] = quantization["block_size"]
+    for name, settings in quantizers.items():
+        # JSON has no tuples, and ModelOpt takes no list for exponent and mantissa.
+        _set(rules, name, {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
     return config
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from nemotron_build.checkpoint import Checkpoint
 from nemotron_build.errors import CheckpointError
 from nemotron_build.reporter import Reporter
-from nemotron_build.stages.workspace import Workspace, file_state, write_atomically
+from nemotron_build.stages.workspace import Workspace, file_state
+from nemotron_triton.atomic import write_atomically
 from nemotron_triton.bundle import digest
 
 _MIB = 1 << 20

@@ -6,30 +6,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nemotron_build.build_plan import BuildPlan
 from nemotron_build.host import Host
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM, Environment
-from nemotron_build.quantization.jobs import WORKER, run_job, worker_argv
+from nemotron_build.quantization.jobs import WORKER, quantization, run_job, worker_argv
 from nemotron_build.stages.pipeline import Stage, Work, key_of
+from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import write_checks, write_quality
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.bundle import digest
 
-# For a `tensorrt` engine ModelOpt only measures what these cost; TensorRT-LLM's own script makes them.
-MEASURED_ONLY = ("int8-wo", "int4-wo")
-_SIXTEEN_BIT = ("bf16", "fp16")
-
 
 def quantizes(plan: BuildPlan) -> bool:
     """Whether anything is quantised: weights or KV cache."""
-    return plan.decision.precision.name not in _SIXTEEN_BIT or plan.decision.kv_precision not in _SIXTEEN_BIT
+    return plan.decision.precision.quantized or plan.decision.kv.quantized
 
 
 def quantize_stage(
     plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, environment: Environment
 ) -> Stage:
     """Calibrate and quantise into `model/`, and measure on held-out text what it cost."""
-    precision = plan.decision.precision.name
+    precision = plan.decision.precision
+    words = quantization(precision, plan.decision.kv)
     common: dict[str, Any] = {
         "checkpoint": str(plan.checkpoint.path.absolute()),
         "dtype": plan.dtype,
@@ -38,23 +35,15 @@ def quantize_stage(
 
     def make(work: Work) -> None:
         samples: dict[str, Any] = {"calibration": plan.calibration, "held_out": plan.held_out}
-        if precision in MEASURED_ONLY and environment == MODELOPT_TRTLLM:
-            settings = (
-                common | samples | {"precisions": [precision], "blocks": {}, "plot": None, "scratch": str(work.folder)}
-            )
-            quality = _job(work, environment, "measure", settings)[precision]
+        if precision.convert_checkpoint and environment == MODELOPT_TRTLLM:
+            # For a `tensorrt` engine ModelOpt only measures what it costs; TensorRT-LLM's own script makes it.
+            measured = {"quantization": quantization(precision), "dtype": plan.dtype}
+            settings = common | samples | {"measured": [measured], "plot": None, "scratch": str(work.folder)}
+            quality = _job(work, environment, "measure", settings)[precision.name]
             (work.folder / "logits").unlink()
         else:
             (work.folder / "model").mkdir()
-            settings = (
-                common
-                | samples
-                | {
-                    "output": str(work.folder / "model"),
-                    "precision": precision,
-                    "kv_precision": plan.decision.kv_precision,
-                }
-            )
+            settings = common | samples | {"output": str(work.folder / "model"), "quantization": words}
             quality = _job(work, environment, "quantize", settings)
         write_quality(work.folder, quality)
 
@@ -63,16 +52,16 @@ def quantize_stage(
         make=make,
         settings={
             "inputs": weights_only(plan, digests),
-            "precision": precision,
-            "kv_precision": plan.decision.kv_precision,
+            "quantization": words,
             "dtype": plan.dtype,
             "device": plan.spec.device,
             "samples": key_of(plan.calibration, plan.held_out) if digests else "",
             "tools": environment.versions | {"worker": digest(WORKER)},
         },
         commands=(_command(environment, workspace, "quantize"),),
-        # Seen: its block scales are computed by CUDA kernels only.
-        blocked=None if host.sms or precision != "nvfp4" else "ModelOpt quantises to NVFP4 on an NVIDIA GPU only",
+        blocked=f"ModelOpt quantises to {precision.quant_algo} on an NVIDIA GPU only"
+        if words["cuda_only"] and not host.sms
+        else None,
         reads_source=True,
     )
 

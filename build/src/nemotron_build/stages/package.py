@@ -8,28 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from nemotron_build.build_plan import BuildPlan
 from nemotron_build.checkpoint import TOKENIZER_FILES
-from nemotron_build.commands.llm_api import llm_api_arguments
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
-from nemotron_build.planning.planner import chunks_prompts
-from nemotron_build.stages import tensorrt
-from nemotron_build.stages.kinds import kind_of
+from nemotron_build.stages.kind import kind_of
 from nemotron_build.stages.pipeline import Outcome, Stage
+from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.verified import read_checks, read_quality
 from nemotron_build.stages.workspace import copy_file, digests_of, link_or_copy
+from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, Quality
 
 SOURCE, RESUME = "source", "resume"
-_DTYPES: dict[str, Literal["bfloat16", "float16"]] = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def package(
@@ -49,60 +45,28 @@ def package(
 
     `OutputError` when it cannot be written; then *output* is as it was.
     """
-    partial = output.with_name(f".{output.name}.partial")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        made, taken = _files(plan, outcome, remaining)
-        for name, path in made.items():
-            link_or_copy(path, partial / name)
-        for name, path in taken.items():
-            copy_file(path, partial / name)
-        if plan.chat_template is not None:
-            (partial / CHAT_TEMPLATE).write_text(plan.chat_template, encoding="utf-8")
-        manifest = _manifest(plan, outcome, remaining, partial, host=host, digests=digests, build_key=build_key)
-        if before:
-            manifest = replace(
-                manifest,
-                quality=manifest.quality or before.quality,
-                checks=[*before.checks, *(check for check in manifest.checks if check not in before.checks)],
-                stages=before.stages | manifest.stages,
-                config=before.config,
-            )
-        (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
-        replace_folder(partial, output)
+        with atomic_folder(output, partial=output.with_name(f".{output.name}.partial"), replace=True) as partial:
+            made, taken = _files(plan, outcome, remaining)
+            for name, path in made.items():
+                link_or_copy(path, partial / name)
+            for name, path in taken.items():
+                copy_file(path, partial / name)
+            if plan.chat_template is not None:
+                (partial / CHAT_TEMPLATE).write_text(plan.chat_template, encoding="utf-8")
+            manifest = _manifest(plan, outcome, remaining, partial, host=host, digests=digests, build_key=build_key)
+            if before:
+                manifest = replace(
+                    manifest,
+                    quality=manifest.quality or before.quality,
+                    checks=[*before.checks, *(check for check in manifest.checks if check not in before.checks)],
+                    stages=before.stages | manifest.stages,
+                    config=before.config,
+                )
+            (partial / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"cannot write {output}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
-
-
-def replace_folder(new: Path, place: Path) -> None:
-    """Move *new* to *place*; what was there goes when the new folder is in its place."""
-    old = old_place(place)
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    rename_into_place(new, place)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def rename_into_place(new: Path, place: Path) -> None:
-    """Give *new* its name; a function of its own, because what happens before and after has to hold without it."""
-    new.rename(place)
-
-
-def old_place(place: Path) -> Path:
-    """Where the folder at *place* waits while a new one takes its place."""
-    return place.with_name(f".{place.name}.old")
-
-
-def restore_folder(place: Path) -> None:
-    """Undo a `replace_folder` that was killed between its two renames."""
-    old = old_place(place)
-    if old.exists() and not place.exists():
-        old.rename(place)
 
 
 def _files(plan: BuildPlan, outcome: Outcome, remaining: list[Stage]) -> tuple[dict[str, Path], dict[str, Path]]:
@@ -136,17 +100,18 @@ def _manifest(
     digests: Mapping[str, str],
     build_key: str,
 ) -> Manifest:
-    decision, memory = plan.decision, plan.memory
+    kind, decision, memory = kind_of(plan), plan.decision, plan.memory
     quality = read_quality(outcome.folders["quantize"]) if "quantize" in outcome.folders else None
     folders = [outcome.folders[name] for name in ("convert", "verify") if name in outcome.folders]
     return Manifest(
         profile=plan.profile.name,
         gpu=plan.gpu.name,
         sm=plan.gpu.sm,
-        kind=decision.kind,
+        requires_sm=kind.required_sm(plan.gpu.sm, decision.precision),
+        kind=kind.name,
         precision=decision.precision.name,
         kv_precision=decision.kv_precision,
-        engine_file=kind_of(plan).ENGINE,
+        engine_file=kind.engine_file,
         end_ids=list(plan.checkpoint.end_ids),
         max_seq_len=memory.settings.max_seq_len,
         max_batch_size=memory.settings.max_batch_size,
@@ -157,22 +122,21 @@ def _manifest(
             kv_cache_bytes=memory.kv_bytes_per_token * memory.settings.max_seq_len * memory.settings.max_batch_size,
             state_bytes_per_sequence=memory.state_bytes_per_sequence,
         ),
-        # The CPU engine is what this project's own tests run; no GPU was ever at hand.
-        ran_on_this_hardware=decision.kind == "cpu",
+        ran_on_this_hardware=kind.ran_on_hardware,
         build_key=build_key,
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         state="unfinished" if remaining else "complete",
         next_stage=remaining[0].name if remaining else None,
-        container=tensorrt.image(plan, host) if decision.kind == "tensorrt" else None,
+        container=kind.container(plan, host),
         config=plan.config,
         plan=plan_record(plan),
-        llm_args=llm_arguments(plan),
+        llm_args=kind.llm_arguments(plan),
         quality=Quality(**quality) if quality else None,
         checks=list(dict.fromkeys(check for each in folders for check in read_checks(each))),
         warnings=list(plan.warnings),
         stages=dict(outcome.keys),
         profile_differences=profile_differences(plan),
-        tool_versions=kind_of(plan).tool_versions(host),
+        tool_versions=kind.tool_versions(host),
         inputs=dict(digests),
         outputs=digests_of(folder),
     )
@@ -208,28 +172,5 @@ def plan_record(plan: BuildPlan) -> dict[str, Any]:
 
 def _weights_bytes(plan: BuildPlan, folder: Path) -> int:
     """What the weights take: the file's size where it is one file, else the plan's figure."""
-    file = folder / kind_of(plan).ENGINE
+    file = folder / kind_of(plan).engine_file
     return file.stat().st_size if file.is_file() else plan.memory.weights_bytes
-
-
-def llm_arguments(plan: BuildPlan) -> dict[str, Any] | None:
-    """What TensorRT-LLM's LLM API is called with; paths are the bundle's."""
-    decision, settings = plan.decision, plan.memory.settings
-    if decision.kind not in ("tensorrt", "pytorch"):
-        return None
-    assert settings.kv_cache_free_gpu_mem_fraction is not None
-    hybrid = plan.memory.state_bytes_per_sequence > 0
-    return llm_api_arguments(
-        "tensorrt" if decision.kind == "tensorrt" else "pytorch",
-        model="engine",
-        tokenizer="tokenizer",
-        max_batch_size=settings.max_batch_size,
-        max_num_tokens=settings.max_num_tokens,
-        max_input_len=settings.max_input_len,
-        max_seq_len=settings.max_seq_len,
-        free_gpu_memory_fraction=settings.kv_cache_free_gpu_mem_fraction,
-        hybrid=hybrid,
-        kv_precision=decision.kv_precision,
-        dtype=_DTYPES.get(decision.precision.name, "auto"),
-        chunks_prompts=chunks_prompts(plan.checkpoint.architecture, decision),
-    )

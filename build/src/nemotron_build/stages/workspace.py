@@ -21,6 +21,7 @@ from typing import Any
 from nemotron_build.errors import OutputError
 from nemotron_build.locks import locked
 from nemotron_build.reporter import Reporter
+from nemotron_triton.atomic import atomic_folder, write_atomically
 from nemotron_triton.bundle import digest
 
 _READABLE = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
@@ -46,7 +47,10 @@ class Workspace:
             raise OutputError(f"cannot write to {self.folder.parent}: {error.strerror or error}") from error
         with locked(self.folder / "lock", lambda: reporter.note(f"waiting for another build in {self.folder}")):
             for left in self.folder.glob("*.partial"):
-                shutil.rmtree(left, ignore_errors=True)
+                if left.is_dir():
+                    shutil.rmtree(left, ignore_errors=True)
+                else:
+                    left.unlink(missing_ok=True)
             yield
 
     def output(self, stage: str) -> Path:
@@ -66,7 +70,7 @@ class Workspace:
         record = self._record(stage)
         files: Mapping[str, Any] = record.get("files", {})
         folder = self.output(stage)
-        if record.get("key") != key or set(files) != set(_files(folder)):
+        if record.get("key") != key or set(files) != set(files_in(folder)):
             return False
         return all(
             file_state(folder / name) == state or digest(folder / name) == sha256
@@ -76,24 +80,21 @@ class Workspace:
     @contextlib.contextmanager
     def making(self, stage: str, key: str) -> Iterator[Path]:
         """An empty folder, which becomes *stage*'s output when the block succeeds and goes when it fails."""
-        partial, folder = self.folder / f"{stage}.partial", self.output(stage)
+        folder = self.output(stage)
         try:
-            partial.mkdir()
-            yield partial
-            files = {name: partial / name for name in _files(partial)}
-            for path in files.values():
-                if path.stat().st_nlink == 1:
-                    # Exporters leave files that only their owner may read, and a server has a user of its own.
-                    path.chmod(path.stat().st_mode | _READABLE)
-            digests = {name: digest(path) for name, path in files.items()}
-            self._forget(stage)
-            partial.rename(folder)
+            with atomic_folder(folder, partial=self.output(f"{stage}.partial")) as partial:
+                yield partial
+                files = {name: partial / name for name in files_in(partial)}
+                for path in files.values():
+                    if path.stat().st_nlink == 1:
+                        # Exporters leave files that only their owner may read, and a server has a user of its own.
+                        path.chmod(path.stat().st_mode | _READABLE)
+                digests = {name: digest(path) for name, path in files.items()}
+                self._forget(stage)
             entries = {name: [*file_state(folder / name), digests[name]] for name in files}
             write_atomically(self._record_file(stage), json.dumps({"key": key, "files": entries}, indent=1))
         except OSError as error:
             raise OutputError(f"{stage} cannot write in {self.folder}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
 
     def _forget(self, stage: str) -> None:
         self._record_file(stage).unlink(missing_ok=True)
@@ -118,17 +119,7 @@ def file_state(path: Path) -> list[int]:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file in *folder*, by its place in it."""
-    return {name: digest(folder / name) for name in _files(folder)}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write *text* to *path*: all of it, or what was there before."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return {name: digest(folder / name) for name in files_in(folder)}
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -149,5 +140,6 @@ def copy_file(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
-def _files(folder: Path) -> list[str]:
+def files_in(folder: Path) -> list[str]:
+    """The places of all files in *folder*, relative to it."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

@@ -18,8 +18,8 @@ import numpy as np
 from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import BuildError, CheckpointError, VerificationError
-from nemotron_build.planning.precisions import Precision
-from nemotron_build.verification.hf_formats import FORMATS, Format, scale_name
+from nemotron_build.precisions import KvPrecision, Precision
+from nemotron_build.verification.hf_layouts import HF_LAYOUTS, HfLayout, scale_name
 from nemotron_build.verification.tensors import Array, read_tensors, relative_distance, sampled_rows
 
 _INDEX = "model.safetensors.index.json"
@@ -36,17 +36,17 @@ _NORM_BEFORE = {
 }
 
 
-def check_hf_checkpoint(folder: Path, source: Checkpoint, precision: Precision, kv_precision: str) -> list[str]:
+def check_hf_checkpoint(folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision) -> list[str]:
     """What was found right in *folder*, a line each; `VerificationError` lists what is wrong."""
     found = check_hf_config(folder, source.architecture)
-    form = FORMATS[precision.name] if precision.quant_algo else None
+    form = HF_LAYOUTS[str(precision.hf_layout)] if precision.quantized else None
     tensors: dict[str, Array] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= read_tensors(file)
     problems = [
         *_wrong_settings(folder, source, quantized=form is not None),
-        *(_wrong_record(folder, source, precision, kv_precision) if form else ()),
-        *_wrong_tensors(tensors, source, form, kv_precision),
+        *(_wrong_record(folder, source, precision, kv, form) if form else ()),
+        *_wrong_tensors(tensors, source, form, precision, kv),
     ]
     if not problems:
         problems = list(_wrong_values(tensors, source, form))
@@ -93,7 +93,9 @@ def _wrong_settings(folder: Path, source: Checkpoint, *, quantized: bool) -> Ite
             yield f"{path.name} is missing"
 
 
-def _wrong_record(folder: Path, source: Checkpoint, precision: Precision, kv_precision: str) -> Iterator[str]:
+def _wrong_record(
+    folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision, form: HfLayout
+) -> Iterator[str]:
     """The quantisation is on record twice; TensorRT-LLM reads hf_quant_config.json first."""
     try:
         recorded: Any = read_json(folder / "hf_quant_config.json").get("quantization")
@@ -105,9 +107,9 @@ def _wrong_record(folder: Path, source: Checkpoint, precision: Precision, kv_pre
         yield "the quantisation is not on record in both hf_quant_config.json and config.json"
         return
     algorithms: dict[str, Any] = {"quant_algo": precision.quant_algo}
-    expected = algorithms | {"kv_cache_quant_algo": "FP8" if kv_precision == "fp8" else None}
-    if FORMATS[precision.name].smoothed:
-        expected["group_size"] = precision.block_size
+    expected = algorithms | {"kv_cache_quant_algo": kv.quant_algo}
+    if form.smoothed:
+        expected["group_size"] = precision.storage.block_size
     for file, values, wanted in (
         ("hf_quant_config.json", recorded, expected),
         ("config.json", embedded, algorithms | {"quant_method": "modelopt"}),
@@ -115,8 +117,8 @@ def _wrong_record(folder: Path, source: Checkpoint, precision: Precision, kv_pre
         for name, value in wanted.items():
             if values.get(name) != value:
                 yield f"{file} has {name} {values.get(name)!r} instead of {value!r}"
-    if (embedded.get("kv_cache_scheme") is not None) != (kv_precision == "fp8"):
-        yield f"config.json has kv_cache_scheme {embedded.get('kv_cache_scheme')!r} for a KV cache in {kv_precision}"
+    if (embedded.get("kv_cache_scheme") is not None) != kv.quantized:
+        yield f"config.json has kv_cache_scheme {embedded.get('kv_cache_scheme')!r} for a KV cache in {kv.name}"
     yield from _wrong_exclusions("hf_quant_config.json", recorded.get("exclude_modules"), source)
     yield from _wrong_exclusions("config.json", embedded.get("ignore"), source)
 
@@ -133,18 +135,22 @@ def _wrong_exclusions(file: str, patterns: Any, source: Checkpoint) -> Iterator[
 
 
 def _wrong_tensors(
-    tensors: Mapping[str, Array], source: Checkpoint, form: Format | None, kv_precision: str
+    tensors: Mapping[str, Array],
+    source: Checkpoint,
+    form: HfLayout | None,
+    precision: Precision,
+    kv: KvPrecision,
 ) -> Iterator[str]:
     expected: dict[str, tuple[str, tuple[int, ...]]] = {}
     optional: dict[str, tuple[str, tuple[int, ...]]] = {}
     linears = _linears(source) if form else {}
     for name, shape in source.architecture.tensors().items():
         if form and name in linears:
-            expected |= form.stored(name, shape)
+            expected |= form.stored(name, shape, precision.storage.block_size)
             if form.smoothed:
                 optional[scale_name(name, "pre_quant_scale")] = (_DTYPE, (shape[1],))
             for part in ("k", "v"):
-                if kv_precision == "fp8" and name.endswith(f"{part}_proj.weight"):
+                if kv.quantized and name.endswith(f"{part}_proj.weight"):
                     expected[scale_name(name, f"{part}_scale")] = ("float32", ())
         else:
             expected[name] = (_DTYPE if form else _stored_dtype(source, name), shape)
@@ -163,7 +169,7 @@ def _wrong_tensors(
     yield from (f"{name} does not belong there" for name in tensors if name not in expected and name not in optional)
 
 
-def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format | None) -> Iterator[str]:
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: HfLayout | None) -> Iterator[str]:
     files = {stored.file: read_tensors(stored.file) for stored in source.tensors.values()}
     weights = {name: files[stored.file][name] for name, stored in source.tensors.items()}
     linears = _linears(source) if form else {}

@@ -8,7 +8,6 @@ sizes (ModelOpt 0.47, INT4) and lost scales; nothing later would notice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,10 @@ import numpy as np
 from nemotron_build.architecture import Architecture, Dimensions
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import CheckpointError, VerificationError
+from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.verification.tensors import Array, read_tensors, relative_distance, sampled_rows
+from nemotron_build.verification.trtllm_layouts import TRTLLM_LAYOUTS, TrtllmLayout
 
-_BLOCK = 128
 # Projections of a layer: the name in a TensorRT-LLM checkpoint, and what is stacked in it, in Hugging Face's names.
 _PROJECTIONS = {
     "attention.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -39,82 +39,26 @@ _KEPT_IN_LAYER = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """How a precision is stored: `quant_algo`, the weights' type, each scale's shape, and how far weights may be off.
-
-    Scale shapes are written with `out` and `in` (features of the matrix) and `blocks` (in / 128).
-    *error* is the largest relative Frobenius distance of the weights from the source's. A format without *scales* whose
-    `dtype` is unknown was never seen: of its quantised tensors only names and scales are checked.
-    """
-
-    quant_algo: str | None
-    dtype: str
-    scales: Mapping[str, tuple[str | int, ...]]
-    error: float
-
-
-_ACTIVATION = {"activation_scaling_factor": (1,)}
-_PREQUANT = {"prequant_scaling_factor": ("in",)}
-# The bounds are far above what rounding costs normal weights (FP8 2.6 %, INT8 1 to 2 %, INT4 9 to 15 %) and far below
-# what a lost scale or a wrong order of rows costs (100 % and more).
-FORMATS: dict[str, Format] = {
-    "bf16": Format(quant_algo=None, dtype="bfloat16", scales={}, error=0.01),
-    "fp16": Format(quant_algo=None, dtype="float16", scales={}, error=0.01),
-    "fp8": Format(
-        quant_algo="FP8", dtype="float8_e4m3fn", scales={**_ACTIVATION, "weights_scaling_factor": (1,)}, error=0.2
-    ),
-    "fp8-rowwise": Format(
-        quant_algo="FP8_PER_CHANNEL_PER_TOKEN",
-        dtype="float8_e4m3fn",
-        scales={"per_channel_scale": ("out",)},
-        error=0.2,
-    ),
-    "int8-sq": Format(
-        quant_algo="W8A8_SQ_PER_CHANNEL",
-        dtype="int8",
-        scales={**_ACTIVATION, **_PREQUANT, "weights_scaling_factor": ("out",)},
-        error=0.2,
-    ),
-    "int4-awq": Format(
-        quant_algo="W4A16_AWQ",
-        dtype="int4",
-        scales={**_PREQUANT, "weights_scaling_factor": ("out", "blocks")},
-        error=0.5,
-    ),
-    "w4a8-awq": Format(
-        quant_algo="W4A8_AWQ",
-        dtype="int4",
-        scales={
-            **_ACTIVATION,
-            **_PREQUANT,
-            "weights_scaling_factor": ("out", "blocks"),
-            "weights_scaling_factor_2": (1,),
-        },
-        error=0.5,
-    ),
-    # ModelOpt makes it on an NVIDIA GPU only, where nobody has looked yet.
-    "nvfp4": Format(quant_algo="NVFP4", dtype="unknown", scales={}, error=0.0),
-}
 _SCALES = ("_factor", "_factor_2", "_scale")
 
 
-def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: str, kv_precision: str) -> list[str]:
-    """What was found right in *folder*, a line each; `VerificationError` lists what is wrong.
-
-    *precision* is a key of `FORMATS`, *kv_precision* fp8, int8, or a 16-bit type.
-    """
+def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision) -> list[str]:
+    """What was found right in *folder*, a line each; `VerificationError` lists what is wrong."""
     architecture = source.architecture
     assert isinstance(architecture, Architecture)
-    form = FORMATS[precision]
+    form = (
+        TRTLLM_LAYOUTS[str(precision.trtllm_layout)]
+        if precision.quantized
+        else TrtllmLayout(dtype=precision.torch_dtype, scales={}, error=0.01)
+    )
     try:
         config = read_json(folder / "config.json")
     except CheckpointError as error:
         raise VerificationError(str(error)) from error
     tensors = read_tensors(folder / "rank0.safetensors")
     problems = [
-        *_wrong_settings(config, architecture, form, kv_precision, precision, has_head=_HEAD in tensors),
-        *_wrong_tensors(tensors, architecture, form, kv_precision, precision),
+        *_wrong_settings(config, architecture, form, kv, precision, has_head=_HEAD in tensors),
+        *_wrong_tensors(tensors, architecture, form, kv, precision),
     ]
     if not problems:
         problems += _wrong_values(tensors, source, form)
@@ -170,9 +114,9 @@ def _kept(architecture: Dimensions) -> dict[str, str]:
 def _wrong_settings(
     config: Mapping[str, Any],
     architecture: Architecture,
-    form: Format,
-    kv_precision: str,
-    precision: str,
+    form: TrtllmLayout,
+    kv: KvPrecision,
+    precision: Precision,
     *,
     has_head: bool,
 ) -> Iterator[str]:
@@ -180,7 +124,7 @@ def _wrong_settings(
     scaling = architecture.rope_scaling
     expected: dict[str, Any] = {
         "architecture": "LlamaForCausalLM",
-        "dtype": "float16" if precision == "fp16" else "bfloat16",
+        "dtype": precision.torch_dtype,
         "num_hidden_layers": architecture.num_hidden_layers,
         "num_attention_heads": architecture.num_attention_heads,
         "num_key_value_heads": architecture.num_key_value_heads,
@@ -200,26 +144,28 @@ def _wrong_settings(
         for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
             expected[f"rotary_scaling.{name}"] = getattr(scaling, name)
             found[f"rotary_scaling.{name}"] = stored.get(name)
-    expected["quantization.quant_algo"] = form.quant_algo
-    expected["quantization.kv_cache_quant_algo"] = {"fp8": "FP8", "int8": "INT8"}.get(kv_precision)
+    expected["quantization.quant_algo"] = precision.quant_algo
+    expected["quantization.kv_cache_quant_algo"] = kv.quant_algo
     if form.dtype == "int4":
-        expected["quantization.group_size"] = _BLOCK
+        expected["quantization.group_size"] = precision.storage.block_size
     for name in [name for name in expected if name.startswith("quantization.")]:
         found[name] = quantization.get(name.removeprefix("quantization."))
     for name, value in expected.items():
         if found[name] != value:
             yield f"config.json has {name} {found[name]!r} instead of {value!r}"
-    if form.quant_algo and "lm_head" not in quantization.get("exclude_modules", []):
+    if precision.quant_algo and "lm_head" not in quantization.get("exclude_modules", []):
         yield "config.json does not exclude lm_head from quantisation"
 
 
 def _expected_tensors(
-    architecture: Architecture, form: Format, kv_precision: str, precision: str
+    architecture: Architecture, form: TrtllmLayout, kv: KvPrecision, precision: Precision
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Every tensor's type and shape."""
-    plain = "float16" if precision == "fp16" else "bfloat16"
+    plain = precision.torch_dtype
     source = architecture.tensors()
-    expected = {name: (plain, source[origin]) for name, origin in _kept(architecture).items()}
+    expected: dict[str, tuple[str, tuple[int, ...]]] = {
+        name: (plain, source[origin]) for name, origin in _kept(architecture).items()
+    }
     for layer in range(architecture.num_hidden_layers):
         ours, theirs = f"transformer.layers.{layer}.", f"model.layers.{layer}."
         for name, origin in _KEPT_IN_LAYER.items():
@@ -229,20 +175,24 @@ def _expected_tensors(
             columns = source[f"{theirs}{parts[0]}.weight"][1]
             packed = (rows // 2, columns) if form.dtype == "int4" else (rows, columns)
             expected[f"{ours}{name}.weight"] = ("int8" if form.dtype == "int4" else form.dtype, packed)
-            sizes: dict[str | int, int] = {"out": rows, "in": columns, "blocks": columns // _BLOCK}
+            sizes: dict[str | int, int] = {
+                "out": rows,
+                "in": columns,
+                "blocks": columns // precision.storage.block_size,
+            }
             for scale, shape in form.scales.items():
                 dtype = plain if scale == "prequant_scaling_factor" else "float32"
                 expected[f"{ours}{name}.{scale}"] = (dtype, tuple(sizes.get(size, 1) for size in shape))
-        if kv_precision in ("fp8", "int8"):
+        if kv.quantized:
             for scale in ("k_cache", "v_cache", "kv_cache"):
                 expected[f"{ours}attention.{scale}_scaling_factor"] = ("float32", (1,))
     return expected
 
 
 def _wrong_tensors(
-    tensors: Mapping[str, Array], architecture: Architecture, form: Format, kv_precision: str, precision: str
+    tensors: Mapping[str, Array], architecture: Architecture, form: TrtllmLayout, kv: KvPrecision, precision: Precision
 ) -> Iterator[str]:
-    expected = _expected_tensors(architecture, form, kv_precision, precision)
+    expected = _expected_tensors(architecture, form, kv, precision)
     if architecture.tie_word_embeddings and _HEAD not in tensors:
         del expected[_HEAD]
     for name, (dtype, shape) in expected.items():
@@ -263,7 +213,7 @@ def _wrong_tensors(
             yield f"{name} does not belong there"
 
 
-def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format) -> Iterator[str]:
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: TrtllmLayout) -> Iterator[str]:
     files = {stored.file: read_tensors(stored.file) for stored in source.tensors.values()}
     weights = {name: files[stored.file][name] for name, stored in source.tensors.items()}
     kept = {name: origin for name, origin in _kept(source.architecture).items() if name in tensors}
@@ -292,7 +242,7 @@ def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: Format
                 first += len(weights[origin])
 
 
-def _effective(tensors: Mapping[str, Array], name: str, rows: Array, form: Format) -> Array:
+def _effective(tensors: Mapping[str, Array], name: str, rows: Array, form: TrtllmLayout) -> Array:
     """What an input is multiplied with: the stored weight times its scales, float32, shape (rows, in)."""
     stored = tensors[f"{name}.weight"]
     if form.dtype == "int4":

@@ -8,7 +8,7 @@ from typing import Any
 from nemotron_build.architecture import Dimensions
 from nemotron_build.checkpoint import read_json
 from nemotron_build.errors import CheckpointError, VerificationError
-from nemotron_build.planning.precisions import Precision
+from nemotron_build.precisions import KvPrecision, Precision
 
 
 def check_trtllm_engine(
@@ -16,7 +16,7 @@ def check_trtllm_engine(
     architecture: Dimensions,
     *,
     precision: Precision,
-    kv_precision: str,
+    kv: KvPrecision,
     max_batch_size: int,
     max_seq_len: int,
     max_num_tokens: int,
@@ -37,11 +37,7 @@ def check_trtllm_engine(
         ("hidden_size", model.get("hidden_size"), architecture.hidden_size),
         ("vocab_size", model.get("vocab_size"), architecture.vocab_size),
         ("quant_algo", quantization.get("quant_algo"), precision.quant_algo),
-        (
-            "kv_cache_quant_algo",
-            quantization.get("kv_cache_quant_algo"),
-            {"fp8": "FP8", "int8": "INT8"}.get(kv_precision),
-        ),
+        ("kv_cache_quant_algo", quantization.get("kv_cache_quant_algo"), kv.quant_algo),
         ("max_batch_size", build.get("max_batch_size"), max_batch_size),
         ("max_seq_len", build.get("max_seq_len"), max_seq_len),
         ("max_num_tokens", build.get("max_num_tokens"), max_num_tokens),

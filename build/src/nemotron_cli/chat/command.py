@@ -91,7 +91,7 @@ def command(
         client_key=client_key,
     ) as client:
         options: dict[str, Any] = {
-            "tool_choice": _choice(tool_choice),
+            "tool_choice": tool_choice,
             "thinking": None if thinking is None else thinking == "on",
             "max_tokens": max_tokens,
             "temperature": temperature,
@@ -107,12 +107,6 @@ def command(
             click.echo(json.dumps(_document(Reply.of(events)), ensure_ascii=False, indent=2))
         else:
             show(events)
-
-
-def _choice(word: str | None) -> str | dict[str, Any] | None:
-    if word in (None, "auto", "none", "required"):
-        return word
-    return {"type": "function", "function": {"name": word}}
 
 
 def _document(reply: Reply) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Dialogue:
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         thinking: bool | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
+        tool_choice: str | None = None,
         **options: Any,
     ) -> None:
         """Nothing is said yet; *options* go with every request."""
@@ -71,7 +71,7 @@ class Dialogue:
         else:
             self._said += turn
 
-    def _hear(self, answer: _Answer, turn: Sequence[Message], choice: str | Mapping[str, Any] | None) -> None:
+    def _hear(self, answer: _Answer, turn: Sequence[Message], choice: str | None) -> None:
         messages = [*self.messages, *turn]
         stream = self._client.stream(
             messages, tools=self.tools, tool_choice=choice, thinking=self.thinking, **self._options

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from nemotron_cli.whole_file import write_whole
+from nemotron_triton.atomic import write_atomically
 
 _MAX_LINES = 1000
 _MAX_ENTRY_CHARS = 10_000
@@ -54,7 +54,7 @@ class ChatHistory:
             file = self._file.resolve()
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             lines = [*self._lines(), *entry.replace("\n", "\\\n").split("\n")]
-            write_whole(file, "\n".join(lines[-_MAX_LINES:]) + "\n", replace=True)
+            write_atomically(file, "\n".join(lines[-_MAX_LINES:]) + "\n", mode=0o600)
 
     def _lines(self) -> list[str]:
         """The lines of the file; `OSError` when it is there and is no file, such as /dev/null."""

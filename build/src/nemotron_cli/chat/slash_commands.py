@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ import click
 from nemotron_cli.chat.answer_view import call_text, one_line, printable
 from nemotron_cli.chat.dialogue import Dialogue
 from nemotron_cli.files import read_json_list
-from nemotron_cli.whole_file import write_whole
+from nemotron_client.spelling import did_you_mean
+from nemotron_triton.atomic import write_atomically
 from nemotron_triton.chat.conversation import read_functions
 from nemotron_triton.errors import RequestError
 
@@ -46,8 +46,7 @@ class ChatCommands:
         """Do what *text* says; `Quit` when that is to leave."""
         name, words = [*text.split(maxsplit=1), ""][:2]
         if name not in _COMMANDS:
-            near = difflib.get_close_matches(name, _COMMANDS, n=1)
-            remedy = f"did you mean {near[0]}?" if near else "/help lists what there is, and // begins a text with /"
+            remedy = did_you_mean(name, _COMMANDS) or "/help lists what there is, and // begins a text with /"
             raise click.ClickException(f"there is no {name:.60}; {remedy}")
         _COMMANDS[name].run(self, words.strip())
 
@@ -108,7 +107,8 @@ class ChatCommands:
         if not messages:
             raise click.ClickException("nothing was said yet, so there is nothing to save")
         try:
-            write_whole(path, json.dumps(messages, ensure_ascii=False, indent=2) + "\n", replace=False)
+            text = json.dumps(messages, ensure_ascii=False, indent=2) + "\n"
+            write_atomically(path, text, replace=False, mode=0o600)
         except FileExistsError as error:
             raise click.ClickException(f"{path} exists; give another name") from error
         except (OSError, ValueError) as error:

@@ -36,7 +36,7 @@ class FunctionSchema:
         if name == "<lambda>":
             raise InvalidRequest(f"a lambda has neither a name nor hints nor a docstring; write a def, or {_REMEDY}")
         texts = _documentation(function, written)
-        names = _names_around(written)
+        names = _own_names(written)
         hints, hidden = Hints(names), _hidden(function)
         members, rest = [], None
         for parameter in _parameters(function, name):
@@ -67,7 +67,7 @@ def _name(function: Any) -> str:
 
 
 def _written(function: Any) -> Any:
-    """The function that somebody wrote: its surroundings say what hints in strings mean."""
+    """The function that somebody wrote: its module says what hints in strings mean."""
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -109,21 +109,15 @@ def _parameters(function: Any, name: str) -> list[inspect.Parameter]:
         function = functools.partial(function.func, *function.args, **function.keywords)
     try:
         return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError) as error:
+    except (NameError, TypeError, ValueError) as error:
         raise InvalidRequest(f"{name} does not tell its parameters ({error}); {_REMEDY}") from error
 
 
-def _names_around(written: Any) -> dict[str, Any]:
-    """The names in the functions around *written*: those it holds, and those of functions that still run."""
-    names: dict[str, Any] = {}
+def _own_names(written: Any) -> dict[str, Any]:
+    """The names that *written* holds itself: its type parameters, and what it takes from functions around it."""
     if not inspect.isfunction(written):
-        return names
-    around = {each.rpartition(".")[2] for each in written.__qualname__.split(".<locals>.")[:-1]}
-    frame = inspect.currentframe() if around else None
-    while frame:
-        if frame.f_code.co_name in around and frame.f_globals is written.__globals__:
-            names = {**frame.f_locals, **names}
-        frame = frame.f_back
+        return {}
+    names = {parameter.__name__: parameter for parameter in getattr(written, "__type_params__", ())}
     for name, cell in zip(written.__code__.co_freevars, written.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # it has no value yet
             names[name] = cell.cell_contents
@@ -137,7 +131,10 @@ def _resolved(annotation: Any, written: Any, names: dict[str, Any]) -> Any:
         return typing.get_type_hints(holder, getattr(written, "__globals__", {}), names or None, True)["hint"]
     except Exception as error:
         # A hint is code of somebody's, and run now.
-        raise NoSchema(f"it cannot be resolved ({error}); define what it names outside of functions") from error
+        raise NoSchema(
+            f"it cannot be resolved ({error}): hints are looked up in the function's module; "
+            "define what it names there, not in a function nor under TYPE_CHECKING"
+        ) from error
 
 
 @contextlib.contextmanager

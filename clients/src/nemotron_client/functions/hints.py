@@ -128,7 +128,9 @@ class Hints:
             return typing.get_type_hints(kind, None, {kind.__name__: kind} | self._names, include_extras=True)
         except Exception as error:
             # The hints are code of somebody's, and run now.
-            raise NoSchema(f"the hints of {kind.__name__} cannot be resolved: {error}") from error
+            raise NoSchema(
+                f"the hints of {kind.__name__} cannot be resolved: {error}; define what they name in its module"
+            ) from error
 
 
 def _takes_null(schema: Mapping[str, Any]) -> bool:

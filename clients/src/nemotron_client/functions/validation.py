@@ -1,19 +1,19 @@
 """Arguments against a JSON Schema, with jsonschema, in time that grows with the two and does not explode.
 
-For that, what a reference leads to is looked at once for each value, and patterns and repeated items are found in our
-own way. References lead nowhere but into the schema itself. Importing this module imports jsonschema.
+For that, what a reference leads to is looked at once for each value, patterns are matched by `regex` within a time, and
+repeated items are found by their JSON. References lead nowhere but into the schema itself. Importing this module
+imports jsonschema.
 """
 
 from __future__ import annotations
 
-import contextvars
 import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema import Draft202012Validator, FormatChecker, SchemaError, ValidationError
 from jsonschema.exceptions import best_match
 from jsonschema.validators import extend, validator_for
 from referencing import Registry
@@ -21,11 +21,11 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, specification_with
 
 from nemotron_client.functions.json_values import shortened, shown
-from nemotron_client.functions.patterns import BadPattern, Steps, TooMuchWork, pattern
+from nemotron_client.functions.patterns import BadPattern, MatchingTime, TooMuchWork, pattern
 from nemotron_client.functions.shapes import Misfit
 
-# Of all patterns of one check: about two seconds.
-MAX_STEPS = 5_000_000
+# Of all patterns of one check.
+MATCHING_S = 2.0
 _MAX_ERRORS = 20
 _REFUSED = {
     "$schema": "only the whole schema may say which draft it is of",
@@ -64,28 +64,27 @@ class Validation:
 
     def check(self, arguments: dict[str, Any]) -> None:
         """`Misfit` says where *arguments* do not fit."""
-        token = _CHECK.set(_Check())
+        validator = self._validator.evolve(format_checker=_Check())
         try:
-            error = best_match(itertools.islice(self._validator.iter_errors(arguments), _MAX_ERRORS))
+            error = best_match(itertools.islice(validator.iter_errors(arguments), _MAX_ERRORS))
         except RecursionError as failure:
             raise Misfit("is nested too deeply for its schema") from failure
         except (TooMuchWork, BadPattern, ArithmeticError, Unresolvable) as failure:
             raise Misfit(f"cannot be checked: {shortened(str(failure), 200)}") from failure
-        finally:
-            _CHECK.reset(token)
         if error:
             raise _misfit(error)
 
 
-class _Check:
-    """What one check has found out, and the steps that are left to it."""
+class _Check(FormatChecker):
+    """What one check has found out, and the time that is left to it. It knows no formats.
+
+    A format checker, because that is what jsonschema hands on to each part of a schema.
+    """
 
     def __init__(self) -> None:
+        super().__init__(formats=())
         self.references: dict[tuple[int, int], ValidationError | None] = {}
-        self.steps = Steps(MAX_STEPS)
-
-
-_CHECK: contextvars.ContextVar[_Check] = contextvars.ContextVar("_CHECK")
+        self.found = MatchingTime(MATCHING_S).found
 
 
 def _check_parts(rules: dict[str, Any], draft: Any) -> None:
@@ -131,26 +130,17 @@ def _bounded(draft: Any) -> Any:
 
 
 def _reference(validator: Any, reference: str, instance: Any, schema: dict[str, Any]) -> Iterator[ValidationError]:
-    references = _CHECK.get().references
+    references = validator.format_checker.references
     place = (id(schema), id(instance))
     if place not in references:
         references[place] = next(Draft202012Validator.VALIDATORS["$ref"](validator, reference, instance, schema), None)
     if error := references[place]:
-        # Whoever passes it on writes its own place into it.
-        yield ValidationError(
-            error.message,
-            path=error.relative_path,
-            context=error.context,
-            validator=error.validator,
-            validator_value=error.validator_value,
-            instance=error.instance,
-            schema=error.schema,
-            type_checker=validator.TYPE_CHECKER,
-        )
+        # Whoever passes an error on writes its own place into it.
+        yield ValidationError.create_from(error)
 
 
-def _pattern(_: Any, expression: str, instance: Any, __: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not _found(expression, instance):
+def _pattern(validator: Any, expression: str, instance: Any, _: Any) -> Iterator[ValidationError]:
+    if isinstance(instance, str) and not validator.format_checker.found(expression, instance):
         yield ValidationError("it does not match")
 
 
@@ -158,7 +148,7 @@ def _pattern_properties(validator: Any, parts: dict[str, Any], instance: Any, _:
     if isinstance(instance, dict):
         for expression, schema in parts.items():
             for name in instance:
-                if _found(expression, name):
+                if validator.format_checker.found(expression, name):
                     yield from validator.descend(instance[name], schema, path=name, schema_path=expression)
 
 
@@ -169,11 +159,12 @@ def _additional_properties(
         return
     known, expressions = schema.get("properties", {}), schema.get("patternProperties", {})
     for name in instance:
-        if name not in known and not any(_found(expression, name) for expression in expressions):
-            if others is False:
-                yield ValidationError(f"has {shown(name)}, which is none of {', '.join(known) or 'its properties'}")
-            else:
-                yield from validator.descend(instance[name], others, path=name)
+        if name in known or any(validator.format_checker.found(expression, name) for expression in expressions):
+            continue
+        if others is False:
+            yield ValidationError(f"has {shown(name)}, which is none of {', '.join(known) or 'its properties'}")
+        else:
+            yield from validator.descend(instance[name], others, path=name)
 
 
 def _unique_items(_: Any, wanted: bool, instance: Any, __: Any) -> Iterator[ValidationError]:
@@ -190,10 +181,6 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, list):
         return [_canonical(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _found(expression: str, text: str) -> bool:
-    return pattern(expression)(text, _CHECK.get().steps)
 
 
 def _misfit(error: ValidationError) -> Misfit:

@@ -2,7 +2,7 @@
 
 One parser fed with text deltas; the whole-text result is the fold of the stream, so the two cannot differ. Blanks next
 to a marker are layout and disappear; every other character comes out, once, as thinking, answer, or part of a call.
-How a block of calls is read is `calls`' business.
+How a block of calls is read is its format's business.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
-from nemotron_triton.chat.calls import READERS, FoundCall
+from nemotron_triton.chat import reasoning
+from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
-_THINK, _END_THINK = "<think>", "</think>"
-_LEADING = Tags(_THINK, _END_THINK)
-_CLOSER = Tags(_END_THINK)
+_LEADING = Tags(reasoning.OPENER, reasoning.CLOSER)
+_CLOSER = Tags(reasoning.CLOSER)
 _BLANK_LINES = re.compile(r"^\s*[\r\n]")
 
 
@@ -30,12 +31,12 @@ class AnswerRules:
     """How one answer is to be read.
 
     *functions* are the request's, by name, with their parameter schemas; None when they are not known, and then any
-    call counts. *in_thinking* says that the prompt ended inside a think block.
+    call counts. *begins* says what thinking was asked for, and whether the prompt has opened it.
     """
 
     tool_call_format: str
     end_tokens: tuple[str, ...] = ()
-    in_thinking: bool = False
+    begins: reasoning.Thinking = "none"
     functions: Mapping[str, Any] | None = None
     choice: ToolChoice = ToolChoice()
     parallel: bool = True
@@ -50,7 +51,7 @@ def answer_rules(
     profile: Profile,
     functions: Iterable[Mapping[str, Any]] | None,
     *,
-    in_thinking: bool,
+    begins: reasoning.Thinking,
     choice: ToolChoice = ToolChoice(),
     parallel: bool = True,
 ) -> AnswerRules:
@@ -58,7 +59,7 @@ def answer_rules(
     return AnswerRules(
         tool_call_format=profile.tool_call_format,
         end_tokens=profile.end_tokens,
-        in_thinking=in_thinking,
+        begins=begins,
         functions=None if functions is None else {each["name"]: each.get("parameters") for each in functions},
         choice=choice,
         parallel=parallel,
@@ -72,8 +73,8 @@ class AnswerParser:
         """Begin an answer."""
         self._rules = rules
         self._source = Source()
-        self._reader = READERS[rules.tool_call_format]
-        self._openers = self._reader.OPENERS if rules.expects_calls else ()
+        self._format = call_format(rules.tool_call_format)
+        self._openers = self._format.openers if rules.expects_calls else ()
         self._thought = _Text(lambda text: self._events.append(ReasoningDelta(text)), at_marker=True)
         self._content = _Text(lambda text: self._events.append(ContentDelta(text)), at_marker=False)
         self._events: list[Event] = []
@@ -84,7 +85,7 @@ class AnswerParser:
         # Calls whose JSON had to be set right before it could be read.
         self.repairs = 0
         # Where the text is: thinking may still begin, is going on, or is over.
-        self.in_reasoning = rules.in_thinking
+        self.in_reasoning = rules.begins == "opened"
         self.past_reasoning = False
         self._steps = self._answer()
         next(self._steps)
@@ -124,8 +125,8 @@ class AnswerParser:
         source = self._source
         blanks = yield from source.run(BLANKS)
         marker = yield from source.accept(_LEADING)
-        closed = marker == _END_THINK
-        if marker == _THINK or (self.in_reasoning and not closed):
+        closed = marker == reasoning.CLOSER
+        if marker == reasoning.OPENER or (self.in_reasoning and not closed):
             self.in_reasoning = True
             closed = yield from self._reasoning()
         self.in_reasoning, self.past_reasoning = False, True
@@ -139,13 +140,13 @@ class AnswerParser:
         yield from self._text_and_calls()
 
     def _reasoning(self) -> Wait[bool]:
-        """Thinking, up to the first `</think>`; False when it never comes.
+        """Thinking, up to the first closer; False when it never comes.
 
         From call markup on, the text is held back: a call rehearsed in thinking is only thinking, but a model that
         stops after one forgot to end its thinking first.
         """
         source, thought = self._source, self._thought
-        stop = yield from source.until(Tags(_END_THINK, *self._openers), thought.write)
+        stop = yield from source.until(Tags(reasoning.CLOSER, *self._openers), thought.write)
         if stop in self._openers:
             held = [stop]
             stop = yield from source.until(_CLOSER, held.append)
@@ -158,7 +159,7 @@ class AnswerParser:
 
     def _calls_in(self, text: str) -> bool:
         """Take over the calls in *text*, and what stands between them; False, and nothing happens, if it has none."""
-        inner = AnswerParser(replace(self._rules, in_thinking=False, choice=ToolChoice(), end_tokens=()))
+        inner = AnswerParser(replace(self._rules, begins="none", choice=ToolChoice(), end_tokens=()))
         events = [*inner.feed(text), *inner.finish()]
         if inner.called_tools:
             self._events += events
@@ -176,19 +177,20 @@ class AnswerParser:
                 continue  # the closer of a block that was text from some point on
             self._unread = tag
             source.mark()
-            reader = self._reader(source, self._rules.functions or {}, self._found, self._skipped)
-            problem = yield from reader.read(tag)
+            block = Block(source, self._rules.functions or {}, self._found, self._skipped)
+            problem = yield from self._format.read(block, tag)
             rest = source.since_mark()
-            if problem and self._unread:
-                content.write(self._unread + rest)
-                self._problem(problem)
-            elif problem:
-                self._problem(problem, text=rest)
-            else:
+            if problem is None:
                 content.marker()
                 content.write(rest[len(rest.rstrip()) :])
+            elif problem and not self._unread:
+                self._problem(problem, text=rest)
+            else:
+                content.write(self._unread + rest)
+                if problem:
+                    self._problem(problem)
             if not self._unread:
-                looked_for = Tags(*self._openers, self._reader.CLOSER)
+                looked_for = Tags(*self._openers, *self._format.closers)
         content.finish()
 
     def _skipped(self, code: str) -> bool:
@@ -219,18 +221,16 @@ class AnswerParser:
         self.problems.append(Problem(code=code, function=function, text=text))
 
 
-def parse_whole(
-    text: str, rules: AnswerRules, *, thinking: bool, cut: bool = False
-) -> tuple[list[Event], list[Problem]]:
+def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[list[Event], list[Problem]]:
     """The events of a finished answer, and what was wrong with it.
 
     The same as streaming it, with one exception that only the whole text can decide: a model that was asked to think
     and that closes a block which it never opened was thinking until there.
     """
-    openers = READERS[rules.tool_call_format].OPENERS if rules.expects_calls else ()
-    first = Tags(_THINK, _END_THINK, *openers).pattern.search(text)
-    if thinking and first and first[0] == _END_THINK:
-        rules = replace(rules, in_thinking=True)
+    openers = call_format(rules.tool_call_format).openers if rules.expects_calls else ()
+    first = Tags(reasoning.OPENER, reasoning.CLOSER, *openers).pattern.search(text)
+    if rules.begins == "model opens" and first and first[0] == reasoning.CLOSER:
+        rules = replace(rules, begins="opened")
     parser = AnswerParser(rules)
     return [*parser.feed(text), *parser.finish(cut=cut)], parser.problems
 

@@ -41,9 +41,12 @@ def structure(*closers: str) -> Tags:
 
 
 def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadText]:
-    """Read the object or array whose *opener* was read last. What a token limit cut off is not completed."""
-    out, read, stack, plain = [opener], [opener], [opener], list[str]()
-    comma, last = False, opener
+    """Read the object or array of which *opener*, its bracket and perhaps more, was read last.
+
+    What a token limit cut off is not completed.
+    """
+    out, read, stack, plain = [opener], [opener], [opener[0]], list[str]()
+    comma, last = False, opener[-1]
 
     def close(until: str) -> None:
         """Supply the brackets that are missing before the closer of an *until*; all of them for ""."""

@@ -12,20 +12,18 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jinja2
 from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.conversation import Conversation, Message, check_depth, shown, without_surrogates
-from nemotron_triton.chat.profiles import Profile
+from nemotron_triton.chat.profiles import TEMPLATES, Profile
 from nemotron_triton.errors import RequestError
 
-TEMPLATES = Path(__file__).parent / "templates"
 _TOGGLE = re.compile(r"^[ \t]*detailed thinking (on|off)\b", re.MULTILINE)
-_THINK_TAGS = ("<think>", "</think>")
 _RESERVED = {"messages", "tools", "add_generation_prompt"}
 # Unicode noncharacters: never assigned, so at least one of them is free in any text a person sends.
 _MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
@@ -43,11 +41,6 @@ class Prompt:
     def text(self) -> str:
         """The prompt as the model sees it."""
         return self.marked.replace(self.marker, "")
-
-    @property
-    def opens_thinking(self) -> bool:
-        """Whether it ends inside a think block, so that the model's text begins in it."""
-        return self.text.rstrip().endswith("<think>")
 
     def pieces(self) -> Iterator[tuple[str, bool]]:
         """The prompt cut at the template's control tokens: (text, is it a control token)."""
@@ -98,7 +91,7 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
     mark = functools.partial(_mark, marker)
     control = tuple(profile.control_tokens)
     # What an assistant wrote may hold the think tags it was trained to write; from anyone else they are text.
-    spoken = tuple(token for token in control if token not in _THINK_TAGS)
+    spoken = tuple(token for token in control if token not in (reasoning.OPENER, reasoning.CLOSER))
     try:
         marked = _template(options.template, profile.prompt_format).render(
             messages=[mark(spoken if message["role"] == "assistant" else control, message) for message in messages],

@@ -10,40 +10,42 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nemotron_triton.bundle import Bundle
+from nemotron_triton.bundle import Bundle, Manifest
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.llama_cpp import Answer
 from nemotron_triton.engine.request_threads import CLOSED, RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError
+from nemotron_triton.extras import how_to_install
+from nemotron_triton.findings import Finding
+from nemotron_triton.memory import free_main_memory
+from nemotron_triton.runtime import Runtime
 
 _STEP_TOKENS = 64
-_CANNOT = {"no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty"}
 _Receive = Callable[[dict[str, Any]], bool]
 
 
-class CpuEngine:
+class CpuEngine(Engine):
     """llama.cpp on one bundle of kind `cpu`."""
+
+    cannot: Mapping[str, str] = {"no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty"}
+    memory_of = "this machine's"
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         """Load the model; `EngineError` when llama.cpp is not installed or refuses the file."""
+        super().__init__(bundle, codec)
         try:
             import xllamacpp
         except ModuleNotFoundError as error:
-            raise EngineError(
-                f"the cpu engine needs xllamacpp: pip install 'nemotron-triton[cpu]' ({error})"
-            ) from error
+            raise EngineError(f"the cpu engine needs xllamacpp ({error})", how_to_install("cpu")) from error
         except ImportError as error:
             raise EngineError(f"llama.cpp cannot be loaded: {error}; apt-get install libgomp1") from error
-        manifest = bundle.manifest
-        self._max_seq_len = manifest.max_seq_len
-        self._codec = codec
+        manifest = self.manifest
         self._end_ids = frozenset(manifest.end_ids)
-        self._max_batch_size = manifest.max_batch_size
         self._lock = threading.Lock()
         self._generated_tokens = 0
         self._prompt_steps = 0
@@ -72,28 +74,11 @@ class CpuEngine:
             os.close(descriptor)
         self._threads = RequestThreads(manifest.max_batch_size, "llama.cpp")
 
-    @property
-    def max_seq_len(self) -> int:
-        """Prompt and answer of one request together, tokens."""
-        return self._max_seq_len
-
-    @property
-    def max_batch_size(self) -> int:
-        """See `Engine.max_batch_size`."""
-        return self._max_batch_size
-
-    @property
-    def cannot(self) -> Mapping[str, str]:
-        """See `Engine.cannot`."""
-        return _CANNOT
-
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
-        """See `Engine.generate`."""
-        answer = Answer(self._codec, self._end_ids, list(ids), sampling, stream.put)
+        answer = Answer(self.codec, self._end_ids, list(ids), sampling, stream.put)
         self._threads.begin(lambda: self._run(answer, stream), stream)
 
     def statistics(self) -> EngineStatistics:
-        """See `Engine.statistics`."""
         with self._lock:
             return EngineStatistics(
                 active_requests=self._threads.active,
@@ -104,11 +89,25 @@ class CpuEngine:
             )
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._problem = CLOSED
         self._threads.close()
         self._server = None
         self._folder.cleanup()
+
+    @classmethod
+    def machine_findings(cls, _: Manifest, runtime: Runtime) -> Iterator[Finding]:
+        if runtime.llama_cpp:
+            yield Finding("xllamacpp", f"runs in llama.cpp, of which xllamacpp {runtime.llama_cpp} is here")
+        else:
+            yield Finding(
+                "xllamacpp",
+                "runs in llama.cpp, and xllamacpp is not installed here",
+                how_to_install("cpu"),
+            )
+
+    @classmethod
+    def free_memory(cls) -> int | None:
+        return free_main_memory()
 
     def _run(self, answer: Answer, stream: TokenStream) -> None:
         stopped = True

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nemotron_triton.bundle import Bundle
+from nemotron_triton.bundle import Bundle, Manifest
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.edge_sampling import CANNOT, generation_request
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.request_threads import CLOSED, RequestThreads
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import EngineError, RequestError, first_line
+from nemotron_triton.findings import Finding, rebuild, same_sm, same_version
+from nemotron_triton.runtime import Runtime
 
 _STOPPED = "TensorRT Edge-LLM's scheduler has stopped"
 # How long a request that was cancelled may go unnoticed.
@@ -29,12 +31,15 @@ _POLL_MS = 20
 _FINISH_REASONS: dict[str, FinishReason] = {"END_ID": "stop", "STOP_WORDS": "stop", "LENGTH": "length"}
 
 
-class EdgeEngine:
+class EdgeEngine(Engine):
     """TensorRT Edge-LLM on one bundle of kind `edge`."""
+
+    cannot = CANNOT
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         """Load the model; `EngineError` when Edge-LLM is not installed or refuses it."""
-        manifest = self._manifest = bundle.manifest
+        super().__init__(bundle, codec)
+        manifest = self.manifest
         version = manifest.tool_versions.get("tensorrt-edgellm", "0.11.0")
         engine, checkpoint = bundle.folder(manifest.engine_file), bundle.folder("checkpoint")
         try:
@@ -55,34 +60,16 @@ class EdgeEngine:
             )
         except Exception as error:  # C++ exceptions, mostly as RuntimeError
             raise EngineError(f"TensorRT Edge-LLM cannot load {engine}: {first_line(error)}") from error
-        self._codec = codec
         self._lock = threading.Lock()
         self._generated_tokens = 0
         # What was cancelled and the runtime has not let go of yet.
         self._abandoned: list[Any] = []
         self._threads = RequestThreads(manifest.max_batch_size, "TensorRT Edge-LLM")
 
-    @property
-    def max_seq_len(self) -> int:
-        """See `Engine.max_seq_len`."""
-        return self._manifest.max_seq_len
-
-    @property
-    def max_batch_size(self) -> int:
-        """See `Engine.max_batch_size`."""
-        return self._manifest.max_batch_size
-
-    @property
-    def cannot(self) -> Mapping[str, str]:
-        """See `Engine.cannot`."""
-        return CANNOT
-
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
-        """See `Engine.generate`."""
         self._threads.begin(lambda: self._run(list(ids), sampling, stream), stream)
 
     def statistics(self) -> EngineStatistics:
-        """See `Engine.statistics`."""
         with self._lock:
             problem = CLOSED if self._threads.closed else None if self._engine.running else _STOPPED
             self._abandoned = [handle for handle in self._abandoned if not handle.ready()]
@@ -94,14 +81,24 @@ class EdgeEngine:
             )
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._threads.refuse()
         self._engine.shutdown(self._runtime.ShutdownMode.CANCEL)
         self._threads.close()
 
+    @classmethod
+    def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
+        yield same_sm(manifest, runtime)
+        built = manifest.tool_versions.get("tensorrt-edgellm")
+        remedy = f"build it again: {rebuild(manifest, keep=True)}"
+        if built:
+            # Its own numpy is not the one that Triton's Python stub needs, and running an engine needs none.
+            install = f"pip install --no-deps tensorrt-edgellm=={built}"
+            remedy = f"{install}, or build it again here: {rebuild(manifest, keep=True)}"
+        yield same_version("edge_llm", "TensorRT Edge-LLM", built, runtime.edge_llm, remedy=remedy)
+
     def _run(self, ids: list[int], sampling: Sampling, stream: TokenStream) -> None:
         channel = self._runtime.StreamChannel.create()
-        prompt = b"".join(map(self._codec.bytes_of, ids)).decode(errors="replace")
+        prompt = b"".join(map(self.codec.bytes_of, ids)).decode(errors="replace")
         request = generation_request(self._runtime, prompt, sampling, channel)
         if (read := self._engine.count_prompt_tokens(request)) != [len(ids)]:
             raise RequestError(
@@ -129,7 +126,7 @@ class EdgeEngine:
     def _take(self, chunk: Any, sampling: Sampling, stream: TokenStream) -> bool:
         """Hand on the tokens of *chunk*; True when they are the last."""
         # Its engine knows the model's end tokens; the request's, and those it lets through, end the answer here.
-        ends = {*sampling.stop_ids, *self._manifest.end_ids}
+        ends = {*sampling.stop_ids, *self.manifest.end_ids}
         new = chunk.token_ids
         ended = next((place for place, token_id in enumerate(new) if token_id in ends), None)
         ids = new[:ended]

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import ClassVar, Literal
 
-from nemotron_triton.chat.grammar import Thinking
+from nemotron_triton.bundle import Bundle, Manifest
+from nemotron_triton.chat.reasoning import Thinking
+from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.stream import TokenStream
+from nemotron_triton.findings import Finding
+from nemotron_triton.memory import free_gpu_memory
+from nemotron_triton.runtime import Runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,38 +73,58 @@ class EngineStatistics:
     problem: str | None = None
 
 
-class Engine(Protocol):
-    """One loaded model. `generate` is called on the event loop, the rest on any thread."""
+class Engine(ABC):
+    """One loaded model, and as a class what is known of its kind before one is loaded, with none of its packages.
+
+    `generate` is called on the event loop, the rest on any thread. `cannot` has the fields of `Sampling` that the
+    engine does not support, each with the reason; such a request is refused. There `guide.thinking` stands for a think
+    block before a guide. `memory_of` says in whose memory it lies, for a message.
+    """
+
+    cannot: Mapping[str, str]
+    memory_of: ClassVar[str] = "the GPU's"
+
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+        """Load the model of *bundle*; `EngineError` when that cannot be done here."""
+        self.manifest = bundle.manifest
+        self.codec = codec
 
     @property
     def max_seq_len(self) -> int:
         """Prompt and answer of one request together, tokens."""
-        ...
+        return self.manifest.max_seq_len
 
     @property
     def max_batch_size(self) -> int:
         """How many answers are generated at once; more wait in the engine."""
-        ...
+        return self.manifest.max_batch_size
 
-    @property
-    def cannot(self) -> Mapping[str, str]:
-        """The fields of `Sampling` that it does not support, each with the reason; such a request is refused.
-
-        `guide.thinking` stands for a think block before a guide.
-        """
-        ...
-
+    @abstractmethod
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         """Begin to generate after *ids* and return; what comes of it, errors too, goes into *stream*.
 
         It ends soon after `stream.cancelled`, which `stream.when_cancelled` announces.
         """
-        ...
 
+    @abstractmethod
     def statistics(self) -> EngineStatistics:
         """For metrics, readiness and tests."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Stop everything and free the memory."""
-        ...
+
+    @classmethod
+    def machine_findings(cls, _manifest: Manifest, _runtime: Runtime) -> Iterator[Finding]:
+        """Whether a machine can load the engine: its GPU, and the versions of what runs it. Every kind has its own."""
+        yield from ()
+
+    @classmethod
+    def bundle_findings(cls, _bundle: Bundle) -> Iterator[Finding]:
+        """Whether the engine's own files say what the manifest says; most kinds have none that say anything."""
+        yield from ()
+
+    @classmethod
+    def free_memory(cls) -> int | None:
+        """Bytes that are free where the engine would lie, None where nothing tells."""
+        return free_gpu_memory()

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from nemotron_client import wire
+from nemotron_triton.chat.reasoning import CLOSER
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.engine.llguidance import PROBE, llguidance
@@ -202,7 +203,7 @@ class Answer:
             return True
         text = b"".join(map(self._codec.bytes_of, self._ids)).decode("utf-8", "replace")
         if guide.thinking != "none":
-            text = text.partition("</think>")[2].lstrip("\n")
+            text = text.partition(CLOSER)[2].lstrip("\n")
         if cut:
             return len(text) < len("false") or text.startswith(_JSON_BEGINS)
         try:
@@ -238,7 +239,7 @@ def _grammar(guide: Guide, codec: TokenCodec) -> str:
 
 def _guide_failure() -> RequestError:
     return RequestError(
-        f"{wire.GUIDED_DECODING_GUIDE.name} cannot be followed: it is not valid, too complex, or nothing fits it"
+        f"{wire.GUIDED_DECODING_GUIDE} cannot be followed: it is not valid, too complex, or nothing fits it"
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 
+from nemotron_triton.chat.reasoning import CLOSER, OPENER
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide
 
@@ -23,12 +24,12 @@ def llguidance(guide: Guide, codec: TokenCodec, *, probe: bool = False) -> str:
     rules = ["%llguidance {}"]
     start = ['"\\u0001"'] if probe else []
     if guide.thinking == "model opens":
-        start += [_control("<think>", codec) or '"<think>"', '"\\n"']
+        start += [_control(OPENER, codec) or json.dumps(OPENER), '"\\n"']
     if guide.thinking != "none":
         start += ["thinking", r"/\n{0,2}/"]
         # Where the tag is a control token no text spells it, and the text before it ends by itself.
-        tag = _control("</think>", codec)
-        rules.append(rf"thinking: /(.|\n)*/ {tag}" if tag else r"thinking[lazy]: /(.|\n)*<\/think>/")
+        tag = _control(CLOSER, codec)
+        rules.append(rf"thinking: /(.|\n)*/ {tag}" if tag else rf"thinking[lazy]: /(.|\n)*{_escaped(CLOSER)}/")
     if guide.kind == "regex":
         rules.append(f"guided: /{_escaped(guide.text)}/")
     else:

@@ -1,10 +1,8 @@
-"""The `tensorrt` and `pytorch` engines: the LLM API of TensorRT-LLM 1.2.1, in this process. Not run on hardware.
+"""The LLM API of TensorRT-LLM 1.2.1, which the `tensorrt` and `pytorch` engines share. Not run on hardware.
 
-`tensorrt` runs an engine directory, `pytorch` a Hugging Face checkpoint; TensorRT-LLM batches in flight. For `tensorrt`
-it does so in this process, because its executor is C++, and spawning through MPI is reported to fail in the container
-26.07; for `pytorch` in a worker that it starts through MPI, because its executor is Python and would share our
-interpreter. `TLLM_WORKER_USE_SINGLE_PROCESS`, 1 or 0, says otherwise. What is generated arrives on the event loop,
-where a task per request reads it. It is started as in TensorRT-LLM's own Triton model
+TensorRT-LLM batches in flight, in this process or in a worker of its own, as the kind wants it;
+`TLLM_WORKER_USE_SINGLE_PROCESS`, 1 or 0, says otherwise. What is generated arrives on the event loop, where a task per
+request reads it. It is started as in TensorRT-LLM's own Triton model
 (`triton_backend/all_models/llmapi/tensorrt_llm/1/model.py`), and used as `llmapi/llm.py`, `sampling_params.py`,
 `executor/executor.py` and `executor/result.py` of the 1.2 line are read.
 
@@ -20,20 +18,20 @@ import importlib
 import logging
 import os
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.llm_sampling import end_ids, sampling_params, unsupported
 from nemotron_triton.engine.request_threads import CLOSED
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
 
 _DEAD = "TensorRT-LLM's executor has stopped"
-_MODULES = {"tensorrt": "tensorrt_llm._tensorrt_engine", "pytorch": "tensorrt_llm"}
 # The others are timeout and cancelled, after which nobody waits who asked for it.
 _FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 # What mpirun or srun tell the processes they start; what is set for MPI itself (`…_MCA_…`) stays.
@@ -55,22 +53,25 @@ class _Running:
     tokens: int = 0
 
 
-class LlmApiEngine:
-    """TensorRT-LLM on one bundle of kind `tensorrt` or `pytorch`."""
+class LlmApiEngine(Engine):
+    """TensorRT-LLM on one bundle: `_module` has its class `LLM`, `_single_process` keeps its executor in this one."""
 
-    def __init__(self, bundle: Bundle, _: TokenCodec) -> None:
+    _module: ClassVar[str]
+    _single_process: ClassVar[bool]
+
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         """Load the model; `EngineError` when TensorRT-LLM cannot be imported or refuses it."""
-        manifest = self._manifest = bundle.manifest
+        super().__init__(bundle, codec)
         arguments = llm_arguments(bundle)
         leave_mpi_job(os.environ)
-        if manifest.kind == "tensorrt":
+        if self._single_process:
             os.environ.setdefault(_SINGLE_PROCESS, "1")
         try:
             self._api: Any = importlib.import_module("tensorrt_llm.llmapi")
-            llm: Callable[..., Any] = importlib.import_module(_MODULES[manifest.kind]).LLM
+            llm: Callable[..., Any] = importlib.import_module(self._module).LLM
         # Its libraries raise these where CUDA, MPI or torch are not the ones it was compiled with.
         except (ImportError, OSError, RuntimeError) as error:
-            place = manifest.container or "a container with TensorRT-LLM 1.2.1"
+            place = self.manifest.container or "a container with TensorRT-LLM 1.2.1"
             raise EngineError(
                 f"TensorRT-LLM cannot be imported: {first_line(error)}", f"serve it in {place}"
             ) from error
@@ -78,32 +79,24 @@ class LlmApiEngine:
             self._llm: Any = llm(**arguments)
         except Exception as error:  # pydantic's, CUDA's, MPI's and the loader's own, in no common tree
             raise EngineError(f"TensorRT-LLM cannot load {bundle.engine_path}: {first_line(error)}") from error
-        self._cannot = unsupported(manifest)
+        self.cannot = unsupported(self.manifest) | self._lacking()
         self._running: dict[_Running, asyncio.Task[None]] = {}
         self._generated_tokens = 0
         self._closed = False
 
-    @property
-    def max_seq_len(self) -> int:
-        """See `Engine.max_seq_len`."""
-        return self._manifest.max_seq_len
+    @abstractmethod
+    def _lacking(self) -> dict[str, str]:
+        """What `cannot` has of this kind alone."""
 
-    @property
-    def max_batch_size(self) -> int:
-        """See `Engine.max_batch_size`."""
-        return self._manifest.max_batch_size
-
-    @property
-    def cannot(self) -> Mapping[str, str]:
-        """See `Engine.cannot`."""
-        return self._cannot
+    @abstractmethod
+    def _seed(self, sampling: Sampling) -> int | None:
+        """The seed that TensorRT-LLM is given."""
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
-        """See `Engine.generate`."""
         try:
             if problem := self._problem():
                 raise EngineError(problem)
-            params = sampling_params(self._api, sampling, self._manifest)
+            params = sampling_params(self._api, sampling, self.manifest, seed=self._seed(sampling))
             result = self._llm.generate_async(list(ids), sampling_params=params, streaming=True)
         except (ValueError, self._api.RequestError) as error:  # as the LLM API refuses a guide, a number, a prompt
             stream.fail(RequestError(f"TensorRT-LLM refuses the request: {first_line(error)}"))
@@ -111,12 +104,11 @@ class LlmApiEngine:
         except Exception as error:  # ours, or what its worker died of
             stream.fail(_failure(error))
             return
-        running = _Running(result, stream, end_ids(sampling, self._manifest), sampling.logprobs)
+        running = _Running(result, stream, end_ids(sampling, self.manifest), sampling.logprobs)
         self._running[running] = asyncio.get_running_loop().create_task(self._read(running))
         stream.when_cancelled(lambda: _abort(result))
 
     def statistics(self) -> EngineStatistics:
-        """See `Engine.statistics`."""
         running = tuple(self._running)
         problem = self._problem()
         if problem:
@@ -131,7 +123,6 @@ class LlmApiEngine:
         )
 
     def close(self) -> None:
-        """See `Engine.close`."""
         self._closed = True
         for running, task in tuple(self._running.items()):
             running.stream.fail(EngineError(CLOSED))

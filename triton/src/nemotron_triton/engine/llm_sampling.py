@@ -1,51 +1,28 @@
-"""`Sampling` in the words of TensorRT-LLM 1.2.1's LLM API, and what its two backends make of it.
+"""`Sampling` in the words of TensorRT-LLM 1.2.1's LLM API; what one backend makes of it is that kind's own.
 
-`tensorrt` samples in TensorRT-LLM's C++ decoder, which knows every field. `pytorch` samples in its `TorchSampler`
-(`_torch/pyexecutor/sampler.py`), which ignores some and says nothing (of the penalties, pull request 16485 says so):
-those are refused here. Imports neither TensorRT-LLM nor torch by itself.
+Imports neither TensorRT-LLM nor torch by itself.
 """
 
 from __future__ import annotations
 
 import importlib
-import secrets
 from typing import Any
 
 from nemotron_triton.bundle import Manifest
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.errors import RequestError
 
-_IGNORED = "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"
-_PYTORCH_IGNORES = (
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "no_repeat_ngram_size",
-    "bad_ids",
-)
-_GUIDES = {
-    "guide.thinking": "TensorRT-LLM guides an answer from its first token on, and a think block comes before",
-}
-_SEED_BITS = 64
 _GUIDE_FIELDS = {"grammar": "grammar", "json_schema": "json", "regex": "regex"}
 
 
 def unsupported(manifest: Manifest) -> dict[str, str]:
-    """The fields of `Sampling` that an engine with *manifest* does not support, each with the reason."""
-    arguments = manifest.llm_args or {}
-    found: dict[str, str] = {}
+    """The fields of `Sampling` that no kind of engine with *manifest* supports, each with the reason."""
+    fields = {"guide.thinking": "TensorRT-LLM guides an answer from its first token on, and a think block comes before"}
     if len(manifest.end_ids) > 1:
-        found["min_tokens"] = "TensorRT-LLM holds back one end token only, and this model has several"
-    if not arguments.get("guided_decoding_backend"):
-        found["guide"] = "this engine was built without guided decoding"
-    found |= _GUIDES
-    if manifest.kind == "pytorch":
-        found |= dict.fromkeys(_PYTORCH_IGNORES, _IGNORED)
-        found["seed"] = "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator"
-    elif not arguments.get("gather_generation_logits"):
-        found["logprobs"] = "this engine was built without generation logits, which they are computed from"
-    return found
+        fields["min_tokens"] = "TensorRT-LLM holds back one end token only, and this model has several"
+    if not (manifest.llm_args or {}).get("guided_decoding_backend"):
+        fields["guide"] = "this engine was built without guided decoding"
+    return fields
 
 
 def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
@@ -53,7 +30,7 @@ def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
     return frozenset(sampling.stop_ids) | (frozenset() if sampling.ignore_end else frozenset(manifest.end_ids))
 
 
-def sampling_params(api: Any, sampling: Sampling, manifest: Manifest) -> Any:
+def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: int | None) -> Any:
     """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `RequestError` for what it cannot say.
 
     With an end token given, the LLM API asks its tokenizer nothing: neither for end tokens nor to encode words.
@@ -72,7 +49,7 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest) -> Any:
         stop_token_ids=stops or None,
         bad_token_ids=single or None,
         embedding_bias=_embedding_bias(sampling, manifest) if sampling.logit_bias else None,
-        seed=_seed(sampling, manifest),
+        seed=seed,
         repetition_penalty=_unless(1.0, sampling.repetition_penalty),
         presence_penalty=_unless(0.0, sampling.presence_penalty),
         frequency_penalty=_unless(0.0, sampling.frequency_penalty),
@@ -107,13 +84,6 @@ def _strategy(sampling: Sampling) -> dict[str, Any]:
 
 def _unless(off: float, value: float) -> float | None:
     return None if value == off else value
-
-
-def _seed(sampling: Sampling, manifest: Manifest) -> int | None:
-    if manifest.kind == "pytorch":
-        return None
-    # Without one, every request would draw the same tokens.
-    return secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
 
 
 def _guided(api: Any, guide: Guide) -> Any:

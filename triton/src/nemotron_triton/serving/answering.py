@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from nemotron_client import wire
 from nemotron_client.events import Event, Finish, Usage
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import forced_call
 from nemotron_triton.chat.render import Prompt, render_prompt
@@ -20,7 +20,7 @@ from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.request import ChatRequest
 
-_END_THINK = b"</think>"
+_CLOSER = reasoning.CLOSER.encode()
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,24 @@ class Answering:
         rules = answer_rules(
             self._profile,
             functions,
-            in_thinking=prompt.opens_thinking,
+            begins=reasoning.begins(self._profile.reasoning_format, thinking=request.thinking, prompt=prompt.text),
             choice=request.choice,
             parallel=request.parallel,
         )
         sampling = self._fit(request, len(ids))
+        guide = sampling.guide
         if request.choice.forced:
-            guide = Guide(kind="grammar", text=self._forced(request, functions, prompt))
-            sampling = dataclasses.replace(sampling, guide=guide)
+            grammar = forced_call(
+                self._profile.tool_call_format,
+                functions,
+                request.choice,
+                thinking=rules.begins,
+                parallel=request.parallel,
+            )
+            guide = Guide(kind="grammar", text=grammar)
+        elif guide:
+            guide = dataclasses.replace(guide, thinking=rules.begins)
+        sampling = dataclasses.replace(sampling, guide=guide)
         return Prepared(request, prompt.text, ids, rules, sampling)
 
     async def answer(self, prepared: Prepared, sampling: Sampling, stream: TokenStream) -> AsyncGenerator[Step, None]:
@@ -101,16 +111,6 @@ class Answering:
         options = dataclasses.replace(request.render, template=self._template)
         return render_prompt(self._profile, request.conversation, options)
 
-    def _forced(self, request: ChatRequest, functions: Sequence[Mapping[str, Any]], prompt: Prompt) -> str:
-        opened: Literal["opened", "model opens"] = "opened" if prompt.opens_thinking else "model opens"
-        return forced_call(
-            self._profile.tool_call_format,
-            functions,
-            request.choice,
-            thinking=opened if request.thinking else "none",
-            parallel=request.parallel,
-        )
-
     def _fit(self, request: ChatRequest, prompt_tokens: int) -> Sampling:
         """The request's sampling with as many tokens as it may have after a prompt of *prompt_tokens*."""
         context = self._engine.max_seq_len
@@ -122,13 +122,13 @@ class Answering:
             )
         if request.max_tokens is not None and request.max_tokens > room:
             raise RequestError(
-                f"{wire.MAX_TOKENS.name} is {request.max_tokens}; it must be between 1 and {room} "
+                f"{wire.MAX_TOKENS} is {request.max_tokens}; it must be between 1 and {room} "
                 f"(a context of {context} less a prompt of {prompt_tokens})"
             )
         wanted = request.max_tokens or min(request.sampling.max_tokens, room)
         if request.sampling.min_tokens > wanted:
             raise RequestError(
-                f"{wire.MIN_TOKENS.name} is {request.sampling.min_tokens}, and there is room for {wanted} tokens only"
+                f"{wire.MIN_TOKENS} is {request.sampling.min_tokens}, and there is room for {wanted} tokens only"
             )
         return dataclasses.replace(request.sampling, max_tokens=wanted)
 
@@ -191,5 +191,5 @@ class _Reading:
         if not self._parser.in_reasoning:
             return False
         text = self._tail + b"".join(map(self._codec.bytes_of, ids))
-        self._tail = text[-len(_END_THINK) :]
-        return _END_THINK not in text
+        self._tail = text[-len(_CLOSER) :]
+        return _CLOSER not in text

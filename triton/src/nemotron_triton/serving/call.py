@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,8 @@ from nemotron_triton.errors import (
     ServingError,
 )
 from nemotron_triton.serving.record import Outcome, RequestRecord
-from nemotron_triton.serving.request import byte_count
+from nemotron_triton.serving.responses import Response
+from nemotron_triton.serving.values import Values, byte_count
 
 _INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
 INTERNAL = "internal error; the server's log has the details"
@@ -76,10 +76,11 @@ class Call:
             raise RequestError("the request's id, or its parameters, are not UTF-8") from error
         self.record.traceparent = traceparent if isinstance(traceparent, str) else ""
 
-    def read(self, request: Any) -> Mapping[str, Any]:
-        """The values of its tensors, by name; `RequestError` names one that cannot be read."""
+    def read(self, request: Any) -> Values:
+        """The values of its tensors; `RequestError` names one that cannot be read."""
+        tensors = ((_INPUTS[given.name()], given) for given in request.inputs())
         try:
-            values = {given.name(): wire.read(_INPUTS[given.name()], given.as_numpy()) for given in request.inputs()}
+            values = {tensor: wire.read(tensor, given.as_numpy()) for tensor, given in tensors}
         except ValueError as error:
             raise RequestError(str(error)) from error
         for value in values.values():
@@ -93,7 +94,7 @@ class Call:
             self.why = why
             self.task.cancel()
 
-    def send(self, response: Mapping[wire.Tensor, Any], *, final: bool) -> None:
+    def send(self, response: Response, *, final: bool) -> None:
         """Send one response."""
         tensors = [self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in response.items()]
         self._send(self._pb.InferenceResponse(output_tensors=tensors), final=final)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from nemotron_client import wire
 from nemotron_triton.chat.conversation import check_depth
-from nemotron_triton.chat.grammar import Thinking
 from nemotron_triton.engine.interface import Guide
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.values import Values
 
 MAX_GUIDE_BYTES = 64 * 1024
 MAX_EXPRESSION_CHARACTERS = 4096
@@ -37,36 +36,36 @@ _KINDS = ("json", "json_schema", "regex")
 _TYPE, _GUIDE = wire.GUIDED_DECODING_GUIDE_TYPE, wire.GUIDED_DECODING_GUIDE
 
 
-def read_guide(values: Mapping[str, Any], thinking: Thinking) -> Guide | None:
-    """The guide among *values*, for the text behind the *thinking*; None when there is none."""
-    kind, text = values.get(_TYPE.name), values.get(_GUIDE.name, "")
+def read_guide(values: Values) -> Guide | None:
+    """The guide among *values*, None when there is none. What thinking comes before it, the prompt will tell."""
+    kind, text = values.get(_TYPE), values.get(_GUIDE, "")
     if kind is None:
         if text:
-            raise RequestError(f"{_GUIDE.name} needs {_TYPE.name}: one of {', '.join(_KINDS)}")
+            raise RequestError(f"{_GUIDE} needs {_TYPE}: one of {', '.join(_KINDS)}")
         return None
     if kind not in _KINDS:
-        raise RequestError(f"{_TYPE.name} is {kind[:80]!r}; it must be one of {', '.join(_KINDS)}")
+        raise RequestError(f"{_TYPE} is {kind[:80]!r}; it must be one of {', '.join(_KINDS)}")
     if kind == "json":
         if text:
-            raise RequestError(f"{_TYPE.name} json means any object and takes no {_GUIDE.name}; use json_schema")
-        return Guide(kind="json_schema", text='{"type": "object"}', thinking=thinking)
+            raise RequestError(f"{_TYPE} json means any object and takes no {_GUIDE}; use json_schema")
+        return Guide(kind="json_schema", text='{"type": "object"}')
     if not text:
-        raise RequestError(f"{_TYPE.name} {kind} needs {_GUIDE.name}")
+        raise RequestError(f"{_TYPE} {kind} needs {_GUIDE}")
     if (size := len(text.encode())) > MAX_GUIDE_BYTES:
-        raise RequestError(f"{_GUIDE.name} has {size} bytes; at most {MAX_GUIDE_BYTES} are accepted")
+        raise RequestError(f"{_GUIDE} has {size} bytes; at most {MAX_GUIDE_BYTES} are accepted")
     if kind == "json_schema":
-        return Guide(kind="json_schema", text=_schema(text), thinking=thinking)
+        return Guide(kind="json_schema", text=_schema(text))
     _check_repetitions(_expression(text))
-    return Guide(kind="regex", text=text, thinking=thinking)
+    return Guide(kind="regex", text=text)
 
 
 def _schema(text: str) -> str:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise RequestError(f"{_GUIDE.name} is not JSON: {error}") from error
+        raise RequestError(f"{_GUIDE} is not JSON: {error}") from error
     if not isinstance(schema, Mapping):
-        raise RequestError(f"{_GUIDE.name} must be a JSON object that holds a schema")
+        raise RequestError(f"{_GUIDE} must be a JSON object that holds a schema")
     check_depth(_GUIDE.name, schema)
     repetitions = 0
     for key, value in _entries(schema):
@@ -96,8 +95,7 @@ def _expression(text: str) -> int:
     """How many repetitions the expression *text* asks for."""
     if len(text) > MAX_EXPRESSION_CHARACTERS:
         raise RequestError(
-            f"{_GUIDE.name} has an expression of {len(text)} characters; at most {MAX_EXPRESSION_CHARACTERS} "
-            "are accepted"
+            f"{_GUIDE} has an expression of {len(text)} characters; at most {MAX_EXPRESSION_CHARACTERS} are accepted"
         )
     return _repetitions(text)
 
@@ -128,4 +126,4 @@ def _repetitions(text: str) -> int:
 
 def _check_repetitions(repetitions: int) -> None:
     if repetitions > MAX_REPETITIONS:
-        raise RequestError(f"{_GUIDE.name} asks for more than {MAX_REPETITIONS} repetitions; ask for fewer")
+        raise RequestError(f"{_GUIDE} asks for more than {MAX_REPETITIONS} repetitions; ask for fewer")

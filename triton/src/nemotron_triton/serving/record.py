@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nemotron_client.events import Problem
+from nemotron_triton.serving.answering import Prepared
 
 Outcome = Literal["ok", "invalid", "rejected", "cancelled", "deadline", "failed"]
 # How a request ends whose turn does not come.
@@ -59,6 +60,21 @@ class RequestRecord:
     # Kept only where the setting `log_text` asks for it.
     prompt_text: str | None = None
     answer_text: str | None = None
+
+    def begin(self, prepared: Prepared, *, log_text: bool) -> None:
+        """Note what is asked for, and where it is to be logged the text too."""
+        request, sampling = prepared.request, prepared.sampling
+        self.operation = "chat" if request.conversation else "text_completion"
+        self.thinking = request.thinking
+        self.stream = request.stream
+        self.choices = request.choices
+        self.temperature = sampling.temperature
+        self.top_p = sampling.top_p
+        self.max_tokens = sampling.max_tokens
+        self.prompt_tokens = len(prepared.ids)
+        if log_text:
+            self.prompt_text = prepared.prompt
+            self.answer_text = ""
 
     def since_arrival(self, moment_s: float | None) -> float | None:
         """Seconds from the request's arrival to *moment_s*."""

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from nemotron_client import wire
 from nemotron_triton.chat.profiles import SamplingDefaults
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.values import MAX_INT32, Values, integer, number, sequence, within, words
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
-MAX_WORDS = 64
-MAX_WORD_BYTES = 1024
-_MAX_INT32 = 2**31 - 1
 _SEEDS = 2**64
-_WHAT_NOBODY_MAKES = (wire.RETURN_CONTEXT_LOGITS, wire.RETURN_GENERATION_LOGITS, wire.RETURN_PERF_METRICS)
+_NEVER_RETURNED = (wire.RETURN_CONTEXT_LOGITS, wire.RETURN_GENERATION_LOGITS, wire.RETURN_PERF_METRICS)
 # The tensor that sets each field of `Sampling`, where the two are not called the same.
 _TENSORS = {
     "stop_ids": wire.STOP_TOKEN_IDS,
@@ -30,29 +27,27 @@ _TENSORS = {
 }
 
 
-def read_sampling(
-    values: Mapping[str, Any], defaults: SamplingDefaults, codec: TokenCodec, guide: Guide | None
-) -> Sampling:
+def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec, guide: Guide | None) -> Sampling:
     """The sampling parameters among *values*; `RequestError` names the tensor, its value and what it may hold.
 
     `max_tokens` is what the request says, else what *defaults* say.
     """
-    _refuse_what_nobody_makes(values)
+    _check_reference_options(values)
     max_tokens = integer(values, wire.MAX_TOKENS, defaults.max_tokens, 1)
-    end_id = values.get(wire.END_ID.name)
+    end_id = values.get(wire.END_ID)
     stop_ids = [] if end_id in (None, -1) else [_token(wire.END_ID, end_id, codec, "-1, or ")]
-    stop_ids += (_token(wire.STOP_TOKEN_IDS, each, codec) for each in listed(values, wire.STOP_TOKEN_IDS))
+    stop_ids += (_token(wire.STOP_TOKEN_IDS, each, codec) for each in sequence(values, wire.STOP_TOKEN_IDS))
     return Sampling(
         max_tokens=max_tokens,
-        temperature=_number(values, wire.TEMPERATURE, defaults.temperature, 0, 100),
-        top_p=_number(values, wire.TOP_P, defaults.top_p, 0, 1),
+        temperature=number(values, wire.TEMPERATURE, defaults.temperature, 0, 100),
+        top_p=number(values, wire.TOP_P, defaults.top_p, 0, 1),
         top_k=integer(values, wire.TOP_K, 0, 0),
-        min_p=_number(values, wire.MIN_P, 0.0, 0, 1),
-        min_tokens=integer(values, wire.MIN_TOKENS, 0, 0, max_tokens if wire.MAX_TOKENS.name in values else _MAX_INT32),
-        seed=values.get(wire.SEED.name),
-        repetition_penalty=_number(values, wire.REPETITION_PENALTY, 1.0, 0.01, 10),
-        presence_penalty=_number(values, wire.PRESENCE_PENALTY, 0.0, -2, 2),
-        frequency_penalty=_number(values, wire.FREQUENCY_PENALTY, 0.0, -2, 2),
+        min_p=number(values, wire.MIN_P, 0.0, 0, 1),
+        min_tokens=integer(values, wire.MIN_TOKENS, 0, 0, max_tokens if wire.MAX_TOKENS in values else MAX_INT32),
+        seed=values.get(wire.SEED),
+        repetition_penalty=number(values, wire.REPETITION_PENALTY, 1.0, 0.01, 10),
+        presence_penalty=number(values, wire.PRESENCE_PENALTY, 0.0, -2, 2),
+        frequency_penalty=number(values, wire.FREQUENCY_PENALTY, 0.0, -2, 2),
         no_repeat_ngram_size=integer(values, wire.NO_REPEAT_NGRAM_SIZE, 0, 0, 1024),
         ignore_end=end_id == -1,
         stop_ids=tuple(dict.fromkeys(stop_ids)),
@@ -61,15 +56,6 @@ def read_sampling(
         guide=guide,
         logprobs=_logprobs(values),
     )
-
-
-def read_words(values: Mapping[str, Any], tensor: wire.Tensor) -> tuple[str, ...]:
-    """The words in a tensor. Empty ones are left out: clients of tensorrt_llm_bls send them for none."""
-    words = [word for word in listed(values, tensor) if word]
-    for word in words:
-        if (size := len(word.encode())) > MAX_WORD_BYTES:
-            raise RequestError(f"{tensor.name} has a word of {size} bytes; it may have at most {MAX_WORD_BYTES}")
-    return tuple(words)
 
 
 def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
@@ -89,7 +75,7 @@ def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     for name, reason in cannot.items():
         if name in asked:
             field = name.partition(".")[0]
-            tensor = tensors[field].name if field in tensors else field
+            tensor = tensors.get(field, field)
             raise RequestError(f"{tensor} cannot be used with this model's engine: {reason}")
 
 
@@ -100,76 +86,50 @@ def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
     return dataclasses.replace(sampling, seed=(sampling.seed + index) % _SEEDS)
 
 
-def integer(values: Mapping[str, Any], tensor: wire.Tensor, default: int, low: int, high: int = _MAX_INT32) -> int:
-    """The whole number in a tensor, or the default; `RequestError` when it is out of bounds."""
-    return int(_within(tensor, values[tensor.name], low, high)) if tensor.name in values else default
-
-
-def listed(values: Mapping[str, Any], tensor: wire.Tensor) -> Sequence[Any]:
-    """The list in a tensor, empty without it; `RequestError` when it is long."""
-    found: Sequence[Any] = values.get(tensor.name, ())
-    if len(found) > MAX_WORDS:
-        raise RequestError(f"{tensor.name} has {len(found)} entries; it may have at most {MAX_WORDS}")
-    return found
-
-
-def _number(values: Mapping[str, Any], tensor: wire.Tensor, default: float, low: float, high: float) -> float:
-    return _within(tensor, values.get(tensor.name, default), low, high)
-
-
-def _within(tensor: wire.Tensor, value: float, low: float, high: float) -> float:
-    # Written so that NaN fails too.
-    if not low <= value <= high:
-        limits = f"between {low} and {high}" if high < _MAX_INT32 else f"at least {low}"
-        raise RequestError(f"{tensor.name} is {value}; it must be {limits}")
-    return value
-
-
 def _token(tensor: wire.Tensor, token_id: int, codec: TokenCodec, or_else: str = "") -> int:
     if not 0 <= token_id < codec.vocab_size:
-        raise RequestError(
-            f"{tensor.name} is {token_id}; it must be {or_else}a token between 0 and {codec.vocab_size - 1}"
-        )
+        raise RequestError(f"{tensor} is {token_id}; it must be {or_else}a token between 0 and {codec.vocab_size - 1}")
     return token_id
 
 
-def _bad_ids(values: Mapping[str, Any], codec: TokenCodec) -> tuple[tuple[int, ...], ...]:
+def _bad_ids(values: Values, codec: TokenCodec) -> tuple[tuple[int, ...], ...]:
     """A word is other tokens at the beginning of a text than behind a blank: both are meant."""
-    words = read_words(values, wire.BAD_WORDS)
-    spelt = (tuple(codec.encode_text(text)) for word in words for text in (word, f" {word.lstrip(' ')}"))
+    bad = words(values, wire.BAD_WORDS)
+    spelt = (tuple(codec.encode_text(text)) for word in bad for text in (word, f" {word.lstrip(' ')}"))
     return tuple(dict.fromkeys(spelt))
 
 
-def _logit_bias(values: Mapping[str, Any], codec: TokenCodec) -> dict[int, float]:
-    words, weights = listed(values, wire.EMBEDDING_BIAS_WORDS), listed(values, wire.EMBEDDING_BIAS_WEIGHTS)
-    if len(words) != len(weights):
+def _logit_bias(values: Values, codec: TokenCodec) -> dict[int, float]:
+    biased, weights = sequence(values, wire.EMBEDDING_BIAS_WORDS), sequence(values, wire.EMBEDDING_BIAS_WEIGHTS)
+    if len(biased) != len(weights):
         raise RequestError(
-            f"{wire.EMBEDDING_BIAS_WORDS.name} has {len(words)} entries and {wire.EMBEDDING_BIAS_WEIGHTS.name} "
+            f"{wire.EMBEDDING_BIAS_WORDS} has {len(biased)} entries and {wire.EMBEDDING_BIAS_WEIGHTS} "
             f"{len(weights)}; give one weight for each word"
         )
-    read_words(values, wire.EMBEDDING_BIAS_WORDS)
+    words(values, wire.EMBEDDING_BIAS_WORDS)
     bias: dict[int, float] = {}
-    for word, weight in zip(words, weights, strict=True):
-        _within(wire.EMBEDDING_BIAS_WEIGHTS, weight, -100, 100)
+    for word, weight in zip(biased, weights, strict=True):
+        within(wire.EMBEDDING_BIAS_WEIGHTS, weight, -100, 100)
         for token_id in codec.encode_text(word):
             bias[token_id] = bias.get(token_id, 0.0) + weight
     return bias
 
 
-def _logprobs(values: Mapping[str, Any]) -> int | None:
+def _logprobs(values: Values) -> int | None:
     """How many alternatives to tell with each token's log probability; None where neither is asked for."""
     top = integer(values, wire.TOP_LOGPROBS, 0, 0, MAX_TOP_LOGPROBS)
-    if not values.get(wire.RETURN_LOG_PROBS.name, top > 0):
+    if not values.get(wire.RETURN_LOG_PROBS, top > 0):
         if top:
-            raise RequestError(f"{wire.TOP_LOGPROBS.name} is {top}, but {wire.RETURN_LOG_PROBS.name} is false")
+            raise RequestError(f"{wire.TOP_LOGPROBS} is {top}, but {wire.RETURN_LOG_PROBS} is false")
         return None
     return top
 
 
-def _refuse_what_nobody_makes(values: Mapping[str, Any]) -> None:
-    for tensor in _WHAT_NOBODY_MAKES:
-        if values.get(tensor.name):
-            raise RequestError(f"{tensor.name} is true; this server does not return them, leave it out")
+def _check_reference_options(values: Values) -> None:
+    """Refuse what tensorrt_llm_bls takes and no engine here does."""
+    for tensor in _NEVER_RETURNED:
+        if values.get(tensor):
+            raise RequestError(f"{tensor} is true; this server does not return them, leave it out")
     integer(values, wire.BEAM_WIDTH, 1, 1, 1)
     # It only ranks beams, and there is one.
-    _number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)
+    number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)

@@ -1,6 +1,7 @@
 """The `preprocessing` and `postprocessing` Triton models: the prompt and parser functions for direct calls.
 
-For callers who want the prompt, a token count, or the parse of a raw answer. Neither is on the streaming path.
+For callers who want the prompt, a token count, or the parse of a raw answer. Neither is on the streaming path; each is
+a process of its own, and `--no-text-models` leaves both out.
 """
 
 from __future__ import annotations
@@ -13,32 +14,28 @@ from typing import Any
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
 from nemotron_triton.bundle import CHAT_TEMPLATE, bundle_beside
+from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import answer_rules, parse_whole
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
+from nemotron_triton.run_folder import verify_once
 from nemotron_triton.serving.call import triton_error
-from nemotron_triton.serving.request import (
-    check_sizes,
-    read_chat,
-    read_render_options,
-    read_tool_choice,
-    read_tools,
-)
+from nemotron_triton.serving.conversation_request import read_chat, read_render_options, read_tool_choice, read_tools
+from nemotron_triton.serving.responses import Response
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.text_tensors import bound_text_tensors
-
-Values = dict[str, Any]
+from nemotron_triton.serving.stub import prepare_stub
+from nemotron_triton.serving.values import Values, check_sizes
 
 
 class TextModel:
-    """A model that answers each request with one response, computed by a plain function of its input values."""
+    """A model that answers each request with one response, computed by a plain function of its input values.
 
-    def __init__(
-        self, pb_utils: Any, inputs: Sequence[wire.Tensor], compute: Callable[[Values], dict[wire.Tensor, Any]]
-    ) -> None:
-        """*compute* may raise `RequestError`."""
+    *compute* may raise `RequestError`.
+    """
+
+    def __init__(self, pb_utils: Any, inputs: Sequence[wire.Tensor], *, compute: Callable[[Values], Response]) -> None:
         self._pb = pb_utils
         self._inputs = inputs
         self._compute = compute
@@ -48,7 +45,7 @@ class TextModel:
         """Messages to prompt text, token ids and their number."""
         model = _open(args, pb_utils)
 
-        def compute(values: Values) -> dict[wire.Tensor, Any]:
+        def compute(values: Values) -> Response:
             check_sizes(values, model.settings)
             conversation, _ = read_chat(values, model.settings)
             options = replace(read_render_options(values), template=model.template)
@@ -56,26 +53,26 @@ class TextModel:
             ids = model.codec.encode(prompt)
             return {wire.PROMPT: prompt.text, wire.INPUT_IDS: ids, wire.NUM_INPUT_TOKENS: len(ids)}
 
-        return cls(pb_utils, wire.PREPROCESSING_INPUTS, compute)
+        return cls(pb_utils, wire.PREPROCESSING_INPUTS, compute=compute)
 
     @classmethod
     def postprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
         """A raw answer to reasoning, text and calls. Without `tools` any call counts."""
         model = _open(args, pb_utils)
 
-        def compute(values: Values) -> dict[wire.Tensor, Any]:
+        def compute(values: Values) -> Response:
             check_sizes(values, model.settings)
             functions = read_tools(values, model.settings)
-            thinking = values.get(wire.THINKING.name, False)
+            thinking = values.get(wire.THINKING, False)
             rules = answer_rules(
                 model.profile,
                 functions,
-                in_thinking=model.profile.opens_thinking(thinking=thinking),
+                begins=reasoning.begins(model.profile.reasoning_format, thinking=thinking),
                 choice=read_tool_choice(values, functions or ()),
-                parallel=values.get(wire.PARALLEL_TOOL_CALLS.name, True),
+                parallel=values.get(wire.PARALLEL_TOOL_CALLS, True),
             )
-            cut = values.get(wire.TRUNCATED.name, False)
-            events, problems = parse_whole(values[wire.RAW_OUTPUT.name], rules, thinking=thinking, cut=cut)
+            cut = values.get(wire.TRUNCATED, False)
+            events, problems = parse_whole(values[wire.RAW_OUTPUT], rules, cut=cut)
             calls = [event.as_delta() for event in events if isinstance(event, ToolCall)]
             return {
                 wire.TEXT_OUTPUT: "".join(event.text for event in events if isinstance(event, ContentDelta)),
@@ -85,7 +82,7 @@ class TextModel:
                 wire.PROBLEMS: json.dumps([asdict(problem) for problem in problems], ensure_ascii=False),
             }
 
-        return cls(pb_utils, wire.POSTPROCESSING_INPUTS, compute)
+        return cls(pb_utils, wire.POSTPROCESSING_INPUTS, compute=compute)
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """A response for every request; a bad one gets an error and does not hurt the others."""
@@ -94,9 +91,9 @@ class TextModel:
     def _respond(self, request: Any) -> Any:
         try:
             values = {
-                tensor.name: wire.read(tensor, found.as_numpy())
+                tensor: wire.read(tensor, given.as_numpy())
                 for tensor in self._inputs
-                if (found := self._pb.get_input_tensor_by_name(request, tensor.name)) is not None
+                if (given := self._pb.get_input_tensor_by_name(request, tensor.name)) is not None
             }
             outputs = self._compute(values)
         except (ValueError, RequestError) as error:
@@ -120,10 +117,10 @@ class _Opened:
 
 
 def _open(args: dict[str, str], pb_utils: Any) -> _Opened:
-    bound_text_tensors(pb_utils)
+    prepare_stub(pb_utils)
     try:
         bundle = bundle_beside(args)
-        bundle.verify(only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
+        verify_once(bundle, only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
         return _Opened(
             profile=bundle.profile,
             codec=TokenCodec(bundle.tokenizer_path),

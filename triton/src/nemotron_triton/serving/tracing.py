@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from nemotron_client import wire
+from nemotron_triton.extras import how_to_install
 from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.request_log import short
 
@@ -47,9 +48,9 @@ def start_tracing(model: str) -> Tracing | None:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         _log.warning(
-            "no spans are sent: an OTLP endpoint is set, but %s is not installed; "
-            "`pip install 'nemotron-triton[otel]'`, or unset it",
+            "no spans are sent: an OTLP endpoint is set, but %s is not installed; %s, or unset it",
             error.name,
+            how_to_install("otel"),
         )
         return None
     # A retry is no news; that a batch is lost is an error, and stays.

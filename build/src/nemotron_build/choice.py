@@ -1,0 +1,163 @@
+"""Every open choice of a build settled by the rules, or refused with the nearest combination that works. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from nemotron_build.architecture import Dimensions
+from nemotron_build.errors import RefusedError, UnsupportedError
+from nemotron_build.kinds import KIND_NAMES, KINDS, EngineKind, find_kind
+from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
+from nemotron_build.planning.kind import Finding, Kind
+from nemotron_build.planning.rules import Combination, Decision
+from nemotron_build.precisions import AUTO, PRECISIONS, Precision, Precisions
+
+
+def decide(
+    gpu: Gpu,
+    architecture: Dimensions,
+    *,
+    precision: str = AUTO,
+    kv_precision: str = AUTO,
+    kind: str | None = None,
+    precisions: Precisions = PRECISIONS,
+) -> Decision:
+    """Settle every open choice from the table of *precisions*; *kind* None is the default for the GPU and model.
+
+    `RefusedError` gives the reason and the nearest combination that works, `UnsupportedError` is for unknown names.
+    """
+    wish = _Wish(
+        gpu=gpu,
+        architecture=architecture,
+        kind=kind,
+        precision=precision,
+        kv_precision=kv_precision,
+        precisions=precisions,
+    )
+    combination, why = wish.settle()
+    findings = list(combination.findings())
+    if reasons := _texts(findings, "refused"):
+        raise RefusedError(reasons[0], _nearest(wish))
+    return Decision(
+        kind=combination.kind,
+        precision=combination.precision,
+        kv=combination.kv,
+        warnings=_texts(findings, "warning"),
+        notes=_texts(findings, "note"),
+        why=why,
+    )
+
+
+def kinds_on(gpu: Gpu) -> list[EngineKind]:
+    """The engine kinds that are made for *gpu*, the preferred first; `UnsupportedError` when there is none."""
+    if kinds := [kind for kind in KINDS if gpu.sm in kind.sms]:
+        return kinds
+    raise UnsupportedError(f"no engine kind is known for {gpu}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """What was asked for; `kind` None and `auto` are left open."""
+
+    gpu: Gpu
+    architecture: Dimensions
+    kind: str | None
+    precision: str
+    kv_precision: str
+    precisions: Precisions
+
+    def settle(self) -> tuple[Combination, tuple[str, ...]]:
+        """The combination that is meant, possible or not, and how each open choice was settled."""
+        combination, why = self._weights(self._kind())
+        if self.kv_precision != AUTO:
+            kv = self.precisions.find_kv(self.kv_precision)
+            return replace(combination, kv=kv if kv.quantized else combination.kv), why
+        in_fp8 = replace(combination, kv=self.precisions.kv["fp8"])
+        if combination.precision.arithmetic in ("fp8", "fp4") and _same(in_fp8, combination):
+            return in_fp8, (*why, f"KV cache in fp8, as the weights are {combination.precision.name}")
+        return combination, (
+            *why,
+            f"KV cache in {combination.kv.name}: fp8 by default only beside fp8 and fp4 weights",
+        )
+
+    def _weights(self, kind: Kind) -> tuple[Combination, tuple[str, ...]]:
+        """The combination with a 16-bit KV cache; `auto` is the first precision that nothing speaks against."""
+        if self.precision != AUTO:
+            return self._in_16_bit(kind, self.precisions.find(self.precision, kind.name)), ()
+        names = self.precisions.recommended[kind.name]
+        passed_over: list[str] = []
+        for name in names:
+            combination = self._in_16_bit(kind, self.precisions.find(name, kind.name))
+            against = [each.text for each in combination.findings() if each.level == "refused" or each.unproven]
+            if not against:
+                break
+            passed_over.append(against[0])
+        return combination, (
+            f"precision {name}, the first of {', '.join(names)} that is listed as supported",
+            *passed_over,
+        )
+
+    def _kind(self) -> Kind:
+        if self.kind is not None:
+            return find_kind(self.kind)
+        kinds = kinds_on(self.gpu)
+        return next((kind for kind in kinds if self.architecture.model_type in kind.model_types), kinds[0])
+
+    def _in_16_bit(self, kind: Kind, precision: Precision) -> Combination:
+        return Combination(
+            gpu=self.gpu,
+            architecture=self.architecture,
+            kind=kind,
+            precision=precision,
+            kv=self.precisions.kv[kind.computes_in(precision)],
+        )
+
+
+def _same(one: Combination, other: Combination) -> bool:
+    return list(one.findings()) == list(other.findings())
+
+
+def _texts(findings: list[Finding], level: str) -> tuple[str, ...]:
+    return tuple(finding.text for finding in findings if finding.level == level)
+
+
+def _nearest(wish: _Wish) -> dict[str, str]:
+    """The options to change in *wish* for something that works: as few as can be, listed cells before unverified."""
+    others = (find_gpu(name) for name in gpu_names() if name != wish.gpu.name)
+    for gpu in (wish.gpu, *others):
+        if found := min(_changes(replace(wish, gpu=gpu)), default=None, key=lambda each: each[0]):
+            return ({} if gpu is wish.gpu else {"--gpu": gpu.name}) | found[1]
+    return {}
+
+
+def _changes(wish: _Wish) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]:
+    """Every change of kind, precision and KV precision that makes *wish* possible, with its cost."""
+    kinds = [wish.kind, *(name for name in KIND_NAMES if name != wish.kind)]
+    names = sorted(wish.precisions.weights, key=lambda name: _distance(wish, name))
+    precisions = [wish.precision, *names]
+    kv_precisions = [wish.kv_precision, *(["fp8"] if wish.kv_precision == "int8" else []), AUTO]
+    for choice in itertools.product(enumerate(kinds), enumerate(precisions), enumerate(kv_precisions)):
+        (kind_at, kind), (precision_at, precision), (kv_at, kv_precision) = choice
+        combination, _ = replace(wish, kind=kind, precision=precision, kv_precision=kv_precision).settle()
+        findings = list(combination.findings())
+        if _texts(findings, "refused"):
+            continue
+        changes = {}
+        if kind_at and kind is not None:
+            changes["--engine-kind"] = kind
+        if precision_at:
+            changes["--precision"] = precision
+        if kv_at:
+            changes["--kv-precision"] = kv_precision
+        unproven = sum(finding.unproven for finding in findings)
+        weight = 4 * bool(kind_at) + 2 * bool(precision_at) + bool(kv_at)
+        yield (weight, unproven, kind_at, precision_at, kv_at), changes
+
+
+def _distance(wish: _Wish, name: str) -> int:
+    """How far the weights of *name* are from those wished for, bits."""
+    weights = wish.precisions.weights
+    bits = weights[name].storage.bits
+    return abs(bits - weights[wish.precision].storage.bits) if wish.precision in weights else 0

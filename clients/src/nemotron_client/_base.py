@@ -1,0 +1,75 @@
+"""What the clients share: their settings, their servers' names, and the limits of their requests."""
+
+from __future__ import annotations
+
+import abc
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from nemotron_client.endpoints import Balance
+from nemotron_client.settings import DEFAULT_MAX_RETRIES, ClientSettings
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ServersT = TypeVar("ServersT")
+
+
+class BaseClient(abc.ABC, Generic[ServersT]):
+    """A client but for its methods that wait; `ServersT` is what it reaches its servers through."""
+
+    def __init__(
+        self,
+        url: str | Sequence[str] | None = None,
+        *,
+        timeout_s: float | None = None,
+        max_retries: int = DEFAULT_MAX_RETRIES,
+        balance: Balance = "least_loaded",
+        secret: str | None = None,
+        root_ca: str | Path | None = None,
+        client_cert: str | Path | None = None,
+        client_key: str | Path | None = None,
+    ) -> None:
+        """*url* is `host:port` of a gRPC endpoint, or several, or `dns:///host:port` for all servers behind a name.
+
+        *timeout_s* is the time one request may take, its whole answer and all attempts included.
+        *max_retries* is how often a request that was not answered yet is tried again, where that is safe.
+        *balance* is `least_loaded` or `round_robin`, among several servers. *secret* is the server's, where it has one;
+        *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
+        server that asks for them; all three are PEM files.
+
+        What is left out is read from `NEMOTRON_URL` (default 127.0.0.1:8001; commas between several),
+        `NEMOTRON_TIMEOUT_S` (600), `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`, `NEMOTRON_CLIENT_CERT` and
+        `NEMOTRON_CLIENT_KEY`. Nothing is connected before the first request.
+
+        Raises `InvalidRequest` for what cannot be used.
+        """
+        self._settings = ClientSettings.read(
+            url,
+            timeout_s=timeout_s,
+            max_retries=max_retries,
+            balance=balance,
+            secret=secret,
+            root_ca=root_ca,
+            client_cert=client_cert,
+            client_key=client_key,
+        )
+        self._servers = self._reach(self._settings)
+
+    @property
+    def url(self) -> str:
+        """The servers as they were given: an address, several with commas, or a name."""
+        return self._settings.where
+
+    def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> Self:
+        """A client with other limits, over the same connections: to close one closes both."""
+        client = copy.copy(self)
+        client._settings = self._settings.with_options(timeout_s, max_retries)
+        return client
+
+    @staticmethod
+    @abc.abstractmethod
+    def _reach(settings: ClientSettings) -> ServersT:
+        """The servers that *settings* name; nothing is connected yet."""

@@ -1,0 +1,67 @@
+"""The Python interpreters of this machine, and environments of them with wheels of ours in them."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+Version = tuple[int, int]
+_VERSION = "import sys; print(*sys.version_info[:2])"
+_BUILD = "from hatchling.build import build_wheel; import sys; build_wheel(sys.argv[1])"
+
+
+def interpreters() -> dict[Version, Path]:
+    """One of each version from 3.10: on the PATH, or of pyenv, whose programs on the PATH may be switched off."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    folders = [*map(Path, os.get_exec_path()), *sorted(pyenv.glob("versions/*/bin"))]
+    names = [f"python3.{minor}" for minor in range(10, 30)]
+    found: dict[Version, Path] = {}
+    for path in [Path(sys.executable), *(folder / name for name, folder in itertools.product(names, folders))]:
+        if path.is_file() and (version := _version(path)) and version >= (3, 10):
+            found.setdefault(version, path)
+    return found
+
+
+def _version(python: Path) -> Version | None:
+    ran = subprocess.run([python, "-c", _VERSION], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        return None
+    major, minor = map(int, ran.stdout.split())
+    return major, minor
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment without pip."""
+
+    python: Path
+    packages: Path
+
+    @classmethod
+    def make(cls, folder: Path, python: Path, *, behind: Iterable[Path] = ()) -> Environment:
+        """A new one of *python*; where it has no package, it looks for it in the folders *behind*."""
+        subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        (packages / "behind.pth").write_text("".join(f"{path}\n" for path in behind))
+        return cls(folder / "bin" / "python", packages)
+
+    def install(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """What `pip install` makes of *arguments*."""
+        pip = [sys.executable, "-m", "pip", f"--python={self.python}", "install", "--retries=1", "--no-compile"]
+        return subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
+
+    def run(self, *arguments: str | Path) -> str:
+        """What this Python prints for *arguments*; nothing around it is imported."""
+        return subprocess.run([self.python, "-I", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def build_wheel(project: Path, folder: Path) -> Path:
+    """The wheel of *project*, in *folder*."""
+    subprocess.run([sys.executable, "-c", _BUILD, folder], cwd=project, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel

@@ -1,0 +1,58 @@
+"""A tritonserver that no code of ours starts: the script that ci/setup puts beside `nemotron`, and what it logs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from nemotron_client import Client
+from nemotron_triton.tritonserver import launcher_script
+from running import serve_options
+from served import port_flags
+
+
+@dataclass(frozen=True)
+class PlainTritonserver:
+    """The process, where it answers gRPC, and the file with its log."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        with Client(self.url) as client:
+            while not client.is_ready():
+                assert self.process.poll() is None, self.log.read_text()[-2000:]
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+
+@contextmanager
+def plain_tritonserver(
+    repository: Path | str,
+    folder: Path,
+    *flags: str,
+    cwd: Path,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[PlainTritonserver]:
+    """One on *repository*, started in *cwd*, with *variables* in its environment; *folder* is for script and log."""
+    options = serve_options()
+    launcher, log = folder / "tritonserver", folder / "log"
+    launcher.write_text(launcher_script())
+    launcher.chmod(0o755)
+    command = [str(launcher), f"--model-repository={repository}", *port_flags(options), *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "NEMOTRON_BUNDLE"}
+    with log.open("w") as lines:
+        process = subprocess.Popen(command, stdout=lines, stderr=lines, cwd=cwd, env={**environment, **variables})
+    try:
+        yield PlainTritonserver(process, options.grpc_url, log)
+    finally:
+        process.terminate()
+        process.wait(timeout=40)

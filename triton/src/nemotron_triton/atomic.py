@@ -1,0 +1,83 @@
+"""Files and folders that appear whole or not at all: made beside their place, and moved there by a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def write_atomically(path: Path, text: str, *, replace: bool = True, mode: int = 0o666) -> None:
+    """Write *text* to *path*, with *mode* less the umask; without *replace* a file that is there is left alone.
+
+    Raises `OSError`: `FileExistsError` where there is one.
+    """
+    partial = path.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        partial.touch(mode=mode, exist_ok=False)
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            partial.replace(path)
+        else:
+            # Unlike a rename, a link does not replace what somebody wrote there meanwhile.
+            os.link(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(place: Path, *, partial: Path | None = None, replace: bool = False) -> Iterator[Path]:
+    """An empty folder that moves to *place* when the block succeeds, and is removed when it fails.
+
+    Until then it is at *partial*, for those who hold a lock: what a process that was killed left there is removed.
+    With *replace* what is at *place* goes when the new folder is there; a kill in between is for `restore_folder` to
+    undo. Without it a folder with something in it stays, and the move raises `OSError`.
+    """
+    if partial:
+        shutil.rmtree(partial, ignore_errors=True)
+    else:
+        partial = place.with_name(f".{place.name}-{secrets.token_hex(4)}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if replace:
+            _replace(partial, place)
+        else:
+            partial.rename(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def rename_into_place(new: Path, place: Path) -> None:
+    """Give *new* its name; a function of its own, because what happens before and after has to hold without it."""
+    new.rename(place)
+
+
+def old_place(place: Path) -> Path:
+    """Where the folder at *place* waits while a new one takes its place."""
+    return place.with_name(f".{place.name}.old")
+
+
+def restore_folder(place: Path) -> None:
+    """Undo a replacement of the folder at *place* that ended between its two renames."""
+    old = old_place(place)
+    if old.exists() and not place.exists():
+        old.rename(place)
+
+
+def _replace(new: Path, place: Path) -> None:
+    old = old_place(place)
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        place.rename(old)
+    try:
+        rename_into_place(new, place)
+    finally:
+        restore_folder(place)
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,32 @@
+"""Calls as a JSON list between tags: `<TOOLCALL>[{"name": ..., "arguments": {...}}, ...]</TOOLCALL>`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nemotron_triton.chat import json_calls
+from nemotron_triton.chat.calls import Block, CallFormat, Problem
+from nemotron_triton.chat.source import Wait
+
+_OPENER, _CLOSER = "<TOOLCALL>", "</TOOLCALL>"
+
+
+class Format(CallFormat):
+    """The format of the Llama Nemotron Nano models."""
+
+    openers = (_OPENER,)
+    closers = (_CLOSER,)
+
+    def read(self, block: Block, opener: str) -> Wait[Problem]:  # noqa: ARG002 - there is only one
+        """Read to the closing tag."""
+        return json_calls.read_calls(block, _CLOSER)
+
+    def block_rule(self, call: str, *, several: bool) -> str:
+        """A list of calls."""
+        more = f'(", " {call})*' if several else ""
+        return f'"{_OPENER}[" {call} {more} "]{_CLOSER}"'
+
+    def call_rules(self, name: str, function: Mapping[str, Any]) -> list[str]:
+        """An object."""
+        return json_calls.call_rules(name, function, "arguments")

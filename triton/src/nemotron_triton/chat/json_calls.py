@@ -1,0 +1,81 @@
+"""Calls written as JSON objects, which several formats share: reading one or a list of them, and their grammar."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from nemotron_triton.chat import gbnf, lenient_json
+from nemotron_triton.chat.calls import Block, FoundCall, Problem, tidy
+from nemotron_triton.chat.source import Tags, Wait
+
+_BRACKETS = re.compile(r"[\s\[\],}]+")
+_FENCES = ("```json", "```python", "```")
+
+
+def read_calls(block: Block, closer: str) -> Wait[Problem]:
+    """Read calls up to *closer*. Between them only brackets, commas, blanks and code fences may stand."""
+    source, inside, closers = block.source, lenient_json.structure(closer), Tags(closer)
+    between = Tags("{", closer, *_FENCES)
+    any_call, brackets = False, ""
+    while True:
+        brackets = (brackets + "".join((yield from source.run(_BRACKETS)).split()))[:3]
+        tag = yield from source.accept(between)
+        while tag == "{":
+            read = yield from lenient_json.read_container(source, inside)
+            problem = report(block, read)
+            if problem and (read.text is None or not block.skipped(problem)):
+                return problem
+            any_call, tag = True, read.ended_by
+        readable = any_call or brackets == "[]"
+        if tag == closer:
+            return None if readable else "invalid_tool_call"
+        if not tag:
+            yield from source.peek()
+            source.broken_off(closers)
+            # Behind a call, text is the answer going on: the closer is missing.
+            return None if readable else block.unreadable()
+
+
+def report(block: Block, read: lenient_json.ReadText) -> Problem:
+    """Report the call that was read, or say why it is none."""
+    fields = None if read.text is None else lenient_json.members(read.text)
+    if fields is None:
+        return block.unreadable()
+    if "name" not in fields:
+        fields = lenient_json.members(fields.get("function", "")) or {}
+    name = lenient_json.loads(fields.get("name", "null"))
+    if not isinstance(name, str) or not (name := tidy(name)):
+        return "missing_name"
+    written = fields.get("arguments", fields.get("parameters", "{}"))
+    arguments = _as_object(written)
+    block.found(FoundCall(name, arguments, repaired=read.repaired or arguments != written))
+    return None
+
+
+def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str) -> list[str]:
+    """The grammar of a call of *function*: its name, and behind *arguments_key* its arguments."""
+    name, schema = gbnf.json_text(function["name"]), function.get("parameters")
+
+    def pair(key: str, about: object) -> str:
+        return f"{gbnf.literal(gbnf.json_text(key) + ': ')} {gbnf.value(about, schema)}"
+
+    required, optional = ([pair(*each) for each in group] for group in gbnf.parameters(function))
+    more = f"{rule}-option" if optional else ""
+    if required:
+        members = ' ", " '.join(required) + (f' (", " {more})*' if more else "")
+    else:
+        members = f'({more} (", " {more})*)?' if more else ""
+    arguments = f'"{{" {members} "}}"' if isinstance(schema, Mapping) else "object"
+    head = gbnf.literal(f'{{"name": {name}, "{arguments_key}": ')
+    return [f'{rule} ::= {head} {arguments} "}}"', *gbnf.options(rule, optional)]
+
+
+def _as_object(text: str) -> str:
+    """Arguments as an object where they are one in some way: a JSON string that holds it, null, nothing."""
+    value = lenient_json.loads(text) if text.startswith('"') else None
+    if isinstance(value, str):
+        inner = value.strip() or "null"
+        return lenient_json.repaired(inner, "{") or ("{}" if inner == "null" else text)
+    return "{}" if text == "null" else text
