@@ -26,10 +26,9 @@ _OF_CALLS = (*families.PASSED_ON, *families.LEFT_OUT)
 
 
 class Metrics:
-    """The metrics of one loaded model. Not for several threads at once."""
+    """The metrics of one loaded model, registered with Triton. Not for several threads at once."""
 
     def __init__(self, pb_utils: Any) -> None:
-        """Register everything with Triton."""
         # A family must outlive its metrics, so both are kept.
         self._families = {
             family: pb_utils.MetricFamily(
@@ -37,12 +36,16 @@ class Metrics:
             )
             for family in families.FAMILIES
         }
-        self._metrics: dict[tuple[Family, str], Any] = {}
+        self._metrics = {
+            (family, value): registered.Metric(
+                labels={family.label: value} if family.label else {},
+                **({"buckets": list(family.buckets)} if family.buckets else {}),
+            )
+            for family, registered in self._families.items()
+            for value in family.values or ("",)
+        }
         self._unwritten: defaultdict[tuple[Family, str], float] = defaultdict(float)
         self._levels: dict[Family, float] = {}
-        for family in families.FAMILIES:
-            for value in family.values or ("",):
-                self._metric(family, value)
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count *record*; what is only added up shows with the next `update`."""
@@ -90,26 +93,18 @@ class Metrics:
 
     def _observe(self, family: Family, value: float | None) -> None:
         if value is not None:
-            self._metric(family).observe(max(value, 0.0))
+            self._metrics[family, ""].observe(max(value, 0.0))
 
     def _write(self) -> None:
         while self._unwritten:
             (family, value), amount = self._unwritten.popitem()
             # Triton refuses a counter that goes back, which an engine's would if it started anew.
             if amount > 0 or (amount and family.kind == "GAUGE"):
-                self._metric(family, value).increment(amount)
-
-    def _metric(self, family: Family, value: str = "") -> Any:
-        key = (family, value)
-        if key not in self._metrics:
-            labels = {family.label: value} if family.label else {}
-            buckets = {"buckets": list(family.buckets)} if family.buckets else {}
-            self._metrics[key] = self._families[family].Metric(labels=labels, **buckets)
-        return self._metrics[key]
+                self._metrics[family, value].increment(amount)
 
 
 def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:
-    """How many calls came to what, each counted once, of an answer with *passed_on* calls and *problems*."""
+    """The number of calls by outcome, each counted once, in an answer with *passed_on* calls and *problems*."""
     outcomes = Counter(_first_of_each(problems))
     outcomes["ok"] = max(passed_on - sum(outcomes[code] for code in families.PASSED_ON), 0)
     return +outcomes
@@ -118,7 +113,7 @@ def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:
 def _first_of_each(problems: Sequence[Problem]) -> Iterable[str]:
     """The code of the first problem of each call that has any."""
     for before, problem in pairwise((None, *problems)):
-        # The parser tells of a function it does not know first; bad arguments right behind are of the same call.
+        # The parser reports an unknown function first; bad arguments right behind it are of the same call.
         unknown = Problem(code="unknown_function", function=problem.function) if problem else None
         if problem and problem.code in _OF_CALLS and not (problem.code == "invalid_arguments" and before == unknown):
             yield problem.code

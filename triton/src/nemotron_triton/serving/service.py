@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -26,7 +25,6 @@ from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServingError
 from nemotron_triton.memory import check_memory
 from nemotron_triton.run_folder import verify_once
-from nemotron_triton.serving.admission import Admission
 from nemotron_triton.serving.answering import Answering, Prepared
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
@@ -37,7 +35,6 @@ from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.stub import prepare_stub
-from nemotron_triton.serving.time_limits import start_timers
 from nemotron_triton.serving.values import Values
 from nemotron_triton.serving.watcher import StartWatcher, Watcher
 
@@ -88,18 +85,17 @@ class Service:
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
         self._end_process = end_process
-        self.requests = Requests(bundle.manifest.memory)
         slots = self._engine.max_batch_size
-        self._admission = Admission(requests=self.requests, slots=slots, queue=settings.max_queue_requests)
+        self.requests = Requests(bundle.manifest.memory, slots=slots, queue=settings.max_queue_requests)
         self._slots = asyncio.Semaphore(slots)
         self._thread = LoopThread("nemotron-loop")
         self._loop = self._thread.loop
         try:
             self._warm_up()
-            observers = Observers.start(pb_utils, settings, bundle.profile.name)
+            observers = Observers(pb_utils, settings, bundle.profile.name)
             self._watcher = watch(self.requests, self._engine, observers, settings, self.stop)
         except BaseException:
-            # The memory is wanted: a server that reloads goes on with its old engine.
+            # Free the memory: a server that reloads goes on with its old engine.
             self._stop()
             raise
 
@@ -109,9 +105,9 @@ class Service:
         self.requests.begin(call)
         try:
             call.identify(request)
-            self._admission.check()
+            self.requests.check_room()
             values = call.read(request)
-            self._admission.check_bytes()
+            self.requests.check_bytes()
             call.record.admitted = True
         except Exception as error:
             # Raised out of `execute` it would only be logged, and the client would wait for ever.
@@ -127,18 +123,18 @@ class Service:
         """What `finalize` does; Triton calls it when no request is left."""
         self._watcher.close()
         if not self._stop():
-            # The memory is wanted, and only the end of this process gives it back.
+            # Only the end of this process frees the memory of an engine that hangs.
             self._end_process(1)
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken."""
-        return self._admission.is_open
+        return self.requests.is_open
 
     def _stop(self) -> bool:
-        """End everything; False where the engine hangs and does not let go of its memory."""
+        """End the loop and the engine; False where the engine hangs and does not let go of its memory."""
         self._thread.stop()
-        # In a thread that can be left behind.
+        # In a thread that can be abandoned.
         closing = threading.Thread(target=self._engine.close, name="nemotron-close", daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -148,24 +144,18 @@ class Service:
         return not closing.is_alive()
 
     def _begin(self, call: Call, values: Values) -> None:
-        call.task = self._loop.create_task(self._answer(call, values))
-        timers = start_timers(call, self._settings)
+        task = call.run(self._answer(call, values), self._settings)
         # Not in the task itself: one that is cancelled before its first step never runs.
-        call.task.add_done_callback(functools.partial(self._answered, call, timers))
-
-    def _answered(self, call: Call, timers: tuple[asyncio.TimerHandle, ...], task: asyncio.Task[None]) -> None:
-        for timer in timers:
-            timer.cancel()
-        self._end(call, call.why if task.cancelled() else task.exception())
+        task.add_done_callback(lambda task: self._end(call, call.why if task.cancelled() else task.exception()))
 
     def _end(self, call: Call, failure: BaseException | None) -> None:
-        """The request is over: its FINAL was sent, or is sent now with what failed."""
+        """The request is over: its FINAL response was sent, or is sent now with *failure*."""
         try:
             if isinstance(failure, EngineError) or not isinstance(failure, ServingError | None):
                 _log.error("request %r failed", call.record.request_id, exc_info=failure)
             call.end(failure if isinstance(failure, ServingError) else None)
         except Exception as error:
-            # Its client would wait for ever; only the end of this process tells it.
+            # Its client would wait for ever; only the end of this process breaks its stream.
             self._watcher.report(f"a last response could not be sent: {error}")
         call.record.ended_s = time.monotonic()
         self.requests.end(call)
@@ -175,14 +165,14 @@ class Service:
             prepared = self._prepare(values)
         else:
             prepared = await asyncio.to_thread(self._prepare, values)
-        # The texts are in what was prepared, and are not to be held twice.
+        # Do not hold the texts twice: they are in `prepared`.
         del values
         call.record.begin(prepared, log_text=bool(self._settings.log_text))
-        turns = [self._choice(call, prepared, index) for index in range(prepared.request.choices)]
-        if len(turns) == 1:
-            await turns[0]
+        if prepared.request.choices == 1:
+            await self._choice(call, prepared, 0)
             return
-        tasks = [self._loop.create_task(turn) for turn in turns]
+        choices = range(prepared.request.choices)
+        tasks = [self._loop.create_task(self._choice(call, prepared, index)) for index in choices]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -209,7 +199,7 @@ class Service:
                         async for step in steps:
                             delivery.take(step)
             finally:
-                # Not of the responses: what begins a tool call gives none.
+                # Counted here and not by responses: the tokens that begin a tool call give none.
                 call.record.add_tokens(stream.tokens, stream.first_token_s, stream.last_token_s)
 
     def _pause_s(self) -> float:

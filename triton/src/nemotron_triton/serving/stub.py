@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from nemotron_triton.serving.text_tensors import bound_text_tensors
+from nemotron_triton.serving.text_tensors import TextTensor
 
 
 def prepare_stub(pb_utils: Any) -> None:
@@ -13,4 +13,4 @@ def prepare_stub(pb_utils: Any) -> None:
     # The stub puts '' on sys.path. Where tritonserver is started in a checkout, the folders `build` and `triton` would
     # pose as the packages of those names, and PyTorch takes `find_spec("triton")` for a compiler.
     sys.path[:] = [entry for entry in sys.path if entry]
-    bound_text_tensors(pb_utils)
+    pb_utils.deserialize_bytes_tensor = TextTensor

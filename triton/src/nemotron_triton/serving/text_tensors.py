@@ -1,8 +1,8 @@
 """Triton's text tensors read with a bound: ten million empty strings would keep a model from everybody for a minute.
 
-The Python backend has a text tensor taken apart by a function of its `triton_python_backend_utils`, before a model sees
-it, an object for each entry, and then gives the array the tensor's shape (`src/pb_tensor.cc`). What the function here
-gives waits for that shape, which says how many entries there are before any of them is read.
+Before a model sees a text tensor, the Python backend has `deserialize_bytes_tensor` of `triton_python_backend_utils`
+make an object of each entry, and then reshapes the array (python_backend, `src/pb_tensor.cc`). `TextTensor` takes the
+place of that function, and waits for the shape, which says how many entries there are before any of them is read.
 """
 
 from __future__ import annotations
@@ -18,11 +18,6 @@ import numpy as np
 from nemotron_client import wire
 
 _LENGTH = struct.Struct("<I")
-
-
-def bound_text_tensors(pb_utils: Any) -> None:
-    """Have *pb_utils* read text tensors in this way."""
-    pb_utils.deserialize_bytes_tensor = TextTensor
 
 
 @dataclass(frozen=True)
