@@ -24,8 +24,8 @@ _OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wir
 class ChatRequest:
     """A checked request: a conversation or a finished prompt, and how to generate.
 
-    `thinking` is the mode the model is in, `max_tokens` None what its makers recommend, as far as the context has room.
-    `choices` is how many answers are wanted; `echo` puts the finished prompt before each.
+    `thinking` is the mode the model is in. `max_tokens` is None for what the profile recommends, as far as the context
+    has room. `choices` is the number of answers; `echo` puts the finished prompt before each.
     """
 
     conversation: Conversation | None
@@ -56,12 +56,9 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     check_sizes(values, settings)
     conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
     render = read_render_options(values)
-    thinking = bool(render.thinking)
-    if conversation:
-        thinking = thinking_mode(profile, conversation, render.thinking)
-    mode = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
-    guide = read_guide(values)
-    sampling = read_sampling(values, mode, codec, guide)
+    thinking = thinking_mode(profile, conversation, render.thinking) if conversation else bool(render.thinking)
+    defaults = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
+    sampling = read_sampling(values, defaults, codec, read_guide(values))
     _check_guided(sampling, choice)
     stream = values.get(wire.STREAM, False)
     return ChatRequest(
@@ -82,15 +79,15 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
 
 
 def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:
-    """Refuse what cannot go together with a guide, or with a call that must come, which is guided too."""
+    """Refuse what contradicts a guide, or a forced tool call, which is guided too."""
     if not (sampling.guide or choice.forced):
         return
     guide = wire.TOOL_CHOICE if choice.forced else wire.GUIDED_DECODING_GUIDE_TYPE
-    for tensor, asked in (
+    for tensor, is_set in (
         (wire.GUIDED_DECODING_GUIDE_TYPE, sampling.guide and choice.forced),
         (wire.MIN_TOKENS, sampling.min_tokens),
         (wire.BAD_WORDS, sampling.bad_ids),
         (wire.END_ID, sampling.ignore_end),
     ):
-        if asked:
+        if is_set:
             raise RequestError(f"{tensor} cannot go with {guide}, which says what the answer must look like")

@@ -36,7 +36,7 @@ def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec,
     max_tokens = integer(values, wire.MAX_TOKENS, defaults.max_tokens, 1)
     end_id = values.get(wire.END_ID)
     stop_ids = [] if end_id in (None, -1) else [_token(wire.END_ID, end_id, codec, "-1, or ")]
-    stop_ids += (_token(wire.STOP_TOKEN_IDS, each, codec) for each in sequence(values, wire.STOP_TOKEN_IDS))
+    stop_ids += (_token(wire.STOP_TOKEN_IDS, token_id, codec) for token_id in sequence(values, wire.STOP_TOKEN_IDS))
     return Sampling(
         max_tokens=max_tokens,
         temperature=number(values, wire.TEMPERATURE, defaults.temperature, 0, 100),
@@ -60,22 +60,21 @@ def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec,
 
 def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     """`RequestError` for the first thing a request asks for that is in an engine's *cannot*."""
-    guide = sampling.guide
-    asked = {
-        each.name
-        for each in dataclasses.fields(Sampling)
-        if getattr(sampling, each.name) != (each.default_factory() if callable(each.default_factory) else each.default)
+    used = {
+        field.name
+        for field in dataclasses.fields(Sampling)
+        if getattr(sampling, field.name)
+        != (field.default_factory() if callable(field.default_factory) else field.default)
     }
-    tensors = _TENSORS
-    if guide:
-        asked |= {"guide.thinking"} if guide.thinking != "none" else set()
-        if guide.kind == "grammar":
-            # Ours, for a call that must come.
-            tensors = _TENSORS | {"guide": wire.TOOL_CHOICE}
+    guide = sampling.guide
+    if guide and guide.thinking != "none":
+        used.add("guide.thinking")
+    # A grammar is always that of a forced tool call.
+    tensors = _TENSORS | ({"guide": wire.TOOL_CHOICE} if guide and guide.kind == "grammar" else {})
     for name, reason in cannot.items():
-        if name in asked:
-            field = name.partition(".")[0]
-            tensor = tensors.get(field, field)
+        if name in used:
+            field_name = name.partition(".")[0]
+            tensor = tensors.get(field_name, field_name)
             raise RequestError(f"{tensor} cannot be used with this model's engine: {reason}")
 
 
@@ -93,10 +92,9 @@ def _token(tensor: wire.Tensor, token_id: int, codec: TokenCodec, or_else: str =
 
 
 def _bad_ids(values: Values, codec: TokenCodec) -> tuple[tuple[int, ...], ...]:
-    """A word is other tokens at the beginning of a text than behind a blank: both are meant."""
-    bad = words(values, wire.BAD_WORDS)
-    spelt = (tuple(codec.encode_text(text)) for word in bad for text in (word, f" {word.lstrip(' ')}"))
-    return tuple(dict.fromkeys(spelt))
+    """The tokens of each bad word, at the beginning of a text and behind a blank, where they differ."""
+    texts = (text for word in words(values, wire.BAD_WORDS) for text in (word, f" {word.lstrip(' ')}"))
+    return tuple(dict.fromkeys(tuple(codec.encode_text(text)) for text in texts))
 
 
 def _logit_bias(values: Values, codec: TokenCodec) -> dict[int, float]:
@@ -116,7 +114,7 @@ def _logit_bias(values: Values, codec: TokenCodec) -> dict[int, float]:
 
 
 def _logprobs(values: Values) -> int | None:
-    """How many alternatives to tell with each token's log probability; None where neither is asked for."""
+    """The number of alternatives to give with each token's log probability; None without log probabilities."""
     top = integer(values, wire.TOP_LOGPROBS, 0, 0, MAX_TOP_LOGPROBS)
     if not values.get(wire.RETURN_LOG_PROBS, top > 0):
         if top:
@@ -131,5 +129,5 @@ def _check_reference_options(values: Values) -> None:
         if values.get(tensor):
             raise RequestError(f"{tensor} is true; this server does not return them, leave it out")
     integer(values, wire.BEAM_WIDTH, 1, 1, 1)
-    # It only ranks beams, and there is one.
+    # Checked and ignored: it only ranks beams, and there is one.
     number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)
