@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: made beside their place, and moved there by a rename."""
+"""Files and folders that appear whole or not at all: made beside their place, and renamed when complete."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def write_atomically(path: Path, text: str, *, replace: bool = True, mode: int =
 def atomic_folder(place: Path, *, partial: Path | None = None, replace: bool = False) -> Iterator[Path]:
     """An empty folder that moves to *place* when the block succeeds, and is removed when it fails.
 
-    Until then it is at *partial*, for those who hold a lock: what a process that was killed left there is removed.
-    With *replace* what is at *place* goes when the new folder is there; a kill in between is for `restore_folder` to
-    undo. Without it a folder with something in it stays, and the move raises `OSError`.
+    Until then it is at *partial*, for callers that hold a lock: what a killed process left there is removed. With
+    *replace* it takes the place of the folder at *place*, and `restore_folder` undoes a replacement that was killed.
+    Without, a folder that is not empty stays, and the move raises `OSError`.
     """
     if partial:
         shutil.rmtree(partial, ignore_errors=True)
@@ -55,7 +55,7 @@ def atomic_folder(place: Path, *, partial: Path | None = None, replace: bool = F
 
 
 def rename_into_place(new: Path, place: Path) -> None:
-    """Give *new* its name; a function of its own, because what happens before and after has to hold without it."""
+    """The rename that completes a replacement; a function of its own, so that tests can make it fail."""
     new.rename(place)
 
 

@@ -21,23 +21,18 @@ def exposure(options: ServeOptions) -> Iterator[str]:
 
 
 def warnings(options: ServeOptions) -> Iterator[str]:
-    """One line for what others reach and nothing protects, and one for what HTTP cannot take from others."""
-    hosts = options.hosts
-    lacking = {
-        "gRPC": [*([] if options.tls else ["TLS"]), *([] if options.secret else ["secret"])],
-        "HTTP": ["TLS", *([] if options.secret else ["secret"])],
-        "metrics": ["TLS", "secret"],
-    }
-    ports = {"gRPC": "--grpc-port", "HTTP": "--http-port", "metrics": "--metrics-port"}
-    open_ones = [
-        f"{name} without {' and '.join(lacks)}"
-        for name, lacks in lacking.items()
-        if lacks and not is_loopback(hosts[ports[name]])
+    """One line for endpoints that other machines reach and nothing protects, and one for a weakness of HTTP."""
+    endpoints = {"gRPC": (options.tls, options.secret), "HTTP": (None, options.secret), "metrics": (None, None)}
+    exposed = [
+        f"{name} without {' and '.join(lacking)}"
+        for name, (tls, secret) in endpoints.items()
+        if (lacking := [*([] if tls else ["TLS"]), *([] if secret else ["secret"])])
+        and not is_loopback(options.hosts[f"--{name.lower()}-port"])
     ]
-    if open_ones:
+    if exposed:
         yield (
-            f"warning: other machines reach {', '.join(open_ones)}; "
+            f"warning: other machines reach {', '.join(exposed)}; "
             "keep them behind a firewall; --tls-cert protects gRPC, --secret-file gRPC and HTTP"
         )
-    if not is_loopback(hosts["--http-port"]):
+    if not is_loopback(options.hosts["--http-port"]):
         yield "warning: tritonserver before 26.04 can be stopped by one HTTP request; keep HTTP behind a proxy"

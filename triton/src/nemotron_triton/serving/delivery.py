@@ -59,12 +59,10 @@ class Delivery:
 
     def _note(self, step: Step) -> None:
         record = self._call.record
-        if record.first_answer_token_s is None and any(
-            isinstance(event, ContentDelta | ToolCall) for event in step.events
-        ):
-            record.first_answer_token_s = time.monotonic()
         record.repairs += step.repairs
         for event in step.events:
+            if record.first_answer_token_s is None and isinstance(event, ContentDelta | ToolCall):
+                record.first_answer_token_s = time.monotonic()
             if record.answer_text is not None and isinstance(event, ReasoningDelta | ContentDelta):
                 record.answer_text += event.text
             if isinstance(event, ToolCall):

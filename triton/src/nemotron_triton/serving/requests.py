@@ -44,11 +44,6 @@ class Requests:
         self._calls.discard(call)
         self._ended.append(call.record)
 
-    @property
-    def is_open(self) -> bool:
-        """Whether requests are admitted at all."""
-        return not (self.problem or self.draining)
-
     def check_room(self) -> None:
         """Raise `EngineError` or `OverloadedError` where there is no room for the request that began last."""
         if self.problem:

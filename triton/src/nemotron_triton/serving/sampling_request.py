@@ -1,4 +1,4 @@
-"""How to generate, read from the tensors of a request; every limit of a sampling parameter stands here."""
+"""How to generate, read from the tensors of a request, and the limits of every sampling parameter."""
 
 from __future__ import annotations
 
@@ -32,7 +32,13 @@ def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec,
 
     `max_tokens` is what the request says, else what *defaults* say.
     """
-    _check_reference_options(values)
+    # What tensorrt_llm_bls takes and no engine here does.
+    for tensor in _NEVER_RETURNED:
+        if values.get(tensor):
+            raise RequestError(f"{tensor} is true; this server does not return them, leave it out")
+    integer(values, wire.BEAM_WIDTH, 1, 1, 1)
+    # Checked and ignored: it only ranks beams, and there is one.
+    number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)
     max_tokens = integer(values, wire.MAX_TOKENS, defaults.max_tokens, 1)
     end_id = values.get(wire.END_ID)
     stop_ids = [] if end_id in (None, -1) else [_token(wire.END_ID, end_id, codec, "-1, or ")]
@@ -121,13 +127,3 @@ def _logprobs(values: Values) -> int | None:
             raise RequestError(f"{wire.TOP_LOGPROBS} is {top}, but {wire.RETURN_LOG_PROBS} is false")
         return None
     return top
-
-
-def _check_reference_options(values: Values) -> None:
-    """Refuse what tensorrt_llm_bls takes and no engine here does."""
-    for tensor in _NEVER_RETURNED:
-        if values.get(tensor):
-            raise RequestError(f"{tensor} is true; this server does not return them, leave it out")
-    integer(values, wire.BEAM_WIDTH, 1, 1, 1)
-    # Checked and ignored: it only ranks beams, and there is one.
-    number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)

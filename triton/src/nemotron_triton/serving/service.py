@@ -1,7 +1,7 @@
 """The `nemotron` Triton model: requests in, answers out, all on one event loop in a thread of its own.
 
-`execute` only hands requests over. Triton's `pb_utils` module and the engine's maker are parameters, so that nothing
-here imports either. What watches over the requests from outside is `watcher`.
+`execute` only hands requests over. Triton's `pb_utils` module is a parameter, so that nothing here imports it. The
+requests are watched over from outside of the loop, by `watcher`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _RESPONSES_PER_S = 3000
 # Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4
-# What an engine takes to let go of everything; one that hangs in its runtime never does.
+# The longest time an engine takes to free everything; one that hangs in its runtime never does.
 _CLOSE_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -52,13 +52,13 @@ _log = logging.getLogger(__name__)
 class Service:
     """One loaded bundle behind Triton's three calls: initialize, execute, finalize.
 
-    Made, it is verified, loaded and warm: it has generated once. `start_engine`, `watch` and `end_process` are the
-    outside world. `requests` is what runs in it.
+    Once made, it is verified, loaded and warm: it has generated once. *start_engine* and *watch* make what is outside
+    of it. `requests` is what runs in it.
     """
 
     @classmethod
     def start(cls, args: dict[str, str], pb_utils: Any, *, start_engine: StartEngine = start_engine) -> Service:
-        """What `initialize` does; failures become Triton's own exception with our one line in it."""
+        """What `initialize` does; an error becomes Triton's own exception with our one line in it."""
         prepare_stub(pb_utils)
         try:
             bundle, settings = bundle_beside(args), Settings.read(args["model_config"])
@@ -74,7 +74,6 @@ class Service:
         *,
         start_engine: StartEngine,
         watch: StartWatcher = Watcher,
-        end_process: Callable[[int], object] = os._exit,
     ) -> None:
         verify_once(bundle)
         self._settings = settings
@@ -84,7 +83,6 @@ class Service:
         self._engine = start_engine(bundle, self._codec)
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
-        self._end_process = end_process
         slots = self._engine.max_batch_size
         self.requests = Requests(bundle.manifest.memory, slots=slots, queue=settings.max_queue_requests)
         self._slots = asyncio.Semaphore(slots)
@@ -124,12 +122,12 @@ class Service:
         self._watcher.close()
         if not self._stop():
             # Only the end of this process frees the memory of an engine that hangs.
-            self._end_process(1)
+            os._exit(1)
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken."""
-        return self.requests.is_open
+        return not (self.requests.problem or self.requests.draining)
 
     def _stop(self) -> bool:
         """End the loop and the engine; False where the engine hangs and does not let go of its memory."""
