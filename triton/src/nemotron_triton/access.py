@@ -56,7 +56,7 @@ class Access:
 
 
 def new_value() -> str:
-    """A value that nobody guesses."""
+    """A value that cannot be guessed."""
     return secrets.token_hex(32)
 
 

@@ -25,7 +25,7 @@ def write_atomically(path: Path, text: str, *, replace: bool = True, mode: int =
         if replace:
             partial.replace(path)
         else:
-            # Unlike a rename, a link does not replace what somebody wrote there meanwhile.
+            # Unlike a rename, a link does not replace a file that was written there meanwhile.
             os.link(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -47,7 +47,15 @@ def atomic_folder(place: Path, *, partial: Path | None = None, replace: bool = F
         partial.mkdir(parents=True)
         yield partial
         if replace:
-            _replace(partial, place)
+            old = old_place(place)
+            shutil.rmtree(old, ignore_errors=True)
+            if place.exists():
+                place.rename(old)
+            try:
+                rename_into_place(partial, place)
+            finally:
+                restore_folder(place)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             partial.rename(place)
     finally:
@@ -69,15 +77,3 @@ def restore_folder(place: Path) -> None:
     old = old_place(place)
     if old.exists() and not place.exists():
         old.rename(place)
-
-
-def _replace(new: Path, place: Path) -> None:
-    old = old_place(place)
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    try:
-        rename_into_place(new, place)
-    finally:
-        restore_folder(place)
-    shutil.rmtree(old, ignore_errors=True)

@@ -41,7 +41,7 @@ class Reload:
     timeout_s: float
 
     def run(self) -> Bundle:
-        """The bundle that is served from now on; after a `ServingError` the old one is, unless it says otherwise."""
+        """The bundle served from now on; after a `ServingError` it is the old one, unless that says otherwise."""
         bundle = Bundle.open(self.bundle_path)
         self.run_folder.verify(bundle)
         check_loadable(bundle)
@@ -107,7 +107,7 @@ def _point(link: Path, target: Path) -> None:
 
 
 def _reason(text: str) -> str:
-    """The sentence in tritonserver's answer that says why."""
+    """The sentence in tritonserver's answer that gives the reason."""
     try:
         message = str(json.loads(text)["error"])
     except (ValueError, LookupError, TypeError):

@@ -21,6 +21,9 @@ from nemotron_triton.bundle import Bundle, bundle_link
 from nemotron_triton.errors import BundleError
 from nemotron_triton.serving.settings import Settings
 
+_PACKAGED = Path(__file__).parent / "model_repo"
+# In the wheel it is beside this file, in a checkout at the root.
+_ADAPTERS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "model_repo"
 # The settings that the models beside `nemotron` have too.
 _LIMITS_OF_TEXT = ("max_prompt_bytes", "max_messages", "max_tools")
 
@@ -76,7 +79,7 @@ def write_repository(
                 version = folder / name / "1"
                 version.mkdir(parents=True)
                 (folder / name / "config.pbtxt").write_text(pbtxt(config), encoding="utf-8")
-                adapter = adapters.get(name) or _adapters() / name / "1" / "model.py"
+                adapter = adapters.get(name) or _ADAPTERS / name / "1" / "model.py"
                 (version / "model.py").write_bytes(adapter.read_bytes())
             place = bundle_link(folder)
             if link:
@@ -102,12 +105,6 @@ def _config(
 
 def _type(tensor: wire.Tensor) -> str:
     return "TYPE_STRING" if tensor.dtype == "BYTES" else f"TYPE_{tensor.dtype}"
-
-
-def _adapters() -> Path:
-    """The `model_repo` folder: inside the wheel, or at the root of the checkout an editable install points to."""
-    packaged = Path(__file__).parent / "model_repo"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "model_repo"
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -51,12 +51,11 @@ class RunFolder:
 
     def drain(self) -> None:
         """Have the models refuse new requests; `ServerError` where that fails, as on a full disk."""
+        file = self.path / _DRAIN
         try:
-            (self.path / _DRAIN).touch()
+            file.touch()
         except OSError as error:
-            raise ServerError(
-                f"running answers are not waited for: the model cannot be told: {error.strerror}"
-            ) from error
+            raise ServerError(f"running answers are not waited for: cannot write {file}: {error.strerror}") from error
 
     def anyone_serves(self) -> bool:
         """Whether a model process that has entered and not left is alive."""
@@ -72,7 +71,7 @@ class RunFolder:
         try:
             self._presence.touch()
         except OSError as error:
-            raise ServerError(f"the model cannot say that it serves: {self._presence}: {error.strerror}") from error
+            raise ServerError(f"cannot write {self._presence}: {error.strerror}") from error
 
     def leave(self) -> None:
         """Note that nothing runs in this process any more."""

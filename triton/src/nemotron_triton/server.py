@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
 from nemotron_triton import hidden_arguments
 from nemotron_triton.access import SECRET_VARIABLE, Access, new_value
@@ -34,10 +35,11 @@ from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 __all__ = ["RunningServer", "ServeOptions", "serve"]
 
 LogLine = Callable[[str], None]
+Process: TypeAlias = "subprocess.Popen[str]"
 _POLL_S = 0.1
 # The time tritonserver takes to end when nothing runs.
 _FAREWELL_S = 3.0
-# The server is on this machine, whatever http_proxy says.
+# The server is on this machine: http_proxy does not apply.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
 # But not the error that is logged at start on every machine without a GPU.
@@ -48,12 +50,7 @@ class RunningServer:
     """A tritonserver that `serve` started. Each line of its log goes to *log*; without *reload* it keeps its bundle."""
 
     def __init__(
-        self,
-        process: subprocess.Popen[str],
-        options: ServeOptions,
-        run_folder: RunFolder,
-        reload: Reload | None,
-        log: LogLine,
+        self, process: Process, options: ServeOptions, run_folder: RunFolder, reload: Reload | None, log: LogLine
     ) -> None:
         self._process = process
         self._options = options
@@ -71,7 +68,7 @@ class RunningServer:
         return self._process.pid
 
     def wait_ready(self, stop: threading.Event) -> bool:
-        """Wait until the server can answer; False when *stop* was set first. `ServerError` says why it never will."""
+        """Wait until the server can answer; False when *stop* was set first. `ServerError` when it never will."""
         deadline = time.monotonic() + self._options.ready_timeout_s
         url = f"{self._options.http_url}/v2/health/ready"
         while time.monotonic() < deadline:
@@ -198,15 +195,13 @@ def serve(
                 region.unlink(missing_ok=True)
 
 
-def _start(
-    server: Tritonserver, arguments: list[str], access: Access, run_folder: RunFolder, log: LogLine
-) -> subprocess.Popen[str]:
+def _start(server: Tritonserver, arguments: list[str], access: Access, run_folder: RunFolder, log: LogLine) -> Process:
     folder = run_folder.path.parent
     # The model need not know the secret. What the server and its stubs leave in their temporary folder goes with ours.
     environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
     environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(run_folder.path)}
 
-    def start(guards: Sequence[str | HiddenArgument]) -> subprocess.Popen[str]:
+    def start(guards: Sequence[str | HiddenArgument]) -> Process:
         try:
             return hidden_arguments.start(
                 [*server.argv, *arguments, *guards],
@@ -259,7 +254,7 @@ def _answers(url: str) -> bool:
 
 
 def _reason(tail: list[str]) -> str:
-    """The line of the log that says why, our own messages first."""
+    """The line of the log that gives the reason: one of this package, else one of tritonserver, else the last."""
     for pattern in (_MODEL_FAILURE, _SERVER_FAILURE):
         for line in reversed(tail):
             if match := pattern.search(line):

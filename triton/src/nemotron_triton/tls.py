@@ -23,7 +23,7 @@ class Tls:
     def check(self) -> None:
         """`ServerError` when a file cannot be used, which tritonserver would report only to those who connect."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        for file in (self.cert, self.key, *([self.client_ca] if self.client_ca else [])):
+        for file in filter(None, (self.cert, self.key, self.client_ca)):
             try:
                 file.read_bytes()
             except OSError as error:

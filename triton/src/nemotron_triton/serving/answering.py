@@ -61,22 +61,17 @@ class Answering:
         """Render and tokenise *request*, in a time that grows with its prompt. Raises `RequestError`."""
         prompt = self._prompt(request)
         ids = self._codec.encode(prompt)
+        profile, choice, parallel = self._profile, request.choice, request.parallel
         functions = request.conversation.functions if request.conversation else ()
-        rules = answer_rules(
-            self._profile,
-            functions,
-            begins=reasoning.begins(self._profile.reasoning_format, thinking=request.thinking, prompt=prompt.text),
-            choice=request.choice,
-            parallel=request.parallel,
-        )
+        begins = reasoning.begins(profile.reasoning_format, thinking=request.thinking, prompt=prompt.text)
+        rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
         max_tokens = self._max_tokens(request, len(ids))
         guide = request.sampling.guide
-        if request.choice.forced:
-            tool_call_format, parallel = self._profile.tool_call_format, request.parallel
-            grammar = forced_call(tool_call_format, functions, request.choice, thinking=rules.begins, parallel=parallel)
+        if choice.forced:
+            grammar = forced_call(profile.tool_call_format, functions, choice, thinking=begins, parallel=parallel)
             guide = Guide(kind="grammar", text=grammar)
         elif guide:
-            guide = dataclasses.replace(guide, thinking=rules.begins)
+            guide = dataclasses.replace(guide, thinking=begins)
         sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=guide)
         return Prepared(request, prompt.text, ids, rules, sampling)
 

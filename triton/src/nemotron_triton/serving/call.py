@@ -46,10 +46,10 @@ class Call:
         self._finished = False
         self._timeout_ms = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
         self._pb = pb_utils
         self._sender = sender
-        # tritonserver must not be asked about a request that it was told is over.
+        # tritonserver must not be asked about a request after its FINAL response.
         self._final = threading.Lock()
 
     def identify(self, request: Any) -> None:
@@ -82,11 +82,16 @@ class Call:
         if 0 < self._timeout_ms < limit_ms:
             limit_ms, whose = self._timeout_ms, "the request's"
         late = DeadlineError(f"the answer was not complete after {limit_ms:g} ms, {whose} time limit")
-        waited = OverloadedError(f"the request waited {queue_ms} ms and its turn has not come; retry later")
-        self._timers = [
+
+        def stop_waiting() -> None:
+            # Of several answers to one request, some may wait while others are on their way.
+            if self.record.started_s is None:
+                self.stop(OverloadedError(f"the request waited {queue_ms} ms and its turn has not come; retry later"))
+
+        self._timers = (
             loop.call_later(limit_ms / 1000, self.stop, late),
-            loop.call_later(queue_ms / 1000, self._stop_waiting, waited),
-        ]
+            loop.call_later(queue_ms / 1000, stop_waiting),
+        )
         return self._task
 
     def stop(self, why: ServingError) -> None:
@@ -134,11 +139,6 @@ class Call:
         with self._final:
             self._sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
             self._finished = True
-
-    def _stop_waiting(self, why: OverloadedError) -> None:
-        # Of several answers to one request, some may wait while others are on their way.
-        if self.record.started_s is None:
-            self.stop(why)
 
 
 def triton_error(pb_utils: Any, message: str, code: int) -> Any:

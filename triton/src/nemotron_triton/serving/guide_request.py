@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from nemotron_client import wire
 from nemotron_triton.engine.interface import Guide
@@ -65,9 +65,14 @@ def read_guide(values: Values) -> Guide | None:
     return Guide(kind=kind, text=text)
 
 
-def _repetitions_of_schema(schema: Mapping[str, object]) -> int:
-    repetitions = 0
-    for key, value in _entries(schema):
+def _repetitions_of_schema(schema: object) -> int:
+    """How many repetitions *schema*, or a part of one, asks for at any depth."""
+    if isinstance(schema, list):
+        return sum(map(_repetitions_of_schema, schema))
+    if not isinstance(schema, Mapping):
+        return 0
+    repetitions = sum(map(_repetitions_of_schema, schema.values()))
+    for key, value in schema.items():
         if key in _COUNTS and isinstance(value, (int, float)):
             # Written so that NaN counts too, and infinity is not converted to an integer.
             repetitions += 0 if value < 0 else int(value) if value <= MAX_REPETITIONS else MAX_REPETITIONS + 1
@@ -76,16 +81,6 @@ def _repetitions_of_schema(schema: Mapping[str, object]) -> int:
         elif key == "patternProperties" and isinstance(value, Mapping):
             repetitions += sum(map(_repetitions, value))
     return repetitions
-
-
-def _entries(value: object) -> Iterator[tuple[str, object]]:
-    """All keys at any depth, with their values."""
-    if isinstance(value, Mapping):
-        yield from value.items()
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            yield from _entries(item)
 
 
 def _repetitions(text: str) -> int:

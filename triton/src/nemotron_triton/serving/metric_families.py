@@ -30,7 +30,8 @@ class Family:
 # The codes of problems with calls that are passed on all the same, and with those that stay in the text.
 PASSED_ON = ("unknown_function", "invalid_arguments")
 LEFT_OUT = ("surplus_tool_call", "truncated_tool_call", "invalid_tool_call", "missing_name")
-PROBLEM_CODES = (*PASSED_ON, *LEFT_OUT, "tool_choice_unsatisfied")
+OF_CALLS = PASSED_ON + LEFT_OUT
+PROBLEM_CODES = (*OF_CALLS, "tool_choice_unsatisfied")
 
 REQUESTS = Family("nemotron_requests_total", "Requests that are over, by outcome", "outcome", get_args(Outcome))
 TIME_TO_FIRST_TOKEN = Family(
@@ -67,7 +68,7 @@ TOOL_CALLS = Family(
     "nemotron_tool_calls_total",
     "Tool calls that the model began, by outcome: ok, or what was wrong first",
     "outcome",
-    ("ok", *PASSED_ON, *LEFT_OUT),
+    ("ok", *OF_CALLS),
 )
 PROBLEMS = Family("nemotron_answer_problems_total", "Problems with the model's answers, by code", "code", PROBLEM_CODES)
 REPAIRS = Family("nemotron_parse_repairs_total", "Tool calls whose JSON had to be repaired to be read")

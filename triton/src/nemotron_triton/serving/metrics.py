@@ -21,7 +21,6 @@ from nemotron_triton.serving.record import RequestRecord
 
 # Differences of multiples of 1/1024 add up without rounding errors.
 _RATIO_STEPS = 1024
-_OF_CALLS = (*families.PASSED_ON, *families.LEFT_OUT)
 
 
 class Metrics:
@@ -109,7 +108,7 @@ def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:
     for problem in problems:
         # The parser reports an unknown function first; bad arguments right behind it are of the same call.
         unknown = Problem(code="unknown_function", function=problem.function)
-        if problem.code in _OF_CALLS and not (problem.code == "invalid_arguments" and before == unknown):
+        if problem.code in families.OF_CALLS and not (problem.code == "invalid_arguments" and before == unknown):
             outcomes[problem.code] += 1
         before = problem
     outcomes["ok"] = max(passed_on - sum(outcomes[code] for code in families.PASSED_ON), 0)

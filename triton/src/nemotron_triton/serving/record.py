@@ -59,7 +59,7 @@ class RequestRecord:
     answer_text: str | None = None
 
     def begin(self, prepared: Prepared, *, log_text: bool) -> None:
-        """Note what is asked for, and where it is to be logged the text too."""
+        """Note what is asked for, with its text if *log_text*."""
         request, sampling = prepared.request, prepared.sampling
         self.operation = "chat" if request.conversation else "text_completion"
         self.thinking = request.thinking

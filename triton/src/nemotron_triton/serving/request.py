@@ -1,21 +1,22 @@
-"""One request to the `nemotron` model, read from its tensors' values and checked before any work is done."""
+"""A request, read from the values of its tensors and checked before any work is done; or a part of one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.chat.conversation import Conversation, ToolChoice
+from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_conversation
 from nemotron_triton.chat.profiles import Profile
-from nemotron_triton.chat.render import RenderOptions, thinking_mode
+from nemotron_triton.chat.render import RenderOptions, render_options, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
-from nemotron_triton.serving.conversation_request import read_chat, read_render_options
 from nemotron_triton.serving.guide_request import read_guide
 from nemotron_triton.serving.sampling_request import MAX_CHOICES, read_sampling
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.values import Values, check_sizes, integer, words
+from nemotron_triton.serving.values import Values, check_sizes, integer, json_value, words
 
 _OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wire.CHAT_TEMPLATE_KWARGS)
 
@@ -76,6 +77,30 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         # As in tensorrt_llm_bls: only a whole answer has its prompt before it, and only when that is asked for.
         echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT, True),
     )
+
+
+def read_chat(values: Values, settings: Settings) -> tuple[Conversation, ToolChoice]:
+    """The conversation and the tool choice in the `messages`, `tools` and `tool_choice` tensors.
+
+    With the choice `none` the conversation has no tools: what the model does not see it cannot call.
+    """
+    messages = json_value(values, wire.MESSAGES, settings.max_messages)
+    conversation = read_conversation(messages, json_value(values, wire.TOOLS, settings.max_tools))
+    choice = read_tool_choice(values, conversation.functions)
+    return (replace(conversation, functions=()) if choice.mode == "none" else conversation), choice
+
+
+def read_tool_choice(values: Values, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
+    """The `tool_choice` tensor: a plain word, or JSON."""
+    choice = values.get(wire.TOOL_CHOICE)
+    if choice not in ("auto", "none", "required"):
+        choice = json_value(values, wire.TOOL_CHOICE)
+    return read_choice(choice, functions)
+
+
+def read_render_options(values: Values) -> RenderOptions:
+    """The options in the `thinking` and `chat_template_kwargs` tensors."""
+    return render_options(values.get(wire.THINKING), json_value(values, wire.CHAT_TEMPLATE_KWARGS))
 
 
 def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:

@@ -19,7 +19,7 @@ from nemotron_client import wire
 from nemotron_triton.serving.record import RequestRecord
 
 _PACKAGE = "nemotron_triton"
-# The exporter of traces logs by itself, and its lines are to be found and parsed like ours.
+# The exporter of traces logs by itself; its lines shall have the same format.
 _LOGGERS = (_PACKAGE, "opentelemetry")
 _LEVELS = {"failed": logging.ERROR, "rejected": logging.WARNING, "deadline": logging.WARNING}
 _MAX_ID, _MAX_NAME, _MAX_MESSAGE, _MAX_ITEMS, _MAX_TEXT = 128, 64, 300, 16, 16_384

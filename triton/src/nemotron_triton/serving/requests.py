@@ -77,7 +77,7 @@ class Requests:
         return list(self._calls)
 
     def ended(self) -> list[RequestRecord]:
-        """The records of the requests that ended since this was last asked."""
+        """The records of the requests that ended since the last call."""
         return [self._ended.popleft() for _ in range(len(self._ended))]
 
     @property
@@ -87,7 +87,7 @@ class Requests:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait until the engine is asked, those whose prompts are being made included."""
+        """How many requests the engine was not asked for yet, also those whose prompts are being rendered."""
         return sum(call.record.started_s is None for call in self.calls())
 
     @property

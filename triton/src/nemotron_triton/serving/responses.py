@@ -1,7 +1,7 @@
-"""Events as Triton responses: what goes into which tensor, and into how many responses. Knows no Triton.
+"""Events as Triton responses: which tensors they become, in how many responses. Does not use Triton.
 
 A client reads reasoning, text, calls, finish of one response in this order, so a stream begins a new response where
-that order would be broken; a whole answer is one.
+that order would be broken; a whole answer is one response.
 """
 
 from __future__ import annotations
@@ -34,8 +34,13 @@ def whole(events: Sequence[Event]) -> Response:
         response[wire.REASONING_OUTPUT] = thoughts
     if calls := [event.as_delta() for event in events if isinstance(event, ToolCall)]:
         response[wire.TOOL_CALLS] = json.dumps(calls, ensure_ascii=False)
-    if events and isinstance(events[-1], Finish):
-        response |= _ending(events[-1])
+    if events and isinstance(finish := events[-1], Finish):
+        response[wire.FINISH_REASON] = finish.reason
+        response[wire.NUM_INPUT_TOKENS] = finish.usage.input_tokens
+        response[wire.NUM_OUTPUT_TOKENS] = finish.usage.output_tokens
+        response[wire.NUM_REASONING_TOKENS] = finish.usage.reasoning_tokens
+        if finish.problems:
+            response[wire.PROBLEMS] = json.dumps([asdict(problem) for problem in finish.problems], ensure_ascii=False)
     return response
 
 
@@ -80,13 +85,3 @@ def _token(codec: TokenCodec, token_id: int, logprob: float | None) -> dict[str,
     # JSON has no infinity.
     finite = logprob if logprob is not None and math.isfinite(logprob) else None
     return {"token": raw.decode("utf-8", "replace"), "logprob": finite, "bytes": list(raw)}
-
-
-def _ending(finish: Finish) -> Response:
-    problems = [asdict(problem) for problem in finish.problems]
-    return {
-        wire.FINISH_REASON: finish.reason,
-        wire.NUM_INPUT_TOKENS: finish.usage.input_tokens,
-        wire.NUM_OUTPUT_TOKENS: finish.usage.output_tokens,
-        wire.NUM_REASONING_TOKENS: finish.usage.reasoning_tokens,
-    } | ({wire.PROBLEMS: json.dumps(problems, ensure_ascii=False)} if problems else {})

@@ -15,8 +15,10 @@ from nemotron_triton.serving.values import MAX_INT32, Values, integer, number, s
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
 _SEEDS = 2**64
+# Asks for nothing that an engine may lack.
+_PLAIN = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
 _NEVER_RETURNED = (wire.RETURN_CONTEXT_LOGITS, wire.RETURN_GENERATION_LOGITS, wire.RETURN_PERF_METRICS)
-# The tensor that sets each field of `Sampling`, where the two are not called the same.
+# The tensors that set fields of `Sampling` of another name.
 _TENSORS = {
     "stop_ids": wire.STOP_TOKEN_IDS,
     "bad_ids": wire.BAD_WORDS,
@@ -30,7 +32,7 @@ _TENSORS = {
 def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec, guide: Guide | None) -> Sampling:
     """The sampling parameters among *values*; `RequestError` names the tensor, its value and what it may hold.
 
-    `max_tokens` is what the request says, else what *defaults* say.
+    `max_tokens` is that of the request, else of *defaults*.
     """
     # What tensorrt_llm_bls takes and no engine here does.
     for tensor in _NEVER_RETURNED:
@@ -66,12 +68,7 @@ def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec,
 
 def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     """`RequestError` for the first thing a request asks for that is in an engine's *cannot*."""
-    used = {
-        field.name
-        for field in dataclasses.fields(Sampling)
-        if getattr(sampling, field.name)
-        != (field.default_factory() if callable(field.default_factory) else field.default)
-    }
+    used = {name for name, value in vars(sampling).items() if value != getattr(_PLAIN, name)}
     guide = sampling.guide
     if guide and guide.thinking != "none":
         used.add("guide.thinking")
@@ -79,9 +76,8 @@ def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     tensors = _TENSORS | ({"guide": wire.TOOL_CHOICE} if guide and guide.kind == "grammar" else {})
     for name, reason in cannot.items():
         if name in used:
-            field_name = name.partition(".")[0]
-            tensor = tensors.get(field_name, field_name)
-            raise RequestError(f"{tensor} cannot be used with this model's engine: {reason}")
+            field = name.partition(".")[0]
+            raise RequestError(f"{tensors.get(field, field)} cannot be used with this model's engine: {reason}")
 
 
 def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:

@@ -2,8 +2,9 @@
 
 Text tensors are read with a bound: ten million empty strings would keep a model from everybody for a minute. Before a
 model sees a text tensor, the Python backend has `deserialize_bytes_tensor` of `triton_python_backend_utils` make an
-object of each entry, and then reshapes the array (python_backend, `src/pb_tensor.cc`). `TextTensor` takes the place of
-that function, and waits for the shape, which says how many entries there are before any of them is read.
+object of each entry, and then reshapes the array (triton-inference-server/python_backend 0091ce5, src/pb_tensor.cc).
+`TextTensor` takes the place of that function, and waits for the shape, which gives the number of entries before any of
+them is read.
 """
 
 from __future__ import annotations

@@ -12,20 +12,21 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_client.events import ContentDelta, ReasoningDelta, ToolCall
+from nemotron_client.events import ToolCall
 from nemotron_triton.bundle import CHAT_TEMPLATE, bundle_beside
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import answer_rules, parse_whole
+from nemotron_triton.chat.conversation import read_functions
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError, ServingError
 from nemotron_triton.run_folder import verify_once
 from nemotron_triton.serving.call import triton_error
-from nemotron_triton.serving.conversation_request import read_chat, read_render_options, read_tool_choice, read_tools
-from nemotron_triton.serving.responses import Response
+from nemotron_triton.serving.request import read_chat, read_render_options, read_tool_choice
+from nemotron_triton.serving.responses import Response, whole
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.stub import prepare_stub
-from nemotron_triton.serving.values import Values, check_sizes
+from nemotron_triton.serving.values import Values, check_sizes, json_value
 
 
 class TextModel:
@@ -92,22 +93,18 @@ class TextModel:
         return {wire.PROMPT: prompt.text, wire.INPUT_IDS: ids, wire.NUM_INPUT_TOKENS: len(ids)}
 
     def _parse(self, values: Values) -> Response:
-        functions = read_tools(values, self._settings)
-        thinking = values.get(wire.THINKING, False)
-        rules = answer_rules(
-            self._profile,
-            functions,
-            begins=reasoning.begins(self._profile.reasoning_format, thinking=thinking),
-            choice=read_tool_choice(values, functions or ()),
-            parallel=values.get(wire.PARALLEL_TOOL_CALLS, True),
-        )
+        tools = json_value(values, wire.TOOLS, self._settings.max_tools)
+        functions = None if tools is None else read_functions(tools)
+        begins = reasoning.begins(self._profile.reasoning_format, thinking=values.get(wire.THINKING, False))
+        choice, parallel = read_tool_choice(values, functions or ()), values.get(wire.PARALLEL_TOOL_CALLS, True)
+        rules = answer_rules(self._profile, functions, begins=begins, choice=choice, parallel=parallel)
         cut = values.get(wire.TRUNCATED, False)
         events, problems = parse_whole(values[wire.RAW_OUTPUT], rules, cut=cut)
-        calls = [event.as_delta() for event in events if isinstance(event, ToolCall)]
+        called = any(isinstance(event, ToolCall) for event in events)
         return {
-            wire.TEXT_OUTPUT: "".join(event.text for event in events if isinstance(event, ContentDelta)),
-            wire.REASONING_OUTPUT: "".join(event.text for event in events if isinstance(event, ReasoningDelta)),
-            wire.TOOL_CALLS: json.dumps(calls, ensure_ascii=False),
-            wire.FINISH_REASON: "length" if cut else "tool_calls" if calls else "stop",
+            wire.REASONING_OUTPUT: "",
+            wire.TOOL_CALLS: "[]",
+            **whole(events),
+            wire.FINISH_REASON: "length" if cut else "tool_calls" if called else "stop",
             wire.PROBLEMS: json.dumps([asdict(problem) for problem in problems], ensure_ascii=False),
         }

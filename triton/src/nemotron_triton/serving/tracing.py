@@ -46,11 +46,8 @@ def start_tracing(model: str) -> Tracing | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        _log.warning(
-            "no spans are sent: an OTLP endpoint is set, but %s is not installed; %s, or unset it",
-            error.name,
-            how_to_install("otel"),
-        )
+        remedy = f"{how_to_install('otel')}, or unset it"
+        _log.warning("no spans are sent: an OTLP endpoint is set, but %s is not installed; %s", error.name, remedy)
         return None
     # Without the warnings about retries; a batch that is lost is an error.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
@@ -86,13 +83,9 @@ class Tracing:
             attributes=_attributes(record, self._model),
             start_time=record.arrived_ns,
         )
-        for name, moment_s in (
-            ("started", record.started_s),
-            ("first_token", record.first_token_s),
-            ("first_answer_token", record.first_answer_token_s),
-        ):
-            if moment_s is not None:
-                span.add_event(name, timestamp=_at_ns(record, moment_s))
+        for event in ("started", "first_token", "first_answer_token"):
+            if (moment_s := getattr(record, f"{event}_s")) is not None:
+                span.add_event(event, timestamp=_at_ns(record, moment_s))
         if record.outcome in _ERRORS:
             span.set_status(Status(StatusCode.ERROR, short(record.error, _MAX_MESSAGE)))
         span.end(_at_ns(record, record.arrived_s if record.ended_s is None else record.ended_s))

@@ -22,10 +22,9 @@ MAX_RAW_OUTPUT_BYTES = 1 << 20
 
 def check_sizes(values: Values, settings: Settings) -> None:
     """Refuse what is too long before anything reads it."""
+    limits = {wire.RAW_OUTPUT: min(settings.max_prompt_bytes, MAX_RAW_OUTPUT_BYTES)}
     for tensor, value in values.items():
-        limit = settings.max_prompt_bytes
-        if tensor == wire.RAW_OUTPUT:
-            limit = min(limit, MAX_RAW_OUTPUT_BYTES)
+        limit = limits.get(tensor, settings.max_prompt_bytes)
         if isinstance(value, str) and (size := byte_count(value)) > limit:
             raise RequestError(f"{tensor} has {size} bytes; at most {limit} are accepted")
 
