@@ -10,9 +10,7 @@ from nemotron_triton.serve_options import ServeOptions, is_loopback, join
 def exposure(options: ServeOptions) -> Iterator[str]:
     """Each endpoint with how it is protected, then what is off."""
     secret = "secret required" if options.secret else "no secret"
-    transport = "plain"
-    if options.tls:
-        transport = "mutual TLS" if options.tls.client_ca else "TLS"
+    transport = "mutual TLS" if options.tls and options.tls.client_ca else "TLS" if options.tls else "plain"
     hosts = options.hosts
     yield f"gRPC     {join(hosts['--grpc-port'], options.grpc_port)}: {transport}, {secret}"
     yield f"HTTP     {join(hosts['--http-port'], options.http_port)}: plain, {secret}"

@@ -51,11 +51,6 @@ class HiddenArgument:
     shown: str
     value: str = field(repr=False)
 
-    @property
-    def placeholder(self) -> str:
-        """What `/proc/PID/cmdline` shows in its place."""
-        return f"{self.shown}(hidden)"
-
 
 def start(
     argv: Sequence[str | HiddenArgument], *, environment: Mapping[str, str], **options: Any
@@ -70,7 +65,7 @@ def start(
     variables = {_VARIABLE: "", **environment} | {name: word.shown + word.value for name, word in hidden.items()}
     try:
         process = subprocess.Popen(  # noqa: S603 - argv is a list, and the caller's to answer for
-            [word.placeholder if isinstance(word, HiddenArgument) else word for word in argv],
+            [f"{word.shown}(hidden)" if isinstance(word, HiddenArgument) else word for word in argv],
             env=variables if hidden else environment,
             preexec_fn=_traced if hidden else _bound,
             **options,

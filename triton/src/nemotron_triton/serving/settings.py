@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +48,13 @@ class Settings:
 
     @classmethod
     def read(cls, model_config: str) -> Settings:
-        """From the JSON of a model's configuration, as Triton hands it to `initialize`; `ServerError` when wrong."""
+        """From the JSON of a model's configuration, as Triton hands it to `initialize`; `ServerError` when wrong.
+
+        Unknown names are refused, because a limit that is misspelt would not hold.
+        """
         parameters = json.loads(model_config).get("parameters", {})
         # Triton's own parameters, such as EXECUTION_ENV_PATH, are in capitals.
-        return cls.parse({name: value["string_value"] for name, value in parameters.items() if not name.isupper()})
-
-    @classmethod
-    def parse(cls, values: Mapping[str, str]) -> Settings:
-        """From text by name; unknown names are refused, because a limit that is misspelt would not hold."""
+        values = {name: value["string_value"] for name, value in parameters.items() if not name.isupper()}
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ServerError(f"there is no setting {unknown[0]}; known: {', '.join(sorted(known))}")
@@ -66,5 +64,5 @@ class Settings:
             raise ServerError(f"a setting is no whole number: {error}") from error
 
     def as_parameters(self) -> dict[str, str]:
-        """The reverse of `parse`."""
+        """The parameters of a model's configuration that `read` understands."""
         return {name: str(value) for name, value in dataclasses.asdict(self).items()}

@@ -72,7 +72,7 @@ class Watcher:
                 try:
                     check()
                 except Exception:
-                    # One odd request, or a full disk, must not end the watch over all others.
+                    # An error with one request, or a full disk, must not end the watch over the others.
                     _log.exception("the watch over requests failed; it goes on")
         self._observe()
 
