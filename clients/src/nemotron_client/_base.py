@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nemotron_client.endpoints import Balance
-from nemotron_client.settings import DEFAULT_MAX_RETRIES, ClientSettings
+from nemotron_client.settings import (
+    DEFAULT_MAX_RETRIES,
+    ClientSettings,
+    Credentials,
+    read_metadata,
+    read_timeout_s,
+    read_urls,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -46,15 +53,15 @@ class BaseClient(abc.ABC, Generic[ServersT]):
 
         Raises `InvalidRequest` for what cannot be used.
         """
-        self._settings = ClientSettings.read(
-            url,
-            timeout_s=timeout_s,
-            max_retries=max_retries,
+        urls, name = read_urls(url)
+        self._settings = ClientSettings(
+            urls=urls,
+            name=name,
             balance=balance,
-            secret=secret,
-            root_ca=root_ca,
-            client_cert=client_cert,
-            client_key=client_key,
+            timeout_s=read_timeout_s(timeout_s),
+            max_retries=max_retries,
+            metadata=read_metadata(secret),
+            credentials=Credentials.read(root_ca, client_cert, client_key),
         )
         self._servers = self._reach(self._settings)
 

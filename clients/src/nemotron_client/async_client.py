@@ -22,9 +22,9 @@ from nemotron_client.options import ChatOptions, GenerateOptions
 from nemotron_client.outgoing import Outgoing
 from nemotron_client.protocol import Methods
 from nemotron_client.refusals import of_status
-from nemotron_client.reply import Reply, reply_of
-from nemotron_client.run import Run, RunEvent, run_of
-from nemotron_client.settings import ClientSettings, checked_timeout_s
+from nemotron_client.reply import Reply
+from nemotron_client.run import Run, RunEvent
+from nemotron_client.settings import ClientSettings, check_timeout_s
 from nemotron_client.status import Health, Model, Prompt
 from nemotron_client.streams import AsyncStream
 from nemotron_client.tool_loop import ToolErrors, ToolLoop
@@ -49,7 +49,7 @@ class AsyncClient(BaseClient[AsyncServers]):
         **options: Unpack[ChatOptions],
     ) -> Reply:
         """The whole answer to *messages*; parameters and errors as for `stream`."""
-        return await reply_of(self.stream(messages, tools=tools, thinking=thinking, **options))
+        return Reply.of([event async for event in self.stream(messages, tools=tools, thinking=thinking, **options)])
 
     def stream(
         self,
@@ -72,7 +72,7 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def generate(self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]) -> Reply:
         """What the model writes after *prompt*, a finished one as `render` makes them; errors as for `stream`."""
-        return await reply_of(self.generate_stream(prompt, thinking=thinking, **options))
+        return Reply.of([event async for event in self.generate_stream(prompt, thinking=thinking, **options)])
 
     def generate_stream(
         self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]
@@ -91,17 +91,10 @@ class AsyncClient(BaseClient[AsyncServers]):
         **options: Unpack[ChatOptions],
     ) -> Run:
         """The answer to *messages* after all the *tools* were called that the model asked for; as `run_stream`."""
-        return await run_of(
-            self.run_stream(
-                messages,
-                tools=tools,
-                thinking=thinking,
-                max_turns=max_turns,
-                on_tool_error=on_tool_error,
-                **options,
-            ),
-            messages,
+        stream = self.run_stream(
+            messages, tools=tools, thinking=thinking, max_turns=max_turns, on_tool_error=on_tool_error, **options
         )
+        return Run.of([event async for event in stream], messages)
 
     def run_stream(
         self,
@@ -170,7 +163,8 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def health(self, timeout_s: float = 5.0) -> Health:
         """Whether each server runs and can answer; never raises for a server that does not."""
-        return await self._servers.health(checked_timeout_s(timeout_s))
+        check_timeout_s(timeout_s)
+        return await self._servers.health(timeout_s)
 
     async def is_ready(self, timeout_s: float = 5.0) -> bool:
         """Whether a server says that it can answer."""

@@ -23,7 +23,7 @@ from nemotron_client.refusals import of_status
 from nemotron_client.reply import Reply
 from nemotron_client.run import Run, RunEvent
 from nemotron_client.servers import Servers
-from nemotron_client.settings import ClientSettings, checked_timeout_s
+from nemotron_client.settings import ClientSettings, check_timeout_s
 from nemotron_client.status import Health, Model, Prompt
 from nemotron_client.streams import RunningCall, Stream
 from nemotron_client.tool_loop import ToolErrors, ToolLoop
@@ -90,17 +90,10 @@ class Client(BaseClient[Servers]):
         **options: Unpack[ChatOptions],
     ) -> Run:
         """The answer to *messages* after all the *tools* were called that the model asked for; as `run_stream`."""
-        return Run.of(
-            self.run_stream(
-                messages,
-                tools=tools,
-                thinking=thinking,
-                max_turns=max_turns,
-                on_tool_error=on_tool_error,
-                **options,
-            ),
-            messages,
+        stream = self.run_stream(
+            messages, tools=tools, thinking=thinking, max_turns=max_turns, on_tool_error=on_tool_error, **options
         )
+        return Run.of(stream, messages)
 
     def run_stream(
         self,
@@ -170,7 +163,8 @@ class Client(BaseClient[Servers]):
 
     def health(self, timeout_s: float = 5.0) -> Health:
         """Whether each server runs and can answer; never raises for a server that does not."""
-        return self._servers.health(checked_timeout_s(timeout_s))
+        check_timeout_s(timeout_s)
+        return self._servers.health(timeout_s)
 
     def is_ready(self, timeout_s: float = 5.0) -> bool:
         """Whether a server says that it can answer."""

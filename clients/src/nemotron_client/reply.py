@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nemotron_client.events import (
@@ -49,19 +49,10 @@ class Reply:
         return parts.reply()
 
 
-async def reply_of(events: AsyncIterable[Event]) -> Reply:
-    """As `Reply.of`, of events that arrive."""
-    parts = ReplyParts()
-    async for event in events:
-        parts.add(event)
-    return parts.reply()
-
-
 class ReplyParts:
     """A reply in the making: events in, the `Reply` out."""
 
     def __init__(self) -> None:
-        """Nothing was said yet."""
         self._reasoning: list[str] = []
         self._content: list[str] = []
         self._calls: list[ToolCall] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -38,25 +38,16 @@ class Run:
     @classmethod
     def of(cls, events: Iterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
         """The fold of a finished stream of events that began with *messages*."""
-        fold = RunParts(messages)
+        parts = RunParts(messages)
         for event in events:
-            fold.add(event)
-        return fold.run()
-
-
-async def run_of(events: AsyncIterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
-    """As `Run.of`, of events that arrive."""
-    fold = RunParts(messages)
-    async for event in events:
-        fold.add(event)
-    return fold.run()
+            parts.add(event)
+        return parts.run()
 
 
 class RunParts:
-    """A run in the making: events in, the `Run` out."""
+    """A run in the making: events in, the `Run` out. The conversation before them is *messages*."""
 
     def __init__(self, messages: Sequence[MessageLike]) -> None:
-        """The conversation so far is *messages*."""
         self.messages = list(messages)
         self.replies: list[Reply] = []
         self._results: list[ToolResult] = []
