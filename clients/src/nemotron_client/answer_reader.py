@@ -27,10 +27,12 @@ _NO_TEXT = b"\0\0\0\0"
 
 
 class AnswerReader:
-    """Reads what one server sends to one request; a further attempt takes a new one."""
+    """Reads what one server sends to one request; a further attempt takes a new one.
+
+    *begin_s* is when the call was made, by `time.monotonic`; *retries* how many attempts went before.
+    """
 
     def __init__(self, url: str, request_id: str, *, begin_s: float, retries: int) -> None:
-        """*begin_s* is when the call was made, by `time.monotonic`; *retries* how many attempts went before."""
         self._url = url
         self._request_id = request_id
         self._begin_s = begin_s
@@ -123,7 +125,7 @@ class AnswerReader:
     def _whole(self, index: int) -> ToolCall:
         """The call whose pieces have all come; `JSONDecodeError` when more are missing."""
         pieces = self._calls[index] or []
-        arguments_json = "".join(each.arguments_json for each in pieces)
+        arguments_json = "".join(piece.arguments_json for piece in pieces)
         json.loads(arguments_json)
         self._calls[index] = None
         call_id = pieces[0].id
@@ -142,7 +144,7 @@ class AnswerReader:
                 output_tokens=unpacked(wire.NUM_OUTPUT_TOKENS, data[wire.NUM_OUTPUT_TOKENS.name]),
                 reasoning_tokens=unpacked(wire.NUM_REASONING_TOKENS, data[wire.NUM_REASONING_TOKENS.name]),
             ),
-            problems=tuple(Problem(**each) for each in problems),
+            problems=tuple(Problem(**problem) for problem in problems),
             timings=Timings(
                 first_event_s=self._first_event_s, first_answer_s=self._first_answer_s, total_s=self._elapsed_s()
             ),

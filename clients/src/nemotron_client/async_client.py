@@ -1,4 +1,4 @@
-"""The client for programs with an event loop: as `client.py`, whose twin it is, but for the awaiting."""
+"""The client for programs with an event loop: the twin of `client.py`, which differs in what is awaited."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class AsyncClient(BaseClient[AsyncServers]):
 
         *tools* are functions, or `Tool`s that have one. The calls of one answer run at the same time, in threads.
         The model may give *max_turns* answers. A call that cannot be made, or fails, is raised as a `ToolError`;
-        with *on_tool_error* `tell` the model is told instead, and may do better.
+        with *on_tool_error* `tell` the model gets the error as the result, and may do better.
         """
         loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
 
@@ -153,11 +153,7 @@ class AsyncClient(BaseClient[AsyncServers]):
     ) -> int:
         """How many tokens of the context *messages* and *tools* take."""
         prompt = await self.render(
-            messages,
-            tools=tools,
-            thinking=thinking,
-            chat_template_kwargs=chat_template_kwargs,
-            timeout_s=timeout_s,
+            messages, tools=tools, thinking=thinking, chat_template_kwargs=chat_template_kwargs, timeout_s=timeout_s
         )
         return prompt.num_tokens
 
@@ -172,15 +168,15 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models of this project that a server has, with their tensors; errors as for `stream`."""
-        found = []
+        models = []
         for name in outgoing.MODELS:
             request = outgoing.metadata(self._settings, name, timeout_s)
             try:
-                found.append(outgoing.model_of(await self._ask(request, lambda methods: methods.model_metadata)))
+                models.append(outgoing.model_of(await self._ask(request, lambda methods: methods.model_metadata)))
             except RequestRejected as error:
                 if error.status != "NOT_FOUND":
                     raise
-        return tuple(found)
+        return tuple(models)
 
     async def close(self) -> None:
         """Close the connections; running streams end with an error."""
@@ -209,7 +205,7 @@ class AsyncClient(BaseClient[AsyncServers]):
                 with attempts.one() as endpoint:
                     # Not a generator of its own: there is no `yield from` here, and each event would pay for another.
                     reader = request.reader(endpoint.url, attempts)
-                    methods = self._servers.methods(endpoint.url)
+                    methods = self._servers.connections.methods(endpoint.url)
                     call = self._call(methods.stream_infer, request, attempts)
                     try:
                         while (response := await call.read()) is not grpc.aio.EOF:
@@ -237,7 +233,7 @@ class AsyncClient(BaseClient[AsyncServers]):
         while True:
             try:
                 with attempts.one() as endpoint:
-                    call = self._call(method(self._servers.methods(endpoint.url)), request, attempts)
+                    call = self._call(method(self._servers.connections.methods(endpoint.url)), request, attempts)
                     try:
                         return await call
                     except grpc.RpcError as error:
@@ -251,7 +247,7 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     def _raise_if_closed(self, error: asyncio.CancelledError, url: str) -> None:
         """Calls of a client that is closed end in gRPC as if the tasks that read them had been cancelled."""
-        if self._servers.closed and not asked_to_stop(unknown=False):
+        if self._servers.connections.closed and not asked_to_stop(unknown=False):
             raise StreamBroken(f"the client was closed while {url} answered") from error
 
     def _call(self, method: Any, request: Outgoing, attempts: Attempts) -> Any:

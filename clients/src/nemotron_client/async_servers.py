@@ -14,7 +14,6 @@ from nemotron_client.cancellation import asked_to_stop
 from nemotron_client.connection import Connections, closed
 from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import ClientError, InvalidRequest
-from nemotron_client.protocol import Methods
 from nemotron_client.refusals import of_status
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import EndpointHealth, Health
@@ -26,21 +25,12 @@ class AsyncServers:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.endpoints = Endpoints(settings.urls, settings.balance, settings.name)
-        self._connections = Connections(grpc.aio, settings.credentials, settings.authority)
-        self._watch = Watch(self.endpoints, self._connections, settings.name) if settings.several else None
+        self.connections = Connections(grpc.aio, settings.credentials, settings.authority)
+        self._watch = Watch(self.endpoints, self.connections, settings.name) if settings.several else None
         self._looked = asyncio.Event()
         self._where = settings.where
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
-
-    @property
-    def closed(self) -> bool:
-        """Whether the client was closed; gRPC ends its calls as if their tasks had been cancelled."""
-        return self._connections.closed
-
-    def methods(self, url: str) -> Methods:
-        """Triton's methods at *url*; `InvalidRequest` when the client was closed."""
-        return self._connections.methods(url)
 
     async def ensure_watched(self, timeout_s: float) -> None:
         """See that the servers are looked at from time to time, and wait for the first look, *timeout_s* at most."""
@@ -53,7 +43,7 @@ class AsyncServers:
             )
         if self._watch is None or self._looked.is_set():
             return
-        if self.closed:
+        if self.connections.closed:
             raise closed(self._where)
         if self._watching is None:
             self._watching = asyncio.create_task(_keep_looking(self._watch, self._looked), name="nemotron-health")
@@ -69,7 +59,7 @@ class AsyncServers:
 
     async def close(self) -> None:
         """Close every connection; running requests end with an error."""
-        channels = self._connections.take_all()
+        channels = self.connections.take_all()
         if self._watching:
             self._watching.cancel()
             # Not awaited itself: that would take a cancellation of who closes for one of the task.
@@ -79,21 +69,21 @@ class AsyncServers:
             await channel.close()
 
     async def _health(self, url: str, timeout_s: float) -> EndpointHealth:
-        methods = self.methods(url)
+        methods = self.connections.methods(url)
         live = methods.server_live(methods.live_request, timeout=timeout_s)
         ready = methods.model_ready(methods.ready_request, timeout=timeout_s)
-        alive = False
+        alive = is_ready = False
         try:
             alive = (await live).live
             is_ready = (await ready).ready
             problem = "" if is_ready else "the model is not ready"
         except grpc.RpcError as error:
             ready.cancel()
-            is_ready, problem = False, str(of_status(error, url, timeout_s, started=False))
+            problem = str(of_status(error, url, timeout_s, started=False))
         except asyncio.CancelledError:
-            if not self.closed or asked_to_stop(unknown=False):
+            if not self.connections.closed or asked_to_stop(unknown=False):
                 raise
-            is_ready, problem = False, "the client was closed"
+            problem = "the client was closed"
         return EndpointHealth(url=url, live=alive, ready=is_ready, problem=problem)
 
 
@@ -115,16 +105,16 @@ async def _look(watch: Watch) -> None:
             infos = []  # the servers that are known stay
         for channel in watch.resolved(infos):
             await channel.close()
-    await asyncio.gather(*(_check(watch, url) for url in watch.urls))
+    await asyncio.gather(*(_check(watch, url) for url in watch.endpoints.urls))
 
 
 async def _check(watch: Watch, url: str) -> None:
     try:
-        methods = watch.methods(url)
+        methods = watch.connections.methods(url)
         ready = (await methods.model_ready(methods.ready_request, timeout=CHECK_TIMEOUT_S)).ready
     except (grpc.RpcError, ClientError):
         ready = False
-    watch.mark(url, ready=ready)
+    watch.endpoints.mark(url, ready=ready)
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:

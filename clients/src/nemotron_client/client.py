@@ -109,10 +109,9 @@ class Client(BaseClient[Servers]):
 
         *tools* are functions, or `Tool`s that have one. The calls of one answer run at the same time, in threads.
         The model may give *max_turns* answers. A call that cannot be made, or fails, is raised as a `ToolError`;
-        with *on_tool_error* `tell` the model is told instead, and may do better.
+        with *on_tool_error* `tell` the model gets the error as the result, and may do better.
         """
         loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
-
         running = RunningCall()
 
         def events() -> Generator[RunEvent, None, None]:
@@ -154,11 +153,7 @@ class Client(BaseClient[Servers]):
     ) -> int:
         """How many tokens of the context *messages* and *tools* take."""
         return self.render(
-            messages,
-            tools=tools,
-            thinking=thinking,
-            chat_template_kwargs=chat_template_kwargs,
-            timeout_s=timeout_s,
+            messages, tools=tools, thinking=thinking, chat_template_kwargs=chat_template_kwargs, timeout_s=timeout_s
         ).num_tokens
 
     def health(self, timeout_s: float = 5.0) -> Health:
@@ -172,15 +167,15 @@ class Client(BaseClient[Servers]):
 
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models of this project that a server has, with their tensors; errors as for `stream`."""
-        found = []
+        models = []
         for name in outgoing.MODELS:
             request = outgoing.metadata(self._settings, name, timeout_s)
             try:
-                found.append(outgoing.model_of(self._ask(request, lambda methods: methods.model_metadata)))
+                models.append(outgoing.model_of(self._ask(request, lambda methods: methods.model_metadata)))
             except RequestRejected as error:
                 if error.status != "NOT_FOUND":
                     raise
-        return tuple(found)
+        return tuple(models)
 
     def close(self) -> None:
         """Close the connections; running streams end with an error."""
@@ -218,7 +213,7 @@ class Client(BaseClient[Servers]):
         self, request: Outgoing, url: str, attempts: Attempts, running: RunningCall
     ) -> Generator[Event, None, None]:
         reader = request.reader(url, attempts)
-        call = running.begin(self._call(self._servers.methods(url).stream_infer, request, url, attempts))
+        call = running.begin(self._call(self._servers.connections.methods(url).stream_infer, request, url, attempts))
         try:
             for response in call:
                 yield from reader.read(response)
@@ -241,7 +236,9 @@ class Client(BaseClient[Servers]):
         while True:
             try:
                 with attempts.one() as endpoint:
-                    return self._call(method(self._servers.methods(endpoint.url)), request, endpoint.url, attempts)
+                    return self._call(
+                        method(self._servers.connections.methods(endpoint.url)), request, endpoint.url, attempts
+                    )
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
             time.sleep(pause_s)

@@ -52,13 +52,13 @@ def of_message(message: str, url: str, *, started: bool) -> ClientError:
     status, _, text = message.partition(": ")
     if status not in BY_STATUS:
         text = message
-        status = "UNAVAILABLE" if any(each in message for each in _NOT_SERVING) else "INVALID_ARGUMENT"
-    told = {
+        status = "UNAVAILABLE" if any(part in message for part in _NOT_SERVING) else "INVALID_ARGUMENT"
+    messages = {
         StreamBroken: f"{url} broke off the answer: {text}",
         ServerUnavailable: f"{url} takes no request now: {text}",
         DeadlineExceeded: f"{url}: {text}",
     }
-    return _error(status, text, told, started=started)
+    return _error(status, text, messages, started=started)
 
 
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
@@ -66,16 +66,16 @@ def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> Clien
     status, text = error.code().name, error.details() or "no details"
     if _NO_PREPROCESSING in text:
         text = f"{url} has no model preprocessing, which renders prompts; start it without --no-text-models"
-    told = {
+    messages = {
         StreamBroken: f"{url} broke off the answer: ({status}) {text}",
         ServerUnavailable: f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`",
         DeadlineExceeded: f"{url} did not finish within {timeout_s:g} s",
     }
-    return _error(status, text, told, started=started)
+    return _error(status, text, messages, started=started)
 
 
-def _error(status: str, text: str, told: dict[Any, str], *, started: bool) -> ClientError:
-    """What *status* means; *told* is what to say of some kinds, all others repeat the server's *text*."""
+def _error(status: str, text: str, messages: dict[Any, str], *, started: bool) -> ClientError:
+    """What *status* means; *messages* are those of some kinds, all others repeat the server's *text*."""
     kind = BY_STATUS.get(status, StreamBroken)
     if _RESTRICTED in text:
         kind = AccessDenied
@@ -83,6 +83,6 @@ def _error(status: str, text: str, told: dict[Any, str], *, started: bool) -> Cl
         kind = RequestRejected
     elif kind is ServerUnavailable and started:
         kind = StreamBroken
-    error = kind(told.get(kind, text))
+    error = kind(messages.get(kind, text))
     error.status = status
     return error

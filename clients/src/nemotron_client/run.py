@@ -1,4 +1,4 @@
-"""A conversation in which the model's calls were made for it, and how one is put together from events."""
+"""A conversation in which the model's calls were made for it, put together from its events."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nemotron_client.events import Event
+from nemotron_client.events import Event, Finish
 from nemotron_client.messages import MessageLike
-from nemotron_client.reply import Reply, ReplyParts
+from nemotron_client.reply import Reply
 from nemotron_client.tools import ToolResult
 
 RunEvent: TypeAlias = Event | ToolResult
@@ -51,7 +51,7 @@ class RunParts:
         self.messages = list(messages)
         self.replies: list[Reply] = []
         self._results: list[ToolResult] = []
-        self._reply = ReplyParts()
+        self._events: list[Event] = []
 
     def add(self, event: RunEvent) -> None:
         """Take the next event."""
@@ -59,9 +59,10 @@ class RunParts:
             self._results.append(event)
             self.messages.append(event.as_message())
             return
-        self._reply.add(event)
-        if self._reply.finished:
-            reply, self._reply = self._reply.reply(), ReplyParts()
+        self._events.append(event)
+        if isinstance(event, Finish):
+            reply = Reply.of(self._events)
+            self._events.clear()
             self.replies.append(reply)
             self.messages.append(reply.message)
 

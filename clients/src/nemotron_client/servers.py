@@ -11,7 +11,6 @@ import grpc
 
 from nemotron_client.connection import Connections
 from nemotron_client.endpoints import Endpoints
-from nemotron_client.protocol import Methods
 from nemotron_client.refusals import of_status
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import EndpointHealth, Health
@@ -23,18 +22,14 @@ class Servers:
 
     def __init__(self, settings: ClientSettings) -> None:
         self.endpoints = Endpoints(settings.urls, settings.balance, settings.name)
-        self._connections = Connections(grpc, settings.credentials, settings.authority)
+        self.connections = Connections(grpc, settings.credentials, settings.authority)
         self._stop = threading.Event()
-        self._watch = Watch(self.endpoints, self._connections, settings.name) if settings.several else None
+        self._watch = Watch(self.endpoints, self.connections, settings.name) if settings.several else None
         self._looked = threading.Event()
         self._watching = False
         self._starting = threading.Lock()
         # A client that was forgotten without `close` leaves no thread behind.
         weakref.finalize(self, self._stop.set)
-
-    def methods(self, url: str) -> Methods:
-        """Triton's methods at *url*; `InvalidRequest` when the client was closed."""
-        return self._connections.methods(url)
 
     def ensure_watched(self, timeout_s: float) -> None:
         """See that the servers are looked at from time to time, and wait for the first look, *timeout_s* at most."""
@@ -56,14 +51,14 @@ class Servers:
                 methods.server_live.future(methods.live_request, timeout=timeout_s),
                 methods.model_ready.future(methods.ready_request, timeout=timeout_s),
             )
-            for url, methods in [(url, self.methods(url)) for url in self.endpoints.urls]
+            for url, methods in [(url, self.connections.methods(url)) for url in self.endpoints.urls]
         ]
         return Health(tuple(_health(url, live, ready, timeout_s) for url, live, ready in calls))
 
     def close(self) -> None:
         """Close every connection; running requests end with an error."""
         self._stop.set()
-        for channel in self._connections.take_all():
+        for channel in self.connections.take_all():
             channel.close()
 
 
@@ -90,24 +85,23 @@ def _look(watch: Watch) -> None:
         for channel in watch.resolved(infos):
             channel.close()
     calls = {}
-    for url in watch.urls:
-        methods = watch.methods(url)
+    for url in watch.endpoints.urls:
+        methods = watch.connections.methods(url)
         calls[url] = methods.model_ready.future(methods.ready_request, timeout=CHECK_TIMEOUT_S)
     for url, call in calls.items():
         try:
             ready = call.result().ready
         except (grpc.RpcError, grpc.FutureCancelledError):
             ready = False
-        watch.mark(url, ready=ready)
+        watch.endpoints.mark(url, ready=ready)
 
 
 def _health(url: str, live: Any, ready: Any, timeout_s: float) -> EndpointHealth:
-    alive = False
+    alive = is_ready = False
     try:
         alive = live.result().live
         is_ready = ready.result().ready
+        problem = "" if is_ready else "the model is not ready"
     except grpc.RpcError as error:
-        return EndpointHealth(
-            url=url, live=alive, ready=False, problem=str(of_status(error, url, timeout_s, started=False))
-        )
-    return EndpointHealth(url=url, live=alive, ready=is_ready, problem="" if is_ready else "the model is not ready")
+        problem = str(of_status(error, url, timeout_s, started=False))
+    return EndpointHealth(url=url, live=alive, ready=is_ready, problem=problem)

@@ -13,19 +13,18 @@ class RunningCall:
     """The gRPC call that a stream reads now, for another thread to end."""
 
     def __init__(self) -> None:
-        """There is none yet."""
         self._call: Any = None
         self._cancelled = False
 
     def begin(self, call: Any) -> Any:
-        """Now it is *call*, which is over at once if its stream was cancelled before it began."""
+        """Take *call*, and cancel it at once if its stream was cancelled before."""
         self._call = call
         if self._cancelled:
             call.cancel()
         return call
 
     def cancel(self) -> None:
-        """End it, and those after it; whoever reads it gets an error."""
+        """Cancel it and those after it; whoever reads it gets an error."""
         self._cancelled = True
         if self._call is not None:
             self._call.cancel()
@@ -35,13 +34,13 @@ class Stream(Generic[EventT]):
     """The events of an answer as they arrive; the last one is `Finish`.
 
     Nothing is sent before the first event is asked for. The request is cancelled at the server when the loop over the
-    stream is left, when its `with` block ends, or by `close`; not by `next`, which reads one event.
+    stream is left, when its `with` block ends, or by `close`; not by `next`, which reads one event. `request_id` is the
+    request's name in the server's log, where it is one request.
     """
 
     def __init__(
         self, events: Generator[EventT, None, None], request_id: str = "", running: RunningCall | None = None
     ) -> None:
-        """*request_id* is the request's name in the server's log, where it is one request; *running* is its call."""
         self._events = events
         self._running = running or RunningCall()
         self.request_id = request_id
@@ -77,7 +76,6 @@ class AsyncStream(Generic[EventT]):
     """The events of an answer as they arrive; the last one is `Finish`. As `Stream`, for `async for`."""
 
     def __init__(self, events: AsyncGenerator[EventT, None], request_id: str = "") -> None:
-        """*request_id* is the request's name in the server's log, where it is one request."""
         self._events = events
         self.request_id = request_id
 

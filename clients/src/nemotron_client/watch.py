@@ -8,7 +8,6 @@ from typing import Any
 
 from nemotron_client.connection import Connections
 from nemotron_client.endpoints import Endpoints
-from nemotron_client.protocol import Methods
 from nemotron_client.settings import split_address
 
 # How often servers are asked whether they are ready, and how long they have to say so.
@@ -23,26 +22,17 @@ class Watch:
     """
 
     def __init__(self, endpoints: Endpoints, connections: Connections, name: str | None) -> None:
-        self._endpoints = endpoints
-        self._connections = connections
+        self.endpoints = endpoints
+        self.connections = connections
         self._address = split_address(name) if name else None
         self._resolved_s: float | None = None
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """The servers to ask whether they are ready."""
-        return self._endpoints.urls
-
-    def methods(self, url: str) -> Methods:
-        """Triton's methods at *url*; `InvalidRequest` when the client was closed."""
-        return self._connections.methods(url)
 
     def due(self) -> tuple[str, int] | None:
         """Host and port to resolve now: at first, from time to time, and while no server can answer."""
         if (
             self._resolved_s is None
             or time.monotonic() - self._resolved_s >= _RESOLVE_INTERVAL_S
-            or not self._endpoints.healthy_urls
+            or not self.endpoints.healthy_urls
         ):
             return self._address
         return None
@@ -51,12 +41,8 @@ class Watch:
         """Take what `getaddrinfo` returned; the channels to close. Nothing changes where it found nothing."""
         self._resolved_s = time.monotonic()
         if infos:
-            self._endpoints.replace([_url(info[4]) for info in infos])
-        return [channel for url in self._endpoints.idle() if (channel := self._connections.take(url))]
-
-    def mark(self, url: str, *, ready: bool) -> None:
-        """*url* says whether it can answer."""
-        self._endpoints.mark(url, ready=ready)
+            self.endpoints.replace([_url(info[4]) for info in infos])
+        return [channel for url in self.endpoints.idle() if (channel := self.connections.take(url))]
 
 
 def _url(address: tuple[Any, ...]) -> str:

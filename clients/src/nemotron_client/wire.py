@@ -142,7 +142,7 @@ def array(tensor: Tensor, value: Any) -> Any:
     import numpy as np
 
     if tensor.dtype == "BYTES":
-        value = value.encode("utf-8") if tensor.dims == (1,) else [each.encode("utf-8") for each in value]
+        value = value.encode("utf-8") if tensor.dims == (1,) else [text.encode("utf-8") for text in value]
     return np.array([[value] if tensor.dims == (1,) else value], dtype=NUMPY[tensor.dtype])
 
 

@@ -31,10 +31,10 @@ class Documentation:
         return cls(
             _line(f"{parsed.short_description or ''} {more}"),
             {
-                name.strip().lstrip("*"): _line(each.description)
-                for each in parsed.params
-                for name in each.arg_name.split(",")
-                if each.description
+                name.strip().lstrip("*"): _line(parameter.description)
+                for parameter in parsed.params
+                for name in parameter.arg_name.split(",")
+                if parameter.description
             },
         )
 

@@ -22,7 +22,7 @@ _REMEDY = "give the schema yourself, as Tool(name=..., description=..., paramete
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionSchema:
-    """What the model is told of a function; `read` makes its keyword arguments of JSON, or raises `Misfit`."""
+    """A function as the model sees it; `read` makes its keyword arguments of JSON, or raises `Misfit`."""
 
     name: str
     description: str
@@ -97,10 +97,10 @@ def _hidden(function: Any) -> set[str]:
     return hidden
 
 
-def _without(hidden: set[str], found: dict[str, Any]) -> dict[str, Any]:
-    if taken := hidden & found.keys():
-        raise Misfit(f"has {', '.join(sorted(taken))}, which cannot be given")
-    return found
+def _without(hidden: set[str], arguments: dict[str, Any]) -> dict[str, Any]:
+    if names := hidden & arguments.keys():
+        raise Misfit(f"has {', '.join(sorted(names))}, which cannot be given")
+    return arguments
 
 
 def _parameters(function: Any, name: str) -> list[inspect.Parameter]:
@@ -139,7 +139,7 @@ def _resolved(annotation: Any, written: Any, names: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _naming(function: str, parameter: inspect.Parameter) -> Iterator[None]:
-    """Turn what has no schema into a mistake of the call, told by where it is."""
+    """Turn a hint without a schema into an `InvalidRequest` that names the function and the parameter."""
     try:
         yield
     except (NoSchema, RecursionError) as error:
