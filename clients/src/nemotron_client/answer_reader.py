@@ -1,4 +1,4 @@
-"""The responses of one answer in, its events out; and whether it ended as an answer should."""
+"""The events of one answer from its responses, and whether it ended as an answer should."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class AnswerReader:
         try:
             return self._events(message.infer_response)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise StreamBroken(f"{self._url} sent a response that is not ours: {error!r:.300}") from error
+            raise StreamBroken(f"{self._url} sent a response that this client cannot read: {error!r:.300}") from error
 
     def end(self) -> None:
-        """The server has sent all it has; raises what was wrong with it."""
+        """Called after the last response; raises what was wrong with the answer."""
         if self.failure:
             raise self.failure
         if not self.finished:
@@ -71,7 +71,7 @@ class AnswerReader:
     def _events(self, response: Any) -> list[Event]:
         if self.finished:
             raise ValueError("a response behind the last one")
-        # On the path of every token: no more is looked at than there is.
+        # On the path of every token: only the tensors that a response has are looked at.
         reasoning = text = _NO_TEXT
         data: dict[str, bytes] = {}
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):

@@ -47,7 +47,7 @@ class AsyncServers:
             raise closed(self._where)
         if self._watching is None:
             self._watching = asyncio.create_task(_keep_looking(self._watch, self._looked), name="nemotron-health")
-            # A client that was forgotten without `close` leaves no task behind.
+            # A client that is dropped without `close` leaves no task behind.
             weakref.finalize(self, _cancel, loop, self._watching)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._looked.wait(), timeout_s)
@@ -62,7 +62,7 @@ class AsyncServers:
         channels = self.connections.take_all()
         if self._watching:
             self._watching.cancel()
-            # Not awaited itself: that would take a cancellation of who closes for one of the task.
+            # Not awaited itself: then a cancellation of the caller would look like one of the task.
             await asyncio.wait([self._watching])
         self._looked.set()
         for channel in channels:

@@ -1,4 +1,4 @@
-"""Who a `CancelledError` is for: the task that gets it, or something that it waits for."""
+"""Whether a `CancelledError` means the task that gets it, or something that it awaits."""
 
 from __future__ import annotations
 

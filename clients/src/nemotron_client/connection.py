@@ -15,11 +15,11 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    # http_proxy is for the web; an inference server is near.
+    # http_proxy is meant for the web, not for an inference server nearby.
     ("grpc.enable_http_proxy", 0),
     # A connection that is not made after this long fails (despite the name), and the request goes elsewhere.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    # A server that was restarted is found again within a second, not within gRPC's two minutes.
+    # A restarted server is connected to within a second, not within gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Finds a peer that vanished under a long answer. tritonserver takes a ping each 300 s and hangs up on more.

@@ -106,7 +106,7 @@ def prompt_of(response: Any, url: str) -> Prompt:
         values = output_values(response)
         return Prompt(text=values[wire.PROMPT.name], token_ids=tuple(values[wire.INPUT_IDS.name]))
     except (LookupError, TypeError, ValueError) as error:
-        raise StreamBroken(f"{url} sent a response that is not ours: {error!r:.300}") from error
+        raise StreamBroken(f"{url} sent a response that this client cannot read: {error!r:.300}") from error
 
 
 def model_of(metadata: Any) -> Model:

@@ -1,4 +1,4 @@
-"""The one place where what went wrong becomes one of our errors: a message inside a stream, or a status that ended it.
+"""The client's errors, of gRPC statuses and of the messages that servers send inside a stream.
 
 Messages, because the metadata that makes tritonserver send statuses instead (`triton_grpc_error`) crashes versions
 before 26.04, one bad request after some hundred. The `nemotron` model begins its messages with the status it means;
@@ -37,9 +37,9 @@ BY_STATUS: dict[str, type[ClientError]] = {
     "UNIMPLEMENTED": RequestRejected,
     "UNKNOWN": StreamBroken,
 }
-# What tritonserver says, as UNAVAILABLE, to who does not send its secret.
+# What tritonserver answers, as UNAVAILABLE, to a request without its secret.
 _RESTRICTED = "protocol is restricted"
-# gRPC's own limit, which the next attempt is over too.
+# gRPC's own limit, which another attempt exceeds too.
 _TOO_LARGE = "message larger than max"
 # What tritonserver says of a model that it was started without.
 _NO_PREPROCESSING = "unknown model: 'preprocessing' is not found"
@@ -48,7 +48,7 @@ _NOT_SERVING = ("has no available versions", "is not ready", "is exiting", "is n
 
 
 def of_message(message: str, url: str, *, started: bool) -> ClientError:
-    """The error that *message*, inside a stream of *url*, tells of; *started* is whether a response came before it."""
+    """The error for *message*, inside a stream of *url*; *started* is whether a response came before it."""
     status, _, text = message.partition(": ")
     if status not in BY_STATUS:
         text = message
@@ -62,7 +62,7 @@ def of_message(message: str, url: str, *, started: bool) -> ClientError:
 
 
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
-    """The error that a `grpc.RpcError` stands for; *timeout_s* is the time the request had."""
+    """The error for a `grpc.RpcError`; *timeout_s* is the time the request had."""
     status, text = error.code().name, error.details() or "no details"
     if _NO_PREPROCESSING in text:
         text = f"{url} has no model preprocessing, which renders prompts; start it without --no-text-models"

@@ -28,7 +28,7 @@ class Servers:
         self._looked = threading.Event()
         self._watching = False
         self._starting = threading.Lock()
-        # A client that was forgotten without `close` leaves no thread behind.
+        # A client that is dropped without `close` leaves no thread behind.
         weakref.finalize(self, self._stop.set)
 
     def ensure_watched(self, timeout_s: float) -> None:

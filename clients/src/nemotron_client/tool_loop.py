@@ -40,7 +40,7 @@ class ToolLoop:
         self.tools = tools
         self.options: ChatOptions = {**options}
         self._toolbox = Toolbox(tools)
-        openai_messages(messages)  # refuse what is none before anything is asked
+        openai_messages(messages)  # raises for what is no message, before the first request
         self._parts = RunParts(messages)
         self._max_turns = max_turns
         self._tell = on_tool_error == "tell"
@@ -55,7 +55,7 @@ class ToolLoop:
         self._parts.add(event)
 
     def calls(self) -> list[BoundCall | ToolResult]:
-        """The calls of the answer that has just ended, each with its function, or with the error the model is told.
+        """The calls of the answer that has just ended, with their functions, or with the error that the model gets.
 
         There are none where it is the last answer. Raises `UnknownTool`, `InvalidArguments` or `TooManyTurns`.
         """
@@ -65,7 +65,7 @@ class ToolLoop:
                 f"the model still calls {reply.tool_calls[0].name} after {self._max_turns} answers; raise max_turns",
                 tool=reply.tool_calls[0].name,
             )
-        # A call that was asked for has been made; asked for again, it would be made for ever.
+        # The required call has been made; required again, it would be made for ever.
         if self.options.get("tool_choice") not in (None, "auto", "none"):
             self.options["tool_choice"] = "auto"
         calls: list[BoundCall | ToolResult] = []

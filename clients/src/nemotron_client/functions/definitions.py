@@ -1,6 +1,6 @@
 """Classes with members, each defined once under a name of its own, so that they may hold themselves.
 
-pydantic is never imported: a class that tells its schema and validates is one of its models.
+pydantic is never imported: a class with `model_json_schema` and `model_validate` is taken for one of its models.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Definitions:
             try:
                 schema, nested = self._schema_of(model)
             except Exception as error:
-                # pydantic has a class for it, which is not known here.
+                # pydantic's own error class is not known here.
                 raise NoSchema(f"{model.__name__} has no schema: {shortened(str(error), 300)}") from error
             self.schemas |= nested
             # A model that holds itself is a reference into its own definitions already.

@@ -39,7 +39,7 @@ class Hints:
         if hint is parameter.empty:
             raise NoSchema(f"it has no type hint; write one, such as {parameter.name}: str")
         shape = self.shape(hint).described(text)
-        # What a default of None means, whatever the hint says.
+        # A default of None makes null a value, whatever the hint says.
         if parameter.default is None and not _takes_null(shape.schema):
             shape = union([shape, SCALARS[NoneType]])
         # A default that JSON cannot say is left for Python to fill in.
@@ -117,7 +117,7 @@ class Hints:
         members = []
         for name, hint in self._resolved(kind).items():
             required = name in kind.__required_keys__
-            # What the class itself knows is wrong where its annotations are strings.
+            # `__required_keys__` is wrong where annotations are strings.
             while (marker := getattr(get_origin(hint), "_name", None)) in ("Required", "NotRequired", "ReadOnly"):
                 required = required if marker == "ReadOnly" else marker == "Required"
                 (hint,) = get_args(hint)
@@ -129,7 +129,7 @@ class Hints:
         try:
             return typing.get_type_hints(kind, None, {kind.__name__: kind} | self._names, include_extras=True)
         except Exception as error:
-            # The hints are code of somebody's, and run now.
+            # This runs code of the user's.
             raise NoSchema(
                 f"the hints of {kind.__name__} cannot be resolved: {error}; define what they name in its module"
             ) from error
@@ -149,7 +149,7 @@ def _target(hint: Any) -> Any:
     try:
         return getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)
     except Exception as error:
-        # What a type statement says is read when it is asked for.
+        # A type statement is evaluated when its value is read.
         raise NoSchema(f"{hint} cannot be resolved: {error}") from error
 
 

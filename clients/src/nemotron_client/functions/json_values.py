@@ -21,7 +21,7 @@ def json_text(value: object) -> str:
 
 
 def plain(value: object) -> Any:
-    """*value* made of what JSON has: dict, list, str, int, float, bool and None; else `TypeError`.
+    """*value* made of JSON's types: dict, list, str, int, float, bool and None; else `TypeError`.
 
     An Enum's member is its value, or its name where JSON has no such value.
     """
@@ -46,7 +46,7 @@ def plain(value: object) -> Any:
     if isinstance(value, Mapping):
         return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, Set):
-        # One order, whatever the run: what a prompt begins with can then be found in a cache.
+        # In the same order in every process, so that the engine's prefix cache finds the prompt.
         return sorted((plain(item) for item in value), key=json.dumps)
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return [plain(item) for item in value]
