@@ -1,7 +1,7 @@
 """Typed gRPC client of the `nemotron` Triton model.
 
-Importing this package imports nothing: its modules are loaded when one of its names is first asked for, so that the
-server's adapters share `nemotron_client.wire` and `nemotron_client.events` at no cost.
+Importing it loads none of its modules: they are imported when one of its names is first used, so that the server's
+adapters share `nemotron_client.wire` and `nemotron_client.events` at no further cost.
 """
 
 from __future__ import annotations

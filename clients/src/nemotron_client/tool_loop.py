@@ -81,10 +81,10 @@ class ToolLoop:
     def make(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
         """Make *calls*, several of them at the same time in threads; results in the order of the calls."""
         if not calls or (len(calls) == 1 and not _is_async(calls[0])):
-            return [self._made(call) for call in calls]
+            return [self._result(call) for call in calls]
         # An asynchronous function too gets a thread, and an event loop in it: there may be one in the caller's.
         with ThreadPoolExecutor(min(len(calls), _MAX_THREADS), thread_name_prefix="nemotron-tool") as threads:
-            futures = [threads.submit(contextvars.copy_context().run, self._made, call) for call in calls]
+            futures = [threads.submit(contextvars.copy_context().run, self._result, call) for call in calls]
             try:
                 return [future.result() for future in futures]
             except BaseException:
@@ -93,7 +93,7 @@ class ToolLoop:
 
     async def make_async(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
         """Make *calls* at the same time, plain functions in threads; one that raises stops the others."""
-        tasks = [asyncio.ensure_future(self._made_async(call)) for call in calls]
+        tasks = [asyncio.ensure_future(self._result_async(call)) for call in calls]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -102,7 +102,7 @@ class ToolLoop:
             # They may have something to tidy up.
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _made(self, call: BoundCall | ToolResult) -> ToolResult:
+    def _result(self, call: BoundCall | ToolResult) -> ToolResult:
         if isinstance(call, ToolResult):
             return call
         try:
@@ -113,7 +113,7 @@ class ToolLoop:
         except asyncio.CancelledError:
             return self._failed(call, _cancelled(call))
 
-    async def _made_async(self, call: BoundCall | ToolResult) -> ToolResult:
+    async def _result_async(self, call: BoundCall | ToolResult) -> ToolResult:
         if isinstance(call, ToolResult):
             return call
         try:
