@@ -25,7 +25,7 @@ ServersT = TypeVar("ServersT")
 
 
 class BaseClient(abc.ABC, Generic[ServersT]):
-    """A client but for its methods that wait; `ServersT` is what it reaches its servers through."""
+    """What a client does without waiting; `ServersT` holds its connections to the servers."""
 
     def __init__(
         self,
@@ -44,8 +44,8 @@ class BaseClient(abc.ABC, Generic[ServersT]):
         *timeout_s* is the time one request may take, its whole answer and all attempts included.
         *max_retries* is how often a request that was not answered yet is tried again, where that is safe.
         *balance* is `least_loaded` or `round_robin`, among several servers. *secret* is the server's, where it has one;
-        *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
-        server that asks for them; all three are PEM files.
+        *root_ca*, the authority that signed the server's certificate, turns TLS on; *client_cert* and *client_key* are
+        for a server that asks for them; all three are PEM files.
 
         What is left out is read from `NEMOTRON_URL` (default 127.0.0.1:8001; commas between several),
         `NEMOTRON_TIMEOUT_S` (600), `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`, `NEMOTRON_CLIENT_CERT` and

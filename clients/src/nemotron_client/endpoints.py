@@ -25,7 +25,7 @@ class Endpoint:
 class Endpoints:
     """The servers of one client. Safe to share between threads.
 
-    All of *urls* are thought able to answer, until a request or a health check says otherwise; *name* is the DNS name
+    All of *urls* count as able to answer, until a request or a health check says otherwise; *name* is the DNS name
     that stands for them, where there is one.
     """
 

@@ -46,7 +46,7 @@ class RequestRejected(ClientError):
 
 
 class AccessDenied(RequestRejected):
-    """The server wants another secret, or a certificate of somebody else."""
+    """The server wants another secret, or another client certificate."""
 
 
 class StreamBroken(ClientError):

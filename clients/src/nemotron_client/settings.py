@@ -1,4 +1,4 @@
-"""What a client is made with: arguments, and where they are left out the environment."""
+"""The settings of a client: its arguments, and where they are left out the environment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _URL = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(?P<port>
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """PEM texts: who signed the server's certificate, and the client's own certificate and key."""
+    """PEM texts: the authority that signed the server's certificate, and the client's own certificate and key."""
 
     root: bytes | None = None
     cert: bytes | None = field(default=None, repr=False)
@@ -44,7 +44,7 @@ class Credentials:
             raise InvalidRequest("a client certificate and its key go together; give client_cert and client_key")
         if credentials.cert and not credentials.root:
             raise InvalidRequest(
-                "a client certificate goes with TLS; give root_ca, who signed the server's certificate"
+                "a client certificate goes with TLS; give root_ca, the authority that signed the server's certificate"
             )
         return credentials
 
@@ -84,7 +84,7 @@ class ClientSettings:
 
     @property
     def authority(self) -> str | None:
-        """Who certificates must be of, where servers are addressed by number."""
+        """The host that certificates must name, where servers are addressed by number."""
         return self.name and split_address(self.name)[0]
 
     def with_options(self, timeout_s: float | None, max_retries: int | None) -> ClientSettings:
@@ -135,7 +135,7 @@ def read_urls(url: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | N
 
 
 def read_timeout_s(timeout_s: float | None) -> float:
-    """*timeout_s*, or what the environment says, or the default."""
+    """*timeout_s*, or that of the environment, or the default."""
     if timeout_s is not None:
         return timeout_s
     text = os.environ.get("NEMOTRON_TIMEOUT_S")
@@ -151,7 +151,7 @@ def read_metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
     if not secret:
         return ()
     if not re.fullmatch(r"[!-~]+", secret):
-        raise InvalidRequest("the secret holds characters that are not visible ASCII; no server has such a one")
+        raise InvalidRequest("the secret holds characters that are not visible ASCII; no server can have it")
     return ((f"triton-grpc-protocol-{wire.SECRET_HEADER}", secret),)
 
 

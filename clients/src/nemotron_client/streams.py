@@ -1,4 +1,4 @@
-"""What `stream` returns: events to iterate over, whose request is cancelled when nobody reads on."""
+"""What `stream` returns: events to iterate over, whose request is cancelled when they are not read on."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Stream(Generic[EventT]):
         self.request_id = request_id
 
     def __iter__(self) -> Iterator[EventT]:
-        # A generator of its own, which a `break` drops and so closes, whoever else holds the stream.
+        # A generator of its own, which a `break` drops and so closes, also where the stream is still referenced.
         with self:
             yield from self._events
 
@@ -77,7 +77,7 @@ class AsyncStream(Generic[EventT]):
         self.request_id = request_id
 
     async def __aiter__(self) -> AsyncIterator[EventT]:
-        # A generator of its own, which a `break` drops and the event loop then closes, whoever else holds the stream.
+        # A generator of its own, which a `break` drops and the event loop closes, also where the stream is referenced.
         try:
             async for event in self._events:
                 yield event

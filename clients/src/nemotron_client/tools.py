@@ -1,7 +1,7 @@
-"""Functions for the model to call: how they are described to it, and what becomes of its calls.
+"""Functions for the model to call: their descriptions, and what becomes of its calls.
 
 A Python function with type hints and a docstring is a tool as it is; `Tool` describes one that has neither.
-What describes and checks is imported when there is a tool: the clients import this module without having any.
+`functions`, which describes and checks, is imported where there is a tool: most requests have none.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class BoundCall:
             value.encode()
             return str(value)
         except Exception as error:
-            # Values may be of any class, and tell what they hold in code of their own.
+            # Values may be of any class, whose own code runs here.
             raise ToolFailed(
                 f"{self.call.name} returned a {type(value).__name__} that is neither text nor JSON ({error}); "
                 "return text, numbers, lists, dicts, dataclasses or pydantic models",

@@ -43,7 +43,7 @@ class Tensor:
         return hash(self.name)
 
 
-# What the request says.
+# What to answer.
 TEXT_INPUT = Tensor("text_input", "BYTES")  # a finished prompt, instead of messages
 MESSAGES = Tensor("messages", "BYTES")  # JSON: OpenAI-shaped messages
 TOOLS = Tensor("tools", "BYTES")  # JSON: OpenAI-shaped tools
@@ -76,7 +76,7 @@ NUM_RETURN_SEQUENCES = Tensor("num_return_sequences", "INT32")  # answers to one
 # What to return.
 EXCLUDE_INPUT_IN_OUTPUT = Tensor("exclude_input_in_output", "BOOL")  # false: a whole answer begins with text_input
 RETURN_LOG_PROBS = Tensor("return_log_probs", "BOOL")
-TOP_LOGPROBS = Tensor("top_logprobs", "INT32")  # alternatives to tell for each token
+TOP_LOGPROBS = Tensor("top_logprobs", "INT32")  # alternatives to return for each token
 # Accepted for clients of tensorrt_llm_bls where they change nothing; the counts are always returned.
 PAD_ID = Tensor("pad_id", "INT32")
 BEAM_WIDTH = Tensor("beam_width", "INT32")

@@ -104,7 +104,7 @@ def _parameters(function: Any, name: str) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
     except (NameError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"{name} does not tell its parameters ({error}); {_REMEDY}") from error
+        raise InvalidRequest(f"{name} has no signature that can be read ({error}); {_REMEDY}") from error
 
 
 def _own_names(written: Any) -> dict[str, Any]:
