@@ -209,7 +209,7 @@ class AsyncClient(BaseClient[AsyncServers]):
                             for event in reader.read(response):
                                 yield event
                     except grpc.RpcError as error:
-                        foreign = of_status(error, endpoint.url, request.timeout_s, started=reader.started)
+                        foreign = of_status(error, endpoint.url, request.limits.timeout_s, started=reader.started)
                         raise reader.failure or foreign from error
                     except asyncio.CancelledError as error:
                         self._raise_if_closed(error, endpoint.url)
@@ -234,7 +234,7 @@ class AsyncClient(BaseClient[AsyncServers]):
                     try:
                         return await call
                     except grpc.RpcError as error:
-                        raise of_status(error, endpoint.url, request.timeout_s, started=False) from error
+                        raise of_status(error, endpoint.url, request.limits.timeout_s, started=False) from error
                     except asyncio.CancelledError as error:
                         self._raise_if_closed(error, endpoint.url)
                         raise

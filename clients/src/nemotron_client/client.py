@@ -215,7 +215,7 @@ class Client(BaseClient[Servers]):
             for response in call:
                 yield from reader.read(response)
         except grpc.RpcError as error:
-            raise reader.failure or of_status(error, url, request.timeout_s, started=reader.started) from error
+            raise reader.failure or of_status(error, url, request.limits.timeout_s, started=reader.started) from error
         except RuntimeError as error:
             # A Ctrl-C in the moment when gRPC's lock is not held shows as the failure to release it.
             if isinstance(error.__context__, KeyboardInterrupt):
@@ -247,4 +247,4 @@ class Client(BaseClient[Servers]):
         except ValueError as error:
             raise closed(url) from error
         except grpc.RpcError as error:
-            raise of_status(error, url, request.timeout_s, started=False) from error
+            raise of_status(error, url, request.limits.timeout_s, started=False) from error

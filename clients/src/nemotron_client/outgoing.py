@@ -14,7 +14,7 @@ from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import StreamBroken
 from nemotron_client.messages import MessageLike, openai_messages
 from nemotron_client.options import ChatOptions, GenerateOptions, tensor_values
-from nemotron_client.protocol import infer_request, output_values, set_timeout, triton_messages
+from nemotron_client.protocol import infer_request, output_values, triton_messages
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import Model, Prompt
 from nemotron_client.tools import ToolLike, openai_tools
@@ -33,21 +33,18 @@ class Outgoing:
     request_id: str
     limits: ClientSettings
 
-    @property
-    def timeout_s(self) -> float:
-        """The time it may take, all attempts included."""
-        return self.limits.timeout_s
-
     def limited_to(self, remaining_s: float) -> Any:
-        """The message, with the time that is left where a model is asked."""
+        """The message, by which a model too stops when the time is over and nobody waits for its answer."""
         if self.request_id:
-            set_timeout(self.message, remaining_s)
+            # Microseconds, as Triton has it.
+            self.message.parameters["timeout"].int64_param = int(remaining_s * 1e6)
         return self.message
 
     def attempts(self, endpoints: Endpoints) -> Attempts:
         """Its attempts; the time runs from now."""
+        limits = self.limits
         return Attempts(
-            endpoints, timeout_s=self.timeout_s, max_retries=self.limits.max_retries, request_id=self.request_id
+            endpoints, timeout_s=limits.timeout_s, max_retries=limits.max_retries, request_id=self.request_id
         )
 
     def reader(self, url: str, attempts: Attempts) -> AnswerReader:

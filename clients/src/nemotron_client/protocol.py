@@ -60,12 +60,6 @@ def infer_request(model: str, values: Mapping[str, Any], *, request_id: str) -> 
     return request
 
 
-def set_timeout(request: Any, timeout_s: float) -> None:
-    """Have the server keep to *timeout_s* too, so that it generates nothing that is no longer awaited."""
-    # Microseconds, as Triton has it.
-    request.parameters["timeout"].int64_param = min(int(timeout_s * 1e6), 2**63 - 1)
-
-
 def output_values(response: Any) -> dict[str, Any]:
     """The values in a `ModelInferResponse` by tensor name; `ValueError` when they are not what they should be."""
     return {
