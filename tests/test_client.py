@@ -238,12 +238,12 @@ def _number_without_bytes() -> Any:
     ("message", "complaint"),
     [
         (response({wire.TEXT_OUTPUT: "half an answer"}), "without a finish reason"),
-        (response({wire.TOOL_CALLS: "[{}]"}), "not ours"),
-        (response({wire.TOOL_CALLS: "{"}), "not ours"),
-        (response({wire.FINISH_REASON: "stop"}), "not ours"),
-        (_text_without_length(), "not ours"),
-        (_number_without_bytes(), "not ours"),
-        (response({wire.TOOL_CALLS: "[" * 100_000}), "not ours"),
+        (response({wire.TOOL_CALLS: "[{}]"}), "cannot read"),
+        (response({wire.TOOL_CALLS: "{"}), "cannot read"),
+        (response({wire.FINISH_REASON: "stop"}), "cannot read"),
+        (_text_without_length(), "cannot read"),
+        (_number_without_bytes(), "cannot read"),
+        (response({wire.TOOL_CALLS: "[" * 100_000}), "cannot read"),
     ],
 )
 @both_clients

@@ -331,7 +331,7 @@ def größe(value: int) -> None: ...
         (unhinted, "unhinted: parameter value: it has no type hint; write one, such as value: str"),
         (größe, "a tool is named 'größe'"),
         (len, "len: parameter obj: JSON has names"),
-        (int, "int does not tell its parameters"),
+        (int, "int has no signature that can be read"),
         (5, "5 is given as a tool and cannot be called"),
     ],
 )
