@@ -64,7 +64,8 @@ class Module:
         if "__init__" in methods:
             module, made = methods.pop("__init__")
             yield python(module._signature(made).replace("def __init__", name).removesuffix(" -> None"))
-            yield markdown(made)
+            if text := markdown(made):
+                yield text
         else:
             yield python(self._fields(node))
         for module, each in methods.values():

@@ -117,7 +117,8 @@ def test_what_is_sent_is_what_was_said() -> None:
     assert "triton-grpc-protocol-nemotron-secret" not in metadata
     # The server keeps to the time limit by itself; in microseconds.
     assert 4_000_000 < request.parameters["timeout"].int64_param <= 5_000_000
-    assert 0 < remaining <= 5
+    # gRPC rounds up what it sends.
+    assert 0 < remaining < 5.1
 
 
 def test_lists_are_sent_with_their_length() -> None:
@@ -237,12 +238,12 @@ def _number_without_bytes() -> Any:
     ("message", "complaint"),
     [
         (response({wire.TEXT_OUTPUT: "half an answer"}), "without a finish reason"),
-        (response({wire.TOOL_CALLS: "[{}]"}), "not ours"),
-        (response({wire.TOOL_CALLS: "{"}), "not ours"),
-        (response({wire.FINISH_REASON: "stop"}), "not ours"),
-        (_text_without_length(), "not ours"),
-        (_number_without_bytes(), "not ours"),
-        (response({wire.TOOL_CALLS: "[" * 100_000}), "not ours"),
+        (response({wire.TOOL_CALLS: "[{}]"}), "cannot read"),
+        (response({wire.TOOL_CALLS: "{"}), "cannot read"),
+        (response({wire.FINISH_REASON: "stop"}), "cannot read"),
+        (_text_without_length(), "cannot read"),
+        (_number_without_bytes(), "cannot read"),
+        (response({wire.TOOL_CALLS: "[" * 100_000}), "cannot read"),
     ],
 )
 @both_clients

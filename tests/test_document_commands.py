@@ -21,13 +21,13 @@ import pytest
 from conftest import ROOT
 from patience import wait_until
 
-pytestmark = [pytest.mark.documents, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.documents, pytest.mark.server, pytest.mark.timeout(600)]
 
 _FENCE = re.compile(
-    r"^```(sh|python)(?: (exit (?P<status>\d+)|skip)\b.*)?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"^```(sh|python)(?: (exit (?P<status>\d+)|skip)\b[^\n]*)?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _PAGES = ("client", "answers", "planning", "building", "serving")
-_SERVER = re.compile(r"nemotron serve (?!--help)|tritonserver --model-repository")
+_SERVER = re.compile(r"(\w+=\S+ )?\S+/(nemotron serve (?!--help)|tritonserver --model-repository)")
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Terminal:
             self._run([sys.executable, "-c", block.text], block.status)
             return
         for command in block.commands():
-            if _SERVER.search(command):
+            if _SERVER.match(command):
                 self.serve(command)
             else:
                 self._run(["/bin/bash", "-c", command], block.status)

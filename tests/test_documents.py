@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-# A path of the repository in backticks, such as `ci/bench` or `tests/conformance/`.
+# A path of the repository in backticks, such as `ci/bench`; NAME in one is for the reader to fill in.
 _PATH = re.compile(r"`((?:build|ci|clients|docs|model_repo|tests|triton)/[\w./-]*)`")
 
 
@@ -28,7 +28,7 @@ def test_every_link_and_path_leads_somewhere(page: Path) -> None:
 
     links = [link for link in _LINK.findall(text) if "://" not in link]
     broken = [link for link in links if not leads_somewhere(page, link)]
-    broken += [path for path in _PATH.findall(text) if not (ROOT / path).exists()]
+    broken += [path for path in _PATH.findall(text) if "NAME" not in path and not (ROOT / path).exists()]
 
     assert broken == []
 

@@ -24,7 +24,7 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError
 from nemotron_triton.server import ServeOptions
 from nemotron_triton.tls import Tls
-from running import Running, running
+from running import Running, running, stubs
 
 SECRET = "correct-horse-battery-staple"  # noqa: S105 - it protects nothing
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
@@ -160,10 +160,10 @@ def test_no_process_shows_the_secret_and_no_log_holds_it(guarded: Running) -> No
 
 
 def test_the_model_processes_do_not_know_the_secret(guarded: Running) -> None:
-    stubs = [each for each in psutil.Process(guarded.server.pid).children(recursive=True) if "stub" in each.name()]
+    models = stubs(guarded.server.pid)
 
-    assert len(stubs) == 3
-    for stub in stubs:
+    assert len(models) == 3
+    for stub in models:
         assert SECRET.encode() not in Path(f"/proc/{stub.pid}/environ").read_bytes()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from nemotron_cli import main
@@ -167,4 +167,4 @@ def settings_of(repository: Path) -> Settings:
     """What the model will read from its configuration."""
     text = (repository / "nemotron" / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    return Settings.parse({name: value.string_value for name, value in config.parameters.items()})
+    return Settings.read(json_format.MessageToJson(config, preserving_proto_field_name=True))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import serialize_byte_tensor
 
 from nemotron_client import wire
-from nemotron_triton.serving.text_tensors import TextTensor
+from nemotron_triton.serving.stub import TextTensor
 
 
 def encoded(texts: list[bytes]) -> Any:

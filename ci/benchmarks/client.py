@@ -50,16 +50,16 @@ def record(folder: Path) -> list[bytes]:
         with grpc.insecure_channel(options.grpc_url) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             responses = list(stub.ModelStreamInfer(iter([request]), timeout=60))
-    if failure := next((each.error_message for each in responses if each.error_message), None):
+    if failure := next((response.error_message for response in responses if response.error_message), None):
         raise SystemExit(f"tritonserver did not answer: {failure}")
-    return [each.SerializeToString() for each in responses]
+    return [response.SerializeToString() for response in responses]
 
 
 @contextlib.contextmanager
 def replaying(folder: Path, responses: list[bytes]) -> Iterator[str]:
-    """The address of a process that sends *responses* to whoever asks."""
+    """The address of a process that answers every request with *responses*."""
     recording = folder / f"{len(responses)}.json"
-    recording.write_text(json.dumps([each.hex() for each in responses]))
+    recording.write_text(json.dumps([response.hex() for response in responses]))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     process = subprocess.Popen(  # noqa: S603 - our own program
@@ -75,7 +75,7 @@ def replaying(folder: Path, responses: list[bytes]) -> Iterator[str]:
 
 
 def measure(kind: str, url: str, streams: int, requests: int, instances: int = 1) -> dict[str, float]:
-    """One load of one client."""
+    """The figures of one load of one client."""
     load = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, CLIENTS / "load.py", kind, url, *map(str, (streams, requests, instances))],
         capture_output=True,
@@ -84,8 +84,8 @@ def measure(kind: str, url: str, streams: int, requests: int, instances: int = 1
     )
     if load.returncode:
         raise SystemExit(f"the load of {kind} failed: {load.stderr}")
-    found: dict[str, float] = json.loads(load.stdout)
-    return found
+    figures: dict[str, float] = json.loads(load.stdout)
+    return figures
 
 
 def main() -> None:

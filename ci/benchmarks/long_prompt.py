@@ -29,12 +29,12 @@ def pauses_ms(client: Client) -> list[float]:
     """The times between two events of one long stream."""
     stream = client.stream([{"role": "user", "content": "What is the capital of France?"}], end_id=-1, max_tokens=1500)
     next(stream)
-    found, last = [], time.perf_counter()
+    pauses, last = [], time.perf_counter()
     for _ in stream:
         now = time.perf_counter()
-        found.append((now - last) * 1e3)
+        pauses.append((now - last) * 1e3)
         last = now
-    return found
+    return pauses
 
 
 @contextlib.contextmanager

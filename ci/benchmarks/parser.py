@@ -33,14 +33,14 @@ def between(before: str, text: str, after: str) -> Callable[[int], str]:
     return lambda size: before + repeated(text)(size) + after
 
 
-def calls(one: Callable[[int], str], before: str, separator: str, after: str) -> Callable[[int], str]:
-    """As many calls as fill a length."""
+def calls(write: Callable[[int], str], before: str, separator: str, after: str) -> Callable[[int], str]:
+    """As many calls as fill a length; *write* writes the one of a number."""
 
-    def made(size: int) -> str:
-        call = one(0)
-        return before + separator.join(one(i) for i in range(max(1, size // (len(call) + len(separator))))) + after
+    def text(size: int) -> str:
+        count = max(1, size // (len(write(0)) + len(separator)))
+        return before + separator.join(map(write, range(count))) + after
 
-    return made
+    return text
 
 
 def _json_call(number: int) -> str:
@@ -71,27 +71,28 @@ TEXTS: dict[str, tuple[str, Callable[[int], str]]] = {
 }
 
 
-def parser(style: str) -> AnswerParser:
+def new_parser(style: str) -> AnswerParser:
     """A parser at the beginning of an answer."""
     return AnswerParser(AnswerRules(tool_call_format=style, functions=_TOOLS))
 
 
-def seconds(fed: AnswerParser, text: str) -> float:
+def seconds(parser: AnswerParser, text: str) -> float:
     """How long *text* takes, one character per delta."""
     begin = time.perf_counter()
     for char in text:
-        fed.feed(char)
+        parser.feed(char)
     return time.perf_counter() - begin
 
 
 def costs_ns(text: str, style: str) -> tuple[list[float], float]:
     """Nanoseconds per character at each depth, and for the end per character of the whole text."""
-    parsers = [parser(style) for _ in DEPTHS]
+    parsers = [new_parser(style) for _ in DEPTHS]
     starts = [min(depth, len(text) - _TURNS * _STRETCH) for depth in DEPTHS]
-    for fed, start in zip(parsers, starts, strict=True):
-        seconds(fed, text[:start])
+    pairs = list(zip(parsers, starts, strict=True))
+    for parser, start in pairs:
+        seconds(parser, text[:start])
     turns = [
-        [seconds(fed, text[start + turn * _STRETCH :][:_STRETCH]) for fed, start in zip(parsers, starts, strict=True)]
+        [seconds(parser, text[start + turn * _STRETCH :][:_STRETCH]) for parser, start in pairs]
         for turn in range(_TURNS)
     ]
     begin = time.perf_counter()
@@ -106,9 +107,9 @@ def whole_mb_per_s(text: str, style: str) -> float:
     best = float("inf")
     for _ in range(3):
         begin = time.perf_counter()
-        fed = parser(style)
-        fed.feed(text)
-        fed.finish()
+        parser = new_parser(style)
+        parser.feed(text)
+        parser.finish()
         best = min(best, time.perf_counter() - begin)
     return len(text.encode()) / 1e6 / best
 

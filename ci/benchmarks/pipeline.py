@@ -63,10 +63,9 @@ class Measured:
 
 
 class Server:
-    """A tritonserver with both models."""
+    """A tritonserver with both models, once it is ready."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        """Wait until it is ready."""
         self._server = psutil.Process(process.pid)
         deadline = time.monotonic() + 60
         while not _ready():
@@ -88,15 +87,15 @@ class Server:
         after = _cpu_s(self._server), _cpu_s(stub)
         if load.returncode:
             raise SystemExit(f"the load on {model} failed: {load.stderr}")
-        seen = json.loads(load.stdout)
+        figures = json.loads(load.stdout)
         generated = streams * tokens * rounds
         server_us, stub_us = ((end - begin) * 1e6 / generated for begin, end in zip(before, after, strict=True))
         return Measured(
             server_us=server_us,
             stub_us=stub_us,
-            tokens_per_s=generated / seen["took_s"],
-            tokens_per_response=generated / seen["responses"],
-            first_ms=statistics.median(seen["first_ms"]),
+            tokens_per_s=generated / figures["took_s"],
+            tokens_per_response=generated / figures["responses"],
+            first_ms=statistics.median(figures["first_ms"]),
         )
 
 
@@ -122,7 +121,7 @@ def serving(folder: Path, bundle: Bundle, **settings: int) -> Iterator[Server]:
         "--allow-gpu-metrics=false",
     ]
     with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - the server that was found
+        process = subprocess.Popen(  # noqa: S603 - tritonserver
             [*triton.argv, *arguments], env=environment, cwd=folder, stdout=log, stderr=log
         )
         try:
@@ -162,15 +161,10 @@ def record(bundle: Bundle, path: Path) -> None:
     path.write_text(json.dumps({name: codec.encode(Prompt(text, "\ufdd0", ())) for name, text in texts.items()}))
 
 
-def _median(found: Sequence[Measured]) -> Measured:
-    return Measured(*(statistics.median(getattr(each, name) for each in found) for name in Measured.__annotations__))
-
-
-def _row(label: str, found: Measured) -> str:
-    return (
-        f"| {label} | {found.server_us:.0f} | {found.stub_us:.0f} | {found.total_us:.0f} | {found.tokens_per_s:,.0f} | "
-        f"{found.tokens_per_response:.1f} |\n"
-    )
+def _row(label: str, loads: Sequence[Measured]) -> str:
+    fields = ("server_us", "stub_us", "total_us", "tokens_per_s", "tokens_per_response")
+    server, stub, total, speed, size = (statistics.median(getattr(load, field) for load in loads) for field in fields)
+    return f"| {label} | {server:.0f} | {stub:.0f} | {total:.0f} | {speed:,.0f} | {size:.1f} |\n"
 
 
 def main() -> None:
@@ -194,8 +188,8 @@ def main() -> None:
                     server.measure(model, 16, LEAST_TOKENS, 1)  # warm
                 for streams in STREAMS:
                     bare, ours = _pairs(server, repeats, streams, max(LEAST_TOKENS, TOKENS // streams))
-                    say(_row(f"(a) bare, {streams}", _median(bare)))
-                    say(_row(f"(b) {name}, {streams}", _median(ours)))
+                    say(_row(f"(a) bare, {streams}", bare))
+                    say(_row(f"(b) {name}, {streams}", ours))
                     ratio = statistics.median(b.total_us / a.total_us for a, b in zip(bare, ours, strict=True))
                     ratios.append(f"| {name}, {streams} streams: CPU per token, (b) / (a) | {ratio:.2f} |")
                 request_ms, ratio = _lengths(server, repeats)
@@ -211,8 +205,8 @@ def _pairs(
     server: Server, repeats: int, streams: int, tokens: int, rounds: int = 1
 ) -> tuple[list[Measured], list[Measured]]:
     """Both models, one right after the other, so that what else the machine does is in both."""
-    found = [[server.measure(model, streams, tokens, rounds) for model in MODELS] for _ in range(repeats)]
-    return [pair[0] for pair in found], [pair[1] for pair in found]
+    pairs = [[server.measure(model, streams, tokens, rounds) for model in MODELS] for _ in range(repeats)]
+    return [bare for bare, _ in pairs], [ours for _, ours in pairs]
 
 
 def _lengths(server: Server, repeats: int) -> tuple[float, float]:

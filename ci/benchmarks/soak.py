@@ -38,11 +38,11 @@ def main() -> None:
         with serve(Bundle.open(Path(folder) / "bundle"), options, log=log.append) as server:
             if not server.wait_ready(threading.Event()):
                 sys.exit("the server was not ready")
-            threading.Thread(target=_tell_of_death, args=(server, log), daemon=True).start()
+            threading.Thread(target=_exit_with_server, args=(server, log), daemon=True).start()
             report = mixed_load(options.grpc_url, server.pid, seconds=minutes * 60)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.requests.most_common())
     sys.stdout.write(f"{sum(report.requests.values()):,} requests in {minutes:g} min: {kinds}\n")
-    sys.stdout.write(f"{len(report.errors)} errors{''.join(chr(10) + '  ' + each for each in report.errors[:20])}\n")
+    sys.stdout.write(f"{len(report.errors)} errors{''.join(chr(10) + '  ' + error for error in report.errors[:20])}\n")
     for name, growth in report.growth().items():
         samples = report.memory_bytes[name]
         eighths = " ".join(f"{samples[i * len(samples) // 8] / 2**20:.1f}" for i in range(8))
@@ -51,8 +51,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _tell_of_death(server: RunningServer, log: deque[str]) -> None:
-    """Do not go on asking a server that is gone, but say what it said last."""
+def _exit_with_server(server: RunningServer, log: deque[str]) -> None:
+    """End when the server ends by itself, with the last lines of its log."""
     try:
         server.wait(threading.Event())
     except ServerError as error:

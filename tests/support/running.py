@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import psutil
+
 from nemotron_client import Client
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import RunningServer, ServeOptions, serve
@@ -52,6 +54,16 @@ def running(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
+
+
+def stubs(pid: int) -> set[psutil.Process]:
+    """The processes of the models below process *pid*; one that is ending has no name any more."""
+    models = set()
+    for process in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "stub" in process.name():
+                models.add(process)
+    return models
 
 
 def serve_options() -> ServeOptions:

@@ -13,7 +13,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from nemotron_client import AsyncClient
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
-# Asks once, and returns what it took the answer to be made of.
-Ask = Callable[[], Any]
+# Asks once, and returns the number of responses or events that it got.
+Ask = Callable[[], Awaitable[int]]
 
 
 def text(value: str) -> bytes:
@@ -99,7 +99,7 @@ KINDS: dict[str, Callable[[str], AbstractAsyncContextManager[Ask]]] = {
 
 
 def anonymous_kib() -> int:
-    """Memory of this process that is no file's."""
+    """Memory of this process that is not of mapped files."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
 
@@ -108,12 +108,12 @@ async def ask_all(ask: Ask, streams: int, requests: int) -> None:
     """*requests* in all, *streams* at a time."""
     left = iter(range(requests))
 
-    async def one() -> None:
+    async def stream() -> None:
         for _ in left:
             if not await ask():
-                raise RuntimeError("an answer of nothing")
+                raise RuntimeError("an answer is empty")
 
-    await asyncio.gather(*(one() for _ in range(streams)))
+    await asyncio.gather(*(stream() for _ in range(streams)))
 
 
 async def main(kind: str, url: str, streams: int, requests: int, instances: int) -> None:
@@ -130,8 +130,8 @@ async def main(kind: str, url: str, streams: int, requests: int, instances: int)
             await ask_all(ask, streams, requests)
             cpu_s += time.process_time() - begin
     gc.collect()
-    found = {"cpu_us_per_request": cpu_s * 1e6 / (requests * instances), "grown_kib": anonymous_kib() - grown_from}
-    sys.stdout.write(json.dumps(found) + "\n")
+    figures = {"cpu_us_per_request": cpu_s * 1e6 / (requests * instances), "grown_kib": anonymous_kib() - grown_from}
+    sys.stdout.write(json.dumps(figures) + "\n")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,9 @@ import grpc.aio
 
 
 class Replay(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
-    """Every method streams the recording."""
+    """Every method streams the recording; nothing is parsed."""
 
     def __init__(self, responses: list[bytes]) -> None:
-        """Nothing is parsed: bytes out, whatever comes in."""
         self._responses = responses
 
     def service(self, _details: Any) -> Any:
@@ -38,7 +37,9 @@ class Replay(grpc.GenericRpcHandler):  # type: ignore[misc] # grpc has no types
 async def main(port: int, recording: Path) -> None:
     """Serve until killed."""
     server = grpc.aio.server()
-    server.add_generic_rpc_handlers([Replay([bytes.fromhex(each) for each in json.loads(recording.read_text())])])
+    server.add_generic_rpc_handlers(
+        [Replay([bytes.fromhex(response) for response in json.loads(recording.read_text())])]
+    )
     server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     sys.stdout.write("listening\n")

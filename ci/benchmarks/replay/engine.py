@@ -23,7 +23,6 @@ class ReplayEngine(Engine):
     cannot: Mapping[str, str] = {}
 
     def __init__(self, _bundle: Bundle, _codec: TokenCodec) -> None:
-        """Needs nothing of either."""
         self._running: set[asyncio.Task[None]] = set()
         self._generated = 0
 

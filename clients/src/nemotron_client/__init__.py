@@ -1,7 +1,7 @@
 """Typed gRPC client of the `nemotron` Triton model.
 
-Importing this package is cheap: gRPC is loaded when `Client` or `AsyncClient` is first asked for, so that the server's
-adapters can share `nemotron_client.wire` and `nemotron_client.events`.
+Importing it loads none of its modules: they are imported when one of its names is first used, so that the server's
+adapters share `nemotron_client.wire` and `nemotron_client.events` at no further cost.
 """
 
 from __future__ import annotations
@@ -9,49 +9,48 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from nemotron_client.errors import (
-    AccessDenied,
-    ClientError,
-    DeadlineExceeded,
-    InvalidArguments,
-    InvalidRequest,
-    RequestRejected,
-    ServerUnavailable,
-    StreamBroken,
-    ToolError,
-    ToolFailed,
-    TooManyTurns,
-    UnknownTool,
-)
-from nemotron_client.events import (
-    ContentDelta,
-    Event,
-    Finish,
-    Problem,
-    ReasoningDelta,
-    Timings,
-    ToolCall,
-    ToolCallDelta,
-    Usage,
-)
-from nemotron_client.messages import (
-    AssistantMessage,
-    Message,
-    MessageLike,
-    SystemMessage,
-    ToolMessage,
-    UserMessage,
-)
-from nemotron_client.options import ChatOptions, GenerateOptions
-from nemotron_client.reply import Reply
-from nemotron_client.run import Run, RunEvent
-from nemotron_client.status import EndpointHealth, Health, Model, Prompt
-from nemotron_client.streams import AsyncStream, Stream
-from nemotron_client.tools import Tool, ToolLike, ToolResult
-
 if TYPE_CHECKING:
     from nemotron_client.async_client import AsyncClient
     from nemotron_client.client import Client
+    from nemotron_client.errors import (
+        AccessDenied,
+        ClientError,
+        DeadlineExceeded,
+        InvalidArguments,
+        InvalidRequest,
+        RequestRejected,
+        ServerUnavailable,
+        StreamBroken,
+        ToolError,
+        ToolFailed,
+        TooManyTurns,
+        UnknownTool,
+    )
+    from nemotron_client.events import (
+        ContentDelta,
+        Event,
+        Finish,
+        Problem,
+        ReasoningDelta,
+        Timings,
+        ToolCall,
+        ToolCallDelta,
+        Usage,
+    )
+    from nemotron_client.messages import (
+        AssistantMessage,
+        Message,
+        MessageLike,
+        SystemMessage,
+        ToolMessage,
+        UserMessage,
+    )
+    from nemotron_client.options import ChatOptions, GenerateOptions
+    from nemotron_client.reply import Reply
+    from nemotron_client.run import Run, RunEvent
+    from nemotron_client.status import EndpointHealth, Health, Model, Prompt
+    from nemotron_client.streams import AsyncStream, Stream
+    from nemotron_client.tools import Tool, ToolLike, ToolResult
 
 __all__ = [
     "AccessDenied",
@@ -99,15 +98,30 @@ __all__ = [
     "UserMessage",
 ]
 
-_LATE = {"AsyncClient": "nemotron_client.async_client", "Client": "nemotron_client.client"}
+# The modules that define these names, light ones first.
+_LATE = (
+    "errors",
+    "events",
+    "messages",
+    "options",
+    "status",
+    "streams",
+    "reply",
+    "tools",
+    "run",
+    "client",
+    "async_client",
+)
 
+if not TYPE_CHECKING:
 
-def __getattr__(name: str) -> Any:
-    if name not in _LATE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = client = getattr(importlib.import_module(_LATE[name]), name)
-    return client
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        modules = (importlib.import_module(f"{__name__}.{module}") for module in _LATE)
+        globals()[name] = value = next(getattr(module, name) for module in modules if hasattr(module, name))
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATE})
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from nemotron_client.endpoints import Balance
-from nemotron_client.settings import DEFAULT_MAX_RETRIES, ClientSettings
+from nemotron_client.settings import (
+    DEFAULT_MAX_RETRIES,
+    ClientSettings,
+    Credentials,
+    read_metadata,
+    read_timeout_s,
+    read_urls,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -18,7 +25,7 @@ ServersT = TypeVar("ServersT")
 
 
 class BaseClient(abc.ABC, Generic[ServersT]):
-    """A client but for its methods that wait; `ServersT` is what it reaches its servers through."""
+    """What a client does without waiting; `ServersT` holds its connections to the servers."""
 
     def __init__(
         self,
@@ -37,8 +44,8 @@ class BaseClient(abc.ABC, Generic[ServersT]):
         *timeout_s* is the time one request may take, its whole answer and all attempts included.
         *max_retries* is how often a request that was not answered yet is tried again, where that is safe.
         *balance* is `least_loaded` or `round_robin`, among several servers. *secret* is the server's, where it has one;
-        *root_ca* turns TLS on and is who signed the server's certificate; *client_cert* and *client_key* are for a
-        server that asks for them; all three are PEM files.
+        *root_ca*, the authority that signed the server's certificate, turns TLS on; *client_cert* and *client_key* are
+        for a server that asks for them; all three are PEM files.
 
         What is left out is read from `NEMOTRON_URL` (default 127.0.0.1:8001; commas between several),
         `NEMOTRON_TIMEOUT_S` (600), `NEMOTRON_SECRET`, `NEMOTRON_ROOT_CA`, `NEMOTRON_CLIENT_CERT` and
@@ -46,15 +53,15 @@ class BaseClient(abc.ABC, Generic[ServersT]):
 
         Raises `InvalidRequest` for what cannot be used.
         """
-        self._settings = ClientSettings.read(
-            url,
-            timeout_s=timeout_s,
-            max_retries=max_retries,
+        urls, name = read_urls(url)
+        self._settings = ClientSettings(
+            urls=urls,
+            name=name,
             balance=balance,
-            secret=secret,
-            root_ca=root_ca,
-            client_cert=client_cert,
-            client_key=client_key,
+            timeout_s=read_timeout_s(timeout_s),
+            max_retries=max_retries,
+            metadata=read_metadata(secret),
+            credentials=Credentials.read(root_ca, client_cert, client_key),
         )
         self._servers = self._reach(self._settings)
 

@@ -1,4 +1,4 @@
-"""The responses of one answer in, its events out; and whether it ended as an answer should."""
+"""The events of one answer from its responses, and whether it ended as an answer should."""
 
 from __future__ import annotations
 
@@ -27,10 +27,12 @@ _NO_TEXT = b"\0\0\0\0"
 
 
 class AnswerReader:
-    """Reads what one server sends to one request; a further attempt takes a new one."""
+    """Reads what one server sends to one request; a further attempt takes a new one.
+
+    *begin_s* is when the call was made, by `time.monotonic`; *retries* how many attempts went before.
+    """
 
     def __init__(self, url: str, request_id: str, *, begin_s: float, retries: int) -> None:
-        """*begin_s* is when the call was made, by `time.monotonic`; *retries* how many attempts went before."""
         self._url = url
         self._request_id = request_id
         self._begin_s = begin_s
@@ -57,10 +59,10 @@ class AnswerReader:
         try:
             return self._events(message.infer_response)
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise StreamBroken(f"{self._url} sent a response that is not ours: {error!r:.300}") from error
+            raise StreamBroken(f"{self._url} sent a response that this client cannot read: {error!r:.300}") from error
 
     def end(self) -> None:
-        """The server has sent all it has; raises what was wrong with it."""
+        """Called after the last response; raises what was wrong with the answer."""
         if self.failure:
             raise self.failure
         if not self.finished:
@@ -69,7 +71,7 @@ class AnswerReader:
     def _events(self, response: Any) -> list[Event]:
         if self.finished:
             raise ValueError("a response behind the last one")
-        # On the path of every token: no more is looked at than there is.
+        # On the path of every token: only the tensors that a response has are looked at.
         reasoning = text = _NO_TEXT
         data: dict[str, bytes] = {}
         for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
@@ -123,7 +125,7 @@ class AnswerReader:
     def _whole(self, index: int) -> ToolCall:
         """The call whose pieces have all come; `JSONDecodeError` when more are missing."""
         pieces = self._calls[index] or []
-        arguments_json = "".join(each.arguments_json for each in pieces)
+        arguments_json = "".join(piece.arguments_json for piece in pieces)
         json.loads(arguments_json)
         self._calls[index] = None
         call_id = pieces[0].id
@@ -142,7 +144,7 @@ class AnswerReader:
                 output_tokens=unpacked(wire.NUM_OUTPUT_TOKENS, data[wire.NUM_OUTPUT_TOKENS.name]),
                 reasoning_tokens=unpacked(wire.NUM_REASONING_TOKENS, data[wire.NUM_REASONING_TOKENS.name]),
             ),
-            problems=tuple(Problem(**each) for each in problems),
+            problems=tuple(Problem(**problem) for problem in problems),
             timings=Timings(
                 first_event_s=self._first_event_s, first_answer_s=self._first_answer_s, total_s=self._elapsed_s()
             ),

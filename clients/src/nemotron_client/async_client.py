@@ -1,10 +1,9 @@
-"""The client for programs with an event loop: as `client.py`, whose twin it is, but for the awaiting."""
+"""The client for programs with an event loop: the twin of `client.py`, which differs in what is awaited."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -22,9 +21,9 @@ from nemotron_client.options import ChatOptions, GenerateOptions
 from nemotron_client.outgoing import Outgoing
 from nemotron_client.protocol import Methods
 from nemotron_client.refusals import of_status
-from nemotron_client.reply import Reply, reply_of
-from nemotron_client.run import Run, RunEvent, run_of
-from nemotron_client.settings import ClientSettings, checked_timeout_s
+from nemotron_client.reply import Reply
+from nemotron_client.run import Run, RunEvent
+from nemotron_client.settings import ClientSettings, check_timeout_s
 from nemotron_client.status import Health, Model, Prompt
 from nemotron_client.streams import AsyncStream
 from nemotron_client.tool_loop import ToolErrors, ToolLoop
@@ -49,7 +48,7 @@ class AsyncClient(BaseClient[AsyncServers]):
         **options: Unpack[ChatOptions],
     ) -> Reply:
         """The whole answer to *messages*; parameters and errors as for `stream`."""
-        return await reply_of(self.stream(messages, tools=tools, thinking=thinking, **options))
+        return Reply.of([event async for event in self.stream(messages, tools=tools, thinking=thinking, **options)])
 
     def stream(
         self,
@@ -72,7 +71,7 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def generate(self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]) -> Reply:
         """What the model writes after *prompt*, a finished one as `render` makes them; errors as for `stream`."""
-        return await reply_of(self.generate_stream(prompt, thinking=thinking, **options))
+        return Reply.of([event async for event in self.generate_stream(prompt, thinking=thinking, **options)])
 
     def generate_stream(
         self, prompt: str, *, thinking: bool | None = None, **options: Unpack[GenerateOptions]
@@ -91,17 +90,10 @@ class AsyncClient(BaseClient[AsyncServers]):
         **options: Unpack[ChatOptions],
     ) -> Run:
         """The answer to *messages* after all the *tools* were called that the model asked for; as `run_stream`."""
-        return await run_of(
-            self.run_stream(
-                messages,
-                tools=tools,
-                thinking=thinking,
-                max_turns=max_turns,
-                on_tool_error=on_tool_error,
-                **options,
-            ),
-            messages,
+        stream = self.run_stream(
+            messages, tools=tools, thinking=thinking, max_turns=max_turns, on_tool_error=on_tool_error, **options
         )
+        return Run.of([event async for event in stream], messages)
 
     def run_stream(
         self,
@@ -117,7 +109,7 @@ class AsyncClient(BaseClient[AsyncServers]):
 
         *tools* are functions, or `Tool`s that have one. The calls of one answer run at the same time, in threads.
         The model may give *max_turns* answers. A call that cannot be made, or fails, is raised as a `ToolError`;
-        with *on_tool_error* `tell` the model is told instead, and may do better.
+        with *on_tool_error* `tell` the model gets the error as the result, and may do better.
         """
         loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
 
@@ -160,17 +152,14 @@ class AsyncClient(BaseClient[AsyncServers]):
     ) -> int:
         """How many tokens of the context *messages* and *tools* take."""
         prompt = await self.render(
-            messages,
-            tools=tools,
-            thinking=thinking,
-            chat_template_kwargs=chat_template_kwargs,
-            timeout_s=timeout_s,
+            messages, tools=tools, thinking=thinking, chat_template_kwargs=chat_template_kwargs, timeout_s=timeout_s
         )
         return prompt.num_tokens
 
     async def health(self, timeout_s: float = 5.0) -> Health:
         """Whether each server runs and can answer; never raises for a server that does not."""
-        return await self._servers.health(checked_timeout_s(timeout_s))
+        check_timeout_s(timeout_s)
+        return await self._servers.health(timeout_s)
 
     async def is_ready(self, timeout_s: float = 5.0) -> bool:
         """Whether a server says that it can answer."""
@@ -178,15 +167,15 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models of this project that a server has, with their tensors; errors as for `stream`."""
-        found = []
+        models = []
         for name in outgoing.MODELS:
             request = outgoing.metadata(self._settings, name, timeout_s)
             try:
-                found.append(outgoing.model_of(await self._ask(request, lambda methods: methods.model_metadata)))
+                models.append(outgoing.model_of(await self._ask(request, lambda methods: methods.model_metadata)))
             except RequestRejected as error:
                 if error.status != "NOT_FOUND":
                     raise
-        return tuple(found)
+        return tuple(models)
 
     async def close(self) -> None:
         """Close the connections; running streams end with an error."""
@@ -195,9 +184,7 @@ class AsyncClient(BaseClient[AsyncServers]):
     async def __aenter__(self) -> AsyncClient:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     @staticmethod
@@ -215,14 +202,14 @@ class AsyncClient(BaseClient[AsyncServers]):
                 with attempts.one() as endpoint:
                     # Not a generator of its own: there is no `yield from` here, and each event would pay for another.
                     reader = request.reader(endpoint.url, attempts)
-                    methods = self._servers.methods(endpoint.url)
+                    methods = self._servers.connections.methods(endpoint.url)
                     call = self._call(methods.stream_infer, request, attempts)
                     try:
                         while (response := await call.read()) is not grpc.aio.EOF:
                             for event in reader.read(response):
                                 yield event
                     except grpc.RpcError as error:
-                        foreign = of_status(error, endpoint.url, request.timeout_s, started=reader.started)
+                        foreign = of_status(error, endpoint.url, request.limits.timeout_s, started=reader.started)
                         raise reader.failure or foreign from error
                     except asyncio.CancelledError as error:
                         self._raise_if_closed(error, endpoint.url)
@@ -243,11 +230,11 @@ class AsyncClient(BaseClient[AsyncServers]):
         while True:
             try:
                 with attempts.one() as endpoint:
-                    call = self._call(method(self._servers.methods(endpoint.url)), request, attempts)
+                    call = self._call(method(self._servers.connections.methods(endpoint.url)), request, attempts)
                     try:
                         return await call
                     except grpc.RpcError as error:
-                        raise of_status(error, endpoint.url, request.timeout_s, started=False) from error
+                        raise of_status(error, endpoint.url, request.limits.timeout_s, started=False) from error
                     except asyncio.CancelledError as error:
                         self._raise_if_closed(error, endpoint.url)
                         raise
@@ -257,7 +244,7 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     def _raise_if_closed(self, error: asyncio.CancelledError, url: str) -> None:
         """Calls of a client that is closed end in gRPC as if the tasks that read them had been cancelled."""
-        if self._servers.closed and not asked_to_stop(unknown=False):
+        if self._servers.connections.closed and not asked_to_stop(unknown=False):
             raise StreamBroken(f"the client was closed while {url} answered") from error
 
     def _call(self, method: Any, request: Outgoing, attempts: Attempts) -> Any:

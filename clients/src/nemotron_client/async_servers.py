@@ -6,43 +6,31 @@ import asyncio
 import contextlib
 import socket
 import weakref
-from typing import Any
 
 import grpc
 import grpc.aio
 
-from nemotron_client import wire
-from nemotron_client.addresses import CHECK_INTERVAL_S, CHECK_TIMEOUT_S, Addresses
 from nemotron_client.cancellation import asked_to_stop
 from nemotron_client.connection import Connections, closed
 from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import ClientError, InvalidRequest
-from nemotron_client.protocol import Methods, live_request, ready_request
 from nemotron_client.refusals import of_status
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import EndpointHealth, Health
+from nemotron_client.watch import CHECK_INTERVAL_S, CHECK_TIMEOUT_S, Watch
 
 
 class AsyncServers:
     """Shared by a client and those made of it by `with_options`; belongs to the event loop of the first request."""
 
     def __init__(self, settings: ClientSettings) -> None:
-        """Nothing is connected yet."""
         self.endpoints = Endpoints(settings.urls, settings.balance, settings.name)
-        self._connections = Connections(grpc.aio, settings.credentials, settings.authority)
-        self._watch = _Watch(self.endpoints, self._connections, settings.name) if settings.several else None
+        self.connections = Connections(grpc.aio, settings.credentials, settings.authority)
+        self._watch = Watch(self.endpoints, self.connections, settings.name) if settings.several else None
+        self._looked = asyncio.Event()
         self._where = settings.where
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
-
-    @property
-    def closed(self) -> bool:
-        """Whether the client was closed; gRPC ends its calls as if their tasks had been cancelled."""
-        return self._connections.closed
-
-    def methods(self, url: str) -> Methods:
-        """Triton's methods at *url*; `InvalidRequest` when the client was closed."""
-        return self._connections.methods(url)
 
     async def ensure_watched(self, timeout_s: float) -> None:
         """See that the servers are looked at from time to time, and wait for the first look, *timeout_s* at most."""
@@ -53,16 +41,16 @@ class AsyncServers:
             raise InvalidRequest(
                 f"this client of {self._where} belongs to another event loop; make one for each asyncio.run"
             )
-        if self._watch is None or self._watch.looked.is_set():
+        if self._watch is None or self._looked.is_set():
             return
-        if self.closed:
+        if self.connections.closed:
             raise closed(self._where)
         if self._watching is None:
-            self._watching = asyncio.create_task(_keep_looking(self._watch), name="nemotron-health")
-            # A client that was forgotten without `close` leaves no task behind.
+            self._watching = asyncio.create_task(_keep_looking(self._watch, self._looked), name="nemotron-health")
+            # A client that is dropped without `close` leaves no task behind.
             weakref.finalize(self, _cancel, loop, self._watching)
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._watch.looked.wait(), timeout_s)
+            await asyncio.wait_for(self._looked.wait(), timeout_s)
 
     async def health(self, timeout_s: float) -> Health:
         """Ask every server."""
@@ -71,75 +59,62 @@ class AsyncServers:
 
     async def close(self) -> None:
         """Close every connection; running requests end with an error."""
-        channels = self._connections.take_all()
+        channels = self.connections.take_all()
         if self._watching:
             self._watching.cancel()
-            # Not awaited itself: that would take a cancellation of who closes for one of the task.
+            # Not awaited itself: then a cancellation of the caller would look like one of the task.
             await asyncio.wait([self._watching])
-        if self._watch:
-            self._watch.looked.set()
+        self._looked.set()
         for channel in channels:
             await channel.close()
 
     async def _health(self, url: str, timeout_s: float) -> EndpointHealth:
-        methods = self.methods(url)
-        live: Any = methods.server_live(live_request(), timeout=timeout_s)
-        ready: Any = methods.model_ready(ready_request(wire.MODEL_NAME), timeout=timeout_s)
-        alive = False
+        methods = self.connections.methods(url)
+        live = methods.server_live(methods.live_request, timeout=timeout_s)
+        ready = methods.model_ready(methods.ready_request, timeout=timeout_s)
+        alive = is_ready = False
         try:
             alive = (await live).live
             is_ready = (await ready).ready
             problem = "" if is_ready else "the model is not ready"
         except grpc.RpcError as error:
             ready.cancel()
-            is_ready, problem = False, str(of_status(error, url, timeout_s, started=False))
+            problem = str(of_status(error, url, timeout_s, started=False))
         except asyncio.CancelledError:
-            if not self.closed or asked_to_stop(unknown=False):
+            if not self.connections.closed or asked_to_stop(unknown=False):
                 raise
-            is_ready, problem = False, "the client was closed"
+            problem = "the client was closed"
         return EndpointHealth(url=url, live=alive, ready=is_ready, problem=problem)
 
 
-class _Watch:
-    """One look at all servers at a time; what they say decides who gets requests."""
-
-    def __init__(self, endpoints: Endpoints, connections: Connections, name: str | None) -> None:
-        self.looked = asyncio.Event()
-        self._endpoints = endpoints
-        self._connections = connections
-        self._addresses = Addresses(name) if name else None
-
-    async def look(self) -> None:
-        """Find the servers of the name anew where that is due, and ask each whether it is ready."""
-        if self._addresses and self._addresses.due(self._endpoints):
-            loop = asyncio.get_running_loop()
-            try:
-                found = await loop.getaddrinfo(*self._addresses.wanted, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError):
-                found = []  # those that were known are asked on
-            self._addresses.found(found, self._endpoints)
-            for url in self._endpoints.idle():
-                if channel := self._connections.take(url):
-                    await channel.close()
-        await asyncio.gather(*(self._check(url) for url in self._endpoints.urls))
-
-    async def _check(self, url: str) -> None:
-        try:
-            methods = self._connections.methods(url)
-            ready = (await methods.model_ready(ready_request(wire.MODEL_NAME), timeout=CHECK_TIMEOUT_S)).ready
-        except (grpc.RpcError, ClientError):
-            ready = False
-        (self._endpoints.admit if ready else self._endpoints.eject)(url)
-
-
-async def _keep_looking(watch: _Watch) -> None:
-    # Holds no `AsyncServers`, so that the task does not keep alive what ends it.
+async def _keep_looking(watch: Watch, looked: asyncio.Event) -> None:
     while True:
         try:
-            await watch.look()
+            await _look(watch)
         finally:
-            watch.looked.set()
+            looked.set()
         await asyncio.sleep(CHECK_INTERVAL_S)
+
+
+async def _look(watch: Watch) -> None:
+    """Resolve the name where that is due, and ask every server whether it is ready."""
+    if address := watch.due():
+        try:
+            infos = await asyncio.get_running_loop().getaddrinfo(*address, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            infos = []  # the servers that are known stay
+        for channel in watch.resolved(infos):
+            await channel.close()
+    await asyncio.gather(*(_check(watch, url) for url in watch.endpoints.urls))
+
+
+async def _check(watch: Watch, url: str) -> None:
+    try:
+        methods = watch.connections.methods(url)
+        ready = (await methods.model_ready(methods.ready_request, timeout=CHECK_TIMEOUT_S)).ready
+    except (grpc.RpcError, ClientError):
+        ready = False
+    watch.endpoints.mark(url, ready=ready)
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:

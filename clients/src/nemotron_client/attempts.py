@@ -17,7 +17,7 @@ class Attempts:
     """Retries only what is safe, `ServerUnavailable`, which is never raised after the first token.
 
     Pauses are drawn between nothing and a bound that doubles (full jitter), so that clients that failed together do
-    not come back together. All attempts and pauses together stay within the request's time.
+    not come back together. All attempts and pauses together stay within the request's time, which runs from now.
     """
 
     def __init__(
@@ -30,7 +30,6 @@ class Attempts:
         clock: Callable[[], float] = time.monotonic,
         draw: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """The time runs from now."""
         self.begin_s = clock()
         self.timeout_s = timeout_s
         self.request_id = request_id
@@ -48,7 +47,7 @@ class Attempts:
             try:
                 yield endpoint
             except ServerUnavailable:
-                self._endpoints.eject(endpoint.url)
+                self._endpoints.mark(endpoint.url, ready=False)
                 self._failed.append(endpoint.url)
                 raise
 
@@ -56,20 +55,20 @@ class Attempts:
         """The time the request still has; `DeadlineExceeded` when there is none."""
         left_s = self.begin_s + self.timeout_s - self._clock()
         if left_s <= 0:
-            raise self.told(DeadlineExceeded(f"no server answered within {self.timeout_s:g} s"))
+            raise self._described(DeadlineExceeded(f"no server answered within {self.timeout_s:g} s"))
         return left_s
 
     def pause_s(self, error: ClientError) -> float:
         """How long to wait before the next attempt; raises *error* where there is to be none."""
         if not isinstance(error, ServerUnavailable) or self.retries >= self._max_retries:
-            raise self.told(error)
+            raise self._described(error)
         pause_s = self._draw(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.retries))
         if pause_s >= self.begin_s + self.timeout_s - self._clock():
-            raise self.told(error)
+            raise self._described(error)
         self.retries += 1
         return pause_s
 
-    def told(self, error: ClientError) -> ClientError:
-        """*error* with what is known of the request."""
+    def _described(self, error: ClientError) -> ClientError:
+        """*error* with the request's id and retries."""
         error.request_id, error.retries = self.request_id, self.retries
         return error

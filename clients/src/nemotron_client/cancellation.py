@@ -1,4 +1,4 @@
-"""Who a `CancelledError` is for: the task that gets it, or something that it waits for."""
+"""Whether a `CancelledError` means the task that gets it, or something that it awaits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import asyncio
 
 
 def asked_to_stop(*, unknown: bool) -> bool:
-    """Whether somebody cancelled the running task itself; *unknown* where Python cannot tell, which is before 3.11."""
+    """Whether the running task itself is being cancelled; *unknown* before Python 3.11, which cannot tell."""
     cancelling = getattr(asyncio.current_task(), "cancelling", None)
     return unknown if cancelling is None else bool(cancelling())

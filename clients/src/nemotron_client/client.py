@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -23,7 +22,7 @@ from nemotron_client.refusals import of_status
 from nemotron_client.reply import Reply
 from nemotron_client.run import Run, RunEvent
 from nemotron_client.servers import Servers
-from nemotron_client.settings import ClientSettings, checked_timeout_s
+from nemotron_client.settings import ClientSettings, check_timeout_s
 from nemotron_client.status import Health, Model, Prompt
 from nemotron_client.streams import RunningCall, Stream
 from nemotron_client.tool_loop import ToolErrors, ToolLoop
@@ -90,17 +89,10 @@ class Client(BaseClient[Servers]):
         **options: Unpack[ChatOptions],
     ) -> Run:
         """The answer to *messages* after all the *tools* were called that the model asked for; as `run_stream`."""
-        return Run.of(
-            self.run_stream(
-                messages,
-                tools=tools,
-                thinking=thinking,
-                max_turns=max_turns,
-                on_tool_error=on_tool_error,
-                **options,
-            ),
-            messages,
+        stream = self.run_stream(
+            messages, tools=tools, thinking=thinking, max_turns=max_turns, on_tool_error=on_tool_error, **options
         )
+        return Run.of(stream, messages)
 
     def run_stream(
         self,
@@ -116,10 +108,9 @@ class Client(BaseClient[Servers]):
 
         *tools* are functions, or `Tool`s that have one. The calls of one answer run at the same time, in threads.
         The model may give *max_turns* answers. A call that cannot be made, or fails, is raised as a `ToolError`;
-        with *on_tool_error* `tell` the model is told instead, and may do better.
+        with *on_tool_error* `tell` the model gets the error as the result, and may do better.
         """
         loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
-
         running = RunningCall()
 
         def events() -> Generator[RunEvent, None, None]:
@@ -161,16 +152,13 @@ class Client(BaseClient[Servers]):
     ) -> int:
         """How many tokens of the context *messages* and *tools* take."""
         return self.render(
-            messages,
-            tools=tools,
-            thinking=thinking,
-            chat_template_kwargs=chat_template_kwargs,
-            timeout_s=timeout_s,
+            messages, tools=tools, thinking=thinking, chat_template_kwargs=chat_template_kwargs, timeout_s=timeout_s
         ).num_tokens
 
     def health(self, timeout_s: float = 5.0) -> Health:
         """Whether each server runs and can answer; never raises for a server that does not."""
-        return self._servers.health(checked_timeout_s(timeout_s))
+        check_timeout_s(timeout_s)
+        return self._servers.health(timeout_s)
 
     def is_ready(self, timeout_s: float = 5.0) -> bool:
         """Whether a server says that it can answer."""
@@ -178,15 +166,15 @@ class Client(BaseClient[Servers]):
 
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models of this project that a server has, with their tensors; errors as for `stream`."""
-        found = []
+        models = []
         for name in outgoing.MODELS:
             request = outgoing.metadata(self._settings, name, timeout_s)
             try:
-                found.append(outgoing.model_of(self._ask(request, lambda methods: methods.model_metadata)))
+                models.append(outgoing.model_of(self._ask(request, lambda methods: methods.model_metadata)))
             except RequestRejected as error:
                 if error.status != "NOT_FOUND":
                     raise
-        return tuple(found)
+        return tuple(models)
 
     def close(self) -> None:
         """Close the connections; running streams end with an error."""
@@ -195,9 +183,7 @@ class Client(BaseClient[Servers]):
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @staticmethod
@@ -224,12 +210,12 @@ class Client(BaseClient[Servers]):
         self, request: Outgoing, url: str, attempts: Attempts, running: RunningCall
     ) -> Generator[Event, None, None]:
         reader = request.reader(url, attempts)
-        call = running.begin(self._call(self._servers.methods(url).stream_infer, request, url, attempts))
+        call = running.begin(self._call(self._servers.connections.methods(url).stream_infer, request, url, attempts))
         try:
             for response in call:
                 yield from reader.read(response)
         except grpc.RpcError as error:
-            raise reader.failure or of_status(error, url, request.timeout_s, started=reader.started) from error
+            raise reader.failure or of_status(error, url, request.limits.timeout_s, started=reader.started) from error
         except RuntimeError as error:
             # A Ctrl-C in the moment when gRPC's lock is not held shows as the failure to release it.
             if isinstance(error.__context__, KeyboardInterrupt):
@@ -247,7 +233,9 @@ class Client(BaseClient[Servers]):
         while True:
             try:
                 with attempts.one() as endpoint:
-                    return self._call(method(self._servers.methods(endpoint.url)), request, endpoint.url, attempts)
+                    return self._call(
+                        method(self._servers.connections.methods(endpoint.url)), request, endpoint.url, attempts
+                    )
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
             time.sleep(pause_s)
@@ -259,4 +247,4 @@ class Client(BaseClient[Servers]):
         except ValueError as error:
             raise closed(url) from error
         except grpc.RpcError as error:
-            raise of_status(error, url, request.timeout_s, started=False) from error
+            raise of_status(error, url, request.limits.timeout_s, started=False) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import grpc
+
 from nemotron_client.errors import InvalidRequest
 from nemotron_client.protocol import Methods
 from nemotron_client.settings import Credentials
@@ -13,11 +15,11 @@ _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-    # http_proxy is for the web; an inference server is near.
+    # http_proxy is meant for the web, not for an inference server nearby.
     ("grpc.enable_http_proxy", 0),
     # A connection that is not made after this long fails (despite the name), and the request goes elsewhere.
     ("grpc.min_reconnect_backoff_ms", 5_000),
-    # A server that was restarted is found again within a second, not within gRPC's two minutes.
+    # A restarted server is connected to within a second, not within gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Finds a peer that vanished under a long answer. tritonserver takes a ping each 300 s and hangs up on more.
@@ -29,14 +31,13 @@ _OPTIONS = [
 
 
 class Connections:
-    """A channel to each server of a client. Safe to share between threads."""
+    """A channel to each server of a client, opened by *channels*: `grpc` or `grpc.aio`. Safe to share between threads.
 
-    def __init__(self, grpc: Any, credentials: Credentials, authority: str | None) -> None:
-        """*grpc* opens channels: it is `grpc` or `grpc.aio`.
+    *authority* is the name that certificates are checked against, where servers are addressed by number.
+    """
 
-        *authority* is the name that certificates are checked against, where servers are addressed by number.
-        """
-        self._grpc = grpc
+    def __init__(self, channels: Any, credentials: Credentials, authority: str | None) -> None:
+        self._channels = channels
         self._credentials = credentials
         self._options = [*_OPTIONS, ("grpc.default_authority", authority)] if authority else _OPTIONS
         self._open: dict[str, tuple[Any, Methods]] = {}
@@ -45,8 +46,8 @@ class Connections:
 
     def methods(self, url: str) -> Methods:
         """Triton's gRPC methods at *url*; `InvalidRequest` when the client was closed."""
-        if found := self._open.get(url):
-            return found[1]
+        if opened := self._open.get(url):
+            return opened[1]
         with self._lock:
             if self.closed:
                 raise closed(url)
@@ -56,13 +57,13 @@ class Connections:
             return self._open[url][1]
 
     def take(self, url: str) -> Any:
-        """The channel to *url*, to be closed by who takes it; None where there is none."""
+        """The channel to *url*, for the caller to close; None where there is none."""
         with self._lock:
             channel, _ = self._open.pop(url, (None, None))
             return channel
 
     def take_all(self) -> list[Any]:
-        """Every channel, to be closed by who takes them; from now on none is opened."""
+        """Every channel, for the caller to close; from now on none is opened."""
         with self._lock:
             self.closed = True
             channels = [channel for channel, _ in self._open.values()]
@@ -70,16 +71,14 @@ class Connections:
             return channels
 
     def _channel(self, url: str) -> Any:
-        import grpc
-
         if not self._credentials.root:
-            return self._grpc.insecure_channel(url, options=self._options)
+            return self._channels.insecure_channel(url, options=self._options)
         credentials = grpc.ssl_channel_credentials(
             self._credentials.root, self._credentials.key, self._credentials.cert
         )
-        return self._grpc.secure_channel(url, credentials, options=self._options)
+        return self._channels.secure_channel(url, credentials, options=self._options)
 
 
 def closed(url: str) -> InvalidRequest:
-    """What a client says that was closed, and what gRPC means by its `ValueError`."""
+    """The error of a client that was closed, where gRPC raises `ValueError`."""
     return InvalidRequest(f"this client of {url} is closed; make a new one")

@@ -23,13 +23,13 @@ class Endpoint:
 
 
 class Endpoints:
-    """The servers of one client. Safe to share between threads."""
+    """The servers of one client. Safe to share between threads.
+
+    All of *urls* count as able to answer, until a request or a health check says otherwise; *name* is the DNS name
+    that stands for them, where there is one.
+    """
 
     def __init__(self, urls: Sequence[str], balance: Balance, name: str | None = None) -> None:
-        """All of *urls* are thought able to answer, until a request or a health check says otherwise.
-
-        *name* is the DNS name that stands for them, where there is one.
-        """
         self._name = name
         self._all = [Endpoint(url) for url in urls]
         self._gone: list[Endpoint] = []
@@ -40,12 +40,12 @@ class Endpoints:
     @property
     def urls(self) -> tuple[str, ...]:
         """Every server, ejected ones included."""
-        return tuple(each.url for each in self._all)
+        return tuple(endpoint.url for endpoint in self._all)
 
     @property
     def healthy_urls(self) -> tuple[str, ...]:
         """The servers that are not ejected."""
-        return tuple(each.url for each in self._all if not each.ejected)
+        return tuple(endpoint.url for endpoint in self._all if not endpoint.ejected)
 
     @contextmanager
     def one(self, avoid: Collection[str] = ()) -> Iterator[Endpoint]:
@@ -63,43 +63,35 @@ class Endpoints:
             with self._lock:
                 endpoint.active -= 1
 
-    def eject(self, url: str) -> None:
-        """*url* cannot answer now."""
-        self._mark(url, ejected=True)
-
-    def admit(self, url: str) -> None:
-        """*url* can answer again."""
-        self._mark(url, ejected=False)
+    def mark(self, url: str, *, ready: bool) -> None:
+        """*url* can answer, or cannot and is ejected."""
+        with self._lock:
+            for endpoint in self._all:
+                if endpoint.url == url:
+                    endpoint.ejected = not ready
 
     def replace(self, urls: Sequence[str]) -> None:
         """The name now stands for *urls*; those that stay, or come back while they still answer, keep their state."""
         with self._lock:
-            known = {each.url: each for each in (*self._all, *self._gone)}
+            known = {endpoint.url: endpoint for endpoint in (*self._all, *self._gone)}
             self._all = [known.pop(url) if url in known else Endpoint(url) for url in dict.fromkeys(urls)]
             self._gone = list(known.values())
 
     def idle(self) -> tuple[str, ...]:
-        """The servers that the name no longer stands for, once their last answer has ended; each is told once."""
+        """The servers that the name no longer stands for, once their last answer has ended; each is returned once."""
         with self._lock:
-            idle = tuple(each.url for each in self._gone if not each.active)
-            self._gone = [each for each in self._gone if each.active]
+            idle = tuple(endpoint.url for endpoint in self._gone if not endpoint.active)
+            self._gone = [endpoint for endpoint in self._gone if endpoint.active]
             return idle
 
     def _chosen(self, avoid: Collection[str]) -> Endpoint:
         if not self._all:
             raise ServerUnavailable(f"{self._name} has no address")
-        healthy = [each for each in self._all if not each.ejected]
-        others = [each for each in healthy if each.url not in avoid]
-        choices = others or healthy or self._all
-        # Each gets its turn, also among those that are equally loaded.
+        healthy = [endpoint for endpoint in self._all if not endpoint.ejected]
+        choices = [endpoint for endpoint in healthy if endpoint.url not in avoid] or healthy or self._all
+        # Every server gets its turn, also among those that are equally loaded.
         self._turn += 1
         first = self._turn % len(choices)
         if self._balance == "round_robin":
             return choices[first]
-        return min(choices[first:] + choices[:first], key=lambda each: each.active)
-
-    def _mark(self, url: str, *, ejected: bool) -> None:
-        with self._lock:
-            for each in self._all:
-                if each.url == url:
-                    each.ejected = ejected
+        return min(choices[first:] + choices[:first], key=lambda endpoint: endpoint.active)

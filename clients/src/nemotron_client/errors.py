@@ -46,7 +46,7 @@ class RequestRejected(ClientError):
 
 
 class AccessDenied(RequestRejected):
-    """The server wants another secret, or a certificate of somebody else."""
+    """The server wants another secret, or another client certificate."""
 
 
 class StreamBroken(ClientError):
@@ -54,10 +54,9 @@ class StreamBroken(ClientError):
 
 
 class ToolError(ClientError):
-    """What the model wants to call cannot be called, or failed; `tool` is the function's name."""
+    """What the model wants to call cannot be called, or failed; `tool` is the name that the model used."""
 
     def __init__(self, message: str, *, tool: str = "") -> None:
-        """*tool* is the name that the model used."""
         super().__init__(message)
         self.tool = tool
 

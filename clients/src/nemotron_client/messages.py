@@ -44,7 +44,7 @@ class AssistantMessage:
     reasoning: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse calls that are none; a plain dict may be a message, but not a part of one."""
+        """Refuse calls that are no `ToolCall`; a plain dict may be a message, but not a part of one."""
         for call in self.tool_calls:
             if not isinstance(call, ToolCall):
                 raise InvalidRequest(f"a call of the assistant's is {call!r:.100}; give a ToolCall")

@@ -27,7 +27,7 @@ class GenerateOptions(TypedDict, total=False):
     end_id              one more token that ends the answer; -1: generate on past the model's own
     stop                the answer ends before the first of these words
     stop_token_ids      more tokens that end the answer
-    bad_words           what must not be said
+    bad_words           words that the answer must not hold
     guide_type          what the text behind the thinking must look like: json, json_schema, regex
     guide               the schema or the expression
     """
@@ -65,7 +65,7 @@ class ChatOptions(GenerateOptions, total=False):
     chat_template_kwargs: Mapping[str, Any] | None
 
 
-# Those that are not a tensor's name, and those that are not for the server.
+# Options whose tensor has another name, and those that are the client's own.
 _TENSORS = {
     "stop": wire.STOP_WORDS.name,
     "guide_type": wire.GUIDED_DECODING_GUIDE_TYPE.name,

@@ -14,8 +14,8 @@ from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import StreamBroken
 from nemotron_client.messages import MessageLike, openai_messages
 from nemotron_client.options import ChatOptions, GenerateOptions, tensor_values
-from nemotron_client.protocol import infer_request, metadata_request, output_values, set_timeout
-from nemotron_client.settings import ClientSettings, checked_retries, checked_timeout_s
+from nemotron_client.protocol import infer_request, output_values, triton_messages
+from nemotron_client.settings import ClientSettings
 from nemotron_client.status import Model, Prompt
 from nemotron_client.tools import ToolLike, openai_tools
 
@@ -24,25 +24,28 @@ MODELS = (wire.MODEL_NAME, "preprocessing", "postprocessing")
 
 @dataclass(frozen=True)
 class Outgoing:
-    """One request and its limits; it can be sent again as long as no response has come.
+    """One request with its limits; it can be sent again as long as no response has come.
 
     `request_id` is its name in the server's log; empty where the server itself is asked, and not a model.
     """
 
     message: Any
     request_id: str
-    timeout_s: float
-    max_retries: int
+    limits: ClientSettings
 
     def limited_to(self, remaining_s: float) -> Any:
-        """The message, with the time that is left where a model is asked."""
+        """The message, by which a model too stops when the time is over and nobody waits for its answer."""
         if self.request_id:
-            set_timeout(self.message, remaining_s)
+            # Microseconds, as Triton has it.
+            self.message.parameters["timeout"].int64_param = int(remaining_s * 1e6)
         return self.message
 
     def attempts(self, endpoints: Endpoints) -> Attempts:
         """Its attempts; the time runs from now."""
-        return Attempts(endpoints, timeout_s=self.timeout_s, max_retries=self.max_retries, request_id=self.request_id)
+        limits = self.limits
+        return Attempts(
+            endpoints, timeout_s=limits.timeout_s, max_retries=limits.max_retries, request_id=self.request_id
+        )
 
     def reader(self, url: str, attempts: Attempts) -> AnswerReader:
         """Reads what *url* answers to it."""
@@ -85,12 +88,13 @@ def render(
         wire.THINKING.name: thinking,
         wire.CHAT_TEMPLATE_KWARGS.name: chat_template_kwargs,
     }
-    return _asking(settings, MODELS[1], values, timeout_s, None)
+    return _for_model(settings.with_options(timeout_s, None), MODELS[1], values)
 
 
 def metadata(settings: ClientSettings, name: str, timeout_s: float | None) -> Outgoing:
-    """What is asked to describe a model."""
-    return _outgoing(settings, metadata_request(name), "", timeout_s, None)
+    """The question for the description of a model."""
+    message = triton_messages().ModelMetadataRequest(name=name)
+    return Outgoing(message, "", settings.with_options(timeout_s, None))
 
 
 def prompt_of(response: Any, url: str) -> Prompt:
@@ -99,7 +103,7 @@ def prompt_of(response: Any, url: str) -> Prompt:
         values = output_values(response)
         return Prompt(text=values[wire.PROMPT.name], token_ids=tuple(values[wire.INPUT_IDS.name]))
     except (LookupError, TypeError, ValueError) as error:
-        raise StreamBroken(f"{url} sent a response that is not ours: {error!r:.300}") from error
+        raise StreamBroken(f"{url} sent a response that this client cannot read: {error!r:.300}") from error
 
 
 def model_of(metadata: Any) -> Model:
@@ -107,8 +111,8 @@ def model_of(metadata: Any) -> Model:
     return Model(
         name=metadata.name,
         versions=tuple(metadata.versions),
-        inputs=tuple(each.name for each in metadata.inputs),
-        outputs=tuple(each.name for each in metadata.outputs),
+        inputs=tuple(tensor.name for tensor in metadata.inputs),
+        outputs=tuple(tensor.name for tensor in metadata.outputs),
     )
 
 
@@ -117,23 +121,10 @@ def _streamed(
 ) -> Outgoing:
     values[wire.THINKING.name] = thinking
     values[wire.STREAM.name] = True
-    return _asking(settings, MODELS[0], values, options.get("timeout_s"), options.get("max_retries"))
+    limits = settings.with_options(options.get("timeout_s"), options.get("max_retries"))
+    return _for_model(limits, MODELS[0], values)
 
 
-def _asking(
-    settings: ClientSettings, model: str, values: Mapping[str, Any], timeout_s: float | None, max_retries: int | None
-) -> Outgoing:
+def _for_model(limits: ClientSettings, model: str, values: Mapping[str, Any]) -> Outgoing:
     request_id = uuid.uuid4().hex
-    message = infer_request(model, values, request_id=request_id)
-    return _outgoing(settings, message, request_id, timeout_s, max_retries)
-
-
-def _outgoing(
-    settings: ClientSettings, message: Any, request_id: str, timeout_s: float | None, max_retries: int | None
-) -> Outgoing:
-    return Outgoing(
-        message,
-        request_id,
-        settings.timeout_s if timeout_s is None else checked_timeout_s(timeout_s),
-        settings.max_retries if max_retries is None else checked_retries(max_retries),
-    )
+    return Outgoing(infer_request(model, values, request_id=request_id), request_id, limits)

@@ -18,19 +18,18 @@ from nemotron_client.errors import InvalidRequest
 _TENSORS = {tensor.name: tensor for tensor in (*wire.INPUTS, *wire.PREPROCESSING_INPUTS, *wire.PREPROCESSING_OUTPUTS)}
 _PACKED = {"BOOL": "<?", "INT32": "<i", "UINT64": "<Q", "FP32": "<f"}
 _LIMITS = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
-_JSON = {tensor.name for tensor in (wire.MESSAGES, wire.TOOLS, wire.TOOL_CHOICE, wire.CHAT_TEMPLATE_KWARGS)}
+_JSON = {tensor.name for tensor in (wire.MESSAGES, wire.TOOLS, wire.CHAT_TEMPLATE_KWARGS)}
 
 
 class Methods:
-    """Triton's gRPC methods on a channel, of `grpc` or `grpc.aio`."""
+    """Triton's gRPC methods on a channel of `grpc` or `grpc.aio`, with the requests that are always the same."""
 
     def __init__(self, channel: Any) -> None:
-        """Nothing is sent yet."""
         from tritonclient.grpc import service_pb2, service_pb2_grpc
 
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        self.server_live = stub.ServerLive
-        self.model_ready = stub.ModelReady
+        self.server_live, self.live_request = stub.ServerLive, service_pb2.ServerLiveRequest()
+        self.model_ready, self.ready_request = stub.ModelReady, service_pb2.ModelReadyRequest(name=wire.MODEL_NAME)
         self.model_metadata = stub.ModelMetadata
         self.infer = stub.ModelInfer
         # One request, then half-closed: the same on the wire as Triton's stream of requests, without the thread, or the
@@ -42,37 +41,23 @@ class Methods:
         )
 
 
+def triton_messages() -> Any:
+    """The module of Triton's protobuf messages."""
+    from tritonclient.grpc import service_pb2
+
+    return service_pb2
+
+
 def infer_request(model: str, values: Mapping[str, Any], *, request_id: str) -> Any:
     """A request for *model*. *values* are by tensor name; None is left out.
 
     Raises `InvalidRequest` when a value cannot be sent, such as messages that are not JSON or a number out of range.
     """
-    request = _messages().ModelInferRequest(model_name=model, id=request_id)
+    request = triton_messages().ModelInferRequest(model_name=model, id=request_id)
     for name, value in values.items():
         if value is not None:
             _add(request, _TENSORS[name], value)
     return request
-
-
-def set_timeout(request: Any, timeout_s: float) -> None:
-    """Have the server keep to *timeout_s* too, so that nothing is generated for nobody."""
-    # Microseconds, as Triton has it.
-    request.parameters["timeout"].int64_param = min(int(timeout_s * 1e6), 2**63 - 1)
-
-
-def live_request() -> Any:
-    """Asks whether a server runs."""
-    return _messages().ServerLiveRequest()
-
-
-def ready_request(model: str) -> Any:
-    """Asks whether a server can answer requests for *model*."""
-    return _messages().ModelReadyRequest(name=model)
-
-
-def metadata_request(model: str) -> Any:
-    """Asks for the versions and tensors of *model*."""
-    return _messages().ModelMetadataRequest(name=model)
 
 
 def output_values(response: Any) -> dict[str, Any]:
@@ -99,22 +84,18 @@ def unpacked(tensor: wire.Tensor, data: bytes) -> Any:
 
 def _add(request: Any, tensor: wire.Tensor, value: Any) -> None:
     try:
-        if tensor.name in _JSON and not (tensor is wire.TOOL_CHOICE and isinstance(value, str)):
-            value = json.dumps(value, ensure_ascii=False, allow_nan=False)
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             value = json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
-        values = [value] if tensor.dims == (1,) else _listed(value)
-        data = b"".join(_packed(tensor, each) for each in values)
+        elif tensor.name in _JSON:
+            value = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        if tensor.dims != (1,) and isinstance(value, str):
+            raise TypeError(f"{value!r} is no list")
+        values = [value] if tensor.dims == (1,) else list(value)
+        data = b"".join(_packed(tensor, value) for value in values)
     except (TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
         raise InvalidRequest(f"{tensor.name} cannot be sent: {error}") from error
     request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=[1, len(values)])
     request.raw_input_contents.append(data)
-
-
-def _listed(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        raise TypeError(f"{value!r} is no list")
-    return list(value)
 
 
 def _packed(tensor: wire.Tensor, value: Any) -> bytes:
@@ -134,9 +115,3 @@ def _packed(tensor: wire.Tensor, value: Any) -> bytes:
         return struct.pack(_PACKED[tensor.dtype], value)
     except struct.error as error:
         raise TypeError(f"{value!r} is no number") from error
-
-
-def _messages() -> Any:
-    from tritonclient.grpc import service_pb2
-
-    return service_pb2

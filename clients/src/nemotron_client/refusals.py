@@ -1,4 +1,4 @@
-"""The one place where what went wrong becomes one of our errors: a message inside a stream, or a status that ended it.
+"""The client's errors, of gRPC statuses and of the messages that servers send inside a stream.
 
 Messages, because the metadata that makes tritonserver send statuses instead (`triton_grpc_error`) crashes versions
 before 26.04, one bad request after some hundred. The `nemotron` model begins its messages with the status it means;
@@ -37,9 +37,9 @@ BY_STATUS: dict[str, type[ClientError]] = {
     "UNIMPLEMENTED": RequestRejected,
     "UNKNOWN": StreamBroken,
 }
-# What tritonserver says, as UNAVAILABLE, to who does not send its secret.
+# What tritonserver answers, as UNAVAILABLE, to a request without its secret.
 _RESTRICTED = "protocol is restricted"
-# gRPC's own limit, which the next attempt is over too.
+# gRPC's own limit, which another attempt exceeds too.
 _TOO_LARGE = "message larger than max"
 # What tritonserver says of a model that it was started without.
 _NO_PREPROCESSING = "unknown model: 'preprocessing' is not found"
@@ -48,34 +48,34 @@ _NOT_SERVING = ("has no available versions", "is not ready", "is exiting", "is n
 
 
 def of_message(message: str, url: str, *, started: bool) -> ClientError:
-    """The error that *message*, inside a stream of *url*, tells of; *started* is whether a response came before it."""
+    """The error for *message*, inside a stream of *url*; *started* is whether a response came before it."""
     status, _, text = message.partition(": ")
     if status not in BY_STATUS:
         text = message
-        status = "UNAVAILABLE" if any(each in message for each in _NOT_SERVING) else "INVALID_ARGUMENT"
-    told = {
+        status = "UNAVAILABLE" if any(part in message for part in _NOT_SERVING) else "INVALID_ARGUMENT"
+    messages = {
         StreamBroken: f"{url} broke off the answer: {text}",
         ServerUnavailable: f"{url} takes no request now: {text}",
         DeadlineExceeded: f"{url}: {text}",
     }
-    return _error(status, text, told, started=started)
+    return _error(status, text, messages, started=started)
 
 
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
-    """The error that a `grpc.RpcError` stands for; *timeout_s* is the time the request had."""
+    """The error for a `grpc.RpcError`; *timeout_s* is the time the request had."""
     status, text = error.code().name, error.details() or "no details"
     if _NO_PREPROCESSING in text:
         text = f"{url} has no model preprocessing, which renders prompts; start it without --no-text-models"
-    told = {
+    messages = {
         StreamBroken: f"{url} broke off the answer: ({status}) {text}",
         ServerUnavailable: f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`",
         DeadlineExceeded: f"{url} did not finish within {timeout_s:g} s",
     }
-    return _error(status, text, told, started=started)
+    return _error(status, text, messages, started=started)
 
 
-def _error(status: str, text: str, told: dict[Any, str], *, started: bool) -> ClientError:
-    """What *status* means; *told* is what to say of some kinds, all others repeat the server's *text*."""
+def _error(status: str, text: str, messages: dict[Any, str], *, started: bool) -> ClientError:
+    """What *status* means; *messages* are those of some kinds, all others repeat the server's *text*."""
     kind = BY_STATUS.get(status, StreamBroken)
     if _RESTRICTED in text:
         kind = AccessDenied
@@ -83,6 +83,6 @@ def _error(status: str, text: str, told: dict[Any, str], *, started: bool) -> Cl
         kind = RequestRejected
     elif kind is ServerUnavailable and started:
         kind = StreamBroken
-    error = kind(told.get(kind, text))
+    error = kind(messages.get(kind, text))
     error.status = status
     return error

@@ -1,8 +1,8 @@
-"""A whole answer, and how one is put together from events."""
+"""A whole answer, put together from its events."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nemotron_client.events import (
@@ -43,55 +43,14 @@ class Reply:
     @classmethod
     def of(cls, events: Iterable[Event]) -> Reply:
         """The fold of a finished stream of events; `ValueError` if the stream holds no `Finish`."""
-        parts = ReplyParts()
-        for event in events:
-            parts.add(event)
-        return parts.reply()
-
-
-async def reply_of(events: AsyncIterable[Event]) -> Reply:
-    """As `Reply.of`, of events that arrive."""
-    parts = ReplyParts()
-    async for event in events:
-        parts.add(event)
-    return parts.reply()
-
-
-class ReplyParts:
-    """A reply in the making: events in, the `Reply` out."""
-
-    def __init__(self) -> None:
-        """Nothing was said yet."""
-        self._reasoning: list[str] = []
-        self._content: list[str] = []
-        self._calls: list[ToolCall] = []
-        self._finish: Finish | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether the answer has ended."""
-        return self._finish is not None
-
-    def add(self, event: Event) -> None:
-        """Take the next event."""
-        if isinstance(event, ReasoningDelta):
-            self._reasoning.append(event.text)
-        elif isinstance(event, ContentDelta):
-            self._content.append(event.text)
-        elif isinstance(event, ToolCall):
-            self._calls.append(event)
-        elif isinstance(event, Finish):
-            self._finish = event
-
-    def reply(self) -> Reply:
-        """The whole; `ValueError` before its end."""
-        finish = self._finish
+        events = tuple(events)
+        finish = next((event for event in events if isinstance(event, Finish)), None)
         if finish is None:
             raise ValueError("these events are not a whole answer: there is no Finish among them")
-        return Reply(
-            reasoning="".join(self._reasoning) or None,
-            content="".join(self._content) or None,
-            tool_calls=tuple(self._calls),
+        return cls(
+            reasoning="".join(event.text for event in events if isinstance(event, ReasoningDelta)) or None,
+            content="".join(event.text for event in events if isinstance(event, ContentDelta)) or None,
+            tool_calls=tuple(event for event in events if isinstance(event, ToolCall)),
             finish_reason=finish.reason,
             usage=finish.usage,
             problems=finish.problems,

@@ -1,14 +1,14 @@
-"""A conversation in which the model's calls were made for it, and how one is put together from events."""
+"""A conversation in which the model's calls were made for it, put together from its events."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from nemotron_client.events import Event
+from nemotron_client.events import Event, Finish
 from nemotron_client.messages import MessageLike
-from nemotron_client.reply import Reply, ReplyParts
+from nemotron_client.reply import Reply
 from nemotron_client.tools import ToolResult
 
 RunEvent: TypeAlias = Event | ToolResult
@@ -38,29 +38,20 @@ class Run:
     @classmethod
     def of(cls, events: Iterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
         """The fold of a finished stream of events that began with *messages*."""
-        fold = RunParts(messages)
+        parts = RunParts(messages)
         for event in events:
-            fold.add(event)
-        return fold.run()
-
-
-async def run_of(events: AsyncIterable[RunEvent], messages: Sequence[MessageLike]) -> Run:
-    """As `Run.of`, of events that arrive."""
-    fold = RunParts(messages)
-    async for event in events:
-        fold.add(event)
-    return fold.run()
+            parts.add(event)
+        return parts.run()
 
 
 class RunParts:
-    """A run in the making: events in, the `Run` out."""
+    """A run in the making: events in, the `Run` out. The conversation before them is *messages*."""
 
     def __init__(self, messages: Sequence[MessageLike]) -> None:
-        """The conversation so far is *messages*."""
         self.messages = list(messages)
         self.replies: list[Reply] = []
         self._results: list[ToolResult] = []
-        self._reply = ReplyParts()
+        self._events: list[Event] = []
 
     def add(self, event: RunEvent) -> None:
         """Take the next event."""
@@ -68,9 +59,10 @@ class RunParts:
             self._results.append(event)
             self.messages.append(event.as_message())
             return
-        self._reply.add(event)
-        if self._reply.finished:
-            reply, self._reply = self._reply.reply(), ReplyParts()
+        self._events.append(event)
+        if isinstance(event, Finish):
+            reply = Reply.of(self._events)
+            self._events.clear()
             self.replies.append(reply)
             self.messages.append(reply.message)
 

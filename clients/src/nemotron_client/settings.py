@@ -1,4 +1,4 @@
-"""What a client is made with: arguments, and where they are left out the environment."""
+"""The settings of a client: its arguments, and where they are left out the environment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 from nemotron_client import wire
 from nemotron_client.endpoints import Balance
@@ -23,16 +24,37 @@ _URL = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(?P<port>
 
 @dataclass(frozen=True, kw_only=True)
 class Credentials:
-    """PEM texts: who signed the server's certificate, and the client's own certificate and key."""
+    """PEM texts: the authority that signed the server's certificate, and the client's own certificate and key."""
 
     root: bytes | None = None
     cert: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
 
+    @classmethod
+    def read(
+        cls, root_ca: str | Path | None, client_cert: str | Path | None, client_key: str | Path | None
+    ) -> Credentials:
+        """The contents of these files, or of those that the environment names."""
+        credentials = cls(
+            root=_pem(root_ca, "NEMOTRON_ROOT_CA"),
+            cert=_pem(client_cert, "NEMOTRON_CLIENT_CERT"),
+            key=_pem(client_key, "NEMOTRON_CLIENT_KEY"),
+        )
+        if (credentials.cert is None) != (credentials.key is None):
+            raise InvalidRequest("a client certificate and its key go together; give client_cert and client_key")
+        if credentials.cert and not credentials.root:
+            raise InvalidRequest(
+                "a client certificate goes with TLS; give root_ca, the authority that signed the server's certificate"
+            )
+        return credentials
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClientSettings:
-    """The settings of a client, checked. `urls` are of servers, unless there is a DNS `name` that stands for them."""
+    """The settings of a client; `InvalidRequest` names the one that cannot be used.
+
+    `urls` are of servers, unless there is a DNS `name` that stands for them.
+    """
 
     urls: tuple[str, ...]
     name: str | None
@@ -42,33 +64,13 @@ class ClientSettings:
     metadata: tuple[tuple[str, str], ...] = field(repr=False)
     credentials: Credentials
 
-    @classmethod
-    def read(
-        cls,
-        url: str | Sequence[str] | None,
-        *,
-        timeout_s: float | None,
-        max_retries: int,
-        balance: Balance,
-        secret: str | None,
-        root_ca: str | Path | None,
-        client_cert: str | Path | None,
-        client_key: str | Path | None,
-    ) -> ClientSettings:
-        """Check the arguments of a client; `InvalidRequest` names the one that cannot be used."""
-        urls = _urls(url if url is not None else os.environ.get("NEMOTRON_URL") or DEFAULT_URL)
-        name = urls[0][len(_DNS) :] if urls[0].startswith(_DNS) else None
-        if balance not in ("least_loaded", "round_robin"):
-            raise InvalidRequest(f"balance is {balance!r}; it is least_loaded or round_robin")
-        return cls(
-            urls=() if name else urls,
-            name=name,
-            balance=balance,
-            timeout_s=checked_timeout_s(_environment_timeout_s() if timeout_s is None else timeout_s),
-            max_retries=checked_retries(max_retries),
-            metadata=_metadata(secret or os.environ.get("NEMOTRON_SECRET")),
-            credentials=_credentials(root_ca, client_cert, client_key),
-        )
+    def __post_init__(self) -> None:
+        if self.balance not in get_args(Balance):
+            raise InvalidRequest(f"balance is {self.balance!r}; it is {' or '.join(get_args(Balance))}")
+        check_timeout_s(self.timeout_s)
+        retries = self.max_retries
+        if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
+            raise InvalidRequest(f"max_retries is {retries!r}; it must be a whole number between 0 and 100")
 
     @property
     def several(self) -> bool:
@@ -82,32 +84,26 @@ class ClientSettings:
 
     @property
     def authority(self) -> str | None:
-        """Who certificates must be of, where servers are addressed by number."""
+        """The host that certificates must name, where servers are addressed by number."""
         return self.name and split_address(self.name)[0]
 
     def with_options(self, timeout_s: float | None, max_retries: int | None) -> ClientSettings:
-        """The same but for what is given."""
+        """These settings with other limits, where they are not None."""
+        if timeout_s is None and max_retries is None:
+            return self
         return replace(
             self,
-            timeout_s=self.timeout_s if timeout_s is None else checked_timeout_s(timeout_s),
-            max_retries=self.max_retries if max_retries is None else checked_retries(max_retries),
+            timeout_s=self.timeout_s if timeout_s is None else timeout_s,
+            max_retries=self.max_retries if max_retries is None else max_retries,
         )
 
 
-def checked_timeout_s(timeout_s: float) -> float:
-    """*timeout_s*, which must be a positive number of seconds."""
+def check_timeout_s(timeout_s: float) -> None:
+    """Raise `InvalidRequest` for what is not a positive number of seconds."""
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= LONGEST_TIMEOUT_S:
         raise InvalidRequest(
             f"timeout_s is {timeout_s!r:.40}; it must be a number of seconds, up to {LONGEST_TIMEOUT_S:g}"
         )
-    return timeout_s
-
-
-def checked_retries(max_retries: int) -> int:
-    """*max_retries*, which must be a whole number."""
-    if isinstance(max_retries, bool) or not isinstance(max_retries, int) or not 0 <= max_retries <= 100:
-        raise InvalidRequest(f"max_retries is {max_retries!r}; it must be a whole number between 0 and 100")
-    return max_retries
 
 
 def split_address(url: str) -> tuple[str, int]:
@@ -116,28 +112,32 @@ def split_address(url: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _urls(given: str | Sequence[str]) -> tuple[str, ...]:
-    """Every server that *given* names, each one once."""
-    parts = given.split(",") if isinstance(given, str) else given
+def read_urls(url: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | None]:
+    """The address of each server once, from *url* or the environment; or none, and the name that stands for them."""
+    if url is None:
+        url = os.environ.get("NEMOTRON_URL") or DEFAULT_URL
+    parts = url.split(",") if isinstance(url, str) else url
     if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
-        raise InvalidRequest(f"url is {given!r:.100}; give host:port of a server, or a list of them")
+        raise InvalidRequest(f"url is {url!r:.100}; give host:port of a server, or a list of them")
     urls = tuple(dict.fromkeys(part.strip() for part in parts))
-    for url in urls:
-        bare = url[len(_DNS) :] if url.startswith(_DNS) else url
-        match = _URL.fullmatch(bare)
-        if match is None or not 0 < int(match["port"]) < 65536:
-            raise InvalidRequest(
-                f"url is {url!r}; give host:port without a scheme, such as {DEFAULT_URL}, "
-                f"or {_DNS}host:port for all the servers behind a name"
-            )
-        if bare is not url and len(urls) > 1:
-            raise InvalidRequest(f"{url} stands for all servers behind a name, and goes with no other url")
     if not urls:
         raise InvalidRequest("url is an empty list; give host:port of a server")
-    return urls
+    for part in urls:
+        match = _URL.fullmatch(part.removeprefix(_DNS))
+        if match is None or not 0 < int(match["port"]) < 65536:
+            raise InvalidRequest(
+                f"url is {part!r}; give host:port without a scheme, such as {DEFAULT_URL}, "
+                f"or {_DNS}host:port for all the servers behind a name"
+            )
+        if part.startswith(_DNS) and len(urls) > 1:
+            raise InvalidRequest(f"{part} stands for all servers behind a name, and goes with no other url")
+    return ((), urls[0].removeprefix(_DNS)) if urls[0].startswith(_DNS) else (urls, None)
 
 
-def _environment_timeout_s() -> float:
+def read_timeout_s(timeout_s: float | None) -> float:
+    """*timeout_s*, or that of the environment, or the default."""
+    if timeout_s is not None:
+        return timeout_s
     text = os.environ.get("NEMOTRON_TIMEOUT_S")
     try:
         return float(text) if text else DEFAULT_TIMEOUT_S
@@ -145,27 +145,14 @@ def _environment_timeout_s() -> float:
         raise InvalidRequest(f"NEMOTRON_TIMEOUT_S is {text!r}; it must be a number of seconds") from None
 
 
-def _metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
+def read_metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
+    """The gRPC metadata of every request, with *secret*, or that of the environment, in it."""
+    secret = secret or os.environ.get("NEMOTRON_SECRET")
     if not secret:
         return ()
     if not re.fullmatch(r"[!-~]+", secret):
-        raise InvalidRequest("the secret holds characters that are not visible ASCII; no server has such a one")
+        raise InvalidRequest("the secret holds characters that are not visible ASCII; no server can have it")
     return ((f"triton-grpc-protocol-{wire.SECRET_HEADER}", secret),)
-
-
-def _credentials(
-    root_ca: str | Path | None, client_cert: str | Path | None, client_key: str | Path | None
-) -> Credentials:
-    found = Credentials(
-        root=_pem(root_ca, "NEMOTRON_ROOT_CA"),
-        cert=_pem(client_cert, "NEMOTRON_CLIENT_CERT"),
-        key=_pem(client_key, "NEMOTRON_CLIENT_KEY"),
-    )
-    if (found.cert is None) != (found.key is None):
-        raise InvalidRequest("a client certificate and its key go together; give client_cert and client_key")
-    if found.cert and not found.root:
-        raise InvalidRequest("a client certificate goes with TLS; give root_ca, who signed the server's certificate")
-    return found
 
 
 def _pem(file: str | Path | None, variable: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What a client tells of its servers: whether they can answer, and what they serve."""
+"""What a client reports of its servers: whether they can answer, and what they serve."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Health:
     @property
     def ready(self) -> bool:
         """Whether a request would be answered."""
-        return any(each.ready for each in self.endpoints)
+        return any(endpoint.ready for endpoint in self.endpoints)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,8 @@
-"""What `stream` returns: events to iterate over, whose request is cancelled when nobody reads on."""
+"""What `stream` returns: events to iterate over, whose request is cancelled when they are not read on."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 EventT = TypeVar("EventT")
@@ -13,19 +12,18 @@ class RunningCall:
     """The gRPC call that a stream reads now, for another thread to end."""
 
     def __init__(self) -> None:
-        """There is none yet."""
         self._call: Any = None
         self._cancelled = False
 
     def begin(self, call: Any) -> Any:
-        """Now it is *call*, which is over at once if its stream was cancelled before it began."""
+        """Take *call*, and cancel it at once if its stream was cancelled before."""
         self._call = call
         if self._cancelled:
             call.cancel()
         return call
 
     def cancel(self) -> None:
-        """End it, and those after it; whoever reads it gets an error."""
+        """Cancel it and those after it; whoever reads it gets an error."""
         self._cancelled = True
         if self._call is not None:
             self._call.cancel()
@@ -35,19 +33,19 @@ class Stream(Generic[EventT]):
     """The events of an answer as they arrive; the last one is `Finish`.
 
     Nothing is sent before the first event is asked for. The request is cancelled at the server when the loop over the
-    stream is left, when its `with` block ends, or by `close`; not by `next`, which reads one event.
+    stream is left, when its `with` block ends, or by `close`; not by `next`, which reads one event. `request_id` is the
+    request's name in the server's log, where it is one request.
     """
 
     def __init__(
         self, events: Generator[EventT, None, None], request_id: str = "", running: RunningCall | None = None
     ) -> None:
-        """*request_id* is the request's name in the server's log, where it is one request; *running* is its call."""
         self._events = events
         self._running = running or RunningCall()
         self.request_id = request_id
 
     def __iter__(self) -> Iterator[EventT]:
-        # A generator of its own, which a `break` drops and so closes, whoever else holds the stream.
+        # A generator of its own, which a `break` drops and so closes, also where the stream is still referenced.
         with self:
             yield from self._events
 
@@ -57,9 +55,7 @@ class Stream(Generic[EventT]):
     def __enter__(self) -> Stream[EventT]:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -77,12 +73,11 @@ class AsyncStream(Generic[EventT]):
     """The events of an answer as they arrive; the last one is `Finish`. As `Stream`, for `async for`."""
 
     def __init__(self, events: AsyncGenerator[EventT, None], request_id: str = "") -> None:
-        """*request_id* is the request's name in the server's log, where it is one request."""
         self._events = events
         self.request_id = request_id
 
     async def __aiter__(self) -> AsyncIterator[EventT]:
-        # A generator of its own, which a `break` drops and the event loop then closes, whoever else holds the stream.
+        # A generator of its own, which a `break` drops and the event loop closes, also where the stream is referenced.
         try:
             async for event in self._events:
                 yield event
@@ -95,9 +90,7 @@ class AsyncStream(Generic[EventT]):
     async def __aenter__(self) -> AsyncStream[EventT]:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:

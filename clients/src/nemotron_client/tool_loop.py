@@ -40,7 +40,7 @@ class ToolLoop:
         self.tools = tools
         self.options: ChatOptions = {**options}
         self._toolbox = Toolbox(tools)
-        openai_messages(messages)  # refuse what is none before anything is asked
+        openai_messages(messages)  # raises for what is no message, before the first request
         self._parts = RunParts(messages)
         self._max_turns = max_turns
         self._tell = on_tool_error == "tell"
@@ -55,7 +55,7 @@ class ToolLoop:
         self._parts.add(event)
 
     def calls(self) -> list[BoundCall | ToolResult]:
-        """The calls of the answer that has just ended, each with its function, or with the error the model is told.
+        """The calls of the answer that has just ended, with their functions, or with the error that the model gets.
 
         There are none where it is the last answer. Raises `UnknownTool`, `InvalidArguments` or `TooManyTurns`.
         """
@@ -65,7 +65,7 @@ class ToolLoop:
                 f"the model still calls {reply.tool_calls[0].name} after {self._max_turns} answers; raise max_turns",
                 tool=reply.tool_calls[0].name,
             )
-        # A call that was asked for has been made; asked for again, it would be made for ever.
+        # The required call has been made; required again, it would be made for ever.
         if self.options.get("tool_choice") not in (None, "auto", "none"):
             self.options["tool_choice"] = "auto"
         calls: list[BoundCall | ToolResult] = []
@@ -81,10 +81,10 @@ class ToolLoop:
     def make(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
         """Make *calls*, several of them at the same time in threads; results in the order of the calls."""
         if not calls or (len(calls) == 1 and not _is_async(calls[0])):
-            return [self._made(call) for call in calls]
+            return [self._result(call) for call in calls]
         # An asynchronous function too gets a thread, and an event loop in it: there may be one in the caller's.
         with ThreadPoolExecutor(min(len(calls), _MAX_THREADS), thread_name_prefix="nemotron-tool") as threads:
-            futures = [threads.submit(contextvars.copy_context().run, self._made, call) for call in calls]
+            futures = [threads.submit(contextvars.copy_context().run, self._result, call) for call in calls]
             try:
                 return [future.result() for future in futures]
             except BaseException:
@@ -93,7 +93,7 @@ class ToolLoop:
 
     async def make_async(self, calls: Sequence[BoundCall | ToolResult]) -> list[ToolResult]:
         """Make *calls* at the same time, plain functions in threads; one that raises stops the others."""
-        tasks = [asyncio.ensure_future(self._made_async(call)) for call in calls]
+        tasks = [asyncio.ensure_future(self._result_async(call)) for call in calls]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -102,7 +102,7 @@ class ToolLoop:
             # They may have something to tidy up.
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _made(self, call: BoundCall | ToolResult) -> ToolResult:
+    def _result(self, call: BoundCall | ToolResult) -> ToolResult:
         if isinstance(call, ToolResult):
             return call
         try:
@@ -113,7 +113,7 @@ class ToolLoop:
         except asyncio.CancelledError:
             return self._failed(call, _cancelled(call))
 
-    async def _made_async(self, call: BoundCall | ToolResult) -> ToolResult:
+    async def _result_async(self, call: BoundCall | ToolResult) -> ToolResult:
         if isinstance(call, ToolResult):
             return call
         try:

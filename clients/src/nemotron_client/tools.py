@@ -1,7 +1,7 @@
-"""Functions for the model to call: how they are described to it, and what becomes of its calls.
+"""Functions for the model to call: their descriptions, and what becomes of its calls.
 
 A Python function with type hints and a docstring is a tool as it is; `Tool` describes one that has neither.
-What describes and checks is imported when there is a tool: the clients import this module without having any.
+`functions`, which describes and checks, is imported where there is a tool: most requests have none.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -79,8 +79,8 @@ class Tool:
                 f"{dict(tool)!r:.100} is no tool; "
                 'it must be {"type": "function", "function": {"name": ..., "parameters": ...}}'
             )
-        given = {key: about[key] for key in ("description", "parameters") if about.get(key) is not None}
-        return cls(about["name"], **given, function=function)
+        details = {key: about[key] for key in ("description", "parameters") if about.get(key) is not None}
+        return cls(about["name"], **details, function=function)
 
     def as_openai(self) -> dict[str, Any]:
         """The tool as the wire has it."""
@@ -93,9 +93,7 @@ ToolLike: TypeAlias = Tool | Mapping[str, Any] | Callable[..., Any]
 
 def openai_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
     """*tools* as the wire has them; dicts go to the server unchanged. Raises `InvalidRequest` for what is none."""
-    return [
-        dict(tool) if isinstance(tool, Mapping) else _tool(tool, place).as_openai() for place, tool in _listed(tools)
-    ]
+    return [dict(tool) if isinstance(tool, Mapping) else tool.as_openai() for tool in _described(tools)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +144,7 @@ class BoundCall:
             value.encode()
             return str(value)
         except Exception as error:
-            # Values may be of any class, and tell what they hold in code of their own.
+            # Values may be of any class, whose own code runs here.
             raise ToolFailed(
                 f"{self.call.name} returned a {type(value).__name__} that is neither text nor JSON ({error}); "
                 "return text, numbers, lists, dicts, dataclasses or pydantic models",
@@ -156,21 +154,23 @@ class BoundCall:
     def _failed(self, error: Exception) -> ToolFailed:
         from nemotron_client.functions.json_values import shortened
 
-        told = shortened("".join(traceback.format_exception_only(error)), 1000)
-        return ToolFailed(f"{self.call.name} raised {told}", tool=self.call.name)
+        text = shortened("".join(traceback.format_exception_only(error)), 1000)
+        return ToolFailed(f"{self.call.name} raised {text}", tool=self.call.name)
 
 
 class Toolbox:
-    """Tools that can be called, by name."""
+    """Tools that can be called, by name.
+
+    Raises `InvalidRequest` for two of one name, for one without a function, and for a schema that is none.
+    """
 
     def __init__(self, tools: Sequence[ToolLike]) -> None:
-        """Raises `InvalidRequest` for two of one name, for one without a function, and for a schema that is none."""
         from nemotron_client.functions.validation import BadSchema, Validation
 
         self._tools: dict[str, Tool] = {}
         self._validations: dict[str, Validation] = {}
-        for place, each in _listed(tools):
-            tool = _tool(each, place)
+        for described in _described(tools):
+            tool = Tool.from_openai(described) if isinstance(described, Mapping) else described
             if tool.function is None:
                 raise InvalidRequest(
                     f"{tool.name} has no function to call; give the function itself, "
@@ -223,17 +223,13 @@ class ToolResult:
         return ToolMessage(content=self.content, tool_call_id=self.call.id, name=self.call.name)
 
 
-def _listed(tools: Sequence[ToolLike]) -> list[tuple[int, ToolLike]]:
+def _described(tools: Sequence[ToolLike]) -> Iterator[Tool | Mapping[str, Any]]:
     if isinstance(tools, (str, bytes, Mapping, Tool)) or not isinstance(tools, Sequence):
         raise InvalidRequest(f"tools is {tools!r:.100}; give a list of tools, such as [get_weather]")
-    return list(enumerate(tools))
-
-
-def _tool(tool: object, place: int) -> Tool:
-    if isinstance(tool, Tool):
-        return tool
-    if isinstance(tool, Mapping):
-        return Tool.from_openai(tool)
-    if callable(tool):
-        return Tool.of(tool)
-    raise InvalidRequest(f"tools[{place}] is {tool!r:.100}; give a function, a Tool or an OpenAI-shaped dict")
+    for place, tool in enumerate(tools):
+        if isinstance(tool, (Tool, Mapping)):
+            yield tool
+        elif callable(tool):
+            yield Tool.of(tool)
+        else:
+            raise InvalidRequest(f"tools[{place}] is {tool!r:.100}; give a function, a Tool or an OpenAI-shaped dict")

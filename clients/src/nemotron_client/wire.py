@@ -43,7 +43,7 @@ class Tensor:
         return hash(self.name)
 
 
-# What the request says.
+# What to answer.
 TEXT_INPUT = Tensor("text_input", "BYTES")  # a finished prompt, instead of messages
 MESSAGES = Tensor("messages", "BYTES")  # JSON: OpenAI-shaped messages
 TOOLS = Tensor("tools", "BYTES")  # JSON: OpenAI-shaped tools
@@ -76,7 +76,7 @@ NUM_RETURN_SEQUENCES = Tensor("num_return_sequences", "INT32")  # answers to one
 # What to return.
 EXCLUDE_INPUT_IN_OUTPUT = Tensor("exclude_input_in_output", "BOOL")  # false: a whole answer begins with text_input
 RETURN_LOG_PROBS = Tensor("return_log_probs", "BOOL")
-TOP_LOGPROBS = Tensor("top_logprobs", "INT32")  # alternatives to tell for each token
+TOP_LOGPROBS = Tensor("top_logprobs", "INT32")  # alternatives to return for each token
 # Accepted for clients of tensorrt_llm_bls where they change nothing; the counts are always returned.
 PAD_ID = Tensor("pad_id", "INT32")
 BEAM_WIDTH = Tensor("beam_width", "INT32")
@@ -86,6 +86,9 @@ RETURN_GENERATION_LOGITS = Tensor("return_generation_logits", "BOOL")
 RETURN_PERF_METRICS = Tensor("return_perf_metrics", "BOOL")
 RETURN_NUM_INPUT_TOKENS = Tensor("return_num_input_tokens", "BOOL")
 RETURN_NUM_OUTPUT_TOKENS = Tensor("return_num_output_tokens", "BOOL")
+
+# Every tensor so far.
+INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))
 
 # What a response carries: the first three are deltas, the rest come with the last response.
 TEXT_OUTPUT = Tensor("text_output", "BYTES")
@@ -102,67 +105,14 @@ OUTPUT_LOG_PROBS = Tensor("output_log_probs", "FP32", dims=(-1, -1))  # one row:
 CUM_LOG_PROBS = Tensor("cum_log_probs", "FP32", dims=(-1,))  # one value: their sum so far
 LOGPROBS = Tensor("logprobs", "BYTES")  # JSON: list of tokens with alternatives, OpenAI shape
 
+OUTPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor) and value not in INPUTS)
+
 # The models beside `nemotron`, off the streaming path.
 PROMPT = Tensor("prompt", "BYTES")
 INPUT_IDS = Tensor("input_ids", "INT32", dims=(-1,))
 RAW_OUTPUT = Tensor("raw_output", "BYTES", optional=False)
 TRUNCATED = Tensor("truncated", "BOOL")
 
-INPUTS = (
-    TEXT_INPUT,
-    MESSAGES,
-    TOOLS,
-    TOOL_CHOICE,
-    PARALLEL_TOOL_CALLS,
-    THINKING,
-    CHAT_TEMPLATE_KWARGS,
-    STREAM,
-    MAX_TOKENS,
-    TEMPERATURE,
-    TOP_P,
-    TOP_K,
-    SEED,
-    REPETITION_PENALTY,
-    PRESENCE_PENALTY,
-    FREQUENCY_PENALTY,
-    MIN_P,
-    MIN_TOKENS,
-    NO_REPEAT_NGRAM_SIZE,
-    END_ID,
-    STOP_TOKEN_IDS,
-    STOP_WORDS,
-    BAD_WORDS,
-    EMBEDDING_BIAS_WORDS,
-    EMBEDDING_BIAS_WEIGHTS,
-    GUIDED_DECODING_GUIDE_TYPE,
-    GUIDED_DECODING_GUIDE,
-    NUM_RETURN_SEQUENCES,
-    EXCLUDE_INPUT_IN_OUTPUT,
-    RETURN_LOG_PROBS,
-    TOP_LOGPROBS,
-    PAD_ID,
-    BEAM_WIDTH,
-    LENGTH_PENALTY,
-    RETURN_CONTEXT_LOGITS,
-    RETURN_GENERATION_LOGITS,
-    RETURN_PERF_METRICS,
-    RETURN_NUM_INPUT_TOKENS,
-    RETURN_NUM_OUTPUT_TOKENS,
-)
-OUTPUTS = (
-    TEXT_OUTPUT,
-    REASONING_OUTPUT,
-    TOOL_CALLS,
-    FINISH_REASON,
-    PROBLEMS,
-    NUM_INPUT_TOKENS,
-    NUM_OUTPUT_TOKENS,
-    NUM_REASONING_TOKENS,
-    SEQUENCE_INDEX,
-    OUTPUT_LOG_PROBS,
-    CUM_LOG_PROBS,
-    LOGPROBS,
-)
 PREPROCESSING_INPUTS = (Tensor(MESSAGES.name, "BYTES", optional=False), TOOLS, THINKING, CHAT_TEMPLATE_KWARGS)
 PREPROCESSING_OUTPUTS = (PROMPT, INPUT_IDS, NUM_INPUT_TOKENS)
 POSTPROCESSING_INPUTS = (RAW_OUTPUT, TRUNCATED, TOOLS, TOOL_CHOICE, PARALLEL_TOOL_CALLS, THINKING)
@@ -192,7 +142,7 @@ def array(tensor: Tensor, value: Any) -> Any:
     import numpy as np
 
     if tensor.dtype == "BYTES":
-        value = value.encode("utf-8") if tensor.dims == (1,) else [each.encode("utf-8") for each in value]
+        value = value.encode("utf-8") if tensor.dims == (1,) else [text.encode("utf-8") for text in value]
     return np.array([[value] if tensor.dims == (1,) else value], dtype=NUMPY[tensor.dtype])
 
 

@@ -1,4 +1,4 @@
-"""Who may do what: the shared secret of callers, and the categories of calls that tritonserver keeps to itself.
+"""The shared secret of callers, and the categories of calls that are closed to them.
 
 tritonserver compares one header per category with a value. Health is open to everybody. Shared memory, tracing and
 log settings are closed by a value that is thrown away, and so is model control unless `nemotron serve` reloads, which
@@ -30,7 +30,7 @@ _SHORTEST, _LONGEST = 16, 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """What calls are compared with; without `secret` everybody may call, without `control` nobody may load models."""
+    """The values that calls must send: without `secret` everybody may call, without `control` nobody loads models."""
 
     secret: str | None = field(default=None, repr=False)
     control: str | None = field(default=None, repr=False)
@@ -43,13 +43,8 @@ class Access:
                 "`openssl rand -hex 32` makes one",
             )
 
-    @property
-    def must_hide(self) -> bool:
-        """Whether somebody knows a value that others must not."""
-        return self.secret is not None or self.control is not None
-
     def arguments(self) -> list[HiddenArgument]:
-        """The arguments of tritonserver that close what is not open."""
+        """The arguments of tritonserver that close all categories that are not open."""
         rules = [(_FOR_NOBODY, _CLOSED_HEADER, new_value()), ((_CONTROL,), CONTROL_HEADER, self.control or new_value())]
         if self.secret is not None:
             rules.append((_FOR_CALLERS, wire.SECRET_HEADER, self.secret))
@@ -61,7 +56,7 @@ class Access:
 
 
 def new_value() -> str:
-    """A value that nobody guesses."""
+    """A value that cannot be guessed."""
     return secrets.token_hex(32)
 
 
@@ -70,7 +65,7 @@ def read_secret(file: Path | None, environment: Mapping[str, str] = os.environ) 
     if file is None:
         secret = environment.get(SECRET_VARIABLE)
         if secret == "":
-            # What was to come from elsewhere did not; open to everybody is not what was meant.
+            # Whoever sets it does not mean to serve everybody.
             raise ServerError(f"{SECRET_VARIABLE} is set but empty", "give it the secret, or unset it to serve without")
         return secret
     try:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: made beside their place, and moved there by a rename."""
+"""Files and folders that appear whole or not at all: made beside their place, and renamed when complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_atomically(path: Path, text: str, *, replace: bool = True, mode: int =
         if replace:
             partial.replace(path)
         else:
-            # Unlike a rename, a link does not replace what somebody wrote there meanwhile.
+            # Unlike a rename, a link does not replace a file that was written there meanwhile.
             os.link(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -35,9 +35,9 @@ def write_atomically(path: Path, text: str, *, replace: bool = True, mode: int =
 def atomic_folder(place: Path, *, partial: Path | None = None, replace: bool = False) -> Iterator[Path]:
     """An empty folder that moves to *place* when the block succeeds, and is removed when it fails.
 
-    Until then it is at *partial*, for those who hold a lock: what a process that was killed left there is removed.
-    With *replace* what is at *place* goes when the new folder is there; a kill in between is for `restore_folder` to
-    undo. Without it a folder with something in it stays, and the move raises `OSError`.
+    Until then it is at *partial*, for callers that hold a lock: what a killed process left there is removed. With
+    *replace* it takes the place of the folder at *place*, and `restore_folder` undoes a replacement that was killed.
+    Without, a folder that is not empty stays, and the move raises `OSError`.
     """
     if partial:
         shutil.rmtree(partial, ignore_errors=True)
@@ -47,7 +47,15 @@ def atomic_folder(place: Path, *, partial: Path | None = None, replace: bool = F
         partial.mkdir(parents=True)
         yield partial
         if replace:
-            _replace(partial, place)
+            old = old_place(place)
+            shutil.rmtree(old, ignore_errors=True)
+            if place.exists():
+                place.rename(old)
+            try:
+                rename_into_place(partial, place)
+            finally:
+                restore_folder(place)
+            shutil.rmtree(old, ignore_errors=True)
         else:
             partial.rename(place)
     finally:
@@ -55,7 +63,7 @@ def atomic_folder(place: Path, *, partial: Path | None = None, replace: bool = F
 
 
 def rename_into_place(new: Path, place: Path) -> None:
-    """Give *new* its name; a function of its own, because what happens before and after has to hold without it."""
+    """The rename that completes a replacement; a function of its own, so that tests can make it fail."""
     new.rename(place)
 
 
@@ -69,15 +77,3 @@ def restore_folder(place: Path) -> None:
     old = old_place(place)
     if old.exists() and not place.exists():
         old.rename(place)
-
-
-def _replace(new: Path, place: Path) -> None:
-    old = old_place(place)
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        place.rename(old)
-    try:
-        rename_into_place(new, place)
-    finally:
-        restore_folder(place)
-    shutil.rmtree(old, ignore_errors=True)

@@ -5,7 +5,7 @@ ServingError
 ├── RequestError        the caller's request is wrong: do not retry it unchanged
 ├── OverloadedError     no room for the request now: retry it later, or elsewhere
 ├── DeadlineError       the request's time was up before its answer was complete
-├── ClientGoneError     whoever asked does not wait any more
+├── ClientGoneError     the caller went away
 ├── TokenizerError      a tokenizer.json is missing, malformed, or not byte-level BPE
 ├── BundleError         an engine bundle is missing, changed, or made for another place
 ├── EngineError         the engine cannot start, or failed while generating
@@ -16,11 +16,10 @@ ServingError
 class ServingError(Exception):
     """Base of every error this package raises on purpose; its text is one line, for a person.
 
-    *remedy* is what to do, where it is told apart from *detail*, what is wrong.
+    *detail* is what is wrong, and *remedy* what to do, where the two are kept apart.
     """
 
     def __init__(self, detail: str, remedy: str = "") -> None:
-        """Say *detail*, then *remedy*."""
         self.detail = detail
         self.remedy = remedy
         super().__init__(f"{detail}; {remedy}" if remedy else detail)
@@ -43,7 +42,7 @@ class DeadlineError(ServingError):
 
 
 class ClientGoneError(ServingError):
-    """Whoever asked does not wait any more; nobody reads this."""
+    """The caller went away; nobody reads this."""
 
 
 class TokenizerError(ServingError):
@@ -63,6 +62,6 @@ class ServerError(ServingError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an *error* of somebody else's library says first, or else what kind it is."""
+    """The first line of an *error* of another library, or its type's name where it has no text."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -10,9 +10,7 @@ from nemotron_triton.serve_options import ServeOptions, is_loopback, join
 def exposure(options: ServeOptions) -> Iterator[str]:
     """Each endpoint with how it is protected, then what is off."""
     secret = "secret required" if options.secret else "no secret"
-    transport = "plain"
-    if options.tls:
-        transport = "mutual TLS" if options.tls.client_ca else "TLS"
+    transport = "mutual TLS" if options.tls and options.tls.client_ca else "TLS" if options.tls else "plain"
     hosts = options.hosts
     yield f"gRPC     {join(hosts['--grpc-port'], options.grpc_port)}: {transport}, {secret}"
     yield f"HTTP     {join(hosts['--http-port'], options.http_port)}: plain, {secret}"
@@ -21,23 +19,18 @@ def exposure(options: ServeOptions) -> Iterator[str]:
 
 
 def warnings(options: ServeOptions) -> Iterator[str]:
-    """One line for what others reach and nothing protects, and one for what HTTP cannot take from others."""
-    hosts = options.hosts
-    lacking = {
-        "gRPC": [*([] if options.tls else ["TLS"]), *([] if options.secret else ["secret"])],
-        "HTTP": ["TLS", *([] if options.secret else ["secret"])],
-        "metrics": ["TLS", "secret"],
-    }
-    ports = {"gRPC": "--grpc-port", "HTTP": "--http-port", "metrics": "--metrics-port"}
-    open_ones = [
-        f"{name} without {' and '.join(lacks)}"
-        for name, lacks in lacking.items()
-        if lacks and not is_loopback(hosts[ports[name]])
+    """One line for endpoints that other machines reach and nothing protects, and one for a weakness of HTTP."""
+    endpoints = {"gRPC": (options.tls, options.secret), "HTTP": (None, options.secret), "metrics": (None, None)}
+    exposed = [
+        f"{name} without {' and '.join(lacking)}"
+        for name, (tls, secret) in endpoints.items()
+        if (lacking := [*([] if tls else ["TLS"]), *([] if secret else ["secret"])])
+        and not is_loopback(options.hosts[f"--{name.lower()}-port"])
     ]
-    if open_ones:
+    if exposed:
         yield (
-            f"warning: other machines reach {', '.join(open_ones)}; "
+            f"warning: other machines reach {', '.join(exposed)}; "
             "keep them behind a firewall; --tls-cert protects gRPC, --secret-file gRPC and HTTP"
         )
-    if not is_loopback(hosts["--http-port"]):
+    if not is_loopback(options.hosts["--http-port"]):
         yield "warning: tritonserver before 26.04 can be stopped by one HTTP request; keep HTTP behind a proxy"

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from nemotron_triton.errors import ServerError
 
@@ -30,7 +30,7 @@ _PTRACE_DETACH = 17
 # Where /proc/PID/stat has `startstack`, the address of argc, counted behind the program's name.
 _STARTSTACK = 25
 _WORD = 8
-# The first of the environment's variables, empty, and beginning the names of those that hold values.
+# The first of the environment's variables, which is empty, and the beginning of the names of those that hold values.
 _VARIABLE = "NEMOTRON_HIDDEN"
 _LONGEST_NAME = 32
 _CANNOT_HIDE = "the server's secrets cannot be hidden from its command line"
@@ -46,15 +46,10 @@ class HidingError(ServerError):
 
 @dataclass(frozen=True)
 class HiddenArgument:
-    """An argument that begins with *shown*, which everybody may see, and goes on with *value*, which nobody may."""
+    """An argument that begins with `shown`, which everybody may see, and goes on with `value`, which nobody may."""
 
     shown: str
     value: str = field(repr=False)
-
-    @property
-    def placeholder(self) -> str:
-        """What stands in its place."""
-        return f"{self.shown}(hidden)"
 
 
 def start(
@@ -64,19 +59,19 @@ def start(
 
     Raises `OSError` when the program cannot be started, and `HidingError`.
     """
-    hidden = {f"{_VARIABLE}_{place}": each for place, each in enumerate(argv) if isinstance(each, HiddenArgument)}
+    hidden = {f"{_VARIABLE}_{index}": word for index, word in enumerate(argv) if isinstance(word, HiddenArgument)}
     if hidden and (sys.platform, sys.byteorder, sys.maxsize) != ("linux", "little", 2**63 - 1):
         raise HidingError(f"{_CANNOT_HIDE}: this is no 64-bit little-endian Linux")
-    variables = {_VARIABLE: "", **environment} | {name: each.shown + each.value for name, each in hidden.items()}
+    variables = {_VARIABLE: "", **environment} | {name: word.shown + word.value for name, word in hidden.items()}
     try:
         process = subprocess.Popen(  # noqa: S603 - argv is a list, and the caller's to answer for
-            [each.placeholder if isinstance(each, HiddenArgument) else each for each in argv],
+            [f"{word.shown}(hidden)" if isinstance(word, HiddenArgument) else word for word in argv],
             env=variables if hidden else environment,
             preexec_fn=_traced if hidden else _bound,
             **options,
         )
     except subprocess.SubprocessError as error:
-        # All that is told of a function between fork and exec is that it failed.
+        # Of a function between fork and exec, subprocess reports only that it failed.
         raise HidingError(f"{_CANNOT_HIDE}: ptrace is refused", _REMEDY) from error
     if hidden:
         try:
@@ -104,17 +99,14 @@ def _let_go(process: subprocess.Popen[str], count: int) -> None:
     if not os.WIFSTOPPED(status):
         process.returncode = os.waitstatus_to_exitcode(status)
         raise ValueError("the program ended before it began")
+    stack = int(Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2].split()[_STARTSTACK])
     with Path(f"/proc/{process.pid}/mem").open("r+b", buffering=0) as memory:
-        _substitute(memory, _startstack(process.pid), count)
+        _substitute(memory.fileno(), stack, count)
     if _libc.ptrace(_PTRACE_DETACH, process.pid, None, None):
         raise OSError(ctypes.get_errno(), "ptrace does not let the program go")
 
 
-def _startstack(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[_STARTSTACK])
-
-
-def _substitute(memory: BinaryIO, stack: int, count: int) -> None:
+def _substitute(memory: int, stack: int, count: int) -> None:
     """Turn the pointers. *stack* holds argc, the pointers to argv, a null, those to the environment, and a null."""
     if _word(memory, stack) != count:
         raise ValueError("the program is a script, which would show them to everybody")
@@ -122,18 +114,11 @@ def _substitute(memory: BinaryIO, stack: int, count: int) -> None:
     environment = arguments + (count + 1) * _WORD
     slot = environment
     while pointer := _word(memory, slot):
-        memory.seek(pointer)
-        if found := re.match(rb"%b_(\d+)=" % _VARIABLE.encode(), memory.read(_LONGEST_NAME)):
-            _write(memory, arguments + int(found[1]) * _WORD, pointer + found.end())
-            _write(memory, slot, _word(memory, environment))
+        if match := re.match(rb"%b_(\d+)=" % _VARIABLE.encode(), os.pread(memory, _LONGEST_NAME, pointer)):
+            os.pwrite(memory, struct.pack("<Q", pointer + match.end()), arguments + int(match[1]) * _WORD)
+            os.pwrite(memory, struct.pack("<Q", _word(memory, environment)), slot)
         slot += _WORD
 
 
-def _word(memory: BinaryIO, address: int) -> int:
-    memory.seek(address)
-    return int(struct.unpack("<Q", memory.read(_WORD))[0])
-
-
-def _write(memory: BinaryIO, address: int, word: int) -> None:
-    memory.seek(address)
-    memory.write(struct.pack("<Q", word))
+def _word(memory: int, address: int) -> int:
+    return int(struct.unpack("<Q", os.pread(memory, _WORD, address))[0])

@@ -26,12 +26,12 @@ _WHY = re.compile(r"(?:TritonModelException|Error): (.+)")
 
 
 class _UnansweredError(ServerError):
-    """Nobody knows what came of it."""
+    """tritonserver did not answer, so it is not known what it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reload:
-    """Puts what now lies at `bundle_path` in place of what a server serves from `repository`."""
+    """Puts the bundle that now lies at `bundle_path` in place of the one that a server serves from `repository`."""
 
     bundle_path: Path
     repository: Path
@@ -41,7 +41,7 @@ class Reload:
     timeout_s: float
 
     def run(self) -> Bundle:
-        """The bundle that is served from now on; after a `ServingError` the old one is, unless it says otherwise."""
+        """The bundle served from now on; after a `ServingError` it is the old one, unless that says otherwise."""
         bundle = Bundle.open(self.bundle_path)
         self.run_folder.verify(bundle)
         check_loadable(bundle)
@@ -51,17 +51,15 @@ class Reload:
             _point(link, bundle.path.resolve())
         except OSError as error:
             raise ServerError(f"{link} cannot be turned to the new bundle: {error.strerror}") from error
-        begun: list[str] = []
-        try:
-            # The engine first: it is what may not fit.
-            for model in filter(self._is_served, configs()):
-                begun.append(model)
+        # The engine first: it is what may not fit. The repository may have been written without the text models.
+        models = [model for model in configs() if (self.repository / model).is_dir()]
+        for number, model in enumerate(models):
+            try:
                 self._load(model)
-        except _UnansweredError as error:
-            # tritonserver goes on with it, and may serve the new one yet.
-            raise ServerError("; ".join([str(error), *self._put_back(link, before, begun)])) from error
-        except (ServingError, OSError) as error:
-            raise ServerError("; ".join([str(error), *self._put_back(link, before, begun[:-1])])) from error
+            except (ServingError, OSError) as error:
+                # tritonserver goes on with a load that it did not answer to, and may serve that model yet.
+                loaded = models[: number + isinstance(error, _UnansweredError)]
+                raise ServerError("; ".join([str(error), *self._put_back(link, before, loaded)])) from error
         return bundle
 
     def _put_back(self, link: Path, before: Path, loaded: Sequence[str]) -> list[str]:
@@ -79,10 +77,6 @@ class Reload:
             except (ServingError, OSError) as error:
                 failures.append(f"{model} could not be put back: {error}")
         return failures
-
-    def _is_served(self, model: str) -> bool:
-        """Whether it is in the repository, which may have been written without the text models."""
-        return (self.repository / model).is_dir()
 
     def _load(self, model: str) -> None:
         # Without a change in its folder tritonserver would not load a model again.
@@ -113,10 +107,10 @@ def _point(link: Path, target: Path) -> None:
 
 
 def _reason(text: str) -> str:
-    """The sentence in tritonserver's answer that says why."""
+    """The sentence in tritonserver's answer that gives the reason."""
     try:
         message = str(json.loads(text)["error"])
     except (ValueError, LookupError, TypeError):
         message = text
-    found = _WHY.search(message)
-    return found[1].strip() if found else message.strip().partition("\n")[0]
+    match = _WHY.search(message)
+    return match[1].strip() if match else message.strip().partition("\n")[0]

@@ -21,19 +21,15 @@ from nemotron_triton.bundle import Bundle, bundle_link
 from nemotron_triton.errors import BundleError
 from nemotron_triton.serving.settings import Settings
 
-_TYPES = {
-    "BYTES": model_config_pb2.TYPE_STRING,
-    "BOOL": model_config_pb2.TYPE_BOOL,
-    "INT32": model_config_pb2.TYPE_INT32,
-    "UINT64": model_config_pb2.TYPE_UINT64,
-    "FP32": model_config_pb2.TYPE_FP32,
-}
-# The settings that hold for the models beside `nemotron` too.
+_PACKAGED = Path(__file__).parent / "model_repo"
+# In the wheel it is beside this file, in a checkout at the root.
+_ADAPTERS = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "model_repo"
+# The settings that the models beside `nemotron` have too.
 _LIMITS_OF_TEXT = ("max_prompt_bytes", "max_messages", "max_tools")
 
 
 def configs(settings: Settings | None = None, *, text_models: bool = True) -> dict[str, model_config_pb2.ModelConfig]:
-    """The configuration of every model we serve, by name; *settings* are their parameters, where they mean anything.
+    """The configuration of every model we serve, by name, with the *settings* that it has as parameters.
 
     Without *text_models* that of `nemotron` alone.
     """
@@ -51,7 +47,7 @@ def configs(settings: Settings | None = None, *, text_models: bool = True) -> di
 
 
 def pbtxt(config: model_config_pb2.ModelConfig) -> str:
-    """The text of a `config.pbtxt`: of those that `write_repository` writes, and of those in `model_repo/`."""
+    """The text of a `config.pbtxt`, in the repository of a bundle or in `model_repo/`."""
     return (
         "# Generated: by `nemotron model-repo` for a bundle, by ci/model-repo for a checkout of nemotron.\n"
         "# The parameters are limits of serving: set them in a repository of your own. The rest belongs to model.py.\n"
@@ -70,9 +66,8 @@ def write_repository(
 ) -> None:
     """Write the model repository for *bundle* to *output*, which must not exist; all of it or nothing.
 
-    Without *text_models* it holds `nemotron` alone; with *link* it points to the bundle instead of holding it,
-    and leaves it to who loads that to verify it. *adapters* are files to use, by model, instead of our own. Raises
-    `BundleError`.
+    Without *text_models* it holds `nemotron` alone; with *link* it points to the bundle instead of holding it, and the
+    models verify it when they load it. *adapters* are files to use, by model, instead of our own. Raises `BundleError`.
     """
     if not link:
         bundle.verify()
@@ -84,7 +79,7 @@ def write_repository(
                 version = folder / name / "1"
                 version.mkdir(parents=True)
                 (folder / name / "config.pbtxt").write_text(pbtxt(config), encoding="utf-8")
-                adapter = adapters.get(name) or _adapters() / name / "1" / "model.py"
+                adapter = adapters.get(name) or _ADAPTERS / name / "1" / "model.py"
                 (version / "model.py").write_bytes(adapter.read_bytes())
             place = bundle_link(folder)
             if link:
@@ -100,18 +95,16 @@ def _config(
 ) -> model_config_pb2.ModelConfig:
     config = model_config_pb2.ModelConfig(name=name, backend="python", max_batch_size=1)
     for tensor in inputs:
-        config.input.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims, optional=tensor.optional)
+        config.input.add(name=tensor.name, data_type=_type(tensor), dims=tensor.dims, optional=tensor.optional)
     for tensor in outputs:
-        config.output.add(name=tensor.name, data_type=_TYPES[tensor.dtype], dims=tensor.dims)
+        config.output.add(name=tensor.name, data_type=_type(tensor), dims=tensor.dims)
     config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
     config.model_transaction_policy.decoupled = decoupled
     return config
 
 
-def _adapters() -> Path:
-    """The `model_repo` folder: inside the wheel, or at the root of the checkout an editable install points to."""
-    packaged = Path(__file__).parent / "model_repo"
-    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "model_repo"
+def _type(tensor: wire.Tensor) -> str:
+    return "TYPE_STRING" if tensor.dtype == "BYTES" else f"TYPE_{tensor.dtype}"
 
 
 def _link_or_copy(source: str, target: str) -> None:

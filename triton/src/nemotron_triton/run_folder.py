@@ -1,7 +1,8 @@
-"""Where `nemotron serve` and the model processes tell each other things: a folder, and files in it.
+"""The folder through which `nemotron serve` and the model processes communicate, by empty files in it.
 
-They say who still answers, and which bundle was verified, so that its gigabytes are hashed once. The folder is named in
-the environment. Where it is not, tritonserver itself waits for what runs, and each model verifies what it loads.
+Their names say which processes still answer, and which bundle was verified, so that its gigabytes are hashed once. An
+environment variable names the folder. Without it tritonserver itself waits for running requests, and each model
+verifies what it loads.
 """
 
 from __future__ import annotations
@@ -23,43 +24,42 @@ _VERIFIED = "verified-"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one server; `verify`, `drain` and `anyone_serves` are the server's, the rest a model process's."""
+    """The folder of one server, which calls `verify`, `drain` and `anyone_serves`; its models call the rest."""
 
     path: Path
 
     @classmethod
     def named_in(cls, environment: Mapping[str, str]) -> RunFolder | None:
-        """The one that the server made, if it did."""
+        """The folder that the server made, if it did."""
         return cls(Path(name)) if (name := environment.get(VARIABLE)) else None
 
     def verify(self, bundle: Bundle) -> None:
         """Verify *bundle* for the models that will load it; `BundleError` says what was changed."""
-        # Taken first: what is touched while it is hashed must be hashed again.
+        # Stamped first: a file that is touched while it is hashed must be hashed again.
         stamp = bundle.stamp()
         bundle.verify()
-        # On a full disk the models only do it again.
+        # On a full disk the models verify it again.
         with contextlib.suppress(OSError):
             (self.path / f"{_VERIFIED}{stamp}").touch()
 
     def has_verified(self, bundle: Bundle) -> bool:
-        """Whether the server has verified *bundle*, and nobody has touched it since."""
+        """Whether the server has verified *bundle*, and it is untouched since."""
         try:
             return (self.path / f"{_VERIFIED}{bundle.stamp()}").exists()
         except BundleError:
             return False
 
     def drain(self) -> None:
-        """Tell the models to take no new request; `ServerError` where they cannot be told, as on a full disk."""
+        """Have the models refuse new requests; `ServerError` where that fails, as on a full disk."""
+        file = self.path / _DRAIN
         try:
-            (self.path / _DRAIN).touch()
+            file.touch()
         except OSError as error:
-            raise ServerError(
-                f"running answers are not waited for: the model cannot be told: {error.strerror}"
-            ) from error
+            raise ServerError(f"running answers are not waited for: cannot write {file}: {error.strerror}") from error
 
     def anyone_serves(self) -> bool:
-        """Whether a model process has not said that it is done, and lives."""
-        return any(Path("/proc", each.name.removeprefix(_SERVING)).exists() for each in self.path.glob(f"{_SERVING}*"))
+        """Whether a model process that has entered and not left is alive."""
+        return any(Path("/proc", file.name.removeprefix(_SERVING)).exists() for file in self.path.glob(f"{_SERVING}*"))
 
     @property
     def draining(self) -> bool:
@@ -67,14 +67,14 @@ class RunFolder:
         return (self.path / _DRAIN).exists()
 
     def enter(self) -> None:
-        """Say that this process serves; `ServerError` where that cannot be said."""
+        """Note that this process serves; `ServerError` where that fails."""
         try:
             self._presence.touch()
         except OSError as error:
-            raise ServerError(f"the model cannot say that it serves: {self._presence}: {error.strerror}") from error
+            raise ServerError(f"cannot write {self._presence}: {error.strerror}") from error
 
     def leave(self) -> None:
-        """Say that nothing runs here any more."""
+        """Note that nothing runs in this process any more."""
         self._presence.unlink(missing_ok=True)
 
     @property
@@ -83,7 +83,7 @@ class RunFolder:
 
 
 def verify_once(bundle: Bundle, *, only: Iterable[str] = ()) -> None:
-    """Verify *bundle*, or *only* these of its files, in a model process whose server has not done so already."""
+    """Verify *bundle*, or *only* some of its files, in a model process, unless the server has done so."""
     folder = RunFolder.named_in(os.environ)
     if not (folder and folder.has_verified(bundle)):
         bundle.verify(only=only)

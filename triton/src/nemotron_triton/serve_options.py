@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +15,9 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, kw_only=True)
 class ServeOptions:
-    """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback unless told.
+    """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback by default.
 
-    `secret` is what every caller must know. With `allow_reload` the server takes a new bundle while it runs, without
+    `secret` is what every caller must send. With `allow_reload` the server takes a new bundle while it runs, without
     `text_models` it serves `nemotron` alone. `drain_ms` is the longest time that running answers get when it stops.
     """
 
@@ -43,10 +44,11 @@ class ServeOptions:
     @property
     def hosts(self) -> dict[str, str]:
         """The address of each of `ports`."""
+        # Only None is no address: an empty one is refused, because the system takes it for every address.
         return {
-            "--http-port": _else_loopback(self.http_host),
+            "--http-port": LOOPBACK if self.http_host is None else self.http_host,
             "--grpc-port": self.host,
-            "--metrics-port": _else_loopback(self.metrics_host),
+            "--metrics-port": LOOPBACK if self.metrics_host is None else self.metrics_host,
         }
 
     @property
@@ -59,8 +61,8 @@ class ServeOptions:
         """The gRPC endpoint as this machine reaches it."""
         return join(_reached(self.host), self.grpc_port)
 
-    def arguments(self, repository: Path, shm_prefix: str, models: tuple[str, ...]) -> list[str]:
-        """Tritonserver's arguments, without those that nobody may see."""
+    def arguments(self, repository: Path, shm_prefix: str, models: Iterable[str]) -> list[str]:
+        """Tritonserver's arguments, without the hidden ones."""
         explicit = ["--model-control-mode=explicit", *(f"--load-model={model}" for model in models)]
         return [
             f"--model-repository={repository}",
@@ -73,7 +75,7 @@ class ServeOptions:
             f"--exit-timeout-secs={self.exit_timeout_s}",
             "--disable-auto-complete-config",
             "--allow-gpu-metrics=false",
-            # The one header a model gets to see, as a parameter of the request: the caller's trace (W3C).
+            # The one header that a model gets, as a parameter of the request: the caller's trace (W3C).
             "--grpc-header-forward-pattern=traceparent",
             "--http-header-forward-pattern=traceparent",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
@@ -90,17 +92,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _else_loopback(host: str | None) -> str:
-    # Only None is "not given": an empty address is refused, for the system takes it for every address.
-    return LOOPBACK if host is None else host
-
-
 def _reached(host: str) -> str:
     return {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compared, not listened on
 
 
 def _for_libevent(host: str) -> str:
-    """What tritonserver's HTTP takes an IPv6 address by."""
+    """*host* as tritonserver's HTTP server takes it."""
     return f"ipv6:{host}" if ":" in host else host
 
 

@@ -1,4 +1,4 @@
-"""tritonserver as a child process: started, waited for, watched, drained, stopped, and never left behind."""
+"""tritonserver as a child process: started, waited for, drained and stopped, and never left behind."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeAlias
 
 from nemotron_triton import hidden_arguments
 from nemotron_triton.access import SECRET_VARIABLE, Access, new_value
@@ -34,29 +35,23 @@ from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 __all__ = ["RunningServer", "ServeOptions", "serve"]
 
 LogLine = Callable[[str], None]
+Process: TypeAlias = "subprocess.Popen[str]"
 _POLL_S = 0.1
-# What tritonserver takes to end when nothing runs.
+# The time tritonserver takes to end when nothing runs.
 _FAREWELL_S = 3.0
-# The server is on this machine, whatever http_proxy says.
+# The server is on this machine: http_proxy does not apply.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_RUN = "run"
 _MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
-# But not what every machine without a GPU is told at start.
+# But not the error that is logged at start on every machine without a GPU.
 _SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}(?!.*CudaDriverHelper).*)$")
 
 
 class RunningServer:
-    """A tritonserver that was started by `serve`."""
+    """A tritonserver that `serve` started. Each line of its log goes to *log*; without *reload* it keeps its bundle."""
 
     def __init__(
-        self,
-        process: subprocess.Popen[str],
-        options: ServeOptions,
-        run_folder: RunFolder,
-        reload: Reload | None,
-        log: LogLine,
+        self, process: Process, options: ServeOptions, run_folder: RunFolder, reload: Reload | None, log: LogLine
     ) -> None:
-        """Begin to read the server's log; each line goes to *log*. Without *reload* it keeps its bundle."""
         self._process = process
         self._options = options
         self._run_folder = run_folder
@@ -73,7 +68,7 @@ class RunningServer:
         return self._process.pid
 
     def wait_ready(self, stop: threading.Event) -> bool:
-        """Wait until the server can answer; False when *stop* was set first. `ServerError` says why it never will."""
+        """Wait until the server can answer; False when *stop* was set first. `ServerError` when it never will."""
         deadline = time.monotonic() + self._options.ready_timeout_s
         url = f"{self._options.http_url}/v2/health/ready"
         while time.monotonic() < deadline:
@@ -94,7 +89,7 @@ class RunningServer:
                 raise self._death("while serving")
 
     def reload(self) -> Bundle:
-        """Serve what now lies where the bundle was opened; see `Reload.run`."""
+        """Serve the bundle that now lies where the first was opened; see `Reload.run`."""
         if not self._reload:
             raise ServerError("this server takes no new bundle", "start it with --allow-reload")
         if not self._reloading.acquire(blocking=False):
@@ -107,20 +102,20 @@ class RunningServer:
     def drain(self, hurry: threading.Event) -> None:
         """Take no new requests, and wait until the running ones are answered, their time is up, or *hurry* is set.
 
-        Not left to tritonserver: on SIGTERM it refuses new requests as for a model that does not exist, which tells
-        callers not to try another server, and after its exit timeout it dies in the middle of streams (seen with 2.51).
-        Raises `ServerError` at once where the model cannot be told, as on a full disk.
+        Not left to tritonserver: on SIGTERM it refuses new requests as for a model that does not exist, so that callers
+        try no other server, and after its exit timeout it dies in the middle of streams (seen with 2.51). Raises
+        `ServerError` at once where the models cannot be asked to drain, as on a full disk.
         """
         self._run_folder.drain()
         deadline = time.monotonic() + self._options.drain_ms / 1000
         while self._process.poll() is None and self._run_folder.anyone_serves():
             if hurry.wait(_POLL_S) or time.monotonic() > deadline:
-                # Those that still run had their time.
+                # The answers that still run had their time.
                 self._patience_s = _FAREWELL_S
                 return
 
     def stop(self) -> None:
-        """End the server: let it finish what it can in its exit timeout, unless that was over, then kill it."""
+        """End the server: let it finish what it can in its exit timeout, if `drain` left any, then kill it."""
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -128,7 +123,7 @@ class RunningServer:
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
-        # A stub that waits for its last answers survives its server.
+        # A stub that waits for its last answers outlives its server.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._reader.join(timeout=2)
@@ -137,11 +132,11 @@ class RunningServer:
 
     def _read(self, log: LogLine) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._tail.append(line.rstrip("\n"))
+        for line in map(str.rstrip, self._process.stdout):
+            self._tail.append(line)
             # A log that nobody reads any more must not stop the server, which blocks when its pipe is full.
             with contextlib.suppress(OSError, ValueError):
-                log(line.rstrip("\n"))
+                log(line)
 
     def _death(self, when: str) -> ServerError:
         self._reader.join(timeout=2)
@@ -161,8 +156,8 @@ def serve(
 ) -> Iterator[RunningServer]:
     """Tritonserver on a temporary model repository of *bundle*; stopped and cleaned up when the block ends.
 
-    *adapters* are files to use, by model, instead of our own in `model_repo/`.
-    Raises `BundleError` and `ServerError` before anything is started where it can.
+    *adapters* are files to use, by model, instead of our own in `model_repo/`. Raises `BundleError` and `ServerError`,
+    where possible before anything is started.
     """
     check_loadable(bundle)
     server = server or find_tritonserver()
@@ -174,7 +169,7 @@ def serve(
     with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
         folder = Path(temporary)
         repository = folder / "models"
-        run_folder = RunFolder(folder / _RUN)
+        run_folder = RunFolder(folder / "run")
         run_folder.path.mkdir()
         run_folder.verify(bundle)
         write_repository(
@@ -188,8 +183,8 @@ def serve(
             control=access.control,
             timeout_s=options.ready_timeout_s,
         )
-        arguments = options.arguments(repository, folder.name, tuple(configs(text_models=options.text_models)))
-        process = _start(server, arguments, access, folder, log)
+        arguments = options.arguments(repository, folder.name, configs(text_models=options.text_models))
+        process = _start(server, arguments, access, run_folder, log)
         running = RunningServer(process, options, run_folder, reload or None, log)
         try:
             yield running
@@ -200,46 +195,44 @@ def serve(
                 region.unlink(missing_ok=True)
 
 
-def _start(
-    server: Tritonserver, arguments: list[str], access: Access, folder: Path, log: LogLine
-) -> subprocess.Popen[str]:
-    # The model need not know the secret. Whatever the server and its stubs leave in their temporary folder goes with
-    # ours.
+def _start(server: Tritonserver, arguments: list[str], access: Access, run_folder: RunFolder, log: LogLine) -> Process:
+    folder = run_folder.path.parent
+    # The model need not know the secret. What the server and its stubs leave in their temporary folder goes with ours.
     environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
-    environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(folder / _RUN)}
+    environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(run_folder.path)}
 
-    def start(guards: Sequence[str | HiddenArgument]) -> subprocess.Popen[str]:
-        return hidden_arguments.start(
-            [*server.argv, *arguments, *guards],
-            environment=environment,
-            # Not the user's folder: the stub puts '' on sys.path, where a folder named `triton` poses as the package.
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            # Ctrl-C is ours to handle; when we are killed ourselves, the server ends too.
-            start_new_session=True,
-        )
+    def start(guards: Sequence[str | HiddenArgument]) -> Process:
+        try:
+            return hidden_arguments.start(
+                [*server.argv, *arguments, *guards],
+                environment=environment,
+                # Not the user's folder: the stub puts '' on sys.path, where a folder `triton` poses as the package.
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                # Ctrl-C is ours to handle; when we are killed ourselves, the server ends too.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ServerError(f"cannot start {server.argv[0]}: {error.strerror}") from error
 
     guards = access.arguments()
     try:
-        try:
-            return start(guards)
-        except HidingError as error:
-            if access.must_hide:
-                raise
-            # What nobody was to know closes shared memory and the like, and only to other users of this machine.
-            log(f"warning: {error}")
-            return start([each.shown + each.value for each in guards])
-    except OSError as error:
-        raise ServerError(f"cannot start {server.argv[0]}: {error.strerror}") from error
+        return start(guards)
+    except HidingError as error:
+        if access.secret or access.control:
+            raise
+        # The values only close shared memory and the like, and only other users of this machine could read them.
+        log(f"warning: {error}")
+        return start([guard.shown + guard.value for guard in guards])
 
 
 def _check_free(host: str, port: int, option: str) -> None:
     if not host:
-        # For the operating system that means every address. The host of `--grpc-port` is plain `--host`.
+        # To the operating system that means every address. The flag of gRPC's host is plain `--host`.
         flag = option.replace("grpc-", "").replace("port", "host")
         raise ServerError(f"there is no address to listen on at port {port}", f"give {flag} one; 0.0.0.0 means all")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -261,9 +254,9 @@ def _answers(url: str) -> bool:
 
 
 def _reason(tail: list[str]) -> str:
-    """The line of the log that says why, our own messages first."""
+    """The line of the log that gives the reason: one of this package, else one of tritonserver, else the last."""
     for pattern in (_MODEL_FAILURE, _SERVER_FAILURE):
         for line in reversed(tail):
-            if found := pattern.search(line):
-                return found[found.lastindex or 0]
+            if match := pattern.search(line):
+                return match[match.lastindex or 0]
     return next((line for line in reversed(tail) if line.strip()), "its log is empty")

@@ -21,15 +21,15 @@ class Tls:
     client_ca: Path | None = None
 
     def check(self) -> None:
-        """`ServerError` when a file cannot be used, which tritonserver would only say to those who connect."""
+        """`ServerError` when a file cannot be used, which tritonserver would report only to those who connect."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        for file in (self.cert, self.key, *([self.client_ca] if self.client_ca else [])):
+        for file in filter(None, (self.cert, self.key, self.client_ca)):
             try:
                 file.read_bytes()
             except OSError as error:
                 raise ServerError(f"cannot read {file}: {error.strerror}") from error
         try:
-            # No password: one would be asked for on the terminal, and tritonserver could not be told it.
+            # An empty password: else one is asked for on the terminal, and tritonserver takes none.
             context.load_cert_chain(self.cert, self.key, password="")
         except (ssl.SSLError, ValueError) as error:
             reason = getattr(error, "reason", None) or error
@@ -46,17 +46,7 @@ class Tls:
 
     def arguments(self) -> list[str]:
         """The arguments of tritonserver."""
-        mutual = (
-            [
-                "--grpc-use-ssl-mutual=true",
-                f"--grpc-root-cert={self.client_ca.resolve()}",
-            ]
-            if self.client_ca
-            else []
-        )
-        return [
-            "--grpc-use-ssl=true",
-            f"--grpc-server-cert={self.cert.resolve()}",
-            f"--grpc-server-key={self.key.resolve()}",
-            *mutual,
-        ]
+        arguments = [f"--grpc-server-cert={self.cert.resolve()}", f"--grpc-server-key={self.key.resolve()}"]
+        if self.client_ca:
+            arguments += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={self.client_ca.resolve()}"]
+        return ["--grpc-use-ssl=true", *arguments]

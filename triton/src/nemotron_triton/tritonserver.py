@@ -1,7 +1,7 @@
 """Where `tritonserver` is, and the environment its Python stub needs. Starts nothing.
 
-Two places: NVIDIA's container (the binary is on PATH and set up), or the `nvidia-pytriton` wheel, of which only the
-server is used. `python -m nemotron_triton.tritonserver` prints a launcher script for the latter.
+It is in NVIDIA's container, ready and on PATH, or in the `nvidia-pytriton` wheel, of which nothing else is used.
+`python -m nemotron_triton.tritonserver` prints a launcher script for the latter.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.errors import ServerError
 
 WHEEL = "nvidia-pytriton"
+_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _CONTAINER_BACKENDS = Path("/opt/tritonserver/backends")
 _LAUNCHER = "# tritonserver of the nvidia-pytriton wheel, for the Python beside this file"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tritonserver:
-    """A tritonserver that can be started: `argv` to begin with, and variables to set over the environment."""
+    """A tritonserver that can be started: the beginning of its `argv`, and variables to add to the environment."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
@@ -45,10 +46,10 @@ class Installed:
 
 
 def locate_tritonserver() -> Installed:
-    """The container's tritonserver, else the wheel's; makes nothing. `ServerError` says what to install."""
-    found = shutil.which("tritonserver")
-    if found and _CONTAINER_BACKENDS.is_dir():
-        return Installed(binary=Path(found))
+    """The container's tritonserver, else the wheel's; writes nothing. `ServerError` says what to install."""
+    on_path = shutil.which("tritonserver")
+    if on_path and _CONTAINER_BACKENDS.is_dir():
+        return Installed(binary=Path(on_path))
     try:
         wheel = importlib.metadata.distribution(WHEEL)
     except importlib.metadata.PackageNotFoundError as error:
@@ -57,13 +58,12 @@ def locate_tritonserver() -> Installed:
             f"use NVIDIA's Triton container, or `pip install --no-deps {WHEEL}==0.7.0` (Linux x86-64)",
         ) from error
     root = Path(str(wheel.locate_file("pytriton/tritonserver")))
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stub = root / "python_backend_stubs" / python / "triton_python_backend_stub"
+    stub = root / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
     binary = root / "bin" / "tritonserver"
     for file in (binary, stub):
         if not file.is_file():
             raise ServerError(
-                f"{WHEEL} {wheel.version} has no {file.name} for Python {python}", "use Python 3.10 to 3.12"
+                f"{WHEEL} {wheel.version} has no {file.name} for Python {_PYTHON}", "use Python 3.10 to 3.12"
             )
     return Installed(binary=binary, version=wheel.version, root=root, stub=stub)
 
@@ -71,7 +71,7 @@ def locate_tritonserver() -> Installed:
 def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_var) -> Tritonserver:
     """The tritonserver to start, with what its stub needs prepared; `ServerError` says what to install.
 
-    *config_var* tells how this Python was built.
+    *config_var* gives the variables with which this Python was built.
     """
     numpy = importlib.metadata.version("numpy")
     if int(numpy.partition(".")[0]) >= 2:
@@ -79,12 +79,13 @@ def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_va
             f"tritonserver's Python stub needs numpy<2, and this Python has numpy {numpy}",
             "pip install 'numpy<2', with Python 3.10 to 3.12",
         )
-    found = locate_tritonserver()
-    if found.root is None or found.stub is None:
-        return Tritonserver(argv=(str(found.binary),), environment={})
-    libraries = found.root.parents[1] / "nvidia_pytriton.libs"
+    installed = locate_tritonserver()
+    binary, root, stub = str(installed.binary), installed.root, installed.stub
+    if root is None or stub is None:
+        return Tritonserver(argv=(binary,), environment={})
+    libraries = root.parents[1] / "nvidia_pytriton.libs"
     return Tritonserver(
-        argv=(str(found.binary), f"--backend-directory={_backends(found.root, found.stub, str(found.version))}"),
+        argv=(binary, f"--backend-directory={_backends(root, stub, str(installed.version))}"),
         environment={
             # The interpreter's own libpython first: with another patch release's the stub dies while importing.
             "LD_LIBRARY_PATH": os.pathsep.join([str(find_libpython(config_var).parent), str(libraries)]),
@@ -96,41 +97,40 @@ def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_va
 
 def find_libpython(config_var: Callable[[str], Any] = sysconfig.get_config_var) -> Path:
     """The shared library of this interpreter, which the wheel's stub links; `ServerError` says what to install."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
     for folder in (config_var("LIBDIR"), f"/usr/lib/{config_var('MULTIARCH')}"):
-        if folder and (path := Path(folder) / f"libpython{python}.so.1.0").is_file():
+        if folder and (path := Path(folder) / f"libpython{_PYTHON}.so.1.0").is_file():
             return path
     raise ServerError(
-        f"{sys.executable} has no shared libpython{python}.so.1.0, which tritonserver's Python stub needs",
-        f"`apt-get install libpython{python}`, or use a Python built with --enable-shared",
+        f"{sys.executable} has no shared libpython{_PYTHON}.so.1.0, which tritonserver's Python stub needs",
+        f"`apt-get install libpython{_PYTHON}`, or use a Python built with --enable-shared",
     )
 
 
 def _backends(root: Path, stub: Path, version: str) -> Path:
-    """A backend directory with the stub for this Python in it: links to the wheel's files, made once.
+    """A backend directory with links to the wheel's files and to the stub for this Python, made once.
 
-    It lies in the environment and goes with it; where that is read-only, in the user's cache.
+    It lies in the Python environment, or in the user's cache where that is read-only.
     """
     # One for each installed wheel and Python: environments must not share links into each other.
     name = f"triton-backends-{version}-{hashlib.sha256(f'{root}|{stub}'.encode()).hexdigest()[:12]}"
-    folders = [Path(sys.prefix) / "share" / "nemotron"]
+    places = [Path(sys.prefix) / "share" / "nemotron" / name]
     if cache := os.environ.get("XDG_CACHE_HOME") or (os.environ.get("HOME") and f"{os.environ['HOME']}/.cache"):
-        folders.append(Path(cache) / "nemotron")
-    for folder in folders:
-        if (folder / name / "python" / stub.name).exists():
-            return folder / name
+        places.append(Path(cache) / "nemotron" / name)
+    for place in places:
+        if (place / "python" / stub.name).exists():
+            return place
     problems = []
-    for folder in folders:
+    for place in places:
         try:
-            with atomic_folder(folder / name) as backends:
+            with atomic_folder(place) as backends:
                 (backends / "python").mkdir()
                 for source in (*(root / "backends" / "python").iterdir(), stub):
                     (backends / "python" / source.name).symlink_to(source)
         except OSError as error:
-            if not (folder / name / "python" / stub.name).exists():  # else another process was faster
-                problems.append(f"{folder}: {error.strerror}")
+            if not (place / "python" / stub.name).exists():  # else another process was faster
+                problems.append(f"{place.parent}: {error.strerror}")
                 continue
-        return folder / name
+        return place
     raise ServerError(f"cannot prepare tritonserver's backends ({'; '.join(problems)}); make one of these writable")
 
 

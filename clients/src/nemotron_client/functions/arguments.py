@@ -32,12 +32,12 @@ def read_arguments(text: str) -> dict[str, Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    members: dict[str, Any] = {}
     for name, value in pairs:
-        if name in found:
+        if name in members:
             raise ValueError(f"{shown(name)} is there twice")
-        found[name] = value
-    return found
+        members[name] = value
+    return members
 
 
 def _number(text: str) -> float:
@@ -49,7 +49,7 @@ def _number(text: str) -> float:
 def _check_size(value: object) -> None:
     level, count = [value], 1
     for _ in range(MAX_DEPTH):
-        level = [item for each in level for item in _items(each)]
+        level = [item for value in level for item in _items(value)]
         count += len(level)
         if count > MAX_VALUES:
             raise Misfit(f"holds more than {MAX_VALUES} values")

@@ -1,6 +1,6 @@
 """Classes with members, each defined once under a name of its own, so that they may hold themselves.
 
-pydantic is never imported: a class that tells its schema and validates is one of its models.
+pydantic is never imported: a class with `model_json_schema` and `model_validate` is taken for one of its models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ class Definitions:
     """What the schema of one function has in its `$defs`."""
 
     def __init__(self) -> None:
-        """Nothing is defined yet."""
         self.schemas: dict[str, Any] = {}
         self._references: dict[type, Shape] = {}
 
@@ -48,9 +47,9 @@ class Definitions:
         """A pydantic model, which brings definitions of its own."""
         if model not in self._references:
             try:
-                schema, nested = self._told(model)
+                schema, nested = self._schema_of(model)
             except Exception as error:
-                # pydantic has a class for it, which is not known here.
+                # pydantic's own error class is not known here.
                 raise NoSchema(f"{model.__name__} has no schema: {shortened(str(error), 300)}") from error
             self.schemas |= nested
             # A model that holds itself is a reference into its own definitions already.
@@ -62,7 +61,7 @@ class Definitions:
             self._references[model] = opaque(model.model_validate, schema)
         return self._references[model]
 
-    def _told(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _schema_of(self, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The schema and its definitions, renamed where one of them is not the class that has its name here."""
         schema = dict(model.model_json_schema())
         nested = schema.pop("$defs", {})
@@ -73,8 +72,8 @@ class Definitions:
         return schema, {f"{prefix}{name}": body for name, body in schema.pop("$defs", {}).items()}
 
     def _free(self, name: str) -> str:
-        """A name like *name* that nothing has yet."""
+        """*name*, or one like it where it is used already."""
         name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         names = (name, *(f"{name}_{number}" for number in range(2, len(self.schemas) + 3)))
-        taken = {each.partition(".")[0] for each in self.schemas}
-        return next(each for each in names if each not in taken)
+        used = {name.partition(".")[0] for name in self.schemas}
+        return next(name for name in names if name not in used)

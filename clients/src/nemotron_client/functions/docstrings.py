@@ -15,7 +15,7 @@ class Documentation:
 
     @classmethod
     def of(cls, docstring: str | None) -> Documentation:
-        """What can be read of *docstring*; what cannot is left out, for it is no reason to stop a program."""
+        """What can be parsed of *docstring*; what cannot is left out."""
         if not docstring or not docstring.strip():
             return cls()
         from docstring_parser import parse
@@ -24,23 +24,23 @@ class Documentation:
         try:
             parsed = parse(text)
         except Exception:
-            # Its readers stumble over broken sections, each with an exception of its own.
+            # Its parsers raise exceptions of many classes at broken sections.
             return cls(_line(text.split("\n\n")[0]))
-        # A summary may go on in a second line, which the parser counts to the description.
+        # The parser takes the second line of a summary for the description.
         more = "" if parsed.blank_after_short_description else (parsed.long_description or "").split("\n\n")[0]
         return cls(
             _line(f"{parsed.short_description or ''} {more}"),
             {
-                name.strip().lstrip("*"): _line(each.description)
-                for each in parsed.params
-                for name in each.arg_name.split(",")
-                if each.description
+                name.strip().lstrip("*"): _line(parameter.description)
+                for parameter in parsed.params
+                for name in parameter.arg_name.split(",")
+                if parameter.description
             },
         )
 
     @classmethod
     def of_class(cls, kind: type) -> Documentation:
-        """What a class says of itself; what a dataclass says unasked is its signature."""
+        """A class's own docstring; that which dataclasses make of the signature is none."""
         text = kind.__doc__ or ""
         return cls() if text.startswith(f"{kind.__name__}(") else cls.of(text)
 

@@ -22,7 +22,7 @@ _REMEDY = "give the schema yourself, as Tool(name=..., description=..., paramete
 
 @dataclass(frozen=True, kw_only=True)
 class FunctionSchema:
-    """What the model is told of a function; `read` makes its keyword arguments of JSON, or raises `Misfit`."""
+    """A function as the model sees it; `read` makes its keyword arguments of JSON, or raises `Misfit`."""
 
     name: str
     description: str
@@ -32,12 +32,15 @@ class FunctionSchema:
     @classmethod
     def of(cls, function: Callable[..., Any]) -> FunctionSchema:
         """The schema of *function*: a function, a method, a class, a `partial`, or an object that can be called."""
-        name, written = _name(function), _written(function)
+        layers = _layers(function)
+        name = next((layer.__name__ for layer in layers if hasattr(layer, "__name__")), type(layers[-1]).__name__)
         if name == "<lambda>":
             raise InvalidRequest(f"a lambda has neither a name nor hints nor a docstring; write a def, or {_REMEDY}")
-        texts = _documentation(function, written)
-        names = _own_names(written)
-        hints, hidden = Hints(names), _hidden(function)
+        written = _written(layers[-1])
+        texts, names = _documentation(layers, written), _own_names(written)
+        hints = Hints(names)
+        # What a `partial` has set is not the model's to know, nor to change.
+        hidden = {name for partial in layers[:-1] for name in partial.keywords}
         members, rest = [], None
         for parameter in _parameters(function, name):
             with _naming(name, parameter):
@@ -60,16 +63,16 @@ class FunctionSchema:
         )
 
 
-def _name(function: Any) -> str:
-    while isinstance(function, functools.partial) and not hasattr(function, "__name__"):
-        function = function.func
-    return str(getattr(function, "__name__", type(function).__name__))
+def _layers(function: Any) -> list[Any]:
+    """*function*, and what it is a `partial` of, from the outside to the inside."""
+    layers = [function]
+    while isinstance(layers[-1], functools.partial):
+        layers.append(layers[-1].func)
+    return layers
 
 
 def _written(function: Any) -> Any:
-    """The function that somebody wrote: its module says what hints in strings mean."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    """The `def` behind *function*: hints that are strings are resolved in its module."""
     function = inspect.unwrap(function)
     if inspect.isclass(function):
         return inspect.unwrap(function.__init__)
@@ -77,44 +80,35 @@ def _written(function: Any) -> Any:
     return inspect.unwrap(getattr(called, "__func__", called))
 
 
-def _documentation(function: Any, written: Any) -> Documentation:
-    if isinstance(function, functools.partial) and function.__doc__ == functools.partial.__doc__:
-        return _documentation(function.func, written)
+def _documentation(layers: list[Any], written: Any) -> Documentation:
+    # A partial without a docstring of its own shows that of `functools.partial`.
+    function = next(layer for layer in layers if layer.__doc__ != functools.partial.__doc__ or layer is layers[-1])
     if inspect.isclass(function):
         return Documentation.of_class(function)
-    # What an object says of being called, before what it says of itself.
+    # The docstring of an object's `__call__` goes before that of its class.
     return Documentation.of(
         (None if inspect.isroutine(function) else inspect.getdoc(written)) or inspect.getdoc(function)
     )
 
 
-def _hidden(function: Any) -> set[str]:
-    """What a `partial` has set: not the model's to know, nor to change."""
-    hidden: set[str] = set()
-    while isinstance(function, functools.partial):
-        hidden |= function.keywords.keys()
-        function = function.func
-    return hidden
-
-
-def _without(hidden: set[str], found: dict[str, Any]) -> dict[str, Any]:
-    if taken := hidden & found.keys():
-        raise Misfit(f"has {', '.join(sorted(taken))}, which cannot be given")
-    return found
+def _without(hidden: set[str], arguments: dict[str, Any]) -> dict[str, Any]:
+    if names := hidden & arguments.keys():
+        raise Misfit(f"has {', '.join(sorted(names))}, which cannot be given")
+    return arguments
 
 
 def _parameters(function: Any, name: str) -> list[inspect.Parameter]:
     if isinstance(function, functools.partial):
-        # Dressed up as the function itself, it would not tell what it has set.
+        # Anew, because `functools.update_wrapper` hides which arguments it has set.
         function = functools.partial(function.func, *function.args, **function.keywords)
     try:
         return list(inspect.signature(function).parameters.values())
     except (NameError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"{name} does not tell its parameters ({error}); {_REMEDY}") from error
+        raise InvalidRequest(f"{name} has no signature that can be read ({error}); {_REMEDY}") from error
 
 
 def _own_names(written: Any) -> dict[str, Any]:
-    """The names that *written* holds itself: its type parameters, and what it takes from functions around it."""
+    """The names that *written* itself knows: its type parameters, and the variables of functions around it."""
     if not inspect.isfunction(written):
         return {}
     names = {parameter.__name__: parameter for parameter in getattr(written, "__type_params__", ())}
@@ -130,7 +124,7 @@ def _resolved(annotation: Any, written: Any, names: dict[str, Any]) -> Any:
     try:
         return typing.get_type_hints(holder, getattr(written, "__globals__", {}), names or None, True)["hint"]
     except Exception as error:
-        # A hint is code of somebody's, and run now.
+        # This runs code of the user's.
         raise NoSchema(
             f"it cannot be resolved ({error}): hints are looked up in the function's module; "
             "define what it names there, not in a function nor under TYPE_CHECKING"
@@ -139,7 +133,7 @@ def _resolved(annotation: Any, written: Any, names: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def _naming(function: str, parameter: inspect.Parameter) -> Iterator[None]:
-    """Turn what has no schema into a mistake of the call, told by where it is."""
+    """Turn a hint without a schema into an `InvalidRequest` that names the function and the parameter."""
     try:
         yield
     except (NoSchema, RecursionError) as error:

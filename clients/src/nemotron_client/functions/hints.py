@@ -25,10 +25,12 @@ _DICTS = (dict, abc.Mapping, abc.MutableMapping)
 
 
 class Hints:
-    """The shapes of one function's hints; `definitions` are what they refer to."""
+    """The shapes of one function's hints; `definitions` are what they refer to.
+
+    Hints that are strings may use *names* beside the names of their module.
+    """
 
     def __init__(self, names: Mapping[str, Any]) -> None:
-        """*names* are what hints written as strings may use beside the names of their module."""
         self.definitions = Definitions()
         self._names = dict(names)
 
@@ -37,7 +39,7 @@ class Hints:
         if hint is parameter.empty:
             raise NoSchema(f"it has no type hint; write one, such as {parameter.name}: str")
         shape = self.shape(hint).described(text)
-        # What a default of None means, whatever the hint says.
+        # A default of None makes null a value, whatever the hint says.
         if parameter.default is None and not _takes_null(shape.schema):
             shape = union([shape, SCALARS[NoneType]])
         # A default that JSON cannot say is left for Python to fill in.
@@ -54,12 +56,12 @@ class Hints:
         if origin is Annotated:
             return self.shape(arguments[0]).described(_description(arguments[1:]))
         if origin in (Union, UnionType):
-            exact = [each for each in map(_bare, arguments) if each is int or each is float]
-            return union([self.shape(each) for each in arguments], exact)
+            exact = [kind for kind in map(_bare, arguments) if kind is int or kind is float]
+            return union([self.shape(member) for member in arguments], exact)
         if origin is Literal:
             return choice(arguments)
-        if meant := _meant(hint):
-            return self.shape(meant)
+        if target := _target(hint):
+            return self.shape(target)
         kind = NoneType if hint is None else origin or hint
         if not isinstance(kind, type):
             raise _unknown(hint)
@@ -75,7 +77,7 @@ class Hints:
                 return array(ANYTHING, tuple)
             if len(arguments) == 2 and arguments[1] is ...:
                 return array(self.shape(arguments[0]), tuple)
-            return row([self.shape(each) for each in arguments if each != ()])
+            return row([self.shape(item) for item in arguments if item != ()])
         if kind in _DICTS:
             key, item = arguments or (str, Any)
             names = self.shape(str if key is Any else key)
@@ -108,14 +110,14 @@ class Hints:
                 hint = hints.get(parameter.name, parameter.annotation)
                 hint = hint.type if isinstance(hint, dataclasses.InitVar) else hint
                 members.append(self.member(parameter, hint, texts.parameters.get(parameter.name, "")))
-        return structure(members, lambda found: kind(**found)).described(texts.summary)
+        return structure(members, lambda values: kind(**values)).described(texts.summary)
 
     def _of_typed_dict(self, kind: Any) -> Shape:
         texts = Documentation.of_class(kind)
         members = []
         for name, hint in self._resolved(kind).items():
             required = name in kind.__required_keys__
-            # What the class itself knows is wrong where its annotations are strings.
+            # `__required_keys__` is wrong where annotations are strings.
             while (marker := getattr(get_origin(hint), "_name", None)) in ("Required", "NotRequired", "ReadOnly"):
                 required = required if marker == "ReadOnly" else marker == "Required"
                 (hint,) = get_args(hint)
@@ -127,7 +129,7 @@ class Hints:
         try:
             return typing.get_type_hints(kind, None, {kind.__name__: kind} | self._names, include_extras=True)
         except Exception as error:
-            # The hints are code of somebody's, and run now.
+            # This runs code of the user's.
             raise NoSchema(
                 f"the hints of {kind.__name__} cannot be resolved: {error}; define what they name in its module"
             ) from error
@@ -142,12 +144,12 @@ def _takes_null(schema: Mapping[str, Any]) -> bool:
     )
 
 
-def _meant(hint: Any) -> Any:
+def _target(hint: Any) -> Any:
     """What a NewType, or a type statement's name, stands for."""
     try:
         return getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)
     except Exception as error:
-        # What a type statement says is read when it is asked for.
+        # A type statement is evaluated when its value is read.
         raise NoSchema(f"{hint} cannot be resolved: {error}") from error
 
 
@@ -157,8 +159,8 @@ def _bare(hint: Any) -> Any:
 
 def _description(metadata: tuple[Any, ...]) -> str:
     """The first text that a hint is annotated with: a string, or what a `Field` or a `Doc` holds."""
-    for each in metadata:
-        for text in (each, getattr(each, "description", None), getattr(each, "documentation", None)):
+    for item in metadata:
+        for text in (item, getattr(item, "description", None), getattr(item, "documentation", None)):
             if isinstance(text, str):
                 return " ".join(text.split())
     return ""

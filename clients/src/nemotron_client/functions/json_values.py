@@ -21,7 +21,7 @@ def json_text(value: object) -> str:
 
 
 def plain(value: object) -> Any:
-    """*value* made of what JSON has: dict, list, str, int, float, bool and None; else `TypeError`.
+    """*value* made of JSON's types: dict, list, str, int, float, bool and None; else `TypeError`.
 
     An Enum's member is its value, or its name where JSON has no such value.
     """
@@ -40,16 +40,16 @@ def plain(value: object) -> Any:
     if callable(dump := getattr(value, "tolist", None)):  # numpy's
         return plain(dump())
     if dataclasses.is_dataclass(value):
-        return {each.name: plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if callable(dump := getattr(value, "_asdict", None)):  # a named tuple's
         return plain(dump())
     if isinstance(value, Mapping):
-        return {plain(key): plain(each) for key, each in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, Set):
-        # One order, whatever the run: what a prompt begins with can then be found in a cache.
-        return sorted((plain(each) for each in value), key=json.dumps)
+        # In the same order in every process, so that the engine's prefix cache finds the prompt.
+        return sorted((plain(item) for item in value), key=json.dumps)
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     raise TypeError(f"JSON has nothing for {type(value).__name__}")
 
 

@@ -21,7 +21,7 @@ _NAMES: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str
 def choice(values: Sequence[Any]) -> Shape:
     """One of a few *values*, as JSON has them; `NoSchema` where it does not."""
     try:
-        pairs = [(json.loads(json_text(each)), each) for each in values]
+        pairs = [(json.loads(json_text(value)), value) for value in values]
     except (TypeError, ValueError) as error:
         raise NoSchema(f"one of its values cannot be JSON: {error}") from error
     if not pairs:

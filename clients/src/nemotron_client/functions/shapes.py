@@ -1,6 +1,6 @@
 """What a parameter is on both sides: the JSON Schema that the model reads, and what makes its value of the JSON.
 
-Readers are given JSON that fits the schema. They look again, because a union has to know which of its members it is.
+Readers get JSON that fits the schema. They check again, because a union has to know which of its members it is.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ class NoSchema(TypeError):
 
 
 class Misfit(ValueError):
-    """JSON that is none of the values wanted; `path` leads to it."""
+    """JSON that does not fit: `path` leads to it, and `problem` says why, as in `is 5; it must be text`."""
 
     def __init__(self, problem: str, path: tuple[str | int, ...] = ()) -> None:
-        """*problem* goes on where the path ends: `is 5; it must be text`."""
         super().__init__(problem, path)
         self.problem = problem
         self.path = path
 
     def __str__(self) -> str:
         steps = [
-            f".{each}" if isinstance(each, str) and each.isidentifier() else f"[{shown(each)}]" for each in self.path
+            f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{shown(step)}]" for step in self.path
         ]
         return f"{shortened(''.join(steps).lstrip('.'), 200) or 'the object of arguments'} {self.problem}"
 
@@ -78,8 +77,8 @@ def array(item: Shape, make: Callable[[list[Any]], Any], **schema: Any) -> Shape
     """As many of *item* as there are."""
 
     def read(value: Any, known: Known) -> Any:
-        items = enumerate(_checked(value, list, "an array"))
-        return _made(make, [_inside(place, item, each, known) for place, each in items], value)
+        values = enumerate(_checked(value, list, "an array"))
+        return _built(make, [_inside(index, item, element, known) for index, element in values], value)
 
     return Shape({"type": "array"} | ({"items": item.schema} if item.schema else {}) | schema, read)
 
@@ -90,9 +89,9 @@ def row(items: Sequence[Shape]) -> Shape:
     def read(value: Any, known: Known) -> Any:
         if len(_checked(value, list, "an array")) != len(items):
             raise Misfit(f"is {shown(value)}; it must hold {len(items)} values")
-        return tuple(_inside(place, items[place], each, known) for place, each in enumerate(value))
+        return tuple(_inside(index, items[index], element, known) for index, element in enumerate(value))
 
-    prefix = {"prefixItems": [each.schema for each in items]} if items else {}
+    prefix = {"prefixItems": [item.schema for item in items]} if items else {}
     return Shape({"type": "array", **prefix, "minItems": len(items), "maxItems": len(items)}, read)
 
 
@@ -101,7 +100,7 @@ def table(key: Shape, item: Shape) -> Shape:
 
     def read(value: Any, known: Known) -> Any:
         pairs = _checked(value, dict, "an object").items()
-        return {_inside(name, key, name, known): _inside(name, item, each, known) for name, each in pairs}
+        return {_inside(name, key, name, known): _inside(name, item, element, known) for name, element in pairs}
 
     names = {} if key.schema == {"type": "string"} else {"propertyNames": key.schema}
     return Shape({"type": "object", **names} | ({"additionalProperties": item.schema} if item.schema else {}), read)
@@ -111,19 +110,19 @@ def structure(
     members: Sequence[Member], make: Callable[[dict[str, Any]], Any] = dict, rest: Shape | None = None
 ) -> Shape:
     """What *make* makes of an object of *members*, and of others only where there is a *rest*."""
-    shapes = {each.name: each.shape for each in members}
-    required = [each.name for each in members if each.required]
+    shapes = {member.name: member.shape for member in members}
+    required = [member.name for member in members if member.required]
 
     def read(value: Any, known: Known) -> Any:
         object_ = _checked(value, dict, "an object")
         if missing := [name for name in required if name not in object_]:
             raise Misfit(f"lacks {', '.join(missing)}")
-        found = {}
-        for name, each in object_.items():
+        parts = {}
+        for name, element in object_.items():
             if (shape := shapes.get(name, rest)) is None:
                 raise Misfit(f"has {shown(name)}, which is none of {', '.join(shapes) or 'its properties'}")
-            found[name] = _inside(name, shape, each, known)
-        return _made(make, found, value)
+            parts[name] = _inside(name, shape, element, known)
+        return _built(make, parts, value)
 
     schema: dict[str, Any] = {"type": "object", "properties": {name: shape.schema for name, shape in shapes.items()}}
     if required:
@@ -152,7 +151,7 @@ def union(shapes: Sequence[Shape], exact: Iterable[type] = ()) -> Shape:
 
 def opaque(make: Callable[[Any], Any], schema: dict[str, Any]) -> Shape:
     """What a class that reads JSON itself makes of it."""
-    return Shape(schema, lambda value, _: _made(make, value, value))
+    return Shape(schema, lambda value, _: _built(make, value, value))
 
 
 def _any_of(schemas: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -182,7 +181,7 @@ def _checked(value: Any, kind: type, name: str) -> Any:
     return value
 
 
-def _made(make: Callable[[Any], Any], parts: Any, value: Any) -> Any:
+def _built(make: Callable[[Any], Any], parts: Any, value: Any) -> Any:
     try:
         return make(parts)
     except Misfit:

@@ -1,4 +1,4 @@
-"""A request becomes an answer: render, tokenise, generate, take apart. Knows neither Triton nor the engine's kind."""
+"""A request becomes an answer: render, tokenise, generate, parse. Knows neither Triton nor the engine's kind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CLOSER = reasoning.CLOSER.encode()
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request whose prompt is tokens: what the engine is asked, and how its answer is to be read."""
+    """A request whose prompt is tokens: what the engine gets, and the rules by which its answer is parsed."""
 
     request: ChatRequest
     prompt: str
@@ -36,10 +36,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Step:
-    """What became certain together: `events`, the last one a `Finish` at the end, and the tokens that came with them.
+    """The events that a chunk of tokens made certain, at the end a `Finish`, and these tokens.
 
-    `ids` and `logprobs` are of every token, whatever becomes of its text; `logprobs` is empty when not asked for.
-    `repairs` comes with the last step: calls whose JSON had to be repaired.
+    `ids` and `logprobs` are of every token, also of one without text; `logprobs` is empty when not asked for.
+    `repairs`, in the last step, is the number of calls whose JSON had to be repaired.
     """
 
     events: list[Event]
@@ -49,48 +49,36 @@ class Step:
 
 
 class Answering:
-    """One model, ready to answer."""
+    """One loaded model: its profile and template, its tokens and its engine."""
 
     def __init__(self, bundle: Bundle, codec: TokenCodec, engine: Engine) -> None:
-        """Everything is loaded already; this only puts it together."""
         self._profile = bundle.profile
         self._template = bundle.chat_template
         self._codec = codec
         self._engine = engine
 
     def prepare(self, request: ChatRequest) -> Prepared:
-        """Render and tokenise, which takes time that grows with the prompt. Raises `RequestError`."""
+        """Render and tokenise *request*, in a time that grows with its prompt. Raises `RequestError`."""
         prompt = self._prompt(request)
         ids = self._codec.encode(prompt)
+        profile, choice, parallel = self._profile, request.choice, request.parallel
         functions = request.conversation.functions if request.conversation else ()
-        rules = answer_rules(
-            self._profile,
-            functions,
-            begins=reasoning.begins(self._profile.reasoning_format, thinking=request.thinking, prompt=prompt.text),
-            choice=request.choice,
-            parallel=request.parallel,
-        )
-        sampling = self._fit(request, len(ids))
-        guide = sampling.guide
-        if request.choice.forced:
-            grammar = forced_call(
-                self._profile.tool_call_format,
-                functions,
-                request.choice,
-                thinking=rules.begins,
-                parallel=request.parallel,
-            )
+        begins = reasoning.begins(profile.reasoning_format, thinking=request.thinking, prompt=prompt.text)
+        rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
+        max_tokens = self._max_tokens(request, len(ids))
+        guide = request.sampling.guide
+        if choice.forced:
+            grammar = forced_call(profile.tool_call_format, functions, choice, thinking=begins, parallel=parallel)
             guide = Guide(kind="grammar", text=grammar)
         elif guide:
-            guide = dataclasses.replace(guide, thinking=rules.begins)
-        sampling = dataclasses.replace(sampling, guide=guide)
+            guide = dataclasses.replace(guide, thinking=begins)
+        sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=guide)
         return Prepared(request, prompt.text, ids, rules, sampling)
 
     async def answer(self, prepared: Prepared, sampling: Sampling, stream: TokenStream) -> AsyncGenerator[Step, None]:
         """Generate one answer with *sampling*; the very last event is `Finish`. Raises `EngineError`.
 
-        What it gives does not depend on how the tokens were gathered on their way. The engine stops when the reader
-        leaves.
+        The events do not depend on how the tokens were gathered into chunks. The engine stops when the reader leaves.
         """
         self._engine.generate(prepared.ids, sampling, stream)
         reading = _Reading(prepared, self._codec)
@@ -106,13 +94,13 @@ class Answering:
 
     def _prompt(self, request: ChatRequest) -> Prompt:
         if request.conversation is None:
-            # A finished prompt is the caller's own template at work: its control tokens count.
+            # The caller rendered a finished prompt with a template of his own: its control tokens count.
             return Prompt(request.text, "\ufdd0", tuple(self._profile.control_tokens))
         options = dataclasses.replace(request.render, template=self._template)
         return render_prompt(self._profile, request.conversation, options)
 
-    def _fit(self, request: ChatRequest, prompt_tokens: int) -> Sampling:
-        """The request's sampling with as many tokens as it may have after a prompt of *prompt_tokens*."""
+    def _max_tokens(self, request: ChatRequest, prompt_tokens: int) -> int:
+        """How many tokens the answer may have after a prompt of *prompt_tokens*."""
         context = self._engine.max_seq_len
         room = context - prompt_tokens
         if room < 1:
@@ -125,16 +113,16 @@ class Answering:
                 f"{wire.MAX_TOKENS} is {request.max_tokens}; it must be between 1 and {room} "
                 f"(a context of {context} less a prompt of {prompt_tokens})"
             )
-        wanted = request.max_tokens or min(request.sampling.max_tokens, room)
-        if request.sampling.min_tokens > wanted:
+        max_tokens = request.max_tokens or min(request.sampling.max_tokens, room)
+        if request.sampling.min_tokens > max_tokens:
             raise RequestError(
-                f"{wire.MIN_TOKENS} is {request.sampling.min_tokens}, and there is room for {wanted} tokens only"
+                f"{wire.MIN_TOKENS} is {request.sampling.min_tokens}, and there is room for {max_tokens} tokens only"
             )
-        return dataclasses.replace(request.sampling, max_tokens=wanted)
+        return max_tokens
 
 
 class _Reading:
-    """Takes one answer apart, and counts."""
+    """Parses one answer and counts its tokens; `over` is set when it has its `Finish`."""
 
     def __init__(self, prepared: Prepared, codec: TokenCodec) -> None:
         self.over = False
@@ -148,28 +136,31 @@ class _Reading:
         self._tail = b""
 
     def read(self, chunk: TokenChunk) -> Step:
-        """What *chunk* makes certain; `over` is set when the answer is."""
+        """The events that *chunk* makes certain, and its tokens up to the end of the answer."""
         events: list[Event] = []
-        taken = 0
+        count = 0
         for ids in self._pieces(chunk.ids):
             events += self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
-            taken += len(ids)
+            count += len(ids)
             self._reasoning_tokens += len(ids) * self._parser.in_reasoning
             if self._stop_words.found:
                 break
-        self._output_tokens += taken
+        self._output_tokens += count
         if self._stop_words.found:
             events.append(self._finish("stop"))
         elif chunk.finish_reason:
             cut = chunk.finish_reason == "length"
             rest = [*self._parser.feed(self._detokenizer.finish()), *self._parser.finish(cut=cut)]
             events += [*self._stop_words.filter(rest), *self._stop_words.finish()]
-            # A stop word may have become whole only now, and then no call was the end of it.
-            ended = "stop" if self._stop_words.found else chunk.finish_reason
-            called = self._parser.called_tools and not self._stop_words.found and ended == "stop"
-            events.append(self._finish("tool_calls" if called else ended))
+            reason: str = chunk.finish_reason
+            if self._stop_words.found:
+                # A stop word may have become whole only now, and then no call was the end of the answer.
+                reason = "stop"
+            elif self._parser.called_tools and reason == "stop":
+                reason = "tool_calls"
+            events.append(self._finish(reason))
         repairs = self._parser.repairs if self.over else 0
-        return Step(events, chunk.ids[:taken], chunk.logprobs[:taken], repairs)
+        return Step(events, chunk.ids[:count], chunk.logprobs[:count], repairs)
 
     def _finish(self, reason: str) -> Finish:
         self.over = True
@@ -181,9 +172,9 @@ class _Reading:
         return Finish(reason=reason, usage=usage, problems=tuple(self._parser.problems))
 
     def _pieces(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """*ids* cut as finely as counting needs: each by itself where a stop word, or thinking, may begin or end."""
+        """*ids* in the pieces that counting needs: one token each where a stop word or thinking may begin or end."""
         if self._each_token or not (self._parser.past_reasoning or self._goes_on_thinking(ids)):
-            yield from ((each,) for each in ids)
+            yield from ((token_id,) for token_id in ids)
         else:
             yield ids
 

@@ -1,4 +1,4 @@
-"""One request while it is being answered: its way back to the client, and the ways in which it can end early."""
+"""One request while it is being answered: what it sends to the client, its time limits, and how it can end early."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import asyncio
 import json
 import logging
 import threading
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.errors import (
-    ClientGoneError,
-    DeadlineError,
-    OverloadedError,
-    RequestError,
-    ServingError,
-)
+from nemotron_triton.errors import ClientGoneError, DeadlineError, OverloadedError, RequestError, ServingError
 from nemotron_triton.serving.record import Outcome, RequestRecord
 from nemotron_triton.serving.responses import Response
+from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.values import Values, byte_count
 
 _INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
@@ -27,48 +22,39 @@ INTERNAL = "internal error; the server's log has the details"
 _MAX_ERROR_BYTES = 2000
 _MAX_ID_CHARACTERS = 256
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Ending:
-    """How an error ends a request: for the record, in gRPC's words, and as the nearest of Triton's codes."""
-
-    outcome: Outcome
-    status: str
-    code: str
-
-
-# The first that fits; what nobody foresaw is INTERNAL too.
-_ENDINGS: tuple[tuple[type[ServingError], _Ending], ...] = (
-    (RequestError, _Ending("invalid", "INVALID_ARGUMENT", "INVALID_ARG")),
-    (OverloadedError, _Ending("rejected", "UNAVAILABLE", "UNAVAILABLE")),
-    (DeadlineError, _Ending("deadline", "DEADLINE_EXCEEDED", "CANCELLED")),
-    (ClientGoneError, _Ending("cancelled", "CANCELLED", "CANCELLED")),
-)
-_INTERNAL_ENDING = _Ending("failed", "INTERNAL", "INTERNAL")
+# How an error ends a request, the first kind that fits: its outcome, gRPC's status, and the nearest of Triton's codes.
+_ENDINGS: dict[type, tuple[Outcome, str, str]] = {
+    RequestError: ("invalid", "INVALID_ARGUMENT", "INVALID_ARG"),
+    OverloadedError: ("rejected", "UNAVAILABLE", "UNAVAILABLE"),
+    DeadlineError: ("deadline", "DEADLINE_EXCEEDED", "CANCELLED"),
+    ClientGoneError: ("cancelled", "CANCELLED", "CANCELLED"),
+    object: ("failed", "INTERNAL", "INTERNAL"),
+}
 
 
 class Call:
-    """A request and its response sender. A FINAL goes out exactly once, whatever happens."""
+    """A request and Triton's response *sender* for it. Its FINAL response goes out exactly once, whatever happens.
+
+    `complete_answers` is how many of its answers were sent whole; `why` is what ended it early.
+    """
 
     def __init__(self, sender: Any, pb_utils: Any) -> None:
-        """Answers through Triton's response *sender*."""
         self.record = RequestRecord(request_id="")
-        self.timeout_ms = 0.0
         self.size_bytes = 0
-        # How many of its answers are complete, and whether the last response was sent.
         self.complete_answers = 0
-        self.finished = False
-        self.task: asyncio.Task[None] | None = None
         self.why: ServingError | None = None
+        self._finished = False
+        self._timeout_ms = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
         self._pb = pb_utils
         self._sender = sender
-        # tritonserver must not be asked about a request that it was told is over.
+        # tritonserver must not be asked about a request after its FINAL response.
         self._final = threading.Lock()
 
     def identify(self, request: Any) -> None:
-        """Read what does not depend on its tensors."""
-        self.timeout_ms = request.timeout() / 1000
+        """Read the id, the time limit and the trace of the request, but not its tensors."""
+        self._timeout_ms = request.timeout() / 1000
         try:
             self.record.request_id = request.request_id()[:_MAX_ID_CHARACTERS]
             traceparent = json.loads(request.parameters() or "{}").get("traceparent", "")
@@ -78,9 +64,9 @@ class Call:
 
     def read(self, request: Any) -> Values:
         """The values of its tensors; `RequestError` names one that cannot be read."""
-        tensors = ((_INPUTS[given.name()], given) for given in request.inputs())
+        inputs = ((_INPUTS[tensor.name()], tensor.as_numpy) for tensor in request.inputs())
         try:
-            values = {tensor: wire.read(tensor, given.as_numpy()) for tensor, given in tensors}
+            values = {tensor: wire.read(tensor, as_numpy()) for tensor, as_numpy in inputs}
         except ValueError as error:
             raise RequestError(str(error)) from error
         for value in values.values():
@@ -88,11 +74,31 @@ class Call:
             self.size_bytes += sum(byte_count(text) for text in texts if isinstance(text, str))
         return values
 
+    def run(self, answer: Coroutine[Any, Any, None], settings: Settings) -> asyncio.Task[None]:
+        """Start *answer* on the event loop, and the timers that stop it when it waits or takes too long."""
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(answer)
+        queue_ms, limit_ms, whose = settings.max_queue_ms, float(settings.max_request_ms), "the server's"
+        if 0 < self._timeout_ms < limit_ms:
+            limit_ms, whose = self._timeout_ms, "the request's"
+        late = DeadlineError(f"the answer was not complete after {limit_ms:g} ms, {whose} time limit")
+
+        def stop_waiting() -> None:
+            # Of several answers to one request, some may wait while others are on their way.
+            if self.record.started_s is None:
+                self.stop(OverloadedError(f"the request waited {queue_ms} ms and its turn has not come; retry later"))
+
+        self._timers = (
+            loop.call_later(limit_ms / 1000, self.stop, late),
+            loop.call_later(queue_ms / 1000, stop_waiting),
+        )
+        return self._task
+
     def stop(self, why: ServingError) -> None:
         """End it early because of *why*; on the event loop. Does nothing when it has ended or is ending."""
-        if self.task and not self.why and not self.task.done():
+        if self._task and not self.why and not self._task.done():
             self.why = why
-            self.task.cancel()
+            self._task.cancel()
 
     def send(self, response: Response, *, final: bool) -> None:
         """Send one response."""
@@ -103,23 +109,26 @@ class Call:
             self.record.outcome = "ok"
 
     def end(self, error: ServingError | None) -> None:
-        """Answer with *error*, or with a bare internal one, unless the last response was sent; on any thread."""
-        if self.finished:
+        """Answer with *error*, or with a bare internal one, unless the last response was sent.
+
+        On any thread before `run`, on the event loop after it.
+        """
+        for timer in self._timers:
+            timer.cancel()
+        if self._finished:
             return
-        ending = next((ending for kind, ending in _ENDINGS if isinstance(error, kind)), _INTERNAL_ENDING)
-        self.record.outcome = ending.outcome
+        self.record.outcome, status, code = next(end for kind, end in _ENDINGS.items() if isinstance(error, kind))
         self.record.error = str(error or INTERNAL)
-        message = f"{ending.status}: {self.record.error}"
-        failure = triton_error(self._pb, message, getattr(self._pb.TritonError, ending.code))
+        failure = triton_error(self._pb, f"{status}: {self.record.error}", getattr(self._pb.TritonError, code))
         self._send(self._pb.InferenceResponse(output_tensors=[], error=failure), final=True)
 
     def is_abandoned(self) -> bool:
-        """Whether its client is known to have gone away; asks tritonserver, so not on the event loop."""
+        """Whether its client is known to have gone away; a round trip to tritonserver, so not on the event loop."""
         with self._final:
             try:
-                return not self.finished and bool(self._sender.is_cancelled())
+                return not self._finished and bool(self._sender.is_cancelled())
             except Exception:
-                # Whoever asks has the other requests to ask about.
+                # The watcher has the other requests to look after.
                 _log.exception("tritonserver does not say whether request %r is cancelled", self.record.request_id)
                 return False
 
@@ -129,7 +138,7 @@ class Call:
             return
         with self._final:
             self._sender.send(response, flags=self._pb.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-            self.finished = True
+            self._finished = True
 
 
 def triton_error(pb_utils: Any, message: str, code: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
@@ -17,7 +18,6 @@ class Delivery:
     """The answer number *index* to one request; the last of them to finish ends the request."""
 
     def __init__(self, call: Call, prepared: Prepared, index: int, codec: TokenCodec) -> None:
-        """Nothing has come yet."""
         self._call = call
         self._request = prepared.request
         self._index = index
@@ -32,30 +32,24 @@ class Delivery:
         self._note(step)
         finished = bool(step.events) and isinstance(step.events[-1], Finish)
         if self._request.stream:
-            responses = in_order(step.events)
-            self._send(responses, step.ids, step.logprobs, final=finished)
+            self._send(in_order(step.events), step.ids, step.logprobs, final=finished)
             return
         self._events += step.events
         self._ids += step.ids
         self._logprobs += step.logprobs
         if finished:
-            # Only here, because it is no part of the answer that is noted.
+            # Only here: the record of the answer does not hold its prompt.
             echo = [ContentDelta(self._request.text)] if self._request.echo else []
             self._send([whole([*echo, *self._events])], self._ids, self._logprobs, final=True)
 
     def _send(
-        self,
-        responses: list[Response],
-        ids: list[int] | tuple[int, ...],
-        logprobs: list[TokenLogprob] | tuple[TokenLogprob, ...],
-        *,
-        final: bool,
+        self, responses: list[Response], ids: Sequence[int], logprobs: Sequence[TokenLogprob], *, final: bool
     ) -> None:
-        if logprobs and self._request.sampling.logprobs is not None:
-            wanted = bool(self._request.sampling.logprobs)
-            told = logprob_tensors(self._codec, ids, logprobs, self._cum_logprob, alternatives=wanted)
-            self._cum_logprob = told[wire.CUM_LOG_PROBS][0]
-            responses[0] |= told
+        alternatives = self._request.sampling.logprobs
+        if logprobs and alternatives is not None:
+            tensors = logprob_tensors(self._codec, ids, logprobs, self._cum_logprob, alternatives=bool(alternatives))
+            self._cum_logprob = tensors[wire.CUM_LOG_PROBS][0]
+            responses[0] |= tensors
         self._call.complete_answers += final
         last = final and self._call.complete_answers == self._request.choices
         for number, response in enumerate(responses, start=1):
@@ -64,14 +58,11 @@ class Delivery:
             self._call.send(response, final=last and number == len(responses))
 
     def _note(self, step: Step) -> None:
-        """Keep the request's record."""
         record = self._call.record
-        if record.first_answer_token_s is None and any(
-            isinstance(event, ContentDelta | ToolCall) for event in step.events
-        ):
-            record.first_answer_token_s = time.monotonic()
         record.repairs += step.repairs
         for event in step.events:
+            if record.first_answer_token_s is None and isinstance(event, ContentDelta | ToolCall):
+                record.first_answer_token_s = time.monotonic()
             if record.answer_text is not None and isinstance(event, ReasoningDelta | ContentDelta):
                 record.answer_text += event.text
             if isinstance(event, ToolCall):

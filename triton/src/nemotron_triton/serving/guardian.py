@@ -1,8 +1,9 @@
 """Takes tritonserver down when the Python stub that holds the engine dies.
 
-tritonserver before 26.04 goes on saying "ready" when a stub is dead (seen with 2.51: idle it stayed ready, under load
-it crashed). A server that is gone is what every load balancer and client understands. Run as a process of its own by
-`start`, with a pipe from the stub as its standard input: `done` is a farewell, the mere end of the pipe a death.
+tritonserver before 26.04 reports that it is ready although a stub is dead (seen with 2.51: idle it stayed ready, under
+load it crashed). A server that is gone is what every load balancer and client understands. `start` runs this file as a
+process of its own, with a pipe from the stub as its standard input: `done` announces an orderly end, and the end of the
+pipe without it is a death.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 
 _FAREWELL = b"done\n"
-# Enough for tritonserver to say goodbye; requests of a dead stub would keep it for its whole exit timeout.
+# Enough for an orderly end; the requests of a dead stub would keep tritonserver for its whole exit timeout.
 _GRACE_S = 1.0
 
 
@@ -37,25 +38,23 @@ def stop(guardian: subprocess.Popen[bytes]) -> None:
 
 def _main(server_pid: int) -> None:
     try:
-        # A file descriptor cannot come to mean another process, a number can.
+        # Unlike a number, a file descriptor cannot come to mean another process.
         server = os.pidfd_open(server_pid)
     except OSError as error:
         _say(f"tritonserver is not guarded against a dead stub: pidfd_open: {error.strerror}")
         return
     if sys.stdin.buffer.readline() == _FAREWELL:
         return
-    try:
+    # The server may have ended first, or crashed with its stub.
+    with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(server, signal.SIGTERM)
         _say("the Python stub of the engine died; stopping tritonserver")
         time.sleep(_GRACE_S)
         signal.pidfd_send_signal(server, signal.SIGKILL)
-    except ProcessLookupError:
-        # The server went first, or crashed with its stub.
-        pass
 
 
 def _say(line: str) -> None:
-    # Whoever reads the log may have gone too.
+    # The reader of the log may be gone too.
     with contextlib.suppress(OSError):
         sys.stderr.write(f"nemotron: {line}\n")
         sys.stderr.flush()

@@ -1,30 +1,29 @@
 """What an answer must look like, read from the tensors of a request, and small enough for any engine to compile.
 
-The limits keep a schema or an expression from costing more than seconds and megabytes where it is compiled. Whether it
-makes sense is for the engine to say.
+The limits keep the compilation of a schema or an expression within seconds and megabytes. Whether it is valid, the
+engine checks.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from nemotron_client import wire
-from nemotron_triton.chat.conversation import check_depth
 from nemotron_triton.engine.interface import Guide
 from nemotron_triton.errors import RequestError
-from nemotron_triton.serving.values import Values
+from nemotron_triton.serving.values import Values, json_value
 
 MAX_GUIDE_BYTES = 64 * 1024
 MAX_EXPRESSION_CHARACTERS = 4096
-# How often things may be repeated, all counts in a schema or an expression taken together. Those of groups in each
-# other multiply; those of a schema's levels do not, because engines compile each part of a schema once.
+# All counts in a schema or an expression together. Those of nested groups multiply; those of a schema's levels do not,
+# because engines compile each part of a schema once.
 MAX_REPETITIONS = 10_000
 _TOO_MANY = 10**9
 _COUNTS = {"minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties"}
-# What an expression consists of, as ECMAScript reads it: groups, how often, and parts to be matched.
-_PART = re.compile(
+# The tokens of a regular expression of ECMAScript: groups, counts, and atoms.
+_TOKEN = re.compile(
     r"""(?P<opens>\((?:\?(?:[:=!]|<[=!]|P?<\w+>))?)
     |(?P<closes>\))
     |\{\s*(?P<least>[0-9]*)\s*(?:,\s*(?P<most>[0-9]*)\s*)?\}
@@ -37,7 +36,7 @@ _TYPE, _GUIDE = wire.GUIDED_DECODING_GUIDE_TYPE, wire.GUIDED_DECODING_GUIDE
 
 
 def read_guide(values: Values) -> Guide | None:
-    """The guide among *values*, None when there is none. What thinking comes before it, the prompt will tell."""
+    """The guide among *values*, None without one. The thinking before it is set once there is a prompt."""
     kind, text = values.get(_TYPE), values.get(_GUIDE, "")
     if kind is None:
         if text:
@@ -53,77 +52,60 @@ def read_guide(values: Values) -> Guide | None:
         raise RequestError(f"{_TYPE} {kind} needs {_GUIDE}")
     if (size := len(text.encode())) > MAX_GUIDE_BYTES:
         raise RequestError(f"{_GUIDE} has {size} bytes; at most {MAX_GUIDE_BYTES} are accepted")
-    if kind == "json_schema":
-        return Guide(kind="json_schema", text=_schema(text))
-    _check_repetitions(_expression(text))
-    return Guide(kind="regex", text=text)
+    if kind == "regex":
+        repetitions = _repetitions(text)
+    else:
+        schema = json_value(values, _GUIDE)
+        if not isinstance(schema, Mapping):
+            raise RequestError(f"{_GUIDE} must be a JSON object that holds a schema")
+        repetitions = _repetitions_of_schema(schema)
+        text = json.dumps(schema)
+    if repetitions > MAX_REPETITIONS:
+        raise RequestError(f"{_GUIDE} asks for more than {MAX_REPETITIONS} repetitions; ask for fewer")
+    return Guide(kind=kind, text=text)
 
 
-def _schema(text: str) -> str:
-    try:
-        schema = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{_GUIDE} is not JSON: {error}") from error
+def _repetitions_of_schema(schema: object) -> int:
+    """How many repetitions *schema*, or a part of one, asks for at any depth."""
+    if isinstance(schema, list):
+        return sum(map(_repetitions_of_schema, schema))
     if not isinstance(schema, Mapping):
-        raise RequestError(f"{_GUIDE} must be a JSON object that holds a schema")
-    check_depth(_GUIDE.name, schema)
-    repetitions = 0
-    for key, value in _entries(schema):
+        return 0
+    repetitions = sum(map(_repetitions_of_schema, schema.values()))
+    for key, value in schema.items():
         if key in _COUNTS and isinstance(value, (int, float)):
-            # Written so that what is no number at all counts too, and no infinity is made an integer.
+            # Written so that NaN counts too, and infinity is not converted to an integer.
             repetitions += 0 if value < 0 else int(value) if value <= MAX_REPETITIONS else MAX_REPETITIONS + 1
         elif key == "pattern" and isinstance(value, str):
-            repetitions += _expression(value)
+            repetitions += _repetitions(value)
         elif key == "patternProperties" and isinstance(value, Mapping):
-            repetitions += sum(map(_expression, value))
-    _check_repetitions(repetitions)
-    return json.dumps(schema)
+            repetitions += sum(map(_repetitions, value))
+    return repetitions
 
 
-def _entries(value: object) -> Iterator[tuple[str, object]]:
-    """All keys at any depth, with their values."""
-    if isinstance(value, Mapping):
-        yield from value.items()
-        for each in value.values():
-            yield from _entries(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _entries(each)
-
-
-def _expression(text: str) -> int:
-    """How many repetitions the expression *text* asks for."""
+def _repetitions(text: str) -> int:
+    """How many atoms the expression *text* gains when its repetitions, which multiply each other, are written out."""
     if len(text) > MAX_EXPRESSION_CHARACTERS:
         raise RequestError(
             f"{_GUIDE} has an expression of {len(text)} characters; at most {MAX_EXPRESSION_CHARACTERS} are accepted"
         )
-    return _repetitions(text)
-
-
-def _repetitions(text: str) -> int:
-    """How many parts *text* has more when all its repetitions, which multiply each other, are written out."""
-    # Of every group that is open: the size of its parts, and of its last one.
+    # Of every open group: its size in atoms, and that of its last part.
     groups: list[tuple[int, int]] = [(0, 0)]
-    written = 0
-    for part in _PART.finditer(text):
+    atoms = 0
+    for token in _TOKEN.finditer(text):
         size, last = groups.pop()
-        if part["opens"]:
+        if token["opens"]:
             groups += [(size, last), (0, 0)]
-        elif part["closes"]:
-            # One that was never opened ends nothing.
+        elif token["closes"]:
+            # A group that was never opened ends nothing.
             before = groups.pop()[0] if groups else 0
             groups.append((before + size, size))
-        elif part["atom"]:
-            written += 1
+        elif token["atom"]:
+            atoms += 1
             groups.append((size + 1, 1))
         else:
             # Nine digits are enough to be too many.
-            counts = (int(each.lstrip("0")[:9] or 0) for each in (part["least"], part["most"] or ""))
+            counts = (int(digits.lstrip("0")[:9] or 0) for digits in (token["least"], token["most"] or ""))
             repeated = min(last * max(1, *counts), _TOO_MANY)
             groups.append((size - last + repeated, repeated))
-    return sum(size for size, _ in groups) - written
-
-
-def _check_repetitions(repetitions: int) -> None:
-    if repetitions > MAX_REPETITIONS:
-        raise RequestError(f"{_GUIDE} asks for more than {MAX_REPETITIONS} repetitions; ask for fewer")
+    return sum(size for size, _ in groups) - atoms

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-# What tasks take to end when they are cancelled, and the loop to stop.
+# The longest time that tasks get to end when they are cancelled, and the loop to stop.
 _STOP_S = 5.0
 
 
@@ -26,7 +26,7 @@ class LoopThread:
         asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=timeout_s)
 
     def stop(self) -> None:
-        """Cancel all tasks, wait until they have ended, and end the thread, as far as that goes in a while."""
+        """Cancel all tasks, wait until they have ended, and end the thread, within two times `_STOP_S`."""
         with contextlib.suppress(concurrent.futures.TimeoutError):
             self.run(_end_tasks(), _STOP_S)
         self.loop.call_soon_threadsafe(self.loop.stop)

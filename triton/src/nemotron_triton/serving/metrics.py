@@ -1,17 +1,16 @@
 """What Prometheus reads about requests and the engine, on Triton's metrics endpoint.
 
-Every series of a known label value is there from the start, at 0: a rate needs a first value. Each write is a message
-to tritonserver (about 30 µs), so what can be added up is written when the metrics are updated, and only if it changed.
+Every series exists from the start, at 0: a rate needs a first value. Each write is a message to tritonserver (about
+30 µs), so what can be added up is written with the next update, and only if it changed.
 
-Gauges are moved by differences, never set, and returned to 0 at the end: tritonserver keeps the series of a model when
-it is loaded anew, both loads write to them for a while, and their sum is what is true then.
+Gauges are moved by differences, never set, and returned to 0 at the end: when a model is loaded anew, tritonserver
+keeps its series, and for a while both loads write to them; their sum is right.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 from nemotron_client.events import Problem
@@ -20,16 +19,14 @@ from nemotron_triton.serving import metric_families as families
 from nemotron_triton.serving.metric_families import Family
 from nemotron_triton.serving.record import RequestRecord
 
-# Differences of such numbers add up without rounding errors.
+# Differences of multiples of 1/1024 add up without rounding errors.
 _RATIO_STEPS = 1024
-_OF_CALLS = (*families.PASSED_ON, *families.LEFT_OUT)
 
 
 class Metrics:
-    """The metrics of one loaded model. Not for several threads at once."""
+    """The metrics of one loaded model, registered with Triton. Not for several threads at once."""
 
     def __init__(self, pb_utils: Any) -> None:
-        """Register everything with Triton."""
         # A family must outlive its metrics, so both are kept.
         self._families = {
             family: pb_utils.MetricFamily(
@@ -37,12 +34,16 @@ class Metrics:
             )
             for family in families.FAMILIES
         }
-        self._metrics: dict[tuple[Family, str], Any] = {}
+        self._metrics = {
+            (family, value): registered.Metric(
+                labels={family.label: value} if family.label else {},
+                **({"buckets": list(family.buckets)} if family.buckets else {}),
+            )
+            for family, registered in self._families.items()
+            for value in family.values or ("",)
+        }
         self._unwritten: defaultdict[tuple[Family, str], float] = defaultdict(float)
         self._levels: dict[Family, float] = {}
-        for family in families.FAMILIES:
-            for value in family.values or ("",):
-                self._metric(family, value)
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count *record*; what is only added up shows with the next `update`."""
@@ -64,7 +65,7 @@ class Metrics:
             self._add(families.PROBLEMS, 1, problem.code)
 
     def update(self, statistics: EngineStatistics, active: int, waiting: int, kv_cache_used_ratio: float) -> None:
-        """Write what is true now, and what has been counted since the last time."""
+        """Write the current state, and what was counted since the last update."""
         self._level(families.ACTIVE, active)
         self._level(families.WAITING, waiting)
         self._level(families.ENGINE_HEALTHY, statistics.problem is None)
@@ -90,35 +91,25 @@ class Metrics:
 
     def _observe(self, family: Family, value: float | None) -> None:
         if value is not None:
-            self._metric(family).observe(max(value, 0.0))
+            self._metrics[family, ""].observe(max(value, 0.0))
 
     def _write(self) -> None:
         while self._unwritten:
             (family, value), amount = self._unwritten.popitem()
-            # Triton refuses a counter that goes back, which an engine's would if it started anew.
+            # Triton refuses to decrease a counter; an engine's would go back if the engine started anew.
             if amount > 0 or (amount and family.kind == "GAUGE"):
-                self._metric(family, value).increment(amount)
-
-    def _metric(self, family: Family, value: str = "") -> Any:
-        key = (family, value)
-        if key not in self._metrics:
-            labels = {family.label: value} if family.label else {}
-            buckets = {"buckets": list(family.buckets)} if family.buckets else {}
-            self._metrics[key] = self._families[family].Metric(labels=labels, **buckets)
-        return self._metrics[key]
+                self._metrics[family, value].increment(amount)
 
 
 def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:
-    """How many calls came to what, each counted once, of an answer with *passed_on* calls and *problems*."""
-    outcomes = Counter(_first_of_each(problems))
+    """The number of calls by outcome, each counted once, in an answer with *passed_on* calls and *problems*."""
+    outcomes: Counter[str] = Counter()
+    before: Problem | None = None
+    for problem in problems:
+        # The parser reports an unknown function first; bad arguments right behind it are of the same call.
+        unknown = Problem(code="unknown_function", function=problem.function)
+        if problem.code in families.OF_CALLS and not (problem.code == "invalid_arguments" and before == unknown):
+            outcomes[problem.code] += 1
+        before = problem
     outcomes["ok"] = max(passed_on - sum(outcomes[code] for code in families.PASSED_ON), 0)
     return +outcomes
-
-
-def _first_of_each(problems: Sequence[Problem]) -> Iterable[str]:
-    """The code of the first problem of each call that has any."""
-    for before, problem in pairwise((None, *problems)):
-        # The parser tells of a function it does not know first; bad arguments right behind are of the same call.
-        unknown = Problem(code="unknown_function", function=problem.function) if problem else None
-        if problem and problem.code in _OF_CALLS and not (problem.code == "invalid_arguments" and before == unknown):
-            yield problem.code

@@ -1,4 +1,4 @@
-"""Everything that watches the service from outside of it: metrics, log and traces. Called from one thread."""
+"""Metrics, request log and traces, as one. Called from one thread."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from nemotron_triton.serving.metrics import Metrics
 from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.request_log import RequestLog
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.tracing import Tracing, start_tracing
+from nemotron_triton.serving.tracing import start_tracing
 
 _log = logging.getLogger(__name__)
 
 
 class Observers:
-    """The observers of one loaded model. None of them can hurt the service, or another one."""
+    """The observers of one loaded model, as *settings* and the environment ask for; *model* is its name in spans.
 
-    @classmethod
-    def start(cls, pb_utils: Any, settings: Settings, model: str) -> Observers:
-        """Those that *settings* and the environment ask for; *model* is what answers, as spans call it."""
+    One that fails hurts neither the service nor the others.
+    """
+
+    def __init__(self, pb_utils: Any, settings: Settings, model: str) -> None:
+        # The log is opened first and closed last, so that what the others complain of is in it.
         log = RequestLog(requests=bool(settings.log_requests), text=bool(settings.log_text))
-        return cls(Metrics(pb_utils), log, start_tracing(model))
-
-    def __init__(self, metrics: Metrics, log: RequestLog, tracing: Tracing | None) -> None:
-        """Those that were started."""
-        self._metrics = metrics
-        # The log is closed last, so that what the others complain of is in it.
-        self._observers = (metrics, *((tracing,) if tracing else ()), log)
+        self._metrics = Metrics(pb_utils)
+        tracing = start_tracing(model)
+        self._observers = (self._metrics, *((tracing,) if tracing else ()), log)
 
     def request_ended(self, record: RequestRecord) -> None:
         """A request is over."""
@@ -39,7 +37,7 @@ class Observers:
                 _log.exception("%s lost a request", type(observer).__name__)
 
     def update(self, statistics: EngineStatistics, active: int, waiting: int, kv_cache_used_ratio: float) -> None:
-        """What is true now: of the engine, of how many requests are answered and wait, and of its KV cache."""
+        """Publish the state of the engine, how many requests are answered and wait, and how full the KV cache is."""
         try:
             self._metrics.update(statistics, active, waiting, kv_cache_used_ratio)
         except Exception:

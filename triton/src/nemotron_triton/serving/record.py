@@ -1,7 +1,4 @@
-"""What is known of a request when it is over: for metrics, the log and traces.
-
-Holds no text of prompt or answer unless it is to be logged.
-"""
+"""What metrics, log and traces get to know of a request: no text of prompt or answer, unless that is to be logged."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from nemotron_client.events import Problem
 from nemotron_triton.serving.answering import Prepared
 
 Outcome = Literal["ok", "invalid", "rejected", "cancelled", "deadline", "failed"]
-# How a request ends whose turn does not come.
+# The outcomes of a request whose turn did not come.
 _GIVEN_UP: tuple[Outcome, ...] = ("rejected", "cancelled", "deadline")
 
 
@@ -62,7 +59,7 @@ class RequestRecord:
     answer_text: str | None = None
 
     def begin(self, prepared: Prepared, *, log_text: bool) -> None:
-        """Note what is asked for, and where it is to be logged the text too."""
+        """Note what is asked for, with its text if *log_text*."""
         request, sampling = prepared.request, prepared.sampling
         self.operation = "chat" if request.conversation else "text_completion"
         self.thinking = request.thinking
@@ -81,7 +78,7 @@ class RequestRecord:
         return None if moment_s is None else moment_s - self.arrived_s
 
     def add_tokens(self, tokens: int, first_s: float | None, last_s: float | None) -> None:
-        """One of the answers had so many *tokens*, the first and the last of them then."""
+        """Count the *tokens* of one of the answers, the first and the last of which came at these times."""
         if first_s is None or last_s is None:
             return
         self.first_token_s = first_s if self.first_token_s is None else min(first_s, self.first_token_s)
@@ -90,7 +87,7 @@ class RequestRecord:
 
     @property
     def queue_s(self) -> float | None:
-        """How long it waited until the engine was asked, or in vain; None when it was refused at once, or was wrong."""
+        """How long it waited until the engine was asked, or in vain; None when it was refused at once or invalid."""
         if self.started_s is None and self.admitted and self.outcome in _GIVEN_UP:
             return self.since_arrival(self.ended_s)
         return self.since_arrival(self.started_s)

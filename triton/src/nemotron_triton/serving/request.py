@@ -1,21 +1,22 @@
-"""One request to the `nemotron` model, read from its tensors' values and checked before any work is done."""
+"""A request, read from the values of its tensors and checked before any work is done; or a part of one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.chat.conversation import Conversation, ToolChoice
+from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_conversation
 from nemotron_triton.chat.profiles import Profile
-from nemotron_triton.chat.render import RenderOptions, thinking_mode
+from nemotron_triton.chat.render import RenderOptions, render_options, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
-from nemotron_triton.serving.conversation_request import read_chat, read_render_options
 from nemotron_triton.serving.guide_request import read_guide
 from nemotron_triton.serving.sampling_request import MAX_CHOICES, read_sampling
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.values import Values, check_sizes, integer, words
+from nemotron_triton.serving.values import Values, check_sizes, integer, json_value, words
 
 _OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wire.CHAT_TEMPLATE_KWARGS)
 
@@ -24,8 +25,8 @@ _OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wir
 class ChatRequest:
     """A checked request: a conversation or a finished prompt, and how to generate.
 
-    `thinking` is the mode the model is in, `max_tokens` None what its makers recommend, as far as the context has room.
-    `choices` is how many answers are wanted; `echo` puts the finished prompt before each.
+    `thinking` is the mode the model is in. `max_tokens` is None for what the profile recommends, as far as the context
+    has room. `choices` is the number of answers; `echo` puts the finished prompt before each.
     """
 
     conversation: Conversation | None
@@ -56,12 +57,9 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     check_sizes(values, settings)
     conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
     render = read_render_options(values)
-    thinking = bool(render.thinking)
-    if conversation:
-        thinking = thinking_mode(profile, conversation, render.thinking)
-    mode = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
-    guide = read_guide(values)
-    sampling = read_sampling(values, mode, codec, guide)
+    thinking = thinking_mode(profile, conversation, render.thinking) if conversation else bool(render.thinking)
+    defaults = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
+    sampling = read_sampling(values, defaults, codec, read_guide(values))
     _check_guided(sampling, choice)
     stream = values.get(wire.STREAM, False)
     return ChatRequest(
@@ -81,16 +79,40 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     )
 
 
+def read_chat(values: Values, settings: Settings) -> tuple[Conversation, ToolChoice]:
+    """The conversation and the tool choice in the `messages`, `tools` and `tool_choice` tensors.
+
+    With the choice `none` the conversation has no tools: what the model does not see it cannot call.
+    """
+    messages = json_value(values, wire.MESSAGES, settings.max_messages)
+    conversation = read_conversation(messages, json_value(values, wire.TOOLS, settings.max_tools))
+    choice = read_tool_choice(values, conversation.functions)
+    return (replace(conversation, functions=()) if choice.mode == "none" else conversation), choice
+
+
+def read_tool_choice(values: Values, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
+    """The `tool_choice` tensor: a plain word, or JSON."""
+    choice = values.get(wire.TOOL_CHOICE)
+    if choice not in ("auto", "none", "required"):
+        choice = json_value(values, wire.TOOL_CHOICE)
+    return read_choice(choice, functions)
+
+
+def read_render_options(values: Values) -> RenderOptions:
+    """The options in the `thinking` and `chat_template_kwargs` tensors."""
+    return render_options(values.get(wire.THINKING), json_value(values, wire.CHAT_TEMPLATE_KWARGS))
+
+
 def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:
-    """Refuse what cannot go together with a guide, or with a call that must come, which is guided too."""
+    """Refuse what contradicts a guide, or a forced tool call, which is guided too."""
     if not (sampling.guide or choice.forced):
         return
     guide = wire.TOOL_CHOICE if choice.forced else wire.GUIDED_DECODING_GUIDE_TYPE
-    for tensor, asked in (
+    for tensor, is_set in (
         (wire.GUIDED_DECODING_GUIDE_TYPE, sampling.guide and choice.forced),
         (wire.MIN_TOKENS, sampling.min_tokens),
         (wire.BAD_WORDS, sampling.bad_ids),
         (wire.END_ID, sampling.ignore_end),
     ):
-        if asked:
+        if is_set:
             raise RequestError(f"{tensor} cannot go with {guide}, which says what the answer must look like")

@@ -1,9 +1,9 @@
 """The log of the stub: JSON, one line for each finished request and for each other message of this package.
 
 It goes to standard error, which ends in tritonserver's log. Nothing a caller sends can end a line or begin another:
-what is not ASCII is written as an escape, and what a caller may make long is cut. What is wrong with a request is told
-by quoting it, so that message is text too, and so is the name of a function, which a model may have made up; without
-text the log names only the field, and the code of the problem.
+what is not ASCII is escaped, and what a caller may make long is cut. A message about an invalid request quotes it, and
+a model may have made up the name of a function, so both are text; without text the log has only the field of the
+request, and the code of the problem.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from nemotron_client import wire
 from nemotron_triton.serving.record import RequestRecord
 
 _PACKAGE = "nemotron_triton"
-# The exporter of traces complains on its own; its complaints shall be found and parsed like ours.
+# The exporter of traces logs by itself; its lines shall have the same format.
 _LOGGERS = (_PACKAGE, "opentelemetry")
 _LEVELS = {"failed": logging.ERROR, "rejected": logging.WARNING, "deadline": logging.WARNING}
 _MAX_ID, _MAX_NAME, _MAX_MESSAGE, _MAX_ITEMS, _MAX_TEXT = 128, 64, 300, 16, 16_384
-# A tensor and which of its entries: of the words in a message about a request, those that no caller chose.
+# A tensor and the index of its entry: the part of a message about a request that no caller chose.
 _FIELD = re.compile(rf"(?:{'|'.join(sorted(tensor.name for tensor in wire.INPUTS))})(?![a-z_])(?:\[\d{{1,9}}\])?")
 _log = logging.getLogger(f"{_PACKAGE}.requests")
 
@@ -47,10 +47,9 @@ class JsonLines(logging.Formatter):
 
 
 class RequestLog:
-    """Takes the package's log over, and writes finished requests into it."""
+    """Takes over the package's log, and writes finished requests into it if *requests*, with their texts if *text*."""
 
     def __init__(self, *, requests: bool, text: bool, stream: TextIO | None = None) -> None:
-        """*requests* False leaves the lines of requests out; *text* adds prompts and answers to them."""
         self._text = text
         self._handler = logging.StreamHandler(stream or sys.stderr)
         self._handler.setFormatter(JsonLines())
@@ -66,7 +65,7 @@ class RequestLog:
             _log.log(level, "request", extra={"fields": _fields(record, text=self._text)})
 
     def close(self) -> None:
-        """Give the log back."""
+        """Restore the package's log."""
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self._handler)
             logging.getLogger(name).propagate = True
@@ -74,11 +73,12 @@ class RequestLog:
 
 def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
     quotes_text = record.outcome == "invalid" and not text
+    field = _FIELD.match(record.error) if quotes_text else None
     fields = {
         "request_id": short(record.request_id, _MAX_ID),
         "outcome": record.outcome,
         "error": None if quotes_text else short(record.error, _MAX_MESSAGE),
-        "field": _field(record.error) if quotes_text else None,
+        "field": field[0] if field else None,
         "operation": record.operation,
         "thinking": record.thinking,
         "stream": record.stream,
@@ -104,14 +104,8 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, "", [])}
 
 
-def _field(error: str) -> str | None:
-    """What of the request an *error* is about, where it begins with that."""
-    found = _FIELD.match(error)
-    return found[0] if found else None
-
-
 def short(text: str, limit: int) -> str:
-    """*text*, with an ellipsis in the place of what is more than *limit* characters."""
+    """*text*, cut to *limit* characters with an ellipsis."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

@@ -1,4 +1,4 @@
-"""What runs in one loaded model, what ended, and how full it is: what its service and its watcher both know."""
+"""The requests of one loaded model: which are running, which ended, and whether there is room for another."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from collections.abc import Iterator
 
 from nemotron_triton.bundle import Memory
 from nemotron_triton.engine.stream import TokenStream
+from nemotron_triton.errors import EngineError, OverloadedError
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.record import RequestRecord
 
+# The memory that the texts of all requests together may take, which a limit on each does not bound.
+_MAX_TEXT_BYTES = 256 << 20
+
 
 class Requests:
-    """The requests of one loaded model, for any thread; *memory* says how many tokens its KV cache holds.
+    """What the service and the watcher share, on any thread: room for *slots* requests that run and *queue* that wait.
 
-    No request is taken any more when `draining` is set: the server stops, or `problem`: why the engine cannot answer.
+    *memory* says how many tokens the KV cache holds. No request is admitted once `draining` is set, because the server
+    stops, or `problem`, which says why the engine cannot answer.
     """
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, *, slots: int, queue: int) -> None:
+        self._slots = slots
+        self._queue = queue
         self.draining = False
         self.problem: str | None = None
         self._calls: set[Call] = set()
         self._ended: collections.deque[RequestRecord] = collections.deque()
-        # What is being generated, and how many tokens its prompt has.
+        # The answers being generated, each with the number of tokens in its prompt.
         self._streams: dict[TokenStream, int] = {}
         # A model of Mamba layers alone would have no KV cache.
         self._kv_cache_tokens = max(1, memory.kv_cache_bytes // max(1, memory.kv_bytes_per_token))
@@ -36,6 +43,25 @@ class Requests:
         """*call* is over, and its record complete."""
         self._calls.discard(call)
         self._ended.append(call.record)
+
+    def check_room(self) -> None:
+        """Raise `EngineError` or `OverloadedError` where there is no room for the request that began last."""
+        if self.problem:
+            raise EngineError(self.problem)
+        if self.draining:
+            raise OverloadedError("the server is stopping; ask another one, or retry later")
+        if len(self._calls) > self._slots + self._queue:
+            raise OverloadedError(
+                f"{self._slots} requests run and {self._queue} wait, which is all there is room for; retry later"
+            )
+
+    def check_bytes(self) -> None:
+        """Raise `OverloadedError` where there is no room for the texts of the request that was read last."""
+        size = sum(call.size_bytes for call in self.calls())
+        if size > _MAX_TEXT_BYTES:
+            raise OverloadedError(
+                f"the requests here hold {size >> 20} MiB, and there is room for {_MAX_TEXT_BYTES >> 20}; retry later"
+            )
 
     @contextlib.contextmanager
     def answering(self, stream: TokenStream, prompt_tokens: int) -> Iterator[None]:
@@ -51,13 +77,8 @@ class Requests:
         return list(self._calls)
 
     def ended(self) -> list[RequestRecord]:
-        """The records of the requests that ended since this was last asked."""
+        """The records of the requests that ended since the last call."""
         return [self._ended.popleft() for _ in range(len(self._ended))]
-
-    @property
-    def running(self) -> int:
-        """How many requests are not over."""
-        return len(self._calls)
 
     @property
     def generating(self) -> int:
@@ -66,16 +87,11 @@ class Requests:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait until the engine is asked, those whose prompts are being made included."""
+        """How many requests the engine was not asked for yet, also those whose prompts are being rendered."""
         return sum(call.record.started_s is None for call in self.calls())
 
     @property
-    def size_bytes(self) -> int:
-        """What the texts of all requests take."""
-        return sum(call.size_bytes for call in self.calls())
-
-    @property
     def kv_cache_used_ratio(self) -> float:
-        """What the answers in progress take of the KV cache, their prompts included; blocks and reuse not counted."""
+        """The share of the KV cache that answers in progress and their prompts take, without blocks and reuse."""
         used = sum(prompt_tokens + stream.tokens for stream, prompt_tokens in list(self._streams.items()))
         return min(1.0, used / self._kv_cache_tokens)

@@ -1,15 +1,14 @@
-"""Events as Triton responses: what goes into which tensor, and into how many responses. Knows no Triton.
+"""Events as Triton responses: which tensors they become, in how many responses. Does not use Triton.
 
 A client reads reasoning, text, calls, finish of one response in this order, so a stream begins a new response where
-that order would be broken; a whole answer is one.
+that order would be broken; a whole answer is one response.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
@@ -25,7 +24,7 @@ _ORDER: dict[type[Event], int] = {ReasoningDelta: 0, ContentDelta: 1, ToolCall: 
 
 def whole(events: Sequence[Event]) -> Response:
     """All of *events* in one response."""
-    # The usual one, text that goes on, first: this runs for every response of every stream.
+    # The usual case, text that goes on, first: this runs for every response of every stream.
     if len(events) == 1 and isinstance(events[0], ContentDelta):
         return {wire.TEXT_OUTPUT: events[0].text}
     response: Response = {
@@ -35,8 +34,13 @@ def whole(events: Sequence[Event]) -> Response:
         response[wire.REASONING_OUTPUT] = thoughts
     if calls := [event.as_delta() for event in events if isinstance(event, ToolCall)]:
         response[wire.TOOL_CALLS] = json.dumps(calls, ensure_ascii=False)
-    if events and isinstance(events[-1], Finish):
-        response |= _ending(events[-1])
+    if events and isinstance(finish := events[-1], Finish):
+        response[wire.FINISH_REASON] = finish.reason
+        response[wire.NUM_INPUT_TOKENS] = finish.usage.input_tokens
+        response[wire.NUM_OUTPUT_TOKENS] = finish.usage.output_tokens
+        response[wire.NUM_REASONING_TOKENS] = finish.usage.reasoning_tokens
+        if finish.problems:
+            response[wire.PROBLEMS] = json.dumps([asdict(problem) for problem in finish.problems], ensure_ascii=False)
     return response
 
 
@@ -44,53 +48,40 @@ def in_order(events: Sequence[Event]) -> list[Response]:
     """*events* in as few responses as keep their order."""
     if len(events) < 2:
         return [whole(events)]
-    groups = itertools.groupby(_placed(events), key=lambda placed: placed[0])
-    return [whole([event for _, event in group]) for _, group in groups]
+    groups: list[list[Event]] = []
+    place = math.inf
+    for event in events:
+        if _ORDER[type(event)] < place:
+            groups.append([])
+        place = _ORDER[type(event)]
+        groups[-1].append(event)
+    return [whole(group) for group in groups]
 
 
 def logprob_tensors(
     codec: TokenCodec, ids: Sequence[int], logprobs: Sequence[TokenLogprob], before: float, *, alternatives: bool
 ) -> Response:
-    """What tells the log probabilities of these tokens; *before* is the sum of those that were told already.
+    """The tensors with the log probabilities of these tokens; *before* is the sum of those that were sent already.
 
-    One that the engine could not tell is NaN, and null in the JSON that comes with *alternatives*, as is that of a
-    token which could not come.
+    One that the engine does not know is NaN, and null in the JSON that comes with *alternatives*, as is that of a
+    token of probability 0.
     """
-    known = [each.logprob for each in logprobs if each.logprob is not None]
+    values = [token.logprob for token in logprobs]
     tensors: Response = {
-        wire.OUTPUT_LOG_PROBS: [[float("nan") if each.logprob is None else each.logprob for each in logprobs]],
-        wire.CUM_LOG_PROBS: [before + sum(known)],
+        wire.OUTPUT_LOG_PROBS: [[math.nan if value is None else value for value in values]],
+        wire.CUM_LOG_PROBS: [before + sum(value for value in values if value is not None)],
     }
     if alternatives:
-        told = [
-            _token(codec, token_id, each.logprob) | {"top_logprobs": [_token(codec, *other) for other in each.top]}
-            for token_id, each in zip(ids, logprobs, strict=True)
+        tokens = [
+            _token(codec, token_id, token.logprob) | {"top_logprobs": [_token(codec, *top) for top in token.top]}
+            for token_id, token in zip(ids, logprobs, strict=True)
         ]
-        tensors[wire.LOGPROBS] = json.dumps(told, ensure_ascii=False)
+        tensors[wire.LOGPROBS] = json.dumps(tokens, ensure_ascii=False)
     return tensors
 
 
 def _token(codec: TokenCodec, token_id: int, logprob: float | None) -> dict[str, Any]:
     raw = codec.bytes_of(token_id)
-    # JSON has no word for what is impossible, either.
-    told = logprob if logprob is not None and math.isfinite(logprob) else None
-    return {"token": raw.decode("utf-8", "replace"), "logprob": told, "bytes": list(raw)}
-
-
-def _placed(events: Sequence[Event]) -> Iterator[tuple[int, Event]]:
-    """Each event with the number of the response it goes into."""
-    number, place = 0, -1
-    for event in events:
-        number += _ORDER[type(event)] < place
-        place = _ORDER[type(event)]
-        yield number, event
-
-
-def _ending(finish: Finish) -> Response:
-    problems = [asdict(problem) for problem in finish.problems]
-    return {
-        wire.FINISH_REASON: finish.reason,
-        wire.NUM_INPUT_TOKENS: finish.usage.input_tokens,
-        wire.NUM_OUTPUT_TOKENS: finish.usage.output_tokens,
-        wire.NUM_REASONING_TOKENS: finish.usage.reasoning_tokens,
-    } | ({wire.PROBLEMS: json.dumps(problems, ensure_ascii=False)} if problems else {})
+    # JSON has no infinity.
+    finite = logprob if logprob is not None and math.isfinite(logprob) else None
+    return {"token": raw.decode("utf-8", "replace"), "logprob": finite, "bytes": list(raw)}

@@ -1,4 +1,4 @@
-"""How to generate, read from the tensors of a request; every limit of a sampling parameter stands here."""
+"""How to generate, read from the tensors of a request, and the limits of every sampling parameter."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from nemotron_triton.serving.values import MAX_INT32, Values, integer, number, s
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
 _SEEDS = 2**64
+# Asks for nothing that an engine may lack.
+_PLAIN = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
 _NEVER_RETURNED = (wire.RETURN_CONTEXT_LOGITS, wire.RETURN_GENERATION_LOGITS, wire.RETURN_PERF_METRICS)
-# The tensor that sets each field of `Sampling`, where the two are not called the same.
+# The tensors that set fields of `Sampling` of another name.
 _TENSORS = {
     "stop_ids": wire.STOP_TOKEN_IDS,
     "bad_ids": wire.BAD_WORDS,
@@ -30,13 +32,19 @@ _TENSORS = {
 def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec, guide: Guide | None) -> Sampling:
     """The sampling parameters among *values*; `RequestError` names the tensor, its value and what it may hold.
 
-    `max_tokens` is what the request says, else what *defaults* say.
+    `max_tokens` is that of the request, else of *defaults*.
     """
-    _check_reference_options(values)
+    # What tensorrt_llm_bls takes and no engine here does.
+    for tensor in _NEVER_RETURNED:
+        if values.get(tensor):
+            raise RequestError(f"{tensor} is true; this server does not return them, leave it out")
+    integer(values, wire.BEAM_WIDTH, 1, 1, 1)
+    # Checked and ignored: it only ranks beams, and there is one.
+    number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)
     max_tokens = integer(values, wire.MAX_TOKENS, defaults.max_tokens, 1)
     end_id = values.get(wire.END_ID)
     stop_ids = [] if end_id in (None, -1) else [_token(wire.END_ID, end_id, codec, "-1, or ")]
-    stop_ids += (_token(wire.STOP_TOKEN_IDS, each, codec) for each in sequence(values, wire.STOP_TOKEN_IDS))
+    stop_ids += (_token(wire.STOP_TOKEN_IDS, token_id, codec) for token_id in sequence(values, wire.STOP_TOKEN_IDS))
     return Sampling(
         max_tokens=max_tokens,
         temperature=number(values, wire.TEMPERATURE, defaults.temperature, 0, 100),
@@ -60,23 +68,16 @@ def read_sampling(values: Values, defaults: SamplingDefaults, codec: TokenCodec,
 
 def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     """`RequestError` for the first thing a request asks for that is in an engine's *cannot*."""
+    used = {name for name, value in vars(sampling).items() if value != getattr(_PLAIN, name)}
     guide = sampling.guide
-    asked = {
-        each.name
-        for each in dataclasses.fields(Sampling)
-        if getattr(sampling, each.name) != (each.default_factory() if callable(each.default_factory) else each.default)
-    }
-    tensors = _TENSORS
-    if guide:
-        asked |= {"guide.thinking"} if guide.thinking != "none" else set()
-        if guide.kind == "grammar":
-            # Ours, for a call that must come.
-            tensors = _TENSORS | {"guide": wire.TOOL_CHOICE}
+    if guide and guide.thinking != "none":
+        used.add("guide.thinking")
+    # A grammar is always that of a forced tool call.
+    tensors = _TENSORS | ({"guide": wire.TOOL_CHOICE} if guide and guide.kind == "grammar" else {})
     for name, reason in cannot.items():
-        if name in asked:
+        if name in used:
             field = name.partition(".")[0]
-            tensor = tensors.get(field, field)
-            raise RequestError(f"{tensor} cannot be used with this model's engine: {reason}")
+            raise RequestError(f"{tensors.get(field, field)} cannot be used with this model's engine: {reason}")
 
 
 def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
@@ -93,10 +94,9 @@ def _token(tensor: wire.Tensor, token_id: int, codec: TokenCodec, or_else: str =
 
 
 def _bad_ids(values: Values, codec: TokenCodec) -> tuple[tuple[int, ...], ...]:
-    """A word is other tokens at the beginning of a text than behind a blank: both are meant."""
-    bad = words(values, wire.BAD_WORDS)
-    spelt = (tuple(codec.encode_text(text)) for word in bad for text in (word, f" {word.lstrip(' ')}"))
-    return tuple(dict.fromkeys(spelt))
+    """The tokens of each bad word, at the beginning of a text and behind a blank, where they differ."""
+    texts = (text for word in words(values, wire.BAD_WORDS) for text in (word, f" {word.lstrip(' ')}"))
+    return tuple(dict.fromkeys(tuple(codec.encode_text(text)) for text in texts))
 
 
 def _logit_bias(values: Values, codec: TokenCodec) -> dict[int, float]:
@@ -116,20 +116,10 @@ def _logit_bias(values: Values, codec: TokenCodec) -> dict[int, float]:
 
 
 def _logprobs(values: Values) -> int | None:
-    """How many alternatives to tell with each token's log probability; None where neither is asked for."""
+    """The number of alternatives to give with each token's log probability; None without log probabilities."""
     top = integer(values, wire.TOP_LOGPROBS, 0, 0, MAX_TOP_LOGPROBS)
     if not values.get(wire.RETURN_LOG_PROBS, top > 0):
         if top:
             raise RequestError(f"{wire.TOP_LOGPROBS} is {top}, but {wire.RETURN_LOG_PROBS} is false")
         return None
     return top
-
-
-def _check_reference_options(values: Values) -> None:
-    """Refuse what tensorrt_llm_bls takes and no engine here does."""
-    for tensor in _NEVER_RETURNED:
-        if values.get(tensor):
-            raise RequestError(f"{tensor} is true; this server does not return them, leave it out")
-    integer(values, wire.BEAM_WIDTH, 1, 1, 1)
-    # It only ranks beams, and there is one.
-    number(values, wire.LENGTH_PENALTY, 0.0, -100, 100)

@@ -1,7 +1,7 @@
 """The `nemotron` Triton model: requests in, answers out, all on one event loop in a thread of its own.
 
-`execute` only hands requests over. Triton's `pb_utils` module and the engine's maker are parameters, so that nothing
-here imports either. What watches over the requests from outside is `watcher`.
+`execute` only hands requests over. Triton's `pb_utils` module is a parameter, so that nothing here imports it. The
+requests are watched over from outside of the loop, by `watcher`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -25,7 +24,6 @@ from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServingError
 from nemotron_triton.run_folder import verify_once
-from nemotron_triton.serving.admission import Admission
 from nemotron_triton.serving.answering import Answering, Prepared
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
@@ -36,7 +34,6 @@ from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.stub import prepare_stub
-from nemotron_triton.serving.time_limits import start_timers
 from nemotron_triton.serving.values import Values
 from nemotron_triton.serving.watcher import StartWatcher, Watcher
 
@@ -46,7 +43,7 @@ _RESPONSES_PER_S = 3000
 # Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4
-# What an engine takes to let go of everything; one that hangs in its runtime never does.
+# The longest time an engine takes to free everything; one that hangs in its runtime never does.
 _CLOSE_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -54,13 +51,13 @@ _log = logging.getLogger(__name__)
 class Service:
     """One loaded bundle behind Triton's three calls: initialize, execute, finalize.
 
-    Made, it is verified, loaded and warm: it has generated once. `start_engine`, `watch` and `end_process` are the
-    outside world. `requests` is what runs in it.
+    Once made, it is verified, loaded and warm: it has generated once. *start_engine* and *watch* make what is outside
+    of it. `requests` is what runs in it.
     """
 
     @classmethod
     def start(cls, args: dict[str, str], pb_utils: Any, *, start_engine: StartEngine = start_engine) -> Service:
-        """What `initialize` does; failures become Triton's own exception with our one line in it."""
+        """What `initialize` does; an error becomes Triton's own exception with our one line in it."""
         prepare_stub(pb_utils)
         try:
             bundle, settings = bundle_beside(args), Settings.read(args["model_config"])
@@ -76,7 +73,6 @@ class Service:
         *,
         start_engine: StartEngine,
         watch: StartWatcher = Watcher,
-        end_process: Callable[[int], object] = os._exit,
     ) -> None:
         verify_once(bundle)
         self._settings = settings
@@ -85,19 +81,17 @@ class Service:
         self._engine = start_engine(bundle, self._codec)
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
-        self._end_process = end_process
-        self.requests = Requests(bundle.manifest.memory)
         slots = self._engine.max_batch_size
-        self._admission = Admission(requests=self.requests, slots=slots, queue=settings.max_queue_requests)
+        self.requests = Requests(bundle.manifest.memory, slots=slots, queue=settings.max_queue_requests)
         self._slots = asyncio.Semaphore(slots)
         self._thread = LoopThread("nemotron-loop")
         self._loop = self._thread.loop
         try:
             self._warm_up()
-            observers = Observers.start(pb_utils, settings, bundle.profile.name)
+            observers = Observers(pb_utils, settings, bundle.profile.name)
             self._watcher = watch(self.requests, self._engine, observers, settings, self.stop)
         except BaseException:
-            # The memory is wanted: a server that reloads goes on with its old engine.
+            # Free the memory: a server that reloads goes on with its old engine.
             self._stop()
             raise
 
@@ -107,9 +101,9 @@ class Service:
         self.requests.begin(call)
         try:
             call.identify(request)
-            self._admission.check()
+            self.requests.check_room()
             values = call.read(request)
-            self._admission.check_bytes()
+            self.requests.check_bytes()
             call.record.admitted = True
         except Exception as error:
             # Raised out of `execute` it would only be logged, and the client would wait for ever.
@@ -125,18 +119,18 @@ class Service:
         """What `finalize` does; Triton calls it when no request is left."""
         self._watcher.close()
         if not self._stop():
-            # The memory is wanted, and only the end of this process gives it back.
-            self._end_process(1)
+            # Only the end of this process frees the memory of an engine that hangs.
+            os._exit(1)
 
     @property
     def is_ready(self) -> bool:
         """Whether requests are taken."""
-        return self._admission.is_open
+        return not (self.requests.problem or self.requests.draining)
 
     def _stop(self) -> bool:
-        """End everything; False where the engine hangs and does not let go of its memory."""
+        """End the loop and the engine; False where the engine hangs and does not let go of its memory."""
         self._thread.stop()
-        # In a thread that can be left behind.
+        # In a thread that can be abandoned.
         closing = threading.Thread(target=self._engine.close, name="nemotron-close", daemon=True)
         closing.start()
         closing.join(_CLOSE_S)
@@ -146,24 +140,18 @@ class Service:
         return not closing.is_alive()
 
     def _begin(self, call: Call, values: Values) -> None:
-        call.task = self._loop.create_task(self._answer(call, values))
-        timers = start_timers(call, self._settings)
+        task = call.run(self._answer(call, values), self._settings)
         # Not in the task itself: one that is cancelled before its first step never runs.
-        call.task.add_done_callback(functools.partial(self._answered, call, timers))
-
-    def _answered(self, call: Call, timers: tuple[asyncio.TimerHandle, ...], task: asyncio.Task[None]) -> None:
-        for timer in timers:
-            timer.cancel()
-        self._end(call, call.why if task.cancelled() else task.exception())
+        task.add_done_callback(lambda task: self._end(call, call.why if task.cancelled() else task.exception()))
 
     def _end(self, call: Call, failure: BaseException | None) -> None:
-        """The request is over: its FINAL was sent, or is sent now with what failed."""
+        """The request is over: its FINAL response was sent, or is sent now with *failure*."""
         try:
             if isinstance(failure, EngineError) or not isinstance(failure, ServingError | None):
                 _log.error("request %r failed", call.record.request_id, exc_info=failure)
             call.end(failure if isinstance(failure, ServingError) else None)
         except Exception as error:
-            # Its client would wait for ever; only the end of this process tells it.
+            # Its client would wait for ever; only the end of this process breaks its stream.
             self._watcher.report(f"a last response could not be sent: {error}")
         call.record.ended_s = time.monotonic()
         self.requests.end(call)
@@ -173,14 +161,14 @@ class Service:
             prepared = self._prepare(values)
         else:
             prepared = await asyncio.to_thread(self._prepare, values)
-        # The texts are in what was prepared, and are not to be held twice.
+        # Do not hold the texts twice: they are in `prepared`.
         del values
         call.record.begin(prepared, log_text=bool(self._settings.log_text))
-        turns = [self._choice(call, prepared, index) for index in range(prepared.request.choices)]
-        if len(turns) == 1:
-            await turns[0]
+        if prepared.request.choices == 1:
+            await self._choice(call, prepared, 0)
             return
-        tasks = [self._loop.create_task(turn) for turn in turns]
+        choices = range(prepared.request.choices)
+        tasks = [self._loop.create_task(self._choice(call, prepared, index)) for index in choices]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -207,7 +195,7 @@ class Service:
                         async for step in steps:
                             delivery.take(step)
             finally:
-                # Not of the responses: what begins a tool call gives none.
+                # Counted here and not by responses: the tokens that begin a tool call give none.
                 call.record.add_tokens(stream.tokens, stream.first_token_s, stream.last_token_s)
 
     def _pause_s(self) -> float:

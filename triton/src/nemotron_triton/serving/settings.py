@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,24 +40,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what is out of bounds."""
-        for each in dataclasses.fields(self):
-            value = getattr(self, each.name)
-            low, high = each.metadata["low"], each.metadata["high"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            low, high = field.metadata["low"], field.metadata["high"]
             if not isinstance(value, int) or not low <= value <= high:
-                raise ServerError(f"{each.name} is {value!r}; it must be a whole number between {low} and {high}")
+                raise ServerError(f"{field.name} is {value!r}; it must be a whole number between {low} and {high}")
 
     @classmethod
     def read(cls, model_config: str) -> Settings:
-        """From the JSON of a model's configuration, as Triton hands it to `initialize`; `ServerError` when wrong."""
-        parameters = json.loads(model_config).get("parameters", {})
-        # Triton's own, such as EXECUTION_ENV_PATH, are among them.
-        ours = {name: value["string_value"] for name, value in parameters.items() if not name.isupper()}
-        return cls.parse(ours)
+        """From the JSON of a model's configuration, as Triton hands it to `initialize`; `ServerError` when wrong.
 
-    @classmethod
-    def parse(cls, values: Mapping[str, str]) -> Settings:
-        """From text by name; unknown names are refused, because a limit that is misspelt would not hold."""
-        known = {each.name for each in dataclasses.fields(cls)}
+        Unknown names are refused, because a limit that is misspelt would not hold.
+        """
+        parameters = json.loads(model_config).get("parameters", {})
+        # Triton's own parameters, such as EXECUTION_ENV_PATH, are in capitals.
+        values = {name: value["string_value"] for name, value in parameters.items() if not name.isupper()}
+        known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ServerError(f"there is no setting {unknown[0]}; known: {', '.join(sorted(known))}")
         try:
@@ -67,5 +64,5 @@ class Settings:
             raise ServerError(f"a setting is no whole number: {error}") from error
 
     def as_parameters(self) -> dict[str, str]:
-        """The reverse of `parse`."""
+        """The parameters of a model's configuration that `read` understands."""
         return {name: str(value) for name, value in dataclasses.asdict(self).items()}

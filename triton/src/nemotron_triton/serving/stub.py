@@ -1,11 +1,26 @@
-"""The process that each model runs in: tritonserver's Python stub, put right before anything heavy is imported."""
+"""The process that each model runs in: tritonserver's Python stub, prepared before anything heavy is imported.
+
+Text tensors are read with a bound: ten million empty strings would keep a model from everybody for a minute. Before a
+model sees a text tensor, the Python backend has `deserialize_bytes_tensor` of `triton_python_backend_utils` make an
+object of each entry, and then reshapes the array (triton-inference-server/python_backend 0091ce5, src/pb_tensor.cc).
+`TextTensor` takes the place of that function, and waits for the shape, which gives the number of entries before any of
+them is read.
+"""
 
 from __future__ import annotations
 
+import math
+import struct
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from nemotron_triton.serving.text_tensors import bound_text_tensors
+import numpy as np
+
+from nemotron_client import wire
+
+_LENGTH = struct.Struct("<I")
 
 
 def prepare_stub(pb_utils: Any) -> None:
@@ -13,4 +28,29 @@ def prepare_stub(pb_utils: Any) -> None:
     # The stub puts '' on sys.path. Where tritonserver is started in a checkout, the folders `build` and `triton` would
     # pose as the packages of those names, and PyTorch takes `find_spec("triton")` for a compiler.
     sys.path[:] = [entry for entry in sys.path if entry]
-    bound_text_tensors(pb_utils)
+    pb_utils.deserialize_bytes_tensor = TextTensor
+
+
+@dataclass(frozen=True)
+class TextTensor:
+    """The bytes of a text tensor: its entries, each behind its length in 4 bytes."""
+
+    encoded: Any
+
+    def reshape(self, shape: Sequence[int]) -> Any:
+        """The entries as an array of bytes objects.
+
+        More than `wire.MAX_VALUES`, which `wire.read` refuses, are not read: they are all empty, and take no memory.
+        """
+        count = math.prod(shape)
+        if count > wire.MAX_VALUES:
+            return np.broadcast_to(np.array(b"", dtype=np.object_), shape)
+        array = np.empty(count, dtype=np.object_)
+        view, offset = memoryview(self.encoded), 0
+        for place in range(count):
+            (length,) = _LENGTH.unpack_from(view, offset)
+            offset += _LENGTH.size + length
+            array[place] = bytes(view[offset - length : offset])
+        if offset != len(view):
+            raise ValueError(f"a text tensor of {count} entries has {len(view)} bytes; they take {offset}")
+        return array.reshape(shape)

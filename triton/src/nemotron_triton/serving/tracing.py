@@ -1,8 +1,8 @@
 """One OpenTelemetry span for each finished request, with the attributes of the GenAI semantic conventions.
 
-Made after the fact from the request's record, and sent by OTLP over HTTP from the SDK's own thread, in batches, out of
-a queue that is bounded: a collector that is slow or gone costs spans, never requests. Configured by OpenTelemetry's own
-environment variables, and not even imported where they name no collector. Holds no text of prompt or answer.
+Made from the request's record, and sent by OTLP over HTTP from the SDK's own thread, in batches, out of a bounded
+queue: a collector that is slow or gone costs spans, never requests. Configured by OpenTelemetry's environment
+variables; without them the SDK is not even imported. Holds no text of prompt or answer.
 """
 
 from __future__ import annotations
@@ -23,19 +23,18 @@ if TYPE_CHECKING:
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _PROTOCOL = "http/protobuf"
-# Of a server's spans: the caller's mistake is no error of the server.
+# The outcomes that are errors of the server, which a caller's mistake is not.
 _ERRORS = ("rejected", "deadline", "failed")
 _MAX_ID, _MAX_MESSAGE = 128, 300
-# What is left when the server stops gets this long; a dead collector must not hold up the end.
+# Time to send the last spans; a dead collector must not hold up the end of the server.
 _FLUSH_S = 2.0
 _log = logging.getLogger(__name__)
 
 
 def start_tracing(model: str) -> Tracing | None:
-    """Tracing to the collector that the environment names, or None; *model* is what answers, as spans call it."""
-    # Not a parameter, because the SDK reads the environment too.
-    configured = any(os.environ.get(name) for name in _ENDPOINTS)
-    if not configured or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+    """Tracing to the collector that the environment names, or None; *model* is the model's name in spans."""
+    # The environment is not a parameter, because the SDK reads it too.
+    if not any(map(os.environ.get, _ENDPOINTS)) or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
         return None
     protocol = next((value for name in _PROTOCOLS if (value := os.environ.get(name))), _PROTOCOL)
     if protocol != _PROTOCOL:
@@ -47,28 +46,24 @@ def start_tracing(model: str) -> Tracing | None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        _log.warning(
-            "no spans are sent: an OTLP endpoint is set, but %s is not installed; %s, or unset it",
-            error.name,
-            how_to_install("otel"),
-        )
+        remedy = f"{how_to_install('otel')}, or unset it"
+        _log.warning("no spans are sent: an OTLP endpoint is set, but %s is not installed; %s", error.name, remedy)
         return None
-    # A retry is no news; that a batch is lost is an error, and stays.
+    # Without the warnings about retries; a batch that is lost is an error.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
     resource = Resource.create()
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": wire.MODEL_NAME}))
-    # Ended by `close`, in its time; the SDK's own hook would wait 30 s for a dead collector.
+    # Shut down by `close`; the SDK's own hook at exit would wait 30 s for a dead collector.
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return Tracing(provider, model)
 
 
 class Tracing:
-    """Makes spans of records."""
+    """Makes spans of records, which *provider* sends."""
 
     def __init__(self, provider: TracerProvider, model: str) -> None:
-        """*provider* does the rest; made by `start_tracing`."""
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         self._provider = provider
@@ -82,25 +77,21 @@ class Tracing:
 
         span = self._tracer.start_span(
             f"{record.operation} {wire.MODEL_NAME}",
-            # An invalid one is as none.
+            # An invalid parent is ignored.
             context=self._propagator.extract({"traceparent": record.traceparent}),
             kind=SpanKind.SERVER,
             attributes=_attributes(record, self._model),
             start_time=record.arrived_ns,
         )
-        for name, moment_s in (
-            ("started", record.started_s),
-            ("first_token", record.first_token_s),
-            ("first_answer_token", record.first_answer_token_s),
-        ):
-            if moment_s is not None:
-                span.add_event(name, timestamp=_at_ns(record, moment_s))
+        for event in ("started", "first_token", "first_answer_token"):
+            if (moment_s := getattr(record, f"{event}_s")) is not None:
+                span.add_event(event, timestamp=_at_ns(record, moment_s))
         if record.outcome in _ERRORS:
             span.set_status(Status(StatusCode.ERROR, short(record.error, _MAX_MESSAGE)))
         span.end(_at_ns(record, record.arrived_s if record.ended_s is None else record.ended_s))
 
     def close(self) -> None:
-        """Send what is left, as far as it goes quickly."""
+        """Send the last spans, as far as that is quick."""
         flush = threading.Thread(target=self._provider.shutdown, daemon=True)
         flush.start()
         flush.join(_FLUSH_S)
@@ -121,7 +112,7 @@ def _attributes(record: RequestRecord, model: str) -> dict[str, Any]:
         "gen_ai.usage.input_tokens": record.prompt_tokens,
         "gen_ai.usage.output_tokens": record.output_tokens,
         "gen_ai.usage.reasoning.output_tokens": record.reasoning_tokens,
-        # The conventions have these as metrics of a server, in seconds.
+        # In the conventions these two are metrics of a server, in seconds.
         "gen_ai.server.time_to_first_token": record.since_arrival(record.first_token_s),
         "gen_ai.server.time_per_output_token": record.inter_token_latency_s,
         "error.type": None if record.outcome == "ok" else record.outcome,

@@ -16,22 +16,21 @@ Values: TypeAlias = Mapping[wire.Tensor, Any]
 MAX_INT32 = 2**31 - 1
 MAX_WORDS = 64
 MAX_WORD_BYTES = 1024
-# More than any model answers at once; taking it apart takes seconds.
+# More than any model answers at once, and parsed in seconds.
 MAX_RAW_OUTPUT_BYTES = 1 << 20
 
 
 def check_sizes(values: Values, settings: Settings) -> None:
     """Refuse what is too long before anything reads it."""
+    limits = {wire.RAW_OUTPUT: min(settings.max_prompt_bytes, MAX_RAW_OUTPUT_BYTES)}
     for tensor, value in values.items():
-        limit = settings.max_prompt_bytes
-        if tensor == wire.RAW_OUTPUT:
-            limit = min(limit, MAX_RAW_OUTPUT_BYTES)
+        limit = limits.get(tensor, settings.max_prompt_bytes)
         if isinstance(value, str) and (size := byte_count(value)) > limit:
             raise RequestError(f"{tensor} has {size} bytes; at most {limit} are accepted")
 
 
 def byte_count(text: str) -> int:
-    """How long *text* is in UTF-8, without a copy of it where that is not needed."""
+    """The length of *text* in UTF-8; ASCII is not copied to be counted."""
     return len(text) if text.isascii() else len(text.encode())
 
 
@@ -55,7 +54,7 @@ def within(tensor: wire.Tensor, value: float, low: float, high: float) -> float:
 
 
 def sequence(values: Values, tensor: wire.Tensor) -> Sequence[Any]:
-    """The entries of a tensor, none without it; `RequestError` when there are many."""
+    """The entries of a tensor, none without it; `RequestError` when there are too many."""
     entries: Sequence[Any] = values.get(tensor, ())
     if len(entries) > MAX_WORDS:
         raise RequestError(f"{tensor} has {len(entries)} entries; it may have at most {MAX_WORDS}")
@@ -72,7 +71,7 @@ def words(values: Values, tensor: wire.Tensor) -> tuple[str, ...]:
 
 
 def json_value(values: Values, tensor: wire.Tensor, limit: int | None = None) -> Any:
-    """The JSON in a tensor, None without it; `RequestError` when it is none, or a list of more than *limit* entries."""
+    """The JSON in a tensor, None without it; `RequestError` when it is invalid, or a list longer than *limit*."""
     text = values.get(tensor)
     if text is None:
         return None

@@ -1,6 +1,6 @@
-"""What is looked after from outside of the event loop: abandoned requests, the engine's health, the end of the server.
+"""A thread that watches over abandoned requests, the engine's health and the end of the server.
 
-A thread, because each of its questions to tritonserver is a round trip, during which answers go on.
+A thread and not a task, because each question to tritonserver is a round trip, during which answers must go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nemotron_triton.serving.observers import Observers
 from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.settings import Settings
 
-# A client that went away is noticed within this time and one round of questions.
+# A client that went away is noticed within this time and a round trip to tritonserver for each running request.
 _TICK_S = 0.1
 # Time for the last errors to reach their clients before the process ends.
 _FAREWELL_S = 1.0
@@ -29,9 +29,9 @@ _log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Looks at *requests* and *engine* ten times a second, and ends what is to be ended early with *stop*.
+    """Checks *requests* and *engine* ten times a second, and ends requests early with *stop*.
 
-    It says in *requests* why none is taken any more, and guards tritonserver against the death of this process.
+    It sets `draining` and `problem` of *requests*, and ends tritonserver if this process dies.
     """
 
     def __init__(
@@ -54,33 +54,34 @@ class Watcher:
         self._thread.start()
 
     def report(self, problem: str) -> None:
-        """Have the server ended: *problem* is one that it does not recover from."""
+        """End the server because of *problem*, from which it does not recover."""
         self._reported = problem
 
     def close(self) -> None:
-        """Stop watching; the last records are told."""
+        """Stop watching, once the last requests are logged and counted."""
         guardian.stop(self._guardian)
         self._closing.set()
         self._thread.join(timeout=5)
-        self._leave()
+        if self._folder:
+            self._folder.leave()
         self._observers.close()
 
     def _watch(self) -> None:
         while not self._closing.wait(_TICK_S):
-            for look in (self._cancel_abandoned, self._tell, self._check_engine, self._drain):
+            for check in (self._cancel_abandoned, self._observe, self._check_engine, self._drain):
                 try:
-                    look()
+                    check()
                 except Exception:
-                    # One odd request, or a full disk, must not end the watch over all others.
+                    # An error with one request, or a full disk, must not end the watch over the others.
                     _log.exception("the watch over requests failed; it goes on")
-        self._tell()
+        self._observe()
 
     def _cancel_abandoned(self) -> None:
         for call in self._requests.calls():
             if call.is_abandoned():
                 self._stop(call, ClientGoneError("cancelled: the client went away"))
 
-    def _tell(self) -> None:
+    def _observe(self) -> None:
         for record in self._requests.ended():
             self._observers.request_ended(record)
         self._observers.update(
@@ -91,11 +92,11 @@ class Watcher:
         )
 
     def _check_engine(self) -> None:
-        """An engine that failed, or generates nothing although it is asked to, does not come back by itself."""
+        """End the server when the engine failed, or hangs: neither heals by itself."""
         now_s, statistics = time.monotonic(), self._engine.statistics()
         done = statistics.generated_tokens + statistics.prompt_steps
-        # Idle is an engine that has nothing to do; one that hangs keeps what its callers have given up, and what it has
-        # never begun it may count as waiting.
+        # The engine's own counts matter too: one that hangs keeps the requests whose callers gave up, as active or as
+        # waiting.
         busy = self._requests.generating or statistics.active_requests or statistics.waiting_requests
         if done != self._done or not busy:
             self._done, self._silent_since_s = done, now_s
@@ -106,13 +107,13 @@ class Watcher:
             self._give_up(problem)
 
     def _give_up(self, problem: str) -> None:
-        """End the process, so that the guardian ends the server: before 26.04 nothing else makes it unready."""
+        """End the process, so that the guardian ends tritonserver: before 26.04 nothing else makes it unready."""
         self._requests.problem = f"{problem}; the server stops"
         _log.critical(self._requests.problem)
         for call in self._requests.calls():
             self._stop(call, EngineError(self._requests.problem))
         self._closing.wait(_FAREWELL_S)
-        self._tell()
+        self._observe()
         self._observers.close()
         os._exit(1)
 
@@ -120,12 +121,7 @@ class Watcher:
         if self._folder and self._folder.draining:
             self._requests.draining = True
             if not self._requests.calls():
-                self._leave()
-
-    def _leave(self) -> None:
-        """Tell `nemotron serve` that nothing runs here any more."""
-        if self._folder:
-            self._folder.leave()
+                self._folder.leave()
 
 
 StartWatcher = Callable[[Requests, Engine, Observers, Settings, StopCall], Watcher]
