@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nemotron_build.errors import UnsupportedError
 from nemotron_build.precisions import AUTO
+from nemotron_build.strict_yaml import load_yaml
 from nemotron_client.spelling import did_you_mean
 from nemotron_triton.nvml import LocalGpu, read_nvml
 
@@ -92,7 +91,7 @@ def catalogue_entry(local: LocalGpu) -> Gpu | None:
 
 @functools.cache
 def _catalogue() -> dict[str, Gpu]:
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    entries: dict[str, dict[str, Any]] = load_yaml(_FILE.read_text(encoding="utf-8"), trusted=True)
     return {name: _read(name, entry) for name, entry in entries.items()}
 
 
