@@ -23,7 +23,7 @@ from contract import (
 )
 from grid import every
 from nemotron_build.architecture import read_architecture
-from nemotron_build.choice import decide
+from nemotron_build.choice import Choice
 from nemotron_build.commands import edge_llm, trtllm_build, versions
 from nemotron_build.commands.container import Mount, container_argv
 from nemotron_build.errors import BuildError, RefusedError, UnsupportedError
@@ -62,7 +62,7 @@ def gpu_of(sm: int) -> Gpu:
 
 @every(ALLOWED)
 def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precision: str, sm: int) -> None:
-    decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
+    Choice(gpu=gpu_of(sm), architecture=LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt").decide()
 
     argv = build_argv(precision, kv_precision)
 
@@ -79,7 +79,9 @@ def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precisi
 @every(REFUSED)
 def test_what_trtllm_build_would_refuse_is_refused_by_the_plan(precision: str, kv_precision: str, sm: int) -> None:
     with pytest.raises(RefusedError, match=rf"a GPU \(SM{sm}\)"):
-        decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
+        Choice(
+            gpu=gpu_of(sm), architecture=LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt"
+        ).decide()
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,18 @@ class BuildPlan:
     spec: EngineSpec
     checkpoint: Checkpoint
     profile: Profile
-    gpu: Gpu
-    decision: Decision
     memory: MemoryPlan
     chat_template: str | None
+
+    @property
+    def gpu(self) -> Gpu:
+        """What it is made for."""
+        return self.memory.gpu
+
+    @property
+    def decision(self) -> Decision:
+        """Engine kind, precision and KV precision."""
+        return self.memory.decision
 
     @property
     def dtype(self) -> Literal["bf16", "fp16"]:
