@@ -23,7 +23,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 # What the build reads, or what must stay on record: settings, templates, model code (never run here), licences.
 _TEXT_FILES = ("config.json", "generation_config.json", "special_tokens_map.json", "model.safetensors.index.json")
 _TEXT_PATTERNS = ("*.jinja", "chat_template.json", "*.py", "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "NOTICE*")
-_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+# By safetensors' name, in torch's and numpy's spelling.
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 class _Slice(Protocol):
@@ -55,7 +56,7 @@ class Checkpoint:
     def dtype(self) -> str:
         """What most of the weights are stored in, in torch's spelling: bfloat16, float16 or float32."""
         matrices = Counter(tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) > 1)
-        return _DTYPES[matrices.most_common(1)[0][0]]
+        return DTYPES[matrices.most_common(1)[0][0]]
 
     def token_differences(self, published: Mapping[str, int]) -> list[str]:
         """Where the tokenizer's control tokens differ from a profile's *published* ids; the checkpoint's win."""
@@ -188,7 +189,7 @@ def _check_shapes(architecture: Dimensions, tensors: Mapping[str, StoredTensor])
             raise CheckpointError(f"the weights lack {name}, which config.json implies; download the checkpoint again")
         if tensors[name].shape != shape:
             raise CheckpointError(f"{name} has shape {list(tensors[name].shape)}, config.json implies {list(shape)}")
-        if tensors[name].dtype not in {"BF16", "F16", "F32"}:
+        if tensors[name].dtype not in DTYPES:
             raise CheckpointError(f"{name} is {tensors[name].dtype}; give the 16-bit checkpoint, not a quantised one")
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nemotron_build.verification.tensors import Array
+from nemotron_build.verification.tensors import Array, Form, scaled, unpacked_int4
 
 # The values of E2M1 by the four bits of a code, the upper one of which is the sign.
 _FP4 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
@@ -35,31 +35,28 @@ class HfLayout:
     smoothed: bool = False
     factors: tuple[str, ...] = ("weight_scale",)
 
-    def stored(self, name: str, shape: tuple[int, ...], block_size: int) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def stored(self, name: str, shape: tuple[int, ...], block_size: int) -> dict[str, Form]:
         """Type and shape of the weight called *name*, of *shape* in the source, and of its scales."""
         rows, columns = shape
         sizes = {"out": rows, "in": columns, "blocks": columns // block_size}
         packed = (rows // self.packs[0], columns // self.packs[1])
-        found: dict[str, tuple[str, tuple[int, ...]]] = {name: (self.dtype, packed)}
-        for scale, (dtype, words) in self.scales.items():
-            found[scale_name(name, scale)] = (dtype, tuple(sizes[word] for word in words))
-        return found
+        scales: dict[str, Form] = {
+            scale_name(name, scale): (dtype, tuple(sizes[word] for word in words))
+            for scale, (dtype, words) in self.scales.items()
+        }
+        return {name: (self.dtype, packed)} | scales
 
     def values(self, tensors: Mapping[str, Array], name: str, rows: Array) -> Array:
         """What an input is multiplied with: *rows* of the weight called *name* times its scales, float32."""
         weight = self._unpacked(tensors[name], rows)
         for scale in self.factors:
-            factors = tensors[scale_name(name, scale)].astype(np.float32)
-            factors = factors[rows].reshape(len(rows), -1) if factors.ndim else factors.reshape(1, 1)
-            weight = weight * np.repeat(factors, weight.shape[1] // factors.shape[1], 1)
+            weight = scaled(weight, tensors[scale_name(name, scale)], rows)
         smoothing = tensors.get(scale_name(name, "pre_quant_scale"))
         return weight if smoothing is None else weight * smoothing.astype(np.float32)
 
     def _unpacked(self, stored: Array, rows: Array) -> Array:
         if self.packs == (2, 1):
-            # Two output channels share a byte, the even one in the low nibble.
-            nibbles = (stored[rows // 2] >> (4 * (rows % 2)[:, None]).astype(np.uint8)) & 15
-            return np.where(nibbles > 7, nibbles.astype(np.float32) - 16, nibbles.astype(np.float32))
+            return unpacked_int4(stored, rows)
         if self.packs == (1, 2):
             # Two inputs share a byte, the even one in the low nibble.
             codes = np.stack([stored[rows] & 15, stored[rows] >> 4], axis=-1)
