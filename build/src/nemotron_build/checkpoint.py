@@ -76,6 +76,12 @@ class Checkpoint:
         return sorted(weights | {path for path in texts if path.is_file()})
 
     @property
+    def files_beside_weights(self) -> list[Path]:
+        """Those of `files` that hold no weights."""
+        weights = {tensor.file for tensor in self.tensors.values()}
+        return [path for path in self.files if path not in weights]
+
+    @property
     def licence_files(self) -> list[Path]:
         """Its licence and notices, which a bundle has to carry on."""
         return [path for path in self.files if path.name.lower().startswith(("licen", "notice"))]

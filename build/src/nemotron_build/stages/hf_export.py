@@ -31,7 +31,6 @@ def complete_export(folder: Path, source: Checkpoint) -> None:
     dtype = {"dtype" if "dtype" in config else "torch_dtype": exported.get("dtype")}
     quantization = {"quantization_config": exported.get("quantization_config")}
     (folder / "config.json").write_text(json.dumps(config | dtype | quantization, indent=2), encoding="utf-8")
-    weights = {tensor.file for tensor in source.tensors.values()}
-    for path in source.files:
-        if path not in weights and path.name not in _OWN:
+    for path in source.files_beside_weights:
+        if path.name not in _OWN:
             copy_file(path, folder / path.name)

@@ -91,9 +91,8 @@ def _wrong_settings(folder: Path, source: Checkpoint, *, quantized: bool) -> Ite
             yield f"config.json has {name} {config[name]!r} instead of {original.get(name)!r}"
     if quantized and (dtype := config.get("dtype", config.get("torch_dtype"))) != _DTYPE:
         yield f"config.json has dtype {dtype!r} instead of {_DTYPE!r}"
-    weights = {tensor.file for tensor in source.tensors.values()}
-    for path in source.files:
-        if path not in weights and path.name != _INDEX and not (folder / path.name).is_file():
+    for path in source.files_beside_weights:
+        if path.name != _INDEX and not (folder / path.name).is_file():
             yield f"{path.name} is missing"
 
 
