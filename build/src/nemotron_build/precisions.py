@@ -159,7 +159,6 @@ class Precision(_Row):
     gguf: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a row that is half quantised."""
         if (self.dtype is not None) != (self.storage.bits == 16):
             raise ValueError(f"dtype is {self.dtype} for {self.storage.bits} bits; 16 bit has one, nothing else has")
 
@@ -210,7 +209,6 @@ class Precisions(_Strict):
     kv: Mapping[str, KvPrecision]
 
     def __post_init__(self) -> None:
-        """Refuse to recommend what there is not."""
         for kind, names in self.recommended.items():
             if unknown := [name for name in names if name not in self.weights]:
                 raise ValueError(f"recommended.{kind}: {unknown[0]} is no row of weights")

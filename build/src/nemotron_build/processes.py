@@ -29,7 +29,6 @@ class Runner(Protocol):
         argv: Sequence[str],
         log: Path,
         *,
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
@@ -40,7 +39,6 @@ def run(
     argv: Sequence[str],
     log: Path,
     *,
-    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
@@ -55,7 +53,6 @@ def run(
         try:
             process = subprocess.Popen(  # noqa: S603 - programs this package names, without a shell
                 list(argv),
-                cwd=cwd,
                 env={**os.environ, **env} if env else None,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if on_line else output,

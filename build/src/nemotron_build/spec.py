@@ -52,7 +52,6 @@ class EngineSpec:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
-        """Reject what could only fail later."""
         for name in ("max_batch_size", "calibration_samples", "quality_samples"):
             if getattr(self, name) < 1:
                 raise BuildError(f"{_flag(name)} is {getattr(self, name)}; at least 1 is needed")

@@ -16,8 +16,6 @@ from nemotron_build.errors import CheckpointError
 
 # A "linear" can be quantised; embedding and head stay 16 bit on GPUs; "other" is never quantised.
 Role = Literal["embedding", "head", "linear", "other"]
-
-
 # Beyond every dimension, context and rope base there is; what is larger is a mistake, and would take for ever to plan.
 _LARGEST = 1 << 40
 _MOST_LAYERS = 10_000
@@ -67,8 +65,8 @@ class Dimensions(ABC):
     def activation_values_per_token(self) -> int:
         """Numbers that are live at once for one token in the widest layer, residual stream included."""
 
-    def state_bytes_per_sequence(self, *, ssm_bytes: int = 4, conv_bytes: int = 2) -> int:  # noqa: ARG002
-        """Recurrent state of one sequence, bytes, at so many bytes a value; it does not grow with the length."""
+    def state_bytes_per_sequence(self) -> int:
+        """Recurrent state of one sequence, bytes; it does not grow with the length."""
         return 0
 
     def tensors(self) -> dict[str, tuple[int, ...]]:

@@ -58,13 +58,13 @@ class Architecture(Dimensions):
             "mlp.up_proj": Weight((self.intermediate_size, self.hidden_size), "linear"),
             "mlp.down_proj": Weight((self.hidden_size, self.intermediate_size), "linear"),
         }
-        found = {"model.embed_tokens.weight": Weight((self.vocab_size, self.hidden_size), "embedding")}
+        weights = {"model.embed_tokens.weight": Weight((self.vocab_size, self.hidden_size), "embedding")}
         for layer in range(self.num_hidden_layers):
-            found |= {f"model.layers.{layer}.{name}.weight": weight for name, weight in block.items()}
-        found["model.norm.weight"] = Weight((self.hidden_size,))
+            weights |= {f"model.layers.{layer}.{name}.weight": weight for name, weight in block.items()}
+        weights["model.norm.weight"] = Weight((self.hidden_size,))
         if not self.tie_word_embeddings:
-            found["lm_head.weight"] = Weight((self.vocab_size, self.hidden_size), "head")
-        return found
+            weights["lm_head.weight"] = Weight((self.vocab_size, self.hidden_size), "head")
+        return weights
 
 
 def read_llama(config: Mapping[str, Any], query_rows: int | None) -> Architecture:

@@ -22,7 +22,6 @@ class Mount:
     read_only: bool = True
 
     def __post_init__(self) -> None:
-        """Reject what docker would read as something else."""
         for path in (self.host, self.container):
             if not path.is_absolute():
                 raise BuildError(f"{path} is not absolute; docker would take it for the name of a volume")

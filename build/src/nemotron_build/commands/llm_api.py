@@ -35,7 +35,6 @@ class LlmCall:
     dtype: Literal["auto", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse limits that contradict each other."""
         if not 0 < self.free_gpu_memory_fraction < 1:
             raise BuildError(f"free_gpu_memory_fraction ({self.free_gpu_memory_fraction}) is no share between 0 and 1")
         if not self.chunks_prompts and self.max_input_len > self.max_num_tokens:

@@ -39,11 +39,9 @@ class Cpu(EngineKind):
     }
 
     def chunks_prompts(self, *_: object) -> bool:
-        """llama.cpp does."""
         return True
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, _: Workspace, /) -> list[Stage]:
-        """Convert and verify."""
         precision = plan.decision.precision
 
         def convert(work: Work) -> None:
@@ -80,9 +78,7 @@ class Cpu(EngineKind):
         ]
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
-        """The versions of what writes the file."""
         return {name: importlib.metadata.version(name) for name in ("nemotron-triton", "gguf", "safetensors")}
 
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine by their place in the bundle."""
         return {self.engine_file: folders["convert"] / self.engine_file}

@@ -52,7 +52,6 @@ class Edge(EngineKind):
     }
 
     def chunks_prompts(self, *_: object) -> bool:
-        """Edge-LLM does not."""
         return False
 
     def step_tokens(self, concurrency: int, seq_len: int) -> int:  # noqa: ARG002 - whatever runs beside it
@@ -60,16 +59,14 @@ class Edge(EngineKind):
         return seq_len
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
-        """Take the checkpoint, quantise it where the precision asks for it, build on the device, verify."""
         quantized = [_quantize(plan, digests, host, workspace)] if quantizes(plan) else []
         return [_take(plan, digests), *quantized, _compile(plan, host, workspace), _verify(plan)]
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
-        """What an engine depends on: it works with no other version."""
+        """An engine works with no other version."""
         return dict(_TOOLS)
 
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine, and of the checkpoint it reads at run time, by their place in the bundle."""
         origin = folders["quantize"] if "quantize" in folders else folders["convert"]
         roots = {_ENGINE: folders["compile"] / _ENGINE, _CHECKPOINT: origin / _CHECKPOINT}
         return {f"{root}/{name}": folder / name for root, folder in roots.items() for name in files_in(folder)}

@@ -59,11 +59,10 @@ class Pytorch(EngineKind):
     }
 
     def chunks_prompts(self, architecture: Dimensions, *_: object) -> bool:
-        """1.2.1 is not known to with Mamba layers."""
+        """TensorRT-LLM 1.2.1 is not known to with Mamba layers."""
         return not architecture.state_bytes_per_sequence()
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
-        """Quantise and export, or take the checkpoint as it is; then verify."""
         from nemotron_build.verification.hf_checkpoint import check_hf_checkpoint
 
         decision = plan.decision
@@ -90,11 +89,9 @@ class Pytorch(EngineKind):
         return dict(MODELOPT_HF.versions)
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
-        """`tensorrt_llm.LLM`'s, on the checkpoint."""
         return llm_call(plan).on_checkpoint()
 
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine by their place in the bundle."""
         folder = folders["convert"] / "checkpoint"
         return {f"{self.engine_file}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
 

@@ -61,11 +61,9 @@ class Tensorrt(EngineKind):
     }
 
     def chunks_prompts(self, _: Dimensions, precision: Precision, kv: KvPrecision, /) -> bool:
-        """Where its context attention is paged."""
         return paged_context_attention(precision, kv)
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
-        """Quantise where the precision asks for it, convert, compile, verify."""
         found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
         if weight_only := plan.decision.precision.convert_checkpoint:
             found.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
@@ -76,19 +74,15 @@ class Tensorrt(EngineKind):
         return [*found, _compile(plan, host, workspace), _verify(plan, host)]
 
     def tool_versions(self, host: Host, /) -> dict[str, str]:
-        """What an engine depends on, and must meet again where it is loaded."""
         return _tool_versions(host)
 
     def container(self, plan: BuildPlan, host: Host, /) -> str | None:
-        """The image that compiles, or None where TensorRT-LLM is installed."""
         return image(plan, host)
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
-        """`tensorrt_llm._tensorrt_engine.LLM`'s, on the engine."""
         return llm_call(plan).on_engine()
 
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine by their place in the bundle."""
         folder = folders["compile"] / _ENGINE
         return {f"{_ENGINE}/{name}": folder / name for name in files_in(folder)}
 

@@ -17,7 +17,7 @@ def write_checks(folder: Path, checks: list[str]) -> None:
 
 def read_checks(folder: Path) -> list[str]:
     """What `write_checks` kept in *folder*; nothing where it kept nothing."""
-    return list(_read(folder / CHECKS) or [])
+    return _read(folder / CHECKS) or []
 
 
 def write_quality(folder: Path, quality: dict[str, Any]) -> None:
@@ -27,8 +27,7 @@ def write_quality(folder: Path, quality: dict[str, Any]) -> None:
 
 def read_quality(folder: Path) -> dict[str, Any] | None:
     """What `write_quality` kept in *folder*, if it did."""
-    found = _read(folder / QUALITY)
-    return dict(found) if found else None
+    return _read(folder / QUALITY) or None
 
 
 def _read(path: Path) -> Any:
