@@ -13,7 +13,6 @@ from nemotron_build.planning.kind import Finding
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
 
 
@@ -59,7 +58,7 @@ class Cpu(EngineKind):
         def verify(work: Work) -> None:
             from nemotron_build.verification.gguf import check_gguf
 
-            write_checks(work.folder, check_gguf(work.inputs["convert"] / self.engine_file, plan.checkpoint))
+            work.record("checks", check_gguf(work.inputs["convert"] / self.engine_file, plan.checkpoint))
 
         return [
             Stage(

@@ -20,7 +20,6 @@ from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.modelopt import quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace, copy_file, files_in
 from nemotron_triton.chat.profiles import TEMPLATES
 
@@ -121,19 +120,12 @@ def _quantize(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace
 
 
 def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
-    limits, sm = plan.memory.settings, plan.gpu.sm
+    sm = plan.gpu.sm
     assert sm is not None
     origin = _origin(plan)
 
     def argv(checkpoint: Path, output: Path) -> list[str]:
-        return build_argv(
-            model_dir=str(checkpoint),
-            engine_dir=str(output),
-            sm=sm,
-            max_batch_size=limits.max_batch_size,
-            max_input_len=limits.max_input_len,
-            max_seq_len=limits.max_seq_len,
-        )
+        return build_argv(model_dir=str(checkpoint), engine_dir=str(output), sm=sm, limits=plan.memory.settings)
 
     def make(work: Work) -> None:
         work.runner(argv(work.inputs[origin] / _CHECKPOINT, work.folder / _ENGINE), work.log)
@@ -156,7 +148,7 @@ def _verify(plan: BuildPlan) -> Stage:
         from nemotron_build.verification.trtllm_engine import check_edge_engine
 
         checks = check_hf_config(work.inputs[origin] / _CHECKPOINT, plan.checkpoint.architecture)
-        write_checks(work.folder, [*checks, *check_edge_engine(work.inputs["compile"] / _ENGINE)])
+        work.record("checks", [*checks, *check_edge_engine(work.inputs["compile"] / _ENGINE)])
 
     return Stage(name="verify", make=make, settings={}, needs=(origin, "compile"))
 

@@ -21,7 +21,6 @@ from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace, copy_file
 
 
@@ -80,7 +79,7 @@ class Pytorch(EngineKind):
             found = [_take(plan, digests)]
 
         def verify(work: Work) -> None:
-            write_checks(work.folder, check(work.inputs["convert"] / "checkpoint"))
+            work.record("checks", check(work.inputs["convert"] / "checkpoint"))
 
         return [*found, Stage(name="verify", make=verify, settings={}, needs=("convert",))]
 

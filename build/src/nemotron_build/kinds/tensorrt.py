@@ -20,13 +20,12 @@ from nemotron_build.needs import Need, Verb
 from nemotron_build.planning.kind import Finding
 from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM
-from nemotron_build.stages.container import OUTPUT, SOURCE, image, in_container, run_tool
+from nemotron_build.stages.container import image, run_tool, tool_command
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace, files_in
 from nemotron_triton.runtime import installed_version
 
@@ -64,14 +63,18 @@ class Tensorrt(EngineKind):
         return paged_context_attention(precision, kv)
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
-        found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
+        stages = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
         if weight_only := plan.decision.precision.convert_checkpoint:
-            found.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
+            stages.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
         else:
-            found.append(
-                export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
+            from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
+
+            decision = plan.decision
+            check = functools.partial(
+                check_trtllm_checkpoint, source=plan.checkpoint, precision=decision.precision, kv=decision.kv
             )
-        return [*found, _compile(plan, host, workspace), _verify(plan, host)]
+            stages.append(export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", check))
+        return [*stages, _compile(plan, host, workspace), _verify(plan, host)]
 
     def tool_versions(self, host: Host, /) -> dict[str, str]:
         return _tool_versions(host)
@@ -93,14 +96,6 @@ def _tool_versions(host: Host) -> dict[str, str]:
     return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
 
 
-def _check_export(plan: BuildPlan) -> functools.partial[list[str]]:
-    from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
-
-    return functools.partial(
-        check_trtllm_checkpoint, source=plan.checkpoint, precision=plan.decision.precision, kv=plan.decision.kv
-    )
-
-
 def _convert_weight_only(
     plan: BuildPlan, weight_only: str, digests: Mapping[str, str], host: Host, workspace: Workspace
 ) -> Stage:
@@ -119,19 +114,9 @@ def _convert_weight_only(
 
     def command(output: Path) -> list[str]:
         source = plan.checkpoint.path.absolute()
-        if here:
-            return argv(source, output)
         # The script calibrates a KV cache on a data set that it downloads, and on nothing else.
-        return in_container(
-            argv(SOURCE, OUTPUT),
-            plan,
-            host,
-            workspace,
-            stage="convert",
-            source=source,
-            output=output,
-            network=plan.decision.kv.quantized,
-        )
+        network = plan.decision.kv.quantized
+        return tool_command("convert", argv, source, output, plan, host, workspace, here=here, network=network)
 
     def make(work: Work) -> None:
         from nemotron_build.verification.trtllm_checkpoint import check_dimensions
@@ -139,7 +124,7 @@ def _convert_weight_only(
         (work.folder / "checkpoint").mkdir()
         run_tool(work, command(work.folder / "checkpoint"), host, plan)
         checks = check_dimensions(work.folder / "checkpoint", plan.checkpoint, plan.decision.precision.quant_algo)
-        write_checks(work.folder, checks)
+        work.record("checks", checks)
 
     settings = argv(PurePath("SOURCE"), PurePath("OUTPUT"))[2:]
     return Stage(
@@ -164,7 +149,7 @@ def _lacks_script(host: Host) -> str | None:
 
 
 def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
-    limits, sm = plan.memory.settings, plan.gpu.sm
+    sm = plan.gpu.sm
     assert sm is not None
 
     def argv(checkpoint: PurePath, output: PurePath) -> list[str]:
@@ -174,17 +159,11 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
             timing_cache=str(output / "timing.cache"),
             precision=plan.decision.precision,
             kv=plan.decision.kv,
-            max_batch_size=limits.max_batch_size,
-            max_input_len=limits.max_input_len,
-            max_seq_len=limits.max_seq_len,
-            max_num_tokens=limits.max_num_tokens,
+            limits=plan.memory.settings,
         )
 
     def command(checkpoint: Path, output: Path) -> list[str]:
-        if host.builds_engines:
-            return argv(checkpoint, output)
-        inside = argv(SOURCE, OUTPUT)
-        return in_container(inside, plan, host, workspace, stage="compile", source=checkpoint, output=output)
+        return tool_command("compile", argv, checkpoint, output, plan, host, workspace, here=host.builds_engines)
 
     def make(work: Work) -> None:
         run_tool(work, command(work.inputs["convert"] / "checkpoint", work.folder), host, plan)
@@ -205,8 +184,6 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
 
 
 def _verify(plan: BuildPlan, host: Host) -> Stage:
-    limits = plan.memory.settings
-
     def make(work: Work) -> None:
         from nemotron_build.verification.trtllm_engine import check_trtllm_engine
 
@@ -215,11 +192,9 @@ def _verify(plan: BuildPlan, host: Host) -> Stage:
             plan.checkpoint.architecture,
             precision=plan.decision.precision,
             kv=plan.decision.kv,
-            max_batch_size=limits.max_batch_size,
-            max_seq_len=limits.max_seq_len,
-            max_num_tokens=limits.max_num_tokens,
+            limits=plan.memory.settings,
             version=None if plan.spec.image else _tool_versions(host)["tensorrt_llm"],
         )
-        write_checks(work.folder, checks)
+        work.record("checks", checks)
 
     return Stage(name="verify", make=make, settings={}, needs=("compile",))

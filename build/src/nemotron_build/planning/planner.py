@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nemotron_build.architecture import Dimensions
+from nemotron_build.commands.limits import Limits
 from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.gpus import Gpu
@@ -51,13 +52,9 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Limits):
     """The engine's limits that follow; the KV cache's fraction is None where an engine takes no such setting."""
 
-    max_batch_size: int
-    max_input_len: int
-    max_num_tokens: int
-    max_seq_len: int
     kv_cache_free_gpu_mem_fraction: float | None
 
 

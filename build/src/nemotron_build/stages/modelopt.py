@@ -11,7 +11,6 @@ from nemotron_build.quantization.environment import MODELOPT_TRTLLM, Environment
 from nemotron_build.quantization.jobs import WORKER, quantization, run_job, worker_argv
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks, write_quality
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.bundle import digest
 
@@ -45,7 +44,7 @@ def quantize_stage(
             (work.folder / "model").mkdir()
             settings = common | samples | {"output": str(work.folder / "model"), "quantization": words}
             quality = _job(work, environment, "quantize", settings)
-        write_quality(work.folder, quality)
+        work.record("quality", quality)
 
     return Stage(
         name="quantize",
@@ -94,7 +93,7 @@ def export_stage(
         _job(work, environment, job, settings)
         if complete:
             complete(work.folder / "checkpoint")
-        write_checks(work.folder, check(work.folder / "checkpoint"))
+        work.record("checks", check(work.folder / "checkpoint"))
 
     return Stage(
         name="convert",

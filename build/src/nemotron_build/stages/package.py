@@ -20,7 +20,6 @@ from nemotron_build.host import Host
 from nemotron_build.stages.kind import kind_of
 from nemotron_build.stages.pipeline import Outcome
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import read_checks, read_quality
 from nemotron_build.stages.workspace import copy_file, digests_of, files_in, link_or_copy
 from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, Quality
@@ -96,8 +95,8 @@ def _manifest(
     build_key: str,
 ) -> Manifest:
     kind, decision, memory = kind_of(plan), plan.decision, plan.memory
-    quality = read_quality(outcome.folders["quantize"]) if "quantize" in outcome.folders else None
-    folders = [outcome.folders[name] for name in ("convert", "verify") if name in outcome.folders]
+    quality = outcome.recorded("quantize", "quality")
+    checks = [check for stage in ("convert", "verify") for check in outcome.recorded(stage, "checks") or []]
     return Manifest(
         profile=plan.profile.name,
         gpu=plan.gpu.name,
@@ -127,7 +126,7 @@ def _manifest(
         plan=plan_record(plan),
         llm_args=kind.llm_arguments(plan),
         quality=Quality(**quality) if quality else None,
-        checks=list(dict.fromkeys(check for stage in folders for check in read_checks(stage))),
+        checks=list(dict.fromkeys(checks)),
         warnings=list(plan.warnings),
         stages=dict(outcome.keys),
         profile_differences=[

@@ -28,6 +28,10 @@ class Work:
     reporter: Reporter
     runner: Runner
 
+    def record(self, name: str, value: Any) -> None:
+        """Keep *value*, of JSON, for the manifest: `checks`, a line for each thing found right, or `quality`."""
+        (self.folder / f"{name}.json").write_text(json.dumps(value, indent=1), encoding="utf-8")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
@@ -59,6 +63,12 @@ class Outcome:
     def blocked(self) -> str | None:
         """Why this machine cannot go on."""
         return self.remaining[0].blocked if self.remaining else None
+
+    def recorded(self, stage: str, name: str) -> Any:
+        """What *stage* recorded as *name*; None where it did not, or was not run."""
+        folder = self.folders.get(stage)
+        path = folder and folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else None
 
 
 def key_of(*parts: Any) -> str:

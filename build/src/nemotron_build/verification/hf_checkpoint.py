@@ -19,7 +19,8 @@ from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.checkpoint import DTYPES, Checkpoint, read_json
 from nemotron_build.errors import BuildError, CheckpointError, VerificationError
 from nemotron_build.precisions import KvPrecision, Precision
-from nemotron_build.verification.hf_layouts import HF_LAYOUTS, HfLayout, scale_name
+from nemotron_build.verification.hf_layouts import HF_LAYOUTS
+from nemotron_build.verification.layout import Layout, scale_name
 from nemotron_build.verification.problems import differences, refuse
 from nemotron_build.verification.tensors import (
     Array,
@@ -48,17 +49,17 @@ _NORM_BEFORE = {
 def check_hf_checkpoint(folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision) -> list[str]:
     """What was found right in *folder*, a line each; `VerificationError` lists what is wrong."""
     checks = check_hf_config(folder, source.architecture)
-    form = HF_LAYOUTS[str(precision.hf_layout)] if precision.quantized else None
+    layout = HF_LAYOUTS[str(precision.hf_layout)] if precision.quantized else None
     tensors: dict[str, Array] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= read_tensors(file)
     problems = [
-        *_wrong_settings(folder, source, quantized=form is not None),
-        *(_wrong_record(folder, source, precision, kv, form) if form else ()),
-        *wrong_tensors(tensors, _expected_tensors(tensors, source, form, precision, kv)),
+        *_wrong_settings(folder, source, quantized=layout is not None),
+        *(_wrong_record(folder, source, precision, kv, layout) if layout else ()),
+        *wrong_tensors(tensors, _expected_tensors(tensors, source, layout, precision, kv)),
     ]
-    refuse(problems or list(_wrong_values(tensors, source, form)), f"the exported checkpoint {folder} is wrong")
-    if not form:
+    refuse(problems or list(_wrong_values(tensors, source, layout)), f"the exported checkpoint {folder} is wrong")
+    if not layout:
         return [*checks, f"{len(tensors)} tensors are the source's"]
     linears, scales = _linears(source), sum(map(is_scale, tensors))
     return [
@@ -97,7 +98,7 @@ def _wrong_settings(folder: Path, source: Checkpoint, *, quantized: bool) -> Ite
 
 
 def _wrong_record(
-    folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision, form: HfLayout
+    folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision, layout: Layout
 ) -> Iterator[str]:
     """The quantisation is on record twice; TensorRT-LLM reads hf_quant_config.json first."""
     try:
@@ -110,7 +111,7 @@ def _wrong_record(
         yield "the quantisation is not on record in both hf_quant_config.json and config.json"
         return
     expected: dict[str, Any] = {"quant_algo": precision.quant_algo, "kv_cache_quant_algo": kv.quant_algo}
-    if form.smoothed:
+    if layout.is_int4:
         expected["group_size"] = precision.storage.block_size
     yield from differences(recorded, expected, "hf_quant_config.json has ")
     embedded_words = {"quant_algo": precision.quant_algo, "quant_method": "modelopt"}
@@ -133,40 +134,40 @@ def _wrong_exclusions(file: str, patterns: Any, source: Checkpoint) -> Iterator[
 
 
 def _expected_tensors(
-    tensors: Mapping[str, Array], source: Checkpoint, form: HfLayout | None, precision: Precision, kv: KvPrecision
+    tensors: Mapping[str, Array], source: Checkpoint, layout: Layout | None, precision: Precision, kv: KvPrecision
 ) -> dict[str, Form]:
     """Every tensor's type and shape, for a smoothed layout with those factors that are there."""
     expected: dict[str, Form] = {}
-    linears = _linears(source) if form else {}
+    linears = _linears(source) if layout else {}
     for name, shape in source.architecture.tensors().items():
-        if form and name in linears:
-            expected |= form.stored(name, shape, precision.storage.block_size)
-            if form.smoothed and (smoothing := scale_name(name, "pre_quant_scale")) in tensors:
+        if layout and name in linears:
+            expected |= layout.stored(name, shape, precision.storage.block_size, _DTYPE)
+            if layout.smoothing and (smoothing := scale_name(name, layout.smoothing)) in tensors:
                 expected[smoothing] = (_DTYPE, (shape[1],))
             for part in ("k", "v"):
                 if kv.quantized and name.endswith(f"{part}_proj.weight"):
                     expected[scale_name(name, f"{part}_scale")] = ("float32", ())
         else:
-            expected[name] = (_DTYPE if form else DTYPES[source.tensors[name].dtype], shape)
+            expected[name] = (_DTYPE if layout else DTYPES[source.tensors[name].dtype], shape)
     return expected
 
 
-def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: HfLayout | None) -> Iterator[str]:
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, layout: Layout | None) -> Iterator[str]:
     weights = source_weights(source)
-    linears = _linears(source) if form else {}
+    linears = _linears(source) if layout else {}
     smoothed: set[str] = set()
     for name in linears:
-        assert form is not None
+        assert layout is not None
         rows = sampled_rows(len(weights[name]))
-        values = form.values(tensors, name, rows)
-        if form.smoothed and scale_name(name, "pre_quant_scale") not in tensors:
+        values = layout.values(tensors, name, rows)
+        if layout.smoothing and (smoothing := scale_name(name, layout.smoothing)) not in tensors:
             norm = _norm_before(name)
             if norm is None:
-                yield f"{scale_name(name, 'pre_quant_scale')} is missing"
+                yield f"{smoothing} is missing"
                 continue
             smoothed.add(norm)
             values = values * (tensors[norm].astype(np.float32) / weights[norm].astype(np.float32))
-        if not (off := relative_distance(values, weights[name][rows])) <= form.error:
+        if not (off := relative_distance(values, weights[name][rows])) <= layout.error:
             yield f"{name} is {off:.0%} off the source's"
     for name, weight in weights.items():
         if name not in linears and name not in smoothed:

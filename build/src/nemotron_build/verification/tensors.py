@@ -80,18 +80,6 @@ def wrong_tensors(tensors: Mapping[str, Array], expected: Mapping[str, Form]) ->
     yield from (f"{name} does not belong there" for name in sorted(tensors.keys() - expected.keys()))
 
 
-def unpacked_int4(stored: Array, rows: Array) -> Array:
-    """*rows* of a matrix in which two output channels share a byte, the even one in the low nibble; float32."""
-    nibbles = (stored[rows // 2].view(np.uint8) >> (4 * (rows % 2)[:, None]).astype(np.uint8)) & 15
-    return np.where(nibbles > 7, nibbles.astype(np.float32) - 16, nibbles.astype(np.float32))
-
-
-def scaled(weight: Array, scale: Array, rows: Array) -> Array:
-    """*weight*, which are *rows* of a matrix, times *scale*: one for the matrix, or for each row or block of a row."""
-    factors = (scale[rows].reshape(len(rows), -1) if scale.size > 1 else scale.reshape(1, 1)).astype(np.float32)
-    return weight * np.repeat(factors, weight.shape[1] // factors.shape[1], 1)
-
-
 def sampled_rows(count: int) -> Array:
     """Indices of up to 64 of *count* rows, evenly spread, the first and the last among them."""
     return np.unique(np.linspace(0, count - 1, min(count, _SAMPLED_ROWS)).round().astype(np.int64))

@@ -17,6 +17,7 @@ from nemotron_build.architecture import Architecture, Dimensions
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import CheckpointError, VerificationError
 from nemotron_build.precisions import KvPrecision, Precision
+from nemotron_build.verification.layout import Layout
 from nemotron_build.verification.problems import differences, refuse
 from nemotron_build.verification.tensors import (
     UNKNOWN,
@@ -26,12 +27,10 @@ from nemotron_build.verification.tensors import (
     read_tensors,
     relative_distance,
     sampled_rows,
-    scaled,
     source_weights,
-    unpacked_int4,
     wrong_tensors,
 )
-from nemotron_build.verification.trtllm_layouts import TRTLLM_LAYOUTS, TrtllmLayout, trtllm_dimensions
+from nemotron_build.verification.trtllm_layouts import TRTLLM_LAYOUTS, trtllm_dimensions
 
 # Projections of a layer: the name in a TensorRT-LLM checkpoint, and what is stacked in it, in Hugging Face's names.
 _PROJECTIONS = {
@@ -56,18 +55,16 @@ def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: Precisi
     """What was found right in *folder*, a line each; `VerificationError` lists what is wrong."""
     architecture = source.architecture
     assert isinstance(architecture, Architecture)
-    form = (
-        TRTLLM_LAYOUTS[str(precision.trtllm_layout)]
-        if precision.quantized
-        else TrtllmLayout(dtype=precision.torch_dtype, scales={}, error=0.01)
-    )
+    layout = Layout(dtype=precision.torch_dtype, scales={}, error=0.01)
+    if precision.quantized:
+        layout = TRTLLM_LAYOUTS[str(precision.trtllm_layout)]
     config = _config(folder)
     tensors = read_tensors(folder / "rank0.safetensors")
     problems = [
-        *_wrong_settings(config, architecture, form, kv, precision, has_head=_HEAD in tensors),
-        *wrong_tensors(tensors, _expected_tensors(tensors, architecture, form, kv, precision)),
+        *_wrong_settings(config, architecture, layout, kv, precision, has_head=_HEAD in tensors),
+        *wrong_tensors(tensors, _expected_tensors(tensors, architecture, layout, kv, precision)),
     ]
-    refuse(problems or list(_wrong_values(tensors, source, form)), f"the exported checkpoint {folder} is wrong")
+    refuse(problems or list(_wrong_values(tensors, source, layout)), f"the exported checkpoint {folder} is wrong")
     return [
         f"config.json has the source's dimensions (head size {architecture.head_dim}, {architecture.num_hidden_layers} "
         "layers), rotary embedding and the asked quantisation",
@@ -75,7 +72,7 @@ def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: Precisi
         f"{sum(map(is_scale, tensors))} scales are finite and positive",
         "embedding, norms and lm_head are the source's",
         f"the weights of {architecture.num_hidden_layers * len(_PROJECTIONS)} projections "
-        + ("were not compared: this format was never seen" if form.dtype == UNKNOWN else "give back the source's"),
+        + ("were not compared: this format was never seen" if layout.dtype == UNKNOWN else "give back the source's"),
     ]
 
 
@@ -100,15 +97,30 @@ def _config(folder: Path) -> dict[str, Any]:
         raise VerificationError(str(error)) from error
 
 
-def _kept(architecture: Dimensions) -> dict[str, str]:
-    """What is not quantised, outside of the layers: our name → the source's; a tied head is the embedding."""
-    return _KEPT | {_HEAD: _EMBEDDING if architecture.tie_word_embeddings else _HEAD}
+def _kept(architecture: Dimensions, tensors: Mapping[str, Array]) -> dict[str, str]:
+    """What is not quantised: TensorRT-LLM's name → the source's; a tied head is the embedding, and may be absent."""
+    kept = dict(_KEPT)
+    if _HEAD in tensors or not architecture.tie_word_embeddings:
+        kept[_HEAD] = _EMBEDDING if architecture.tie_word_embeddings else _HEAD
+    for layer in range(architecture.num_hidden_layers):
+        for name, origin in _KEPT_IN_LAYER.items():
+            kept[f"transformer.layers.{layer}.{name}"] = f"model.layers.{layer}.{origin}"
+    return kept
+
+
+def _projections(architecture: Dimensions) -> dict[str, list[str]]:
+    """What is quantised: TensorRT-LLM's name → those of the source's matrices that are stacked in it."""
+    return {
+        f"transformer.layers.{layer}.{name}.weight": [f"model.layers.{layer}.{part}.weight" for part in parts]
+        for layer in range(architecture.num_hidden_layers)
+        for name, parts in _PROJECTIONS.items()
+    }
 
 
 def _wrong_settings(
     config: Mapping[str, Any],
     architecture: Architecture,
-    form: TrtllmLayout,
+    layout: Layout,
     kv: KvPrecision,
     precision: Precision,
     *,
@@ -128,7 +140,7 @@ def _wrong_settings(
         "share_embedding_table": not has_head,
     }
     algorithms: dict[str, Any] = {"quant_algo": precision.quant_algo, "kv_cache_quant_algo": kv.quant_algo}
-    if form.dtype == "int4":
+    if layout.is_int4:
         algorithms["group_size"] = precision.storage.block_size
     yield from differences(config, settings, "config.json has ")
     if scaling := architecture.rope_scaling:
@@ -141,76 +153,38 @@ def _wrong_settings(
 
 
 def _expected_tensors(
-    tensors: Mapping[str, Array], architecture: Architecture, form: TrtllmLayout, kv: KvPrecision, precision: Precision
+    tensors: Mapping[str, Array], architecture: Architecture, layout: Layout, kv: KvPrecision, precision: Precision
 ) -> dict[str, Form]:
     """Every tensor's type and shape; of a layout that was never seen, whatever scales there are."""
     plain = precision.torch_dtype
     source = architecture.tensors()
     expected: dict[str, Form] = {}
-    if form.dtype == UNKNOWN:
+    if layout.dtype == UNKNOWN:
         expected = {name: (UNKNOWN, ()) for name in tensors if is_scale(name)}
-    kept = _kept(architecture)
-    if architecture.tie_word_embeddings and _HEAD not in tensors:
-        del kept[_HEAD]
-    expected |= {name: (plain, source[origin]) for name, origin in kept.items()}
-    for layer in range(architecture.num_hidden_layers):
-        ours, theirs = f"transformer.layers.{layer}.", f"model.layers.{layer}."
-        for name, origin in _KEPT_IN_LAYER.items():
-            expected[ours + name] = (plain, source[theirs + origin])
-        for name, parts in _PROJECTIONS.items():
-            rows = sum(source[f"{theirs}{part}.weight"][0] for part in parts)
-            columns = source[f"{theirs}{parts[0]}.weight"][1]
-            packed = (rows // 2, columns) if form.dtype == "int4" else (rows, columns)
-            expected[f"{ours}{name}.weight"] = ("int8" if form.dtype == "int4" else form.dtype, packed)
-            sizes: dict[str | int, int] = {
-                "out": rows,
-                "in": columns,
-                "blocks": columns // precision.storage.block_size,
-            }
-            for scale, shape in form.scales.items():
-                dtype = plain if scale == "prequant_scaling_factor" else "float32"
-                expected[f"{ours}{name}.{scale}"] = (dtype, tuple(sizes.get(size, 1) for size in shape))
-        if kv.quantized:
-            for scale in ("k_cache", "v_cache", "kv_cache"):
-                expected[f"{ours}attention.{scale}_scaling_factor"] = ("float32", (1,))
+    expected |= {name: (plain, source[origin]) for name, origin in _kept(architecture, tensors).items()}
+    for name, origins in _projections(architecture).items():
+        shape = (sum(source[origin][0] for origin in origins), source[origins[0]][1])
+        expected |= layout.stored(name, shape, precision.storage.block_size, plain)
+    for layer in range(architecture.num_hidden_layers if kv.quantized else 0):
+        for scale in ("k_cache", "v_cache", "kv_cache"):
+            expected[f"transformer.layers.{layer}.attention.{scale}_scaling_factor"] = ("float32", (1,))
     return expected
 
 
-def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: TrtllmLayout) -> Iterator[str]:
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, layout: Layout) -> Iterator[str]:
     weights = source_weights(source)
-    kept = {name: origin for name, origin in _kept(source.architecture).items() if name in tensors}
-    for layer in range(source.architecture.num_hidden_layers):
-        kept |= {
-            f"transformer.layers.{layer}.{name}": f"model.layers.{layer}.{origin}"
-            for name, origin in _KEPT_IN_LAYER.items()
-        }
-    for name, origin in kept.items():
+    for name, origin in _kept(source.architecture, tensors).items():
         rows = sampled_rows(len(weights[origin]))
         stored, original = (values[rows].astype(np.float32) for values in (tensors[name], weights[origin]))
         if not np.allclose(stored, original, rtol=2**-7, atol=1e-6):
             yield f"{name} is not the source's {origin}"
-    if form.dtype == UNKNOWN:
+    if layout.dtype == UNKNOWN:
         return
-    for layer in range(source.architecture.num_hidden_layers):
-        for name, parts in _PROJECTIONS.items():
-            ours = f"transformer.layers.{layer}.{name}"
-            first = 0
-            for part in parts:
-                origin = f"model.layers.{layer}.{part}.weight"
-                rows = sampled_rows(len(weights[origin]))
-                values = _effective(tensors, ours, rows + first, form)
-                if not (off := relative_distance(values, weights[origin][rows])) <= form.error:
-                    yield f"{ours}.weight is {off:.0%} off the source's {origin}"
-                first += len(weights[origin])
-
-
-def _effective(tensors: Mapping[str, Array], name: str, rows: Array, form: TrtllmLayout) -> Array:
-    """What an input is multiplied with: the stored weight times its scales, float32, shape (rows, in)."""
-    stored = tensors[f"{name}.weight"]
-    weight = unpacked_int4(stored, rows) if form.dtype == "int4" else stored[rows].astype(np.float32)
-    for scale in ("weights_scaling_factor", "per_channel_scale"):
-        if scale in form.scales:
-            weight = scaled(weight, tensors[f"{name}.{scale}"], rows)
-    if "prequant_scaling_factor" in form.scales:
-        weight = weight * tensors[f"{name}.prequant_scaling_factor"].astype(np.float32)
-    return weight
+    for name, origins in _projections(source.architecture).items():
+        first = 0
+        for origin in origins:
+            rows = sampled_rows(len(weights[origin]))
+            values = layout.values(tensors, name, rows + first)
+            if not (off := relative_distance(values, weights[origin][rows])) <= layout.error:
+                yield f"{name} is {off:.0%} off the source's {origin}"
+            first += len(weights[origin])

@@ -7,6 +7,7 @@ from typing import Any
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.checkpoint import read_json
+from nemotron_build.commands.limits import Limits
 from nemotron_build.errors import CheckpointError, VerificationError
 from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.verification.problems import differences, refuse
@@ -19,9 +20,7 @@ def check_trtllm_engine(
     *,
     precision: Precision,
     kv: KvPrecision,
-    max_batch_size: int,
-    max_seq_len: int,
-    max_num_tokens: int,
+    limits: Limits,
     version: str | None,
 ) -> list[str]:
     """What was found right, a line each; `VerificationError` lists what is wrong. *version* is TensorRT-LLM's."""
@@ -31,12 +30,13 @@ def check_trtllm_engine(
         raise VerificationError(f"the engine has no readable config.json: {error}") from error
     model, build = _object(config, "pretrained_config"), _object(config, "build_config")
     quantization = _object(model, "quantization")
-    limits = {"max_batch_size": max_batch_size, "max_seq_len": max_seq_len, "max_num_tokens": max_num_tokens}
+    # The longest prompt has no effect on the engine.
+    compiled = {name: getattr(limits, name) for name in ("max_batch_size", "max_seq_len", "max_num_tokens")}
     algorithms = {"quant_algo": precision.quant_algo, "kv_cache_quant_algo": kv.quant_algo}
     problems = [
         *differences(model, trtllm_dimensions(architecture) | {"vocab_size": architecture.vocab_size}),
         *differences(quantization, algorithms),
-        *differences(build, limits | {"kv_cache_type": "PAGED"}),
+        *differences(build, compiled | {"kv_cache_type": "PAGED"}),
     ]
     compiler = str(config.get("version"))
     if version not in (None, compiler):
@@ -46,7 +46,8 @@ def check_trtllm_engine(
     refuse(problems, f"the engine in {folder} is not what was planned")
     return [
         f"the engine of TensorRT-LLM {compiler} has the source's dimensions (head size {architecture.head_dim})",
-        f"its limits are the plan's: {max_batch_size} sequences of {max_seq_len} tokens, {max_num_tokens} in a step",
+        f"its limits are the plan's: {limits.max_batch_size} sequences of {limits.max_seq_len} tokens, "
+        f"{limits.max_num_tokens} in a step",
     ]
 
 
