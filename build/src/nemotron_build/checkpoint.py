@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nemotron_build.architecture import MODEL_TYPES, Architecture, Dimensions, HybridArchitecture, read_architecture
 from nemotron_build.errors import CheckpointError, UnsupportedError
-from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from nemotron_triton.chat.tokens import TokenCodec
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 _WHOLE = "model.safetensors"
@@ -25,11 +27,6 @@ _TEXT_FILES = ("config.json", "generation_config.json", "special_tokens_map.json
 _TEXT_PATTERNS = ("*.jinja", "chat_template.json", "*.py", "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "NOTICE*")
 # By safetensors' name, in torch's and numpy's spelling.
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-
-
-class _Slice(Protocol):
-    def get_shape(self) -> list[int]: ...
-    def get_dtype(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Checkpoint:
         """Every file the build depends on, sorted by name."""
         weights = {tensor.file for tensor in self.tensors.values()}
         texts = {self.path / name for name in (*_TEXT_FILES, *TOKENIZER_FILES)}
-        texts |= {found for pattern in _TEXT_PATTERNS for found in self.path.glob(pattern)}
+        texts |= {path for pattern in _TEXT_PATTERNS for path in self.path.glob(pattern)}
         return sorted(weights | {path for path in texts if path.is_file()})
 
     @property
@@ -161,7 +158,7 @@ def _stored_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
                         raise CheckpointError(f"{name} is in {seen[name].name} and in {file.name}; which one is meant?")
                     if weight_map.get(name, file.name) != file.name:
                         raise CheckpointError(f"{name} is in {file.name}, and the index says {weight_map[name]}")
-                    header: _Slice = stored.get_slice(name)
+                    header = stored.get_slice(name)
                     yield name, StoredTensor(file, tuple(header.get_shape()), header.get_dtype())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is truncated or not safetensors ({error}); download it again") from error
@@ -171,7 +168,7 @@ def _weight_files(path: Path) -> tuple[list[Path], dict[str, str]]:
     """The files that hold the weights, as transformers would choose them too, and the index's tensor → file."""
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        pickles = sorted(found.name for found in path.iterdir() if found.suffix in {".bin", ".pt", ".pth"})
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in {".bin", ".pt", ".pth"})
         hint = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
         raise CheckpointError(f"{path} has no *.safetensors{hint}")
     names = {file.name for file in files}
@@ -200,6 +197,9 @@ def _check_shapes(architecture: Dimensions, tensors: Mapping[str, StoredTensor])
 
 
 def _check_tokenizer(path: Path, architecture: Dimensions) -> TokenCodec:
+    # Imports what renders prompts too, which planning a known model does without.
+    from nemotron_triton.chat.tokens import TokenCodec
+
     file = path / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(f"{path} has no tokenizer.json; the engine cannot read or write text without it")
