@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Which = Callable[[str], str | None]
 Ask = Callable[[Sequence[str]], tuple[int, str]]
@@ -57,15 +58,15 @@ def read_docker(which: Which = shutil.which, ask: Ask = ask) -> Docker | None:
         return None
     status, text = ask(_INFO)
     try:
-        told = json.loads(text) if status == 0 else {}
+        answer = json.loads(text) if status == 0 else {}
     except ValueError:
-        told = {}
-    if not isinstance(told, dict) or not told.get("ServerVersion"):
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("{")]
-        errors = told.get("ServerErrors") if isinstance(told, dict) else None
-        reason = errors[0] if errors else lines[-1].strip() if lines else f"status {status}"
-        return Docker(problem=str(reason)[:200])
-    runtimes = told.get("Runtimes")
+        answer = {}
+    info: dict[str, Any] = answer if isinstance(answer, dict) else {}
+    if not info.get("ServerVersion"):
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("{")]
+        reasons = info.get("ServerErrors") or lines[-1:] or [f"status {status}"]
+        return Docker(problem=str(reasons[0])[:200])
+    runtimes = info.get("Runtimes")
     hook = any(which(name) for name in ("nvidia-container-runtime-hook", "nvidia-container-runtime", "nvidia-ctk"))
     known = "nvidia" in runtimes if isinstance(runtimes, dict) else None
-    return Docker(version=str(told["ServerVersion"]), nvidia=True if hook else known)
+    return Docker(version=str(info["ServerVersion"]), nvidia=hook or known)

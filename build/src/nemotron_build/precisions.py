@@ -210,8 +210,9 @@ class Precisions(_Strict):
 
     def __post_init__(self) -> None:
         for kind, names in self.recommended.items():
-            if unknown := [name for name in names if name not in self.weights]:
-                raise ValueError(f"recommended.{kind}: {unknown[0]} is no row of weights")
+            for name in names:
+                if name not in self.weights:
+                    raise ValueError(f"recommended.{kind}: {name} is no row of weights")
 
     def find(self, name: str, kind: str) -> Precision:
         """The weights called *name* as engines of *kind* store them; `UnsupportedError` lists the names."""
@@ -238,10 +239,10 @@ def read_precisions(path: Path = _FILE) -> Precisions:
         return TypeAdapter(Precisions).validate_json(json.dumps(table))
     except ValidationError as error:
         first = error.errors()[0]
-        place = [".".join(map(str, first["loc"]))] if first["loc"] else []
-        ours = first["type"] == "value_error"
-        reason = str(first["ctx"]["error"]) if ours else f"{first['msg']}, got {reprlib.repr(first['input'])[:100]}"
-        raise BuildError(": ".join([str(path), *place, reason])) from error
+        reason = f"{first['msg']}, got {reprlib.repr(first['input'])[:100]}"
+        if first["type"] == "value_error":
+            reason = str(first["ctx"]["error"])
+        raise BuildError(": ".join(filter(None, (str(path), ".".join(map(str, first["loc"])), reason)))) from error
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BuildError(f"{path} has no rows of weights and kv that can be read: {reason}") from error

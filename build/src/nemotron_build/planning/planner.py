@@ -124,19 +124,11 @@ def plan(
     blocks = _most(longest, lambda blocks: demand.fits(concurrency, blocks * KV_BLOCK_TOKENS))
     most = _most(MAX_STEP_TOKENS, lambda concurrency: demand.fits(concurrency, max_seq_len))
     memory = demand.memory(concurrency, max_seq_len)
-    fits = concurrency <= most
     step_tokens = demand.step_tokens(concurrency, max_seq_len)
     max_input_len = max_seq_len - 1
     if not decision.kind.chunks_prompts(architecture, decision.precision, decision.kv):
         max_input_len = min(max_input_len, step_tokens)
-    found = roofline(
-        gpu,
-        architecture,
-        decision.precision,
-        kv_bits=decision.kv.bits,
-        concurrency=concurrency,
-        context_tokens=max_seq_len,
-    )
+    bounds = roofline(gpu, architecture, decision, concurrency=concurrency, context_tokens=max_seq_len)
     return MemoryPlan(
         gpu=gpu,
         decision=decision,
@@ -148,8 +140,8 @@ def plan(
         memory=memory,
         max_seq_len=min(blocks * KV_BLOCK_TOKENS, architecture.max_position_embeddings),
         max_concurrency=most,
-        fits=fits,
-        reason=_reason(memory, concurrency, max_seq_len, fits=fits),
+        fits=concurrency <= most,
+        reason=_reason(memory, f"{concurrency} x {max_seq_len} tokens", fits=concurrency <= most),
         settings=Settings(
             max_batch_size=concurrency,
             max_input_len=max_input_len,
@@ -157,8 +149,8 @@ def plan(
             max_seq_len=max_seq_len,
             kv_cache_free_gpu_mem_fraction=decision.kind.kv_fraction,
         ),
-        roofline=found,
-        roofline_reason=None if found else f"bandwidth {gpu.sources['bandwidth']}",
+        roofline=bounds,
+        roofline_reason=None if bounds else f"bandwidth {gpu.sources['bandwidth']}",
     )
 
 
@@ -214,8 +206,7 @@ def _most(limit: int, possible: Callable[[int], bool]) -> int:
     return low
 
 
-def _reason(memory: Memory, concurrency: int, seq_len: int, *, fits: bool) -> str:
-    asked = f"{concurrency} x {seq_len} tokens"
+def _reason(memory: Memory, asked: str, *, fits: bool) -> str:
     if fits:
         spare = memory.kv_budget - memory.kv_needed
         return f"{asked} take {gib(memory.kv_needed)} of KV cache; {gib(spare)} of {gib(memory.kv_budget)} stay free"
