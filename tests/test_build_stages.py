@@ -127,7 +127,7 @@ def test_a_change_repeats_only_what_depends_on_it(
 _MOMENTS = {
     "inspect": ("nemotron_build.stages.inspect.digest", 1),
     "convert": ("nemotron_build.gguf_file.quantize", 5),
-    "verify": ("nemotron_build.kinds.cpu.write_checks", 0),
+    "verify": ("nemotron_build.verification.gguf.check_gguf", 0),
     "package": ("nemotron_build.stages.package.copy_file", 1),
     "between the renames of package": ("nemotron_triton.atomic.rename_into_place", 0),
 }

@@ -123,13 +123,9 @@ def _changes(choice: Choice) -> Iterator[tuple[tuple[int, ...], dict[str, str]]]
         findings = list(combination.findings())
         if _texts(findings, "refused"):
             continue
-        changes = {}
-        if kind_at and kind is not None:
-            changes["--engine-kind"] = kind
-        if precision_at:
-            changes["--precision"] = precision
-        if kv_at:
-            changes["--kv-precision"] = kv_precision
+        changes = {} if kind is None or not kind_at else {"--engine-kind": kind}
+        changes |= {"--precision": precision} if precision_at else {}
+        changes |= {"--kv-precision": kv_precision} if kv_at else {}
         unproven = sum(finding.unproven for finding in findings)
         cost = 4 * bool(kind_at) + 2 * bool(precision_at) + bool(kv_at)
         yield (cost, unproven, kind_at, precision_at, kv_at), changes

@@ -31,27 +31,15 @@ def diagnose(machine: Machine) -> Diagnosis:
 
 
 def _packages(machine: Machine) -> Iterable[Check]:
-    missing = machine.missing_modules
-    base = [name for name in missing if name in ("jinja2", "tokenizers")]
-    yield check(
-        "packages",
-        f"missing: {', '.join(base)}" if base else "prompts can be rendered and tokenised",
-        how_to_install("serve") if base else None,
-        needed=tasks("build", "serve"),
-    )
-    yield check(
-        "safetensors",
-        "missing" if "safetensors" in missing else "installed",
-        how_to_install("build") if "safetensors" in missing else None,
-        needed=tasks("build"),
-    )
-    gguf = [name for name in missing if name in ("gguf", "ml_dtypes")]
-    yield check(
-        "gguf",
-        f"missing: {', '.join(gguf)}" if gguf else "installed",
-        how_to_install("cpu") if gguf else None,
-        needed=_tasks(Need.GGUF),
-    )
+    both = tasks("build", "serve")
+    for name, modules, ready, extra, needed in (
+        ("packages", ("jinja2", "tokenizers"), "prompts can be rendered and tokenised", "serve", both),
+        ("safetensors", ("safetensors",), "installed", "build", tasks("build")),
+        ("gguf", ("gguf", "ml_dtypes"), "installed", "cpu", _tasks(Need.GGUF)),
+    ):
+        missing = [module for module in machine.missing_modules if module in modules]
+        detail = f"missing: {', '.join(missing)}" if missing else ready
+        yield check(name, detail, how_to_install(extra) if missing else None, needed=needed)
     version = machine.runtime.llama_cpp
     yield check(
         "llama.cpp",

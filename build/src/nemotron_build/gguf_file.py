@@ -85,11 +85,8 @@ def _write_tensors(
     writer: gguf.GGUFWriter, checkpoint: Checkpoint, architecture: Architecture, weight_type: _Q, progress: Progress
 ) -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, architecture.num_hidden_layers)
-    extra = {}
-    if architecture.rope_scaling:
-        extra["rope_freqs.weight"] = _rope_factors(
-            architecture.head_dim, architecture.rope_theta, architecture.rope_scaling
-        )
+    rope = architecture.rope_scaling
+    extra = {"rope_freqs.weight": _rope_factors(architecture.head_dim, architecture.rope_theta, rope)} if rope else {}
     types = {name: weight_type if len(stored.shape) > 1 else _Q.F32 for name, stored in checkpoint.tensors.items()}
     for name, stored in checkpoint.tensors.items():
         shape = quant_shape_to_byte_shape(stored.shape, types[name])

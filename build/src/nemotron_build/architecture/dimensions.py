@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from nemotron_build.errors import CheckpointError
+from nemotron_build.errors import CheckpointError, UnsupportedError
 
 # A "linear" can be quantised; embedding and head stay 16 bit on GPUs; "other" is never quantised.
 Role = Literal["embedding", "head", "linear", "other"]
@@ -93,12 +93,15 @@ class Dimensions(ABC):
         ]
 
 
-def shared_dimensions(config: Mapping[str, Any], query_rows: int | None) -> dict[str, Any]:
-    """The fields of `Dimensions` in *config*, checked.
+def shared_dimensions(config: Mapping[str, Any], query_rows: int | None, no_bias: Iterable[str]) -> dict[str, Any]:
+    """The fields of `Dimensions` in *config*, checked; the settings *no_bias* must be off.
 
     `head_dim` is never `hidden_size / heads`, which is wrong for both 4B models (3072 wide with 32 heads of 128, 3136
     with 40): without one in the file it is *query_rows* / heads.
     """
+    for name in no_bias:
+        if config.get(name):
+            raise UnsupportedError(f"config.json sets {name}; checkpoints with such biases are not supported")
     heads = positive(config, "num_attention_heads")
     head_dim = config.get("head_dim") or config.get("attention_head_dim") or (query_rows or 0) // heads
     if not head_dim:

@@ -109,9 +109,6 @@ class HybridArchitecture(Dimensions):
 
 def read_hybrid(config: Mapping[str, Any], query_rows: int | None) -> HybridArchitecture:
     """The `nemotron_h` in a parsed `config.json`; see `read_architecture`."""
-    for name in _NO_BIAS:
-        if config.get(name):
-            raise UnsupportedError(f"config.json sets {name}; nemotron_h checkpoints with such biases are unsupported")
     pattern = config.get("hybrid_override_pattern")
     if not isinstance(pattern, str) or not pattern:
         raise CheckpointError(f"config.json: hybrid_override_pattern must be a string of layers, got {pattern!r}")
@@ -122,7 +119,7 @@ def read_hybrid(config: Mapping[str, Any], query_rows: int | None) -> HybridArch
     if (activation := config.get("mlp_hidden_act", "relu2")) != "relu2":
         raise UnsupportedError(f"config.json: mlp_hidden_act is {activation!r}; supported: relu2")
     return HybridArchitecture(
-        **shared_dimensions(config, query_rows),
+        **shared_dimensions(config, query_rows, _NO_BIAS),
         hybrid_override_pattern=pattern,
         mamba_num_heads=positive(config, "mamba_num_heads"),
         mamba_head_dim=positive(config, "mamba_head_dim"),

@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 from nemotron_build.architecture.dimensions import Dimensions, Weight, number, positive, shared_dimensions
 from nemotron_build.errors import CheckpointError, UnsupportedError
 
-_NO_BIAS = ("attention_bias", "mlp_bias")
-
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
@@ -69,10 +67,7 @@ class Architecture(Dimensions):
 
 def read_llama(config: Mapping[str, Any], query_rows: int | None) -> Architecture:
     """The Llama in a parsed `config.json`; see `read_architecture`."""
-    for name in _NO_BIAS:
-        if config.get(name):
-            raise UnsupportedError(f"config.json sets {name}; Llama checkpoints with biases are not supported")
-    shared = shared_dimensions(config, query_rows)
+    shared = shared_dimensions(config, query_rows, no_bias=("attention_bias", "mlp_bias"))
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise CheckpointError(f"config.json: the rope settings must be an object, got {rope!r}")

@@ -71,17 +71,17 @@ class Pytorch(EngineKind):
         complete = functools.partial(complete_export, source=plan.checkpoint)
         # The LLM API quantises a KV cache by itself; FP8 needs scales only to be more exact.
         if decision.precision.quantized:
-            found = [
+            stages = [
                 quantize_stage(plan, digests, host, workspace, MODELOPT_HF),
                 export_stage(plan, digests, workspace, MODELOPT_HF, "export_hf", check, complete),
             ]
         else:
-            found = [_take(plan, digests)]
+            stages = [_take(plan, digests)]
 
         def verify(work: Work) -> None:
             work.record("checks", check(work.inputs["convert"] / "checkpoint"))
 
-        return [*found, Stage(name="verify", make=verify, settings={}, needs=("convert",))]
+        return [*stages, Stage(name="verify", make=verify, settings={}, needs=("convert",))]
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
         """What quantised it; the LLM API that will load it is not part of the build."""

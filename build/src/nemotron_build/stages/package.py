@@ -6,10 +6,9 @@ A bundle that a machine could not finish is packaged too: it carries what the re
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -95,6 +94,7 @@ def _manifest(
     build_key: str,
 ) -> Manifest:
     kind, decision, memory = kind_of(plan), plan.decision, plan.memory
+    engine = folder / kind.engine_file
     quality = outcome.recorded("quantize", "quality")
     checks = [check for stage in ("convert", "verify") for check in outcome.recorded(stage, "checks") or []]
     return Manifest(
@@ -111,7 +111,7 @@ def _manifest(
         max_batch_size=memory.settings.max_batch_size,
         max_num_tokens=memory.settings.max_num_tokens,
         memory=Memory(
-            weights_bytes=_weights_bytes(plan, folder),
+            weights_bytes=engine.stat().st_size if engine.is_file() else memory.weights_bytes,
             kv_bytes_per_token=memory.kv_bytes_per_token,
             kv_cache_bytes=memory.kv_bytes_per_token * memory.settings.max_seq_len * memory.settings.max_batch_size,
             state_bytes_per_sequence=memory.state_bytes_per_sequence,
@@ -143,23 +143,16 @@ def plan_record(plan: BuildPlan) -> dict[str, Any]:
     """The memory plan, the roofline and the architecture as JSON values."""
     memory = plan.memory
     record = {
-        "architecture": {"model_type": plan.checkpoint.architecture.model_type}
-        | dataclasses.asdict(plan.checkpoint.architecture),
+        "architecture": {"model_type": plan.checkpoint.architecture.model_type} | asdict(plan.checkpoint.architecture),
         "fits": memory.fits,
         "reason": memory.reason,
         "parameters": memory.parameters,
         "max_seq_len": memory.max_seq_len,
         "max_concurrency": memory.max_concurrency,
-        "memory": dataclasses.asdict(memory.memory),
-        "settings": dataclasses.asdict(memory.settings),
-        "roofline": dataclasses.asdict(memory.roofline) if memory.roofline else None,
+        "memory": asdict(memory.memory),
+        "settings": asdict(memory.settings),
+        "roofline": asdict(memory.roofline) if memory.roofline else None,
         "why": list(plan.decision.why),
         "notes": list(plan.decision.notes),
     }
     return dict(json.loads(json.dumps(record)))
-
-
-def _weights_bytes(plan: BuildPlan, folder: Path) -> int:
-    """What the weights take: the file's size where it is one file, else the plan's figure."""
-    file = folder / kind_of(plan).engine_file
-    return file.stat().st_size if file.is_file() else plan.memory.weights_bytes

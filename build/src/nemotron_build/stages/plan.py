@@ -5,7 +5,6 @@ What renders conversations is imported late: planning needs none of it.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +58,6 @@ class BuildPlan:
     @property
     def config(self) -> dict[str, Any]:
         """Every setting as it was resolved, as JSON values; what the manifest keeps."""
-        values = {field.name: getattr(self.spec, field.name) for field in dataclasses.fields(self.spec)}
         resolved: dict[str, Any] = {
             "gpu": self.gpu.name,
             "precision": self.decision.precision.name,
@@ -68,7 +66,8 @@ class BuildPlan:
             "model": self.profile.name,
             "max_seq_len": self.memory.settings.max_seq_len,
         }
-        return {name: str(value) if isinstance(value, Path) else value for name, value in (values | resolved).items()}
+        values = vars(self.spec) | resolved
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     @functools.cached_property
     def calibration(self) -> list[list[int]]:
