@@ -38,8 +38,8 @@ class Host:
         """Why an engine for SM *sm* cannot be compiled here, or None."""
         if sm in self.sms:
             return None
-        found = " and ".join(self.gpu_titles) or "no NVIDIA GPU"
-        return f"an engine for {title} is compiled on a GPU of SM {sm}, and this machine has {found}"
+        here = " and ".join(self.gpu_titles) or "no NVIDIA GPU"
+        return f"an engine for {title} is compiled on a GPU of SM {sm}, and this machine has {here}"
 
     def lacks_tensorrt_llm(self) -> str | None:
         """Why TensorRT-LLM's build tools cannot run here, or None."""

@@ -65,11 +65,6 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def has_module(name: str) -> bool:
-    """Whether a module can be imported; it is not."""
-    return importlib.util.find_spec(name) is not None
-
-
 def has_library(name: str) -> bool:
     """Whether the dynamic linker finds a library."""
     try:
@@ -84,7 +79,7 @@ def read_machine(
     which: Which = shutil.which,
     ask: Ask = ask,
     free: Callable[[int], bool] = port_is_free,
-    module: Callable[[str], bool] = has_module,
+    module: Callable[[str], object] = importlib.util.find_spec,
     library: Callable[[str], bool] = has_library,
     locate: Callable[[], Installed] = locate_tritonserver,
     config_var: Callable[[str], Any] = sysconfig.get_config_var,
@@ -103,7 +98,7 @@ def read_machine(
         libpython=libpython,
         missing_modules=tuple(name for name in _MODULES if not module(name)),
         openmp=library("libgomp.so.1"),
-        venv=module("ensurepip"),
+        venv=bool(module("ensurepip")),
         environments={kind.modelopt.name: _is_made(kind.modelopt) for kind in KINDS if kind.modelopt},
         shm_bytes=shutil.disk_usage(shm).total if shm.exists() else None,
         places=tuple(Place(folder, _free_bytes(folder)) for folder in folders),

@@ -113,9 +113,6 @@ class Support(_Strict):
         return self.listed + self.unlisted + self.unverified
 
 
-_NOWHERE = Support()
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Row(_Strict):
     """What rows of weights and of KV caches have in common; `quant_algo` is TensorRT-LLM's name for it."""
@@ -127,7 +124,7 @@ class _Row(_Strict):
 
     def support(self, kind: str) -> Support:
         """Where engines of *kind* take it."""
-        return self.kinds.get(kind, _NOWHERE)
+        return self.kinds.get(kind, Support())
 
     def requires_sm(self, kind: str) -> int | None:
         """The least SM that an engine of *kind* runs on; None where it runs on no GPU."""
@@ -177,10 +174,6 @@ class Precision(_Row):
         """How a TensorRT-LLM checkpoint of it comes to be and is checked, if it does."""
         return self.convert_checkpoint or self.trtllm_layout
 
-    def of(self, kind: str) -> Precision:
-        """As engines of *kind* store it."""
-        return replace(self, storage=self.support(kind).storage or self.storage)
-
 
 @dataclass(frozen=True, kw_only=True)
 class KvPrecision(_Row):
@@ -218,7 +211,8 @@ class Precisions(_Strict):
         """The weights called *name* as engines of *kind* store them; `UnsupportedError` lists the names."""
         if name not in self.weights:
             raise UnsupportedError(f"--precision {name} does not exist; known: {AUTO}, {', '.join(self.weights)}")
-        return self.weights[name].of(kind)
+        row = self.weights[name]
+        return replace(row, storage=row.support(kind).storage or row.storage)
 
     def find_kv(self, name: str) -> KvPrecision:
         """The KV cache called *name*; `UnsupportedError` lists the names."""

@@ -84,10 +84,9 @@ def compare(profile: Profile, checkpoint: Path) -> Iterator[Comparison]:
         mode = {None: "default", True: "on", False: "off"}[thinking]
         prompts = []
         for template in (None, theirs):
+            options = RenderOptions(thinking=thinking, template=template)
             try:
-                prompts.append(
-                    render_prompt(profile, conversation, RenderOptions(thinking=thinking, template=template)).text
-                )
+                prompts.append(render_prompt(profile, conversation, options).text)
             except RequestError as error:
                 prompts.append(f"({error})")
         yield Comparison(f"{name}, {'tools' if tools else 'no tools'}, thinking {mode}", *prompts)
@@ -97,11 +96,11 @@ def own_templates(checkpoint: Path) -> dict[str, str]:
     """The chat templates of a checkpoint by name, `default` among them; `CheckpointError` when it has none."""
     if (checkpoint / "chat_template.jinja").is_file():
         return {"default": read_template(checkpoint / "chat_template.jinja")}
-    found = read_json(checkpoint / "tokenizer_config.json").get("chat_template")
-    if isinstance(found, str):
-        return {"default": found}
-    if isinstance(found, list):
-        named = {each["name"]: each["template"] for each in found if isinstance(each, dict) and len(each) == 2}
+    stored = read_json(checkpoint / "tokenizer_config.json").get("chat_template")
+    if isinstance(stored, str):
+        return {"default": stored}
+    if isinstance(stored, list):
+        named = {entry["name"]: entry["template"] for entry in stored if isinstance(entry, dict) and len(entry) == 2}
         if isinstance(named.get("default"), str):
             return named
     raise CheckpointError(

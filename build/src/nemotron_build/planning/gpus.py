@@ -53,14 +53,14 @@ def gpu_names() -> list[str]:
 
 def find_gpu(name: str) -> Gpu:
     """The GPU called *name*, any case, or the local one for `auto`; `UnsupportedError` lists what is known."""
-    wanted = name.strip().lower()
-    if wanted == AUTO:
+    alias = name.strip().lower()
+    if alias == AUTO:
         return local_gpu()
     by_name = {alias: gpu for gpu in _catalogue().values() for alias in (gpu.name, *gpu.aliases)}
-    if wanted not in by_name:
-        hint = f"{did_you_mean(wanted, by_name)} known: {AUTO}, {', '.join(gpu_names())}"
+    if alias not in by_name:
+        hint = f"{did_you_mean(alias, by_name)} known: {AUTO}, {', '.join(gpu_names())}"
         raise UnsupportedError(f"--gpu {name} is not known; {hint.lstrip()}")
-    return by_name[wanted]
+    return by_name[alias]
 
 
 def local_gpu() -> Gpu:

@@ -6,6 +6,7 @@ estimates that were never measured on the hardware, and say so in the plan.
 
 from __future__ import annotations
 
+import bisect
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -199,11 +200,7 @@ class _Demand:
 
 def _most(limit: int, possible: Callable[[int], bool]) -> int:
     """The largest of 1 to *limit* that is *possible*, 0 when none is; below a possible one all are."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if possible(middle) else (low, middle - 1)
-    return low
+    return bisect.bisect_left(range(1, limit + 1), True, key=lambda count: not possible(count))
 
 
 def _reason(memory: Memory, asked: str, *, fits: bool) -> str:

@@ -6,7 +6,6 @@ Reads safetensors only, never remote code. Jobs: `quantize`, `export_tensorrt_ll
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 import json
@@ -83,27 +82,17 @@ def quantize(
     return quality
 
 
-def export_tensorrt_llm(
-    *, tell: Callable[..., None], source: str, quantized: bool, output: str, dtype: str, device: str
+def export(
+    write: Callable[[Any, str, str], None],
+    *,
+    tell: Callable[..., None],
+    source: str,
+    quantized: bool,
+    output: str,
+    dtype: str,
+    device: str,
 ) -> None:
-    """Write *source* as a TensorRT-LLM checkpoint of one rank."""
-    from modelopt.torch.export import export_tensorrt_llm_checkpoint
-
-    with _exporting(tell, source, quantized, dtype, device) as model:
-        export_tensorrt_llm_checkpoint(model, "llama", _DTYPES[dtype], output, inference_tensor_parallel=1)
-
-
-def export_hf(*, tell: Callable[..., None], source: str, quantized: bool, output: str, dtype: str, device: str) -> None:
-    """Write *source* as the quantised Hugging Face checkpoint that TensorRT-LLM's PyTorch backend reads."""
-    from modelopt.torch.export import export_hf_checkpoint
-
-    with _exporting(tell, source, quantized, dtype, device) as model:
-        export_hf_checkpoint(model, export_dir=output)
-
-
-@contextlib.contextmanager
-def _exporting(tell: Callable[..., None], source: str, quantized: bool, dtype: str, device: str) -> Iterator[Any]:
-    """The model in *source*, to be exported.
+    """Write *source* into *output* as a checkpoint that TensorRT-LLM reads.
 
     If it is *quantized*, ModelOpt unpickles its state: *source* must be what `quantize` saved, never what others made.
     """
@@ -112,8 +101,20 @@ def _exporting(tell: Callable[..., None], source: str, quantized: bool, dtype: s
     model = _load(source, dtype, device)
     tell(what="export", done=0, total=1)
     with torch.inference_mode():
-        yield model
+        write(model, dtype, output)
     tell(what="export", done=1, total=1)
+
+
+def _write_tensorrt_llm(model: Any, dtype: str, output: str) -> None:
+    from modelopt.torch.export import export_tensorrt_llm_checkpoint
+
+    export_tensorrt_llm_checkpoint(model, "llama", _DTYPES[dtype], output, inference_tensor_parallel=1)
+
+
+def _write_hf(model: Any, _: str, output: str) -> None:
+    from modelopt.torch.export import export_hf_checkpoint
+
+    export_hf_checkpoint(model, export_dir=output)
 
 
 def measure(
@@ -135,17 +136,17 @@ def measure(
     results: dict[str, Any] = {}
     steps = len(measured) + 1
     tell(what="source", done=0, total=steps)
-    reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", _silent)
+    reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", lambda **_: None)
     for done, row in enumerate(measured, start=1):
         name = row["quantization"]["name"]
         tell(what=name, done=done, total=steps)
         try:
             model = _load(checkpoint, row["dtype"], device)
-            model = _quantized(model, row["quantization"], calibration, _silent)
+            model = _quantized(model, row["quantization"], calibration, lambda **_: None)
         except JobError as error:
             results[name] = {"unavailable": str(error)}
             continue
-        results[name] = reference.compare(model, _silent)
+        results[name] = reference.compare(model, lambda **_: None)
     tell(what="done", done=steps, total=steps)
     if plot:
         _plot(results, plot)
@@ -199,10 +200,6 @@ class Reference:
                 logits = model(tokens, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
             yield start, logits, tokens[0, len(prompt) :]
             start += len(answer)
-
-
-def _silent(**_: Any) -> None:
-    """Tell nothing."""
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -318,8 +315,8 @@ def _plot(results: dict[str, Any], path: str) -> None:
 
 _JOBS: dict[str, Callable[..., Any]] = {
     "quantize": quantize,
-    "export_tensorrt_llm": export_tensorrt_llm,
-    "export_hf": export_hf,
+    "export_tensorrt_llm": functools.partial(export, _write_tensorrt_llm),
+    "export_hf": functools.partial(export, _write_hf),
     "measure": measure,
 }
 
