@@ -85,11 +85,7 @@ class Checkpoint:
 
 
 def inspect(
-    path: Path,
-    *,
-    model_types: Sequence[str] = MODEL_TYPES,
-    purpose: str = "engines",
-    query_rows: int | None = None,
+    path: Path, *, model_types: Sequence[str] = MODEL_TYPES, purpose: str = "engines", query_rows: int | None = None
 ) -> Checkpoint:
     """The checkpoint at *path*; `CheckpointError` or `UnsupportedError` says what is wrong with it.
 

@@ -32,11 +32,7 @@ def ask(argv: Sequence[str], *, timeout_s: float = _TIMEOUT_S) -> tuple[int, str
     """Run a program that only tells something; its status, and what it printed. Status 124: it took too long."""
     try:
         process = subprocess.Popen(  # noqa: S603 - programs this module names
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
     except OSError as error:
         return 127, error.strerror or str(error)

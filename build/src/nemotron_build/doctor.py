@@ -31,15 +31,16 @@ def diagnose(machine: Machine) -> Diagnosis:
 
 
 def _packages(machine: Machine) -> Iterable[Check]:
-    both = tasks("build", "serve")
-    for name, modules, ready, extra, needed in (
-        ("packages", ("jinja2", "tokenizers"), "prompts can be rendered and tokenised", "serve", both),
-        ("safetensors", ("safetensors",), "installed", "build", tasks("build")),
-        ("gguf", ("gguf", "ml_dtypes"), "installed", "cpu", _tasks(Need.GGUF)),
-    ):
+    def installed(name: str, *modules: str, extra: str, needed: frozenset[Task], detail: str = "installed") -> Check:
         missing = [module for module in machine.missing_modules if module in modules]
-        detail = f"missing: {', '.join(missing)}" if missing else ready
-        yield check(name, detail, how_to_install(extra) if missing else None, needed=needed)
+        if missing:
+            return check(name, f"missing: {', '.join(missing)}", how_to_install(extra), needed=needed)
+        return check(name, detail, None, needed=needed)
+
+    ready, both = "prompts can be rendered and tokenised", tasks("build", "serve")
+    yield installed("packages", "jinja2", "tokenizers", extra="serve", needed=both, detail=ready)
+    yield installed("safetensors", "safetensors", extra="build", needed=tasks("build"))
+    yield installed("gguf", "gguf", "ml_dtypes", extra="cpu", needed=_tasks(Need.GGUF))
     version = machine.runtime.llama_cpp
     yield check(
         "llama.cpp",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 from nemotron_build.host import Host
@@ -30,6 +29,7 @@ class Cpu(EngineKind):
     tools: ClassVar[Mapping[str, str]] = {"gguf": "llama.cpp"}
     sixteen_bit = "fp16"
     engine_file = "engine/model.gguf"
+    made_in = ("convert", "engine")
     # It is what this project's own tests run; no GPU was ever at hand.
     ran_on_hardware = True
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
@@ -78,6 +78,3 @@ class Cpu(EngineKind):
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
         return {name: importlib.metadata.version(name) for name in ("nemotron-triton", "gguf", "safetensors")}
-
-    def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        return {self.engine_file: folders["convert"] / self.engine_file}

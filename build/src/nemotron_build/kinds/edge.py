@@ -37,8 +37,7 @@ class Edge(EngineKind):
     elsewhere = "edge engines are made for Jetson Thor only, not for {gpu}"
     models: ClassVar[Mapping[str, Finding | None]] = {
         "llama": Finding(
-            "warning",
-            "unverified: Edge-LLM registers the llama model type, but does not list this checkpoint",
+            "warning", "unverified: Edge-LLM registers the llama model type, but does not list this checkpoint"
         ),
         "nemotron_h": None,
     }
@@ -66,9 +65,9 @@ class Edge(EngineKind):
         return dict(_TOOLS)
 
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        origin = folders["quantize"] if "quantize" in folders else folders["convert"]
-        roots = {_ENGINE: folders["compile"] / _ENGINE, _CHECKPOINT: origin / _CHECKPOINT}
-        return {f"{root}/{name}": folder / name for root, folder in roots.items() for name in files_in(folder)}
+        checkpoint = folders["quantize" if "quantize" in folders else "convert"] / _CHECKPOINT
+        files = {f"{_CHECKPOINT}/{name}": checkpoint / name for name in files_in(checkpoint)}
+        return super().engine_files(folders) | files
 
 
 def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from nemotron_build.architecture import Dimensions
@@ -51,6 +50,7 @@ class Pytorch(EngineKind):
     }
     compiled = False
     kv_fraction = FREE_MEMORY_FRACTION
+    made_in = ("convert", "checkpoint")
     modelopt = MODELOPT_HF
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
         "build": frozenset(),
@@ -89,10 +89,6 @@ class Pytorch(EngineKind):
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
         return llm_call(plan).on_checkpoint()
-
-    def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        folder = folders["convert"] / "checkpoint"
-        return {f"{self.engine_file}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:

@@ -26,7 +26,7 @@ from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.workspace import Workspace, files_in
+from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
 
 _ENGINE = EngineKind.engine_file
@@ -42,8 +42,7 @@ class Tensorrt(EngineKind):
     models: ClassVar[Mapping[str, Finding | None]] = {
         "llama": None,
         "nemotron_h": Finding(
-            "refused",
-            "nemotron_h never had a TensorRT engine path; TensorRT-LLM runs it on its PyTorch backend only",
+            "refused", "nemotron_h never had a TensorRT engine path; TensorRT-LLM runs it on its PyTorch backend only"
         ),
     }
     tools: ClassVar[Mapping[str, str]] = {"trtllm_build": "trtllm-build"}
@@ -84,10 +83,6 @@ class Tensorrt(EngineKind):
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
         return llm_call(plan).on_engine()
-
-    def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        folder = folders["compile"] / _ENGINE
-        return {f"{_ENGINE}/{name}": folder / name for name in files_in(folder)}
 
 
 def _tool_versions(host: Host) -> dict[str, str]:

@@ -26,41 +26,39 @@ def quantize_stage(
     """Calibrate and quantise into `model/`, and measure on held-out text what it cost."""
     precision = plan.decision.precision
     words = quantization(precision, plan.decision.kv)
-    common: dict[str, Any] = {
-        "checkpoint": str(plan.checkpoint.path.absolute()),
-        "dtype": plan.dtype,
-        "device": plan.spec.device,
-    }
+    computed = {"dtype": plan.dtype, "device": plan.spec.device}
 
     def make(work: Work) -> None:
-        samples: dict[str, Any] = {"calibration": plan.calibration, "held_out": plan.held_out}
+        common: dict[str, Any] = computed | {
+            "checkpoint": str(plan.checkpoint.path.absolute()),
+            "calibration": plan.calibration,
+            "held_out": plan.held_out,
+        }
         if precision.convert_checkpoint and environment == MODELOPT_TRTLLM:
             # For a `tensorrt` engine ModelOpt only measures what it costs; TensorRT-LLM's own script makes it.
             measured = {"quantization": quantization(precision), "dtype": plan.dtype}
-            settings = common | samples | {"measured": [measured], "plot": None, "scratch": str(work.folder)}
+            settings = common | {"measured": [measured], "plot": None, "scratch": str(work.folder)}
             quality = _job(work, environment, "measure", settings)[precision.name]
             (work.folder / "logits").unlink()
         else:
             (work.folder / "model").mkdir()
-            settings = common | samples | {"output": str(work.folder / "model"), "quantization": words}
+            settings = common | {"output": str(work.folder / "model"), "quantization": words}
             quality = _job(work, environment, "quantize", settings)
         work.record("quality", quality)
 
+    lacks_gpu = f"ModelOpt quantises to {precision.quant_algo} on an NVIDIA GPU only"
     return Stage(
         name="quantize",
         make=make,
         settings={
             "inputs": weights_only(plan, digests),
             "quantization": words,
-            "dtype": plan.dtype,
-            "device": plan.spec.device,
+            **computed,
             "samples": key_of(plan.calibration, plan.held_out) if digests else "",
             "tools": environment.versions | {"worker": digest(WORKER)},
         },
         commands=(_command(environment, workspace, "quantize"),),
-        blocked=f"ModelOpt quantises to {precision.quant_algo} on an NVIDIA GPU only"
-        if words["cuda_only"] and not host.sms
-        else None,
+        blocked=lacks_gpu if words["cuda_only"] and not host.sms else None,
         reads_source=True,
     )
 

@@ -85,13 +85,7 @@ def _files(plan: BuildPlan, outcome: Outcome) -> tuple[dict[str, Path], dict[str
 
 
 def _manifest(
-    plan: BuildPlan,
-    outcome: Outcome,
-    folder: Path,
-    *,
-    host: Host,
-    digests: Mapping[str, str],
-    build_key: str,
+    plan: BuildPlan, outcome: Outcome, folder: Path, *, host: Host, digests: Mapping[str, str], build_key: str
 ) -> Manifest:
     kind, decision, memory = kind_of(plan), plan.decision, plan.memory
     engine = folder / kind.engine_file
