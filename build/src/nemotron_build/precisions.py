@@ -51,13 +51,8 @@ class Storage(_Strict):
         """Bits of its scales."""
         if weight.role not in self.roles:
             return 0
-        scales = {
-            "nothing": 0,
-            "tensor": 1,
-            "row": weight.values // weight.shape[-1],
-            "block": -(-weight.values // self.block_size),
-        }
-        return scales[self.scales_per] * self.scale_bits
+        rows, blocks = weight.values // weight.shape[-1], -(-weight.values // self.block_size)
+        return {"nothing": 0, "tensor": 1, "row": rows, "block": blocks}[self.scales_per] * self.scale_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,10 +220,9 @@ def read_precisions(path: Path = _FILE) -> Precisions:
     """The table in *path*; `BuildError` names the row and the key that are wrong."""
     try:
         table = load_yaml(path.read_text(encoding="utf-8"), trusted=True)
-        for rows in (table["weights"], table["kv"]):
-            for name, row in rows.items():
-                if isinstance(row, dict):
-                    row["name"] = name
+        for name, row in [*table["weights"].items(), *table["kv"].items()]:
+            if isinstance(row, dict):
+                row["name"] = name
         # JSON has lists where the rows have tuples and sets, and is else read as strictly.
         return TypeAdapter(Precisions).validate_json(json.dumps(table))
     except ValidationError as error:

@@ -62,31 +62,12 @@ def container_argv(
         raise BuildError("there is no command to run in the container")
     check_image(image)
     uid, gid = user
-    return [
-        "docker",
-        "run",
-        "--rm",
-        "--init",
-        "--name",
-        name,
-        "--gpus",
-        gpus,
-        # A build reads what is mounted and nothing else; a tool that would download fails at once.
-        *(() if network else ("--network", "none")),
-        # NVIDIA's advice for its PyTorch-based images: shared memory, pinned memory and deep stacks.
-        "--ipc=host",
-        "--ulimit",
-        "memlock=-1",
-        "--ulimit",
-        "stack=67108864",
-        "--user",
-        f"{uid}:{gid}",
-        # The uid has no entry in the image's passwd: PyTorch's caches ask for a name and a home.
-        "--env",
-        "USER=nemotron",
-        "--env",
-        "HOME=/tmp",
-        *(word for mount in mounts for word in ("-v", str(mount))),
-        image,
-        *argv,
-    ]
+    command = ["docker", "run", "--rm", "--init", "--name", name, "--gpus", gpus]
+    # A build reads what is mounted and nothing else; a tool that would download fails at once.
+    command += [] if network else ["--network", "none"]
+    # NVIDIA's advice for its PyTorch-based images: shared memory, pinned memory and deep stacks.
+    command += ["--ipc=host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    # The uid has no entry in the image's passwd: PyTorch's caches ask for a name and a home.
+    command += ["--user", f"{uid}:{gid}", "--env", "USER=nemotron", "--env", "HOME=/tmp"]
+    command += [word for mount in mounts for word in ("-v", str(mount))]
+    return [*command, image, *argv]

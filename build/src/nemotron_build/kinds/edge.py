@@ -16,11 +16,12 @@ from nemotron_build.commands.versions import EDGE_LLM, EDGE_TENSORRT
 from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
 from nemotron_build.planning.kind import Finding
+from nemotron_build.stages.hf_export import take_stage
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.modelopt import quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.workspace import Workspace, copy_file, files_in
+from nemotron_build.stages.workspace import Workspace, files_in
 from nemotron_triton.chat.profiles import TEMPLATES
 
 _ENGINE, _CHECKPOINT = EngineKind.engine_file, "checkpoint"
@@ -58,7 +59,7 @@ class Edge(EngineKind):
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
         quantized = [_quantize(plan, digests, host, workspace)] if quantizes(plan) else []
-        return [_take(plan, digests), *quantized, _compile(plan, host, workspace), _verify(plan)]
+        return [take_stage(plan, digests, _template(plan)), *quantized, _compile(plan, host, workspace), _verify(plan)]
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
         """An engine works with no other version."""
@@ -70,19 +71,9 @@ class Edge(EngineKind):
         return super().engine_files(folders) | files
 
 
-def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
-    """The checkpoint with a chat template in it, without which Edge-LLM exports nothing."""
-
-    def make(work: Work) -> None:
-        for path in plan.checkpoint.files:
-            copy_file(path, work.folder / _CHECKPOINT / path.name)
-        template = work.folder / _CHECKPOINT / "chat_template.jinja"
-        if not template.exists():
-            ours = (TEMPLATES / f"{plan.profile.prompt_format}.jinja").read_text(encoding="utf-8")
-            template.write_text(plan.chat_template or ours, encoding="utf-8")
-
-    settings = {"inputs": dict(digests), "template": plan.chat_template, "profile": plan.profile.name}
-    return Stage(name="convert", make=make, settings=settings, reads_source=True)
+def _template(plan: BuildPlan) -> str:
+    """The chat template for a checkpoint that has none, without which Edge-LLM exports nothing."""
+    return plan.chat_template or (TEMPLATES / f"{plan.profile.prompt_format}.jinja").read_text(encoding="utf-8")
 
 
 def _quantize(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> Stage:

@@ -14,13 +14,13 @@ from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
 from nemotron_build.planning.kind import Finding
 from nemotron_build.quantization.environment import MODELOPT_HF
-from nemotron_build.stages.hf_export import complete_export
+from nemotron_build.stages.hf_export import complete_export, take_stage
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.workspace import Workspace, copy_file
+from nemotron_build.stages.workspace import Workspace
 
 
 class Pytorch(EngineKind):
@@ -76,7 +76,7 @@ class Pytorch(EngineKind):
                 export_stage(plan, digests, workspace, MODELOPT_HF, "export_hf", check, complete),
             ]
         else:
-            stages = [_take(plan, digests)]
+            stages = [take_stage(plan, digests)]
 
         def verify(work: Work) -> None:
             work.record("checks", check(work.inputs["convert"] / "checkpoint"))
@@ -89,11 +89,3 @@ class Pytorch(EngineKind):
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
         return llm_call(plan).on_checkpoint()
-
-
-def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
-    def make(work: Work) -> None:
-        for path in plan.checkpoint.files:
-            copy_file(path, work.folder / "checkpoint" / path.name)
-
-    return Stage(name="convert", make=make, settings={"inputs": dict(digests)}, reads_source=True)
