@@ -238,7 +238,7 @@ def test_a_folder_that_is_no_workspace_of_ours_is_left_alone(tmp_path: Path, sou
     (tmp_path / "bundle.build" / "convert").mkdir(parents=True)
     (tmp_path / "bundle.build" / "convert" / "mine").write_text("precious")
 
-    with pytest.raises(OutputError, match=r"bundle.build is needed for the build and is somebody's"):
+    with pytest.raises(OutputError, match=r"bundle.build is needed for the build and holds other files"):
         run(source, tmp_path / "bundle")
 
     assert (tmp_path / "bundle.build" / "convert" / "mine").read_text() == "precious"

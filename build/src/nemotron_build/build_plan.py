@@ -56,7 +56,7 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None, precisions: Pr
 
 
 def resumed_plan(bundle: Bundle, image: str | None) -> BuildPlan:
-    """The plan of an unfinished *bundle*, from its manifest and what it carries: no weights that nobody will read."""
+    """The plan of an unfinished *bundle*, from its manifest and its files, which need not include the weights."""
     manifest = bundle.manifest
     architecture = manifest.plan.get("architecture")
     if not isinstance(architecture, dict) or not all(

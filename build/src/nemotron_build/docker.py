@@ -21,7 +21,7 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Docker:
-    """The container runtime. `problem` says why its daemon cannot be used; `nvidia` is None where nobody can tell."""
+    """The container runtime. `problem` says why its daemon cannot be used; `nvidia` is None where it is not known."""
 
     version: str | None = None
     problem: str | None = None

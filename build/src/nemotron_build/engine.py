@@ -198,7 +198,7 @@ def _check_place(output: Path) -> None:
 
 
 def _is_ours(output: Path) -> bool:
-    """Whether *output* is a bundle, of whatever version, with nothing in it that somebody else put there."""
+    """Whether *output* is a bundle, of whatever version, with no other files in it."""
     try:
         manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
         if not {"schema_version", "profile", "kind", "outputs"} <= manifest.keys():

@@ -54,7 +54,7 @@ class Host:
 
 
 def read_host(which: Callable[[str], str | None] = shutil.which, *, nvml: Nvml | None = None) -> Host:
-    """This machine; *which* finds programs, *nvml* is what its driver told, read by default."""
+    """This machine; *which* finds programs, *nvml* is what its driver reports, read by default."""
     nvml = nvml or read_nvml()
     return Host(
         sms=tuple(gpu.sm for gpu in nvml.gpus),

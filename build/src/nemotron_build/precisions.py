@@ -71,7 +71,7 @@ class ModelOpt(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrtllmBuild(_Strict):
-    """What `trtllm-build` is told: its plug-ins, whether attention can compute in FP8, and whether MLPs are fused."""
+    """Settings of `trtllm-build`: its plug-ins, whether attention can compute in FP8, and whether MLPs are fused."""
 
     gemm_plugin: str
     fp8_rowwise_gemm_plugin: str = "disable"

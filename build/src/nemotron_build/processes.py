@@ -78,7 +78,7 @@ def run(
                 process.stdout.close()
     if status:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}"
-        # A kill nobody here sent is most often the kernel's, out of memory.
+        # Not sent by us, it is most often the kernel's, out of memory.
         hint = "; was there enough memory?" if status == -signal.SIGKILL else ""
         raise ToolError(f"{Path(argv[0]).name} {how}{hint}; {_last_line(log)}the whole log is {log}")
 

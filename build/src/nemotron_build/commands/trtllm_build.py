@@ -1,11 +1,12 @@
 """The `trtllm-build` command of TensorRT-LLM 1.2.1, every flag that matters given.
 
-The defaults of the tool are not fit for a card of 24 GB (batch 2048, the model's full context), and some flags it would
-change behind one's back: what is written here is what the engine's `config.json` says afterwards. One GPU, no LoRA, no
-speculative decoding.
+The defaults of the tool are not fit for a card of 24 GB (batch 2048, the model's full context), and it silently changes
+some flags: what is written here is what the engine's `config.json` says afterwards. One GPU, no LoRA, no speculative
+decoding.
 
-Sources, named in the comments: *flags*, the tool's list of flags and their help texts; *builder*, TensorRT-LLM's
-`builder.py` and `quantization/mode.py`, which override flags; *plugin*, its `plugin/plugin.py`.
+Sources, as the comments call them, are files of NVIDIA/TensorRT-LLM: *flags*, tensorrt_llm/commands/build.py at 65f1d15
+(flags and help texts); *plugin*, tensorrt_llm/plugin/plugin.py at c20322f; *builder*, tensorrt_llm/builder.py and
+tensorrt_llm/quantization/mode.py of 1.1 to 1.2, which override flags.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def trtllm_build_argv(
         # flags: its default is `model.cache` in the working directory, which a container's user may not write.
         "--output_timing_cache": timing_cache,
         "--max_batch_size": limits.max_batch_size,
-        # flags: without effect on the engine here, but clients are told this limit, and the default is 1024.
+        # flags: without effect on the engine here, but clients see this limit, and the default is 1024.
         "--max_input_len": limits.max_input_len,
         # flags: deduced from the model's longest context when unset, without llama3 rope scaling's factor.
         "--max_seq_len": limits.max_seq_len,

@@ -1,4 +1,4 @@
-"""Jobs for ModelOpt, run in its own environment: `worker` does them, this asks for them and hears how they go."""
+"""Jobs for ModelOpt: starts `worker` in an environment of its own, and reads its progress and result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs inside a ModelOpt environment: one job, read from a JSON file, told of in JSON lines on stdout.
+"""What runs inside a ModelOpt environment: one job, read from a JSON file; progress and result go to stdout as JSON.
 
 Imports nothing of ours, because that environment has nothing of ours. Everything the libraries print goes to stderr.
 Reads safetensors only, never remote code. Jobs: `quantize`, `export_tensorrt_llm`, `export_hf`, `measure`.

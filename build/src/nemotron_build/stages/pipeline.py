@@ -20,7 +20,7 @@ VERSION = importlib.metadata.version("nemotron-triton")
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a stage gets: its own empty folder, the outputs it asked for, a log, and somebody to tell."""
+    """What a stage gets: its own empty folder, the outputs it needs, a log, and whom to report to."""
 
     folder: Path
     inputs: Mapping[str, Path]

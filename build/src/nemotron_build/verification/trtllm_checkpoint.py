@@ -77,7 +77,7 @@ def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: Precisi
 
 
 def check_dimensions(folder: Path, source: Checkpoint, quant_algo: str | None) -> list[str]:
-    """What was found right in a checkpoint of TensorRT-LLM's own script, whose weights nobody else can read."""
+    """What was found right in a checkpoint of TensorRT-LLM's own script, whose order of weights is not public."""
     architecture = source.architecture
     config = _config(folder)
     problems = [

@@ -30,7 +30,7 @@ TRTLLM_LAYOUTS: Mapping[str, Layout] = {
     "W4A8_AWQ": _Int8(
         error=0.5, packs=(2, 1), scales={**_ACTIVATION, **_PREQUANT, **_BLOCKS, f"{_SCALE}_2": ("float32", (1,))}
     ),
-    # ModelOpt makes it on an NVIDIA GPU only, where nobody has looked yet: only names and scales are checked.
+    # ModelOpt makes it on an NVIDIA GPU only, which was never at hand: only names and scales are checked.
     "NVFP4": Layout(dtype=UNKNOWN, scales={}, error=0.0),
 }
 
