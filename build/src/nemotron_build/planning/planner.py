@@ -23,7 +23,6 @@ from nemotron_build.planning.weights import WeightBytes, weight_bytes
 
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_CONCURRENCY = 8
-KV_BLOCK_TOKENS = TOKENS_PER_BLOCK
 _MOST_REQUESTS = 1_000_000
 _RUNTIME_BYTES = 1 << 30
 _DRIVER_SHARE = 0.02
@@ -122,7 +121,7 @@ def plan(
         )
     demand = _Demand(gpu, architecture, decision)
     longest = demand.blocks(architecture.max_position_embeddings)
-    blocks = _most(longest, lambda blocks: demand.fits(concurrency, blocks * KV_BLOCK_TOKENS))
+    blocks = _most(longest, lambda blocks: demand.fits(concurrency, blocks * TOKENS_PER_BLOCK))
     most = _most(MAX_STEP_TOKENS, lambda concurrency: demand.fits(concurrency, max_seq_len))
     memory = demand.memory(concurrency, max_seq_len)
     step_tokens = demand.step_tokens(concurrency, max_seq_len)
@@ -139,7 +138,7 @@ def plan(
         kv_bytes_per_token=demand.kv_bytes_per_token,
         state_bytes_per_sequence=demand.state_bytes,
         memory=memory,
-        max_seq_len=min(blocks * KV_BLOCK_TOKENS, architecture.max_position_embeddings),
+        max_seq_len=min(blocks * TOKENS_PER_BLOCK, architecture.max_position_embeddings),
         max_concurrency=most,
         fits=concurrency <= most,
         reason=_reason(memory, f"{concurrency} x {max_seq_len} tokens", fits=concurrency <= most),
@@ -167,7 +166,7 @@ class _Demand:
         self.state_bytes = architecture.state_bytes_per_sequence()
 
     def memory(self, concurrency: int, seq_len: int) -> Memory:
-        seq_len = self.blocks(seq_len) * KV_BLOCK_TOKENS
+        seq_len = self.blocks(seq_len) * TOKENS_PER_BLOCK
         tokens = self.step_tokens(concurrency, seq_len)
         activations = (
             tokens * self._architecture.activation_values_per_token * _ACTIVATION_BYTES
@@ -195,7 +194,7 @@ class _Demand:
 
     @staticmethod
     def blocks(tokens: int) -> int:
-        return -(-tokens // KV_BLOCK_TOKENS)
+        return -(-tokens // TOKENS_PER_BLOCK)
 
 
 def _most(limit: int, possible: Callable[[int], bool]) -> int:
