@@ -21,7 +21,7 @@ from nemotron_build.planning.kind import Finding
 from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM
 from nemotron_build.stages.container import image, run_tool, tool_command
-from nemotron_build.stages.kind import EngineKind
+from nemotron_build.stages.kind import EngineKind, kind_of
 from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
 from nemotron_build.stages.pipeline import Stage, Work
@@ -76,19 +76,15 @@ class Tensorrt(EngineKind):
         return [*stages, _compile(plan, host, workspace), _verify(plan, host)]
 
     def tool_versions(self, host: Host, /) -> dict[str, str]:
-        return _tool_versions(host)
+        local = host.tensorrt_llm if host.builds_engines else None
+        tensorrt = installed_version("tensorrt") if local else None
+        return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
 
     def container(self, plan: BuildPlan, host: Host, /) -> str | None:
         return image(plan, host)
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
         return llm_call(plan).on_engine()
-
-
-def _tool_versions(host: Host) -> dict[str, str]:
-    local = host.tensorrt_llm if host.builds_engines else None
-    tensorrt = installed_version("tensorrt") if local else None
-    return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
 
 
 def _convert_weight_only(
@@ -128,7 +124,7 @@ def _convert_weight_only(
         settings={
             "inputs": dict(digests),
             "argv": settings,
-            "tools": _tool_versions(host),
+            "tools": kind_of(plan).tool_versions(host),
             "image": image(plan, host),
         },
         commands=(command(workspace.output("convert.partial") / "checkpoint"),),
@@ -169,7 +165,7 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
         settings={
             "argv": argv(PurePath("CHECKPOINT"), PurePath("OUTPUT")),
             "sm": sm,
-            "tools": _tool_versions(host),
+            "tools": kind_of(plan).tool_versions(host),
             "image": image(plan, host),
         },
         needs=("convert",),
@@ -188,7 +184,7 @@ def _verify(plan: BuildPlan, host: Host) -> Stage:
             precision=plan.decision.precision,
             kv=plan.decision.kv,
             limits=plan.memory.settings,
-            version=None if plan.spec.image else _tool_versions(host)["tensorrt_llm"],
+            version=None if plan.spec.image else kind_of(plan).tool_versions(host)["tensorrt_llm"],
         )
         work.record("checks", checks)
 
