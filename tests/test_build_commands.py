@@ -19,11 +19,12 @@ from contract import (
     check_llm_arguments,
     check_trtllm_build,
     kv_row,
+    limits,
     llm_arguments,
 )
 from grid import every
 from nemotron_build.architecture import read_architecture
-from nemotron_build.choice import decide
+from nemotron_build.choice import Choice
 from nemotron_build.commands import edge_llm, trtllm_build, versions
 from nemotron_build.commands.container import Mount, container_argv
 from nemotron_build.errors import BuildError, RefusedError, UnsupportedError
@@ -62,7 +63,7 @@ def gpu_of(sm: int) -> Gpu:
 
 @every(ALLOWED)
 def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precision: str, sm: int) -> None:
-    decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
+    Choice(gpu=gpu_of(sm), architecture=LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt").decide()
 
     argv = build_argv(precision, kv_precision)
 
@@ -79,7 +80,9 @@ def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precisi
 @every(REFUSED)
 def test_what_trtllm_build_would_refuse_is_refused_by_the_plan(precision: str, kv_precision: str, sm: int) -> None:
     with pytest.raises(RefusedError, match=rf"a GPU \(SM{sm}\)"):
-        decide(gpu_of(sm), LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt")
+        Choice(
+            gpu=gpu_of(sm), architecture=LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt"
+        ).decide()
 
 
 @pytest.mark.parametrize(
@@ -276,7 +279,7 @@ def test_answers_of_a_llama_can_be_constrained() -> None:
     [
         ("tensorrt", {"hybrid": True}, "no TensorRT engine"),
         ("pytorch", {"kv_precision": "int8"}, "no KV cache in int8"),
-        ("tensorrt", {"chunks_prompts": False, "max_num_tokens": 4096}, "no prompt is longer"),
+        ("tensorrt", {"chunks_prompts": False, "limits": limits(max_num_tokens=4096)}, "no prompt is longer"),
         ("pytorch", {"free_gpu_memory_fraction": 1.5}, "no share"),
     ],
 )
@@ -315,9 +318,9 @@ def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_pr
 
 @pytest.mark.parametrize("sm", CONTRACT["edge_llm"]["sms"])
 def test_edge_llm_builds_with_every_length_given(sm: int) -> None:
-    build = edge_llm.build_argv(
-        model_dir="/quantized", engine_dir="/engine", sm=sm, max_batch_size=4, max_input_len=4096, max_seq_len=8192
-    )
+    asked = limits(max_batch_size=4, max_input_len=4096, max_seq_len=8192)
+
+    build = edge_llm.build_argv(model_dir="/quantized", engine_dir="/engine", sm=sm, limits=asked)
 
     built = check_argv(build, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
     lengths = built["--max-batch-size"], built["--max-input-len"], built["--max-kv-cache-capacity"]
@@ -327,7 +330,7 @@ def test_edge_llm_builds_with_every_length_given(sm: int) -> None:
 @pytest.mark.parametrize("sm", [89, 90])
 def test_edge_llm_has_nothing_for_ada_and_hopper(sm: int) -> None:
     with pytest.raises(UnsupportedError, match=f"SM {sm}"):
-        edge_llm.build_argv(model_dir="/a", engine_dir="/b", sm=sm, max_batch_size=1, max_input_len=16, max_seq_len=32)
+        edge_llm.build_argv(model_dir="/a", engine_dir="/b", sm=sm, limits=limits())
 
 
 @pytest.mark.parametrize(
@@ -355,7 +358,7 @@ def test_edge_llm_refuses_lengths_that_cannot_work(changes: dict[str, int], mess
     lengths = {"max_batch_size": 1, "max_input_len": 32, "max_seq_len": 64, **changes}
 
     with pytest.raises(BuildError, match=message):
-        edge_llm.build_argv(model_dir="/a", engine_dir="/b", sm=110, **lengths)
+        edge_llm.build_argv(model_dir="/a", engine_dir="/b", sm=110, limits=limits(**lengths))
 
 
 def test_calibration_reads_a_file_and_no_network() -> None:

@@ -211,7 +211,7 @@ BUILD_ALL = {f"build {kind}" for kind in KINDS}
         (
             {"missing_modules": ("safetensors",)},
             "safetensors",
-            "missing",
+            "missing: safetensors",
             "pip install '.[build]' from a checkout of nemotron",
             BUILD_ALL,
         ),

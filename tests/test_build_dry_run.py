@@ -12,7 +12,7 @@ from checkpoints import write_sparse_checkpoint
 from contract import CONTRACT, EDGE, BreachError, check_argv, check_llm_arguments, check_trtllm_build
 from nemotron_build.architecture import read_architecture
 from nemotron_build.build_plan import make_plan
-from nemotron_build.choice import decide
+from nemotron_build.choice import Choice
 from nemotron_build.commands.versions import TRITON_IMAGE
 from nemotron_build.engine import EngineSpec, workspace_of
 from nemotron_build.errors import RefusedError, UnsupportedError
@@ -76,7 +76,9 @@ def test_every_command_of_every_allowed_build_is_one_its_tool_takes(
         )  # fmt: skip
         try:
             # First what needs no checkpoint: most cells are refused.
-            decide(find_gpu(gpu), architecture, precision=precision, kv_precision=kv_precision, kind=kind)
+            Choice(
+                gpu=find_gpu(gpu), architecture=architecture, precision=precision, kv_precision=kv_precision, kind=kind
+            ).decide()
             plan = make_plan(spec)
         except (RefusedError, UnsupportedError):
             continue

@@ -22,7 +22,7 @@ from hf_exports import write_fp8_export
 from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.build_plan import make_plan
 from nemotron_build.checkpoint import inspect
-from nemotron_build.choice import decide
+from nemotron_build.choice import Choice
 from nemotron_build.engine import EngineSpec, workspace_of
 from nemotron_build.errors import BuildError, RefusedError
 from nemotron_build.host import Host
@@ -204,11 +204,13 @@ def test_a_kv_cache_without_a_tool_s_word_is_refused_by_the_plan(gpu: str, kind:
     table = without("fp8", word, kv="fp8")
 
     with pytest.raises(RefusedError, match=f"a KV cache in fp8 cannot be built for the {kind} .* no word of {tool}"):
-        decide(find_gpu(gpu), LLAMA, kind=kind, precision="fp8", kv_precision="fp8", precisions=table)
+        Choice(
+            gpu=find_gpu(gpu), architecture=LLAMA, kind=kind, precision="fp8", kv_precision="fp8", precisions=table
+        ).decide()
 
 
 def test_auto_passes_over_what_has_no_word() -> None:
-    decision = decide(find_gpu("h100"), LLAMA, precisions=without("fp8", "modelopt"))
+    decision = Choice(gpu=find_gpu("h100"), architecture=LLAMA, precisions=without("fp8", "modelopt")).decide()
 
     assert decision.precision.name == "int4-awq"
     assert any("no word of ModelOpt" in line for line in decision.why)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nemotron_build.architecture import Dimensions, read_architecture
-from nemotron_build.choice import decide
+from nemotron_build.choice import Choice
 from nemotron_build.errors import RefusedError, UnsupportedError
 from nemotron_build.kinds import KIND_NAMES, find_kind
 from nemotron_build.planning.gpus import find_gpu, gpu_names
@@ -59,7 +59,9 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
         cell = f"{precision}, KV {kv_precision}"
         wanted[cell] = expected(gpu, model, kind, precision, kv_precision)
         try:
-            decision = decide(asked, shape, precision=precision, kv_precision=kv_precision, kind=kind)
+            decision = Choice(
+                gpu=asked, architecture=shape, precision=precision, kv_precision=kv_precision, kind=kind
+            ).decide()
             found[cell] = "warning" if decision.warnings else "allowed"
         except RefusedError as error:
             found[cell] = "refused"
@@ -72,7 +74,7 @@ def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None
         flags: dict[str, Any] = {"kind": kind, "precision": precision, "kv_precision": kv_precision} | _arguments(
             refusal.suggestion
         )
-        decide(find_gpu(refusal.suggestion.get("--gpu", gpu)), shape, **flags)
+        Choice(gpu=find_gpu(refusal.suggestion.get("--gpu", gpu)), architecture=shape, **flags).decide()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_a_refusal_names_the_nearest_that_works(
     gpu: str, model: str, flags: dict[str, Any], reason: str, suggestion: dict[str, str]
 ) -> None:
     with pytest.raises(RefusedError, match=reason) as caught:
-        decide(find_gpu(gpu), architecture(model), **flags)
+        Choice(gpu=find_gpu(gpu), architecture=architecture(model), **flags).decide()
 
     assert caught.value.suggestion == suggestion
     assert all(f"{option} {value}" in str(caught.value) for option, value in suggestion.items())
@@ -121,7 +123,7 @@ def test_a_refusal_names_the_nearest_that_works(
     ],
 )
 def test_auto_picks_the_recommended_and_says_why(gpu: str, model: str, chosen: tuple[str, str, str]) -> None:
-    decision = decide(find_gpu(gpu), architecture(model))
+    decision = Choice(gpu=find_gpu(gpu), architecture=architecture(model)).decide()
 
     assert (decision.kind.name, decision.precision.name, decision.kv_precision) == chosen
     assert decision.why[0].startswith(f"precision {chosen[1]}, the first of ")
@@ -130,7 +132,9 @@ def test_auto_picks_the_recommended_and_says_why(gpu: str, model: str, chosen: t
 
 def test_16_bit_is_the_type_that_the_engine_computes_in() -> None:
     found = [
-        decide(find_gpu(gpu), architecture(LLAMA), precision=precision, kv_precision=kv).kv_precision
+        Choice(gpu=find_gpu(gpu), architecture=architecture(LLAMA), precision=precision, kv_precision=kv)
+        .decide()
+        .kv_precision
         for gpu, precision, kv in (("h100", "fp8", "fp16"), ("h100", "fp16", "bf16"), ("jetson-thor", "fp8", "bf16"))
     ]
 
@@ -138,8 +142,8 @@ def test_16_bit_is_the_type_that_the_engine_computes_in() -> None:
 
 
 def test_notes_are_no_warnings() -> None:
-    ada = decide(find_gpu("l40s"), architecture(LLAMA), precision="fp8")
-    smooth = decide(find_gpu("a10g"), architecture(LLAMA), precision="int8-sq")
+    ada = Choice(gpu=find_gpu("l40s"), architecture=architecture(LLAMA), precision="fp8").decide()
+    smooth = Choice(gpu=find_gpu("a10g"), architecture=architecture(LLAMA), precision="int8-sq").decide()
 
     assert (ada.warnings, smooth.warnings) == ((), ())
     assert "FP8 context attention failed on Ada" in ada.notes[0]
@@ -156,11 +160,13 @@ def test_notes_are_no_warnings() -> None:
 )
 def test_unknown_names_are_one_line(flags: dict[str, Any], complaint: str) -> None:
     with pytest.raises(UnsupportedError, match=complaint):
-        decide(find_gpu("h100"), architecture(LLAMA), **flags)
+        Choice(gpu=find_gpu("h100"), architecture=architecture(LLAMA), **flags).decide()
 
 
 def test_every_gpu_has_an_engine_kind_for_llama() -> None:
-    kinds = {name: decide(find_gpu(name), architecture(LLAMA)).kind.name for name in gpu_names()}
+    kinds = {
+        name: Choice(gpu=find_gpu(name), architecture=architecture(LLAMA)).decide().kind.name for name in gpu_names()
+    }
 
     assert {kind for name, kind in kinds.items() if name not in ("jetson-thor", "cpu")} == {"tensorrt"}
 

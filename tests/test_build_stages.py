@@ -127,7 +127,7 @@ def test_a_change_repeats_only_what_depends_on_it(
 _MOMENTS = {
     "inspect": ("nemotron_build.stages.inspect.digest", 1),
     "convert": ("nemotron_build.gguf_file.quantize", 5),
-    "verify": ("nemotron_build.kinds.cpu.write_checks", 0),
+    "verify": ("nemotron_build.verification.gguf.check_gguf", 0),
     "package": ("nemotron_build.stages.package.copy_file", 1),
     "between the renames of package": ("nemotron_triton.atomic.rename_into_place", 0),
 }
@@ -238,7 +238,7 @@ def test_a_folder_that_is_no_workspace_of_ours_is_left_alone(tmp_path: Path, sou
     (tmp_path / "bundle.build" / "convert").mkdir(parents=True)
     (tmp_path / "bundle.build" / "convert" / "mine").write_text("precious")
 
-    with pytest.raises(OutputError, match=r"bundle.build is needed for the build and is somebody's"):
+    with pytest.raises(OutputError, match=r"bundle.build is needed for the build and holds other files"):
         run(source, tmp_path / "bundle")
 
     assert (tmp_path / "bundle.build" / "convert" / "mine").read_text() == "precious"

@@ -282,7 +282,7 @@ def test_a_host_without_the_gpu_leaves_it_unfinished(tmp_path: Path, bundles: Ca
 def test_an_engine_that_is_not_the_plan_s_is_refused(tmp_path: Path, bundles: Callable[[str, str], Path]) -> None:
     moved = Path(shutil.copytree(bundles("fp8", "fp8"), tmp_path / "bundle"))
 
-    with pytest.raises(VerificationError, match="max_batch_size is 2048 instead of 8"):
+    with pytest.raises(VerificationError, match="max_batch_size 2048 instead of 8"):
         resume(moved, host=GPU_HOST, runner=compiler(max_batch_size=2048))
 
     assert Bundle.open(moved).manifest.state == "unfinished"

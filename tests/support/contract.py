@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nemotron_build.commands import trtllm_build
+from nemotron_build.commands.limits import Limits
 from nemotron_build.commands.llm_api import LlmCall
 from nemotron_build.precisions import PRECISIONS, KvPrecision
 
@@ -149,20 +150,20 @@ def kv_row(kv_precision: str) -> KvPrecision:
 
 def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: Any) -> list[str]:
     """A command as a plan for a small card would ask for it."""
-    limits: dict[str, Any] = {
-        "max_batch_size": 16,
-        "max_input_len": 8000,
-        "max_seq_len": 8192,
-        "max_num_tokens": 4096,
-    }
     return trtllm_build.trtllm_build_argv(
         checkpoint_dir="/data/checkpoint",
         output_dir="/data/engine",
         timing_cache="/data/timing.cache",
         precision=PRECISIONS.weights[precision],
         kv=kv_row(kv_precision),
-        **{**limits, **changes},
+        limits=limits(**changes),
     )
+
+
+def limits(**changes: int) -> Limits:
+    """Limits as a plan for a small card would ask for them."""
+    defaults = {"max_batch_size": 16, "max_input_len": 8000, "max_seq_len": 8192, "max_num_tokens": 4096}
+    return Limits(**defaults | changes)
 
 
 def llm_arguments(kind: str = "pytorch", kv_precision: str = "auto", **changes: Any) -> dict[str, Any]:
@@ -170,10 +171,7 @@ def llm_arguments(kind: str = "pytorch", kv_precision: str = "auto", **changes: 
     settings: dict[str, Any] = {
         "model": "/bundle/engine",
         "tokenizer": "/bundle/tokenizer",
-        "max_batch_size": 16,
-        "max_num_tokens": 8192,
-        "max_input_len": 8000,
-        "max_seq_len": 8192,
+        "limits": limits(max_num_tokens=8192),
         "free_gpu_memory_fraction": 0.85,
         "chunks_prompts": True,
         "kv": kv_row(kv_precision),

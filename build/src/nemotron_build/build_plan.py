@@ -6,11 +6,11 @@ import dataclasses
 
 from nemotron_build.architecture import MODEL_TYPES
 from nemotron_build.checkpoint import inspect
-from nemotron_build.choice import decide, kinds_on
+from nemotron_build.choice import kinds_on
 from nemotron_build.planning.gpus import find_gpu
-from nemotron_build.planning.planner import plan
 from nemotron_build.precisions import PRECISIONS, Precisions
 from nemotron_build.quantization.conversations import count_samples
+from nemotron_build.request import PlanRequest
 from nemotron_build.spec import EngineSpec, make_spec
 from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.templates import read_template
@@ -36,19 +36,13 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None, precisions: Pr
         purpose=f"{' or '.join(kind.name for kind in kinds)} engines",
         query_rows=query_rows,
     )
-    architecture = checkpoint.architecture
-    decision = decide(
-        gpu,
-        architecture,
+    request = PlanRequest(
+        gpu=gpu,
+        architecture=checkpoint.architecture,
         precision=spec.precision,
         kv_precision=spec.kv_precision,
         kind=spec.engine_kind,
         precisions=precisions,
-    )
-    memory = plan(
-        gpu,
-        architecture,
-        decision,
         max_seq_len=spec.max_seq_len,
         concurrency=spec.max_batch_size,
     )
@@ -56,15 +50,13 @@ def make_plan(spec: EngineSpec, *, query_rows: int | None = None, precisions: Pr
         spec=spec,
         checkpoint=checkpoint,
         profile=profile(spec.model),
-        gpu=gpu,
-        decision=decision,
-        memory=memory,
+        memory=request.answer(),
         chat_template=read_template(spec.chat_template) if spec.chat_template else None,
     )
 
 
 def resumed_plan(bundle: Bundle, image: str | None) -> BuildPlan:
-    """The plan of an unfinished *bundle*, from its manifest and what it carries: no weights that nobody will read."""
+    """The plan of an unfinished *bundle*, from its manifest and its files, which need not include the weights."""
     manifest = bundle.manifest
     architecture = manifest.plan.get("architecture")
     if not isinstance(architecture, dict) or not all(

@@ -10,12 +10,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nemotron_build.architecture import MODEL_TYPES, Architecture, Dimensions, HybridArchitecture, read_architecture
 from nemotron_build.errors import CheckpointError, UnsupportedError
-from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import TokenizerError
+
+if TYPE_CHECKING:
+    from nemotron_triton.chat.tokens import TokenCodec
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
 _WHOLE = "model.safetensors"
@@ -23,12 +25,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 # What the build reads, or what must stay on record: settings, templates, model code (never run here), licences.
 _TEXT_FILES = ("config.json", "generation_config.json", "special_tokens_map.json", "model.safetensors.index.json")
 _TEXT_PATTERNS = ("*.jinja", "chat_template.json", "*.py", "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "NOTICE*")
-_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-
-
-class _Slice(Protocol):
-    def get_shape(self) -> list[int]: ...
-    def get_dtype(self) -> str: ...
+# By safetensors' name, in torch's and numpy's spelling.
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Checkpoint:
     def dtype(self) -> str:
         """What most of the weights are stored in, in torch's spelling: bfloat16, float16 or float32."""
         matrices = Counter(tensor.dtype for tensor in self.tensors.values() if len(tensor.shape) > 1)
-        return _DTYPES[matrices.most_common(1)[0][0]]
+        return DTYPES[matrices.most_common(1)[0][0]]
 
     def token_differences(self, published: Mapping[str, int]) -> list[str]:
         """Where the tokenizer's control tokens differ from a profile's *published* ids; the checkpoint's win."""
@@ -71,8 +69,14 @@ class Checkpoint:
         """Every file the build depends on, sorted by name."""
         weights = {tensor.file for tensor in self.tensors.values()}
         texts = {self.path / name for name in (*_TEXT_FILES, *TOKENIZER_FILES)}
-        texts |= {found for pattern in _TEXT_PATTERNS for found in self.path.glob(pattern)}
+        texts |= {path for pattern in _TEXT_PATTERNS for path in self.path.glob(pattern)}
         return sorted(weights | {path for path in texts if path.is_file()})
+
+    @property
+    def files_beside_weights(self) -> list[Path]:
+        """Those of `files` that hold no weights."""
+        weights = {tensor.file for tensor in self.tensors.values()}
+        return [path for path in self.files if path not in weights]
 
     @property
     def licence_files(self) -> list[Path]:
@@ -81,11 +85,7 @@ class Checkpoint:
 
 
 def inspect(
-    path: Path,
-    *,
-    model_types: Sequence[str] = MODEL_TYPES,
-    purpose: str = "engines",
-    query_rows: int | None = None,
+    path: Path, *, model_types: Sequence[str] = MODEL_TYPES, purpose: str = "engines", query_rows: int | None = None
 ) -> Checkpoint:
     """The checkpoint at *path*; `CheckpointError` or `UnsupportedError` says what is wrong with it.
 
@@ -154,7 +154,7 @@ def _stored_tensors(path: Path) -> Iterator[tuple[str, StoredTensor]]:
                         raise CheckpointError(f"{name} is in {seen[name].name} and in {file.name}; which one is meant?")
                     if weight_map.get(name, file.name) != file.name:
                         raise CheckpointError(f"{name} is in {file.name}, and the index says {weight_map[name]}")
-                    header: _Slice = stored.get_slice(name)
+                    header = stored.get_slice(name)
                     yield name, StoredTensor(file, tuple(header.get_shape()), header.get_dtype())
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is truncated or not safetensors ({error}); download it again") from error
@@ -164,7 +164,7 @@ def _weight_files(path: Path) -> tuple[list[Path], dict[str, str]]:
     """The files that hold the weights, as transformers would choose them too, and the index's tensor → file."""
     files = sorted(path.glob("*.safetensors"))
     if not files:
-        pickles = sorted(found.name for found in path.iterdir() if found.suffix in {".bin", ".pt", ".pth"})
+        pickles = sorted(file.name for file in path.iterdir() if file.suffix in {".bin", ".pt", ".pth"})
         hint = f"; {pickles[0]} is a pickle, which is never loaded: convert it to safetensors" if pickles else ""
         raise CheckpointError(f"{path} has no *.safetensors{hint}")
     names = {file.name for file in files}
@@ -188,11 +188,14 @@ def _check_shapes(architecture: Dimensions, tensors: Mapping[str, StoredTensor])
             raise CheckpointError(f"the weights lack {name}, which config.json implies; download the checkpoint again")
         if tensors[name].shape != shape:
             raise CheckpointError(f"{name} has shape {list(tensors[name].shape)}, config.json implies {list(shape)}")
-        if tensors[name].dtype not in {"BF16", "F16", "F32"}:
+        if tensors[name].dtype not in DTYPES:
             raise CheckpointError(f"{name} is {tensors[name].dtype}; give the 16-bit checkpoint, not a quantised one")
 
 
 def _check_tokenizer(path: Path, architecture: Dimensions) -> TokenCodec:
+    # Imports what renders prompts too, which planning a known model does without.
+    from nemotron_triton.chat.tokens import TokenCodec
+
     file = path / "tokenizer.json"
     if not file.is_file():
         raise CheckpointError(f"{path} has no tokenizer.json; the engine cannot read or write text without it")

@@ -46,9 +46,13 @@ class Diagnosis:
         return any(not self.missing("build", kind) and not self.missing("serve", kind) for kind in KIND_NAMES)
 
 
-def check(name: str, detail: str, remedy: str | None, *, needed: frozenset[Task]) -> Check:
-    """A check that all who need it fail when it has a remedy."""
-    return Check(name=name, detail=detail, remedy=remedy, needed=needed, fails=needed if remedy else frozenset())
+def check(
+    name: str, detail: str, remedy: str | None, *, needed: frozenset[Task], fails: frozenset[Task] | None = None
+) -> Check:
+    """A check that fails all tasks that need it when it has a remedy, or those in *fails*."""
+    if fails is None:
+        fails = needed if remedy else frozenset()
+    return Check(name=name, detail=detail, remedy=remedy, needed=needed, fails=fails)
 
 
 def tasks(*verbs: Verb) -> frozenset[Task]:

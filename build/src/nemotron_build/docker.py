@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 Which = Callable[[str], str | None]
 Ask = Callable[[Sequence[str]], tuple[int, str]]
@@ -20,7 +21,7 @@ _TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Docker:
-    """The container runtime. `problem` says why its daemon cannot be used; `nvidia` is None where nobody can tell."""
+    """The container runtime. `problem` says why its daemon cannot be used; `nvidia` is None where it is not known."""
 
     version: str | None = None
     problem: str | None = None
@@ -31,11 +32,7 @@ def ask(argv: Sequence[str], *, timeout_s: float = _TIMEOUT_S) -> tuple[int, str
     """Run a program that only tells something; its status, and what it printed. Status 124: it took too long."""
     try:
         process = subprocess.Popen(  # noqa: S603 - programs this module names
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
+            list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
     except OSError as error:
         return 127, error.strerror or str(error)
@@ -57,15 +54,15 @@ def read_docker(which: Which = shutil.which, ask: Ask = ask) -> Docker | None:
         return None
     status, text = ask(_INFO)
     try:
-        told = json.loads(text) if status == 0 else {}
+        answer = json.loads(text) if status == 0 else {}
     except ValueError:
-        told = {}
-    if not isinstance(told, dict) or not told.get("ServerVersion"):
-        lines = [line for line in text.splitlines() if line.strip() and not line.startswith("{")]
-        errors = told.get("ServerErrors") if isinstance(told, dict) else None
-        reason = errors[0] if errors else lines[-1].strip() if lines else f"status {status}"
-        return Docker(problem=str(reason)[:200])
-    runtimes = told.get("Runtimes")
+        answer = {}
+    info: dict[str, Any] = answer if isinstance(answer, dict) else {}
+    if not info.get("ServerVersion"):
+        lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("{")]
+        reasons = info.get("ServerErrors") or lines[-1:] or [f"status {status}"]
+        return Docker(problem=str(reasons[0])[:200])
+    runtimes = info.get("Runtimes")
     hook = any(which(name) for name in ("nvidia-container-runtime-hook", "nvidia-container-runtime", "nvidia-ctk"))
     known = "nvidia" in runtimes if isinstance(runtimes, dict) else None
-    return Docker(version=str(told["ServerVersion"]), nvidia=True if hook else known)
+    return Docker(version=str(info["ServerVersion"]), nvidia=hook or known)

@@ -6,6 +6,7 @@ Deciding is `build_plan`'s, the steps are in `stages/`; here is their order, and
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +51,17 @@ def dry_run(spec: EngineSpec, output: Path, *, host: Host | None = None) -> dict
     _check_place(output)
     plan = make_plan(spec)
     stages = kind_of(plan).stages(plan, {}, host, workspace_of(output))
-    rows: list[dict[str, Any]] = [{"name": "inspect", "commands": [], "blocked": None}]
-    rows += [
-        {"name": stage.name, "commands": [list(argv) for argv in stage.commands], "blocked": stage.blocked}
-        for stage in stages
-    ]
-    rows.append({"name": "package", "commands": [], "blocked": None})
+
+    def row(name: str, commands: Sequence[Sequence[str]] = (), blocked: str | None = None) -> dict[str, Any]:
+        return {"name": name, "commands": [list(argv) for argv in commands], "blocked": blocked}
+
+    rows = [row(stage.name, stage.commands, stage.blocked) for stage in stages]
     return {
         "output": str(output),
         "config": plan.config,
         "warnings": list(plan.warnings),
         "plan": plan_record(plan),
-        "stages": rows,
+        "stages": [row("inspect"), *rows, row("package")],
     }
 
 
@@ -95,10 +95,9 @@ def build(
             reporter.note(f"{output} is up to date")
             return Built(manifest=finished)
         outcome = run_stages(stages, workspace, reporter=reporter, runner=runner, given={})
-        remaining = _from(stages, outcome.blocked)
         reporter.stage("package")
-        manifest = package(plan, outcome, remaining, output, host=host, digests=digests, build_key=build_key)
-    return Built(manifest=manifest, blocked=outcome.blocked.blocked if outcome.blocked else None)
+        manifest = package(plan, outcome, output, host=host, digests=digests, build_key=build_key)
+    return Built(manifest=manifest, blocked=outcome.blocked)
 
 
 def resume(
@@ -130,31 +129,20 @@ def resume(
         bundle.verify()
         plan = resumed_plan(bundle, image)
         _check_resumed(bundle, plan)
-        stages = kind_of(plan).stages(plan, manifest.inputs, host, workspace)
-        todo = _todo(bundle, stages)
+        todo = _todo(bundle, plan, kind_of(plan).stages(plan, manifest.inputs, host, workspace))
         given = _given(bundle, todo)
         outcome = run_stages(todo, workspace, reporter=reporter, runner=runner, given=given)
-        if outcome.blocked and outcome.blocked.name == manifest.next_stage:
-            return Built(manifest=manifest, blocked=outcome.blocked.blocked)
-        remaining = _from(todo, outcome.blocked)
-        reporter.stage("package")
-        made = package(
-            plan,
-            outcome,
-            remaining,
-            place,
-            host=host,
-            digests=manifest.inputs,
-            build_key=manifest.build_key,
-            before=manifest,
-        )
-    return Built(manifest=made, blocked=outcome.blocked.blocked if outcome.blocked else None)
+        if outcome.keys:
+            reporter.stage("package")
+            key = manifest.build_key
+            manifest = package(plan, outcome, place, host=host, digests=manifest.inputs, build_key=key, before=manifest)
+    return Built(manifest=manifest, blocked=outcome.blocked)
 
 
 def _check_resumed(bundle: Bundle, plan: BuildPlan) -> None:
     """Refuse a manifest whose settings are no longer those that its stages were made with."""
     manifest, decision = bundle.manifest, plan.decision
-    for name, value, found in (
+    for name, value, setting in (
         ("gpu", manifest.gpu, plan.gpu.name),
         ("kind", manifest.kind, decision.kind.name),
         ("precision", manifest.precision, decision.precision.name),
@@ -162,13 +150,12 @@ def _check_resumed(bundle: Bundle, plan: BuildPlan) -> None:
         ("max_seq_len", manifest.max_seq_len, plan.memory.settings.max_seq_len),
         ("max_batch_size", manifest.max_batch_size, plan.memory.settings.max_batch_size),
     ):
-        if value != found:
-            raise BundleError(
-                f"{bundle.path / MANIFEST} says {name} {value} and, among its settings, {found}; build the bundle again"
-            )
+        if value != setting:
+            said = f"{name} {value} and, among its settings, {setting}"
+            raise BundleError(f"{bundle.path / MANIFEST} says {said}; build the bundle again")
 
 
-def _todo(bundle: Bundle, stages: list[Stage]) -> list[Stage]:
+def _todo(bundle: Bundle, plan: BuildPlan, stages: list[Stage]) -> list[Stage]:
     """The stages from the one that *bundle* ended before."""
     names = [stage.name for stage in stages]
     if bundle.manifest.next_stage not in names:
@@ -177,8 +164,7 @@ def _todo(bundle: Bundle, stages: list[Stage]) -> list[Stage]:
             f"{bundle.manifest.kind} bundles ({', '.join(names)}); build the bundle again"
         )
     todo = stages[names.index(bundle.manifest.next_stage) :]
-    weights = any(name.startswith("source/") and name.endswith(".safetensors") for name in bundle.manifest.outputs)
-    if not weights and any(stage.reads_source for stage in todo):
+    if not plan.checkpoint.tensors and any(stage.reads_source for stage in todo):
         raise BundleError(f"{bundle.path} does not carry the weights that {todo[0].name} reads; build the bundle again")
     return todo
 
@@ -187,9 +173,8 @@ def _given(bundle: Bundle, todo: list[Stage]) -> dict[str, Path]:
     """The outputs that *bundle* carries for the stages *todo*, every file of which its manifest lists."""
     if unlisted := sorted(bundle.unlisted()):
         raise BundleError(f"{bundle.path / unlisted[0]} is not of this bundle; remove it, or copy the bundle again")
-    made_here = {stage.name for stage in todo}
-    needed = {need for stage in todo for need in stage.needs} - made_here
-    given = {name: bundle.path / RESUME / name for name in sorted(needed)}
+    needs = {need for stage in todo for need in stage.needs} - {stage.name for stage in todo}
+    given = {name: bundle.path / RESUME / name for name in sorted(needs)}
     for name, folder in given.items():
         # ModelOpt's own format is a pickle, which is loaded from nowhere but the workspace that it was made in.
         if not folder.is_dir() or any(folder.rglob("*.pth")):
@@ -199,12 +184,8 @@ def _given(bundle: Bundle, todo: list[Stage]) -> dict[str, Path]:
 
 def does_not_fit(memory: MemoryPlan) -> str:
     """Why *memory* does not fit, and what does."""
-    what = []
-    if memory.max_concurrency:
-        what.append(f"--max-batch-size {memory.max_concurrency}")
-    if memory.max_seq_len:
-        what.append(f"--max-seq-len {memory.max_seq_len}")
-    fits = " or ".join(what) or "another precision or GPU"
+    limits = {"--max-batch-size": memory.max_concurrency, "--max-seq-len": memory.max_seq_len}
+    fits = " or ".join(f"{flag} {limit}" for flag, limit in limits.items() if limit) or "another precision or GPU"
     return f"this does not fit {memory.gpu}: {memory.reason}; {fits} fits, and `nemotron plan` shows more"
 
 
@@ -217,7 +198,7 @@ def _check_place(output: Path) -> None:
 
 
 def _is_ours(output: Path) -> bool:
-    """Whether *output* is a bundle, of whatever version, with nothing in it that somebody else put there."""
+    """Whether *output* is a bundle, of whatever version, with no other files in it."""
     try:
         manifest = json.loads((output / MANIFEST).read_text(encoding="utf-8"))
         if not {"schema_version", "profile", "kind", "outputs"} <= manifest.keys():
@@ -238,7 +219,3 @@ def _finished(output: Path, build_key: str) -> Manifest | None:
     except BundleError:
         return None
     return bundle.manifest
-
-
-def _from(stages: list[Stage], blocked: Stage | None) -> list[Stage]:
-    return stages[stages.index(blocked) :] if blocked else []

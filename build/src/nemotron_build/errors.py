@@ -1,14 +1,4 @@
-"""What a build can raise.
-
-BuildError
-├── CheckpointError     the checkpoint is missing, broken, or not what it says it is
-├── UnsupportedError    this model, GPU or precision cannot be built; the message says what can
-├── RefusedError        known parts that do not go together; it names the nearest that does
-├── DoesNotFitError     the memory plan is larger than the GPU
-├── OutputError         the bundle cannot be written where it was asked for
-├── ToolError           another program failed, or is not there; its log is kept
-└── VerificationError   what a tool made is not what it was asked to make
-"""
+"""What a build can raise: a `BuildError`, of which all others are."""
 
 from __future__ import annotations
 
@@ -35,7 +25,6 @@ class RefusedError(BuildError):
     """
 
     def __init__(self, reason: str, suggestion: Mapping[str, str]) -> None:
-        """Say *reason*, then *suggestion*."""
         self.reason = reason
         self.suggestion = dict(suggestion)
         remedy = " ".join(f"{option} {value}" for option, value in suggestion.items())

@@ -19,36 +19,24 @@ from safetensors import SafetensorError, safe_open
 
 from nemotron_build.architecture import Architecture, RopeScaling
 from nemotron_build.checkpoint import Checkpoint, read_json
-from nemotron_build.errors import CheckpointError, UnsupportedError
+from nemotron_build.errors import CheckpointError
 from nemotron_build.precisions import Precision
 
 Progress = Callable[[int, int], None]
 _Q = gguf.GGMLQuantizationType
 
-MODEL_TYPES = (Architecture.model_type,)
-
 
 def write_gguf(checkpoint: Checkpoint, precision: Precision, path: Path, *, name: str, progress: Progress) -> None:
     """Write *checkpoint* to *path* at *precision*, calling *progress* with (tensors written, tensors in all)."""
-    architecture = _llama(checkpoint)
-    weight_type = gguf.GGMLQuantizationType[str(precision.gguf)]
-    file_type = gguf.LlamaFileType[f"MOSTLY_{precision.gguf}"]
+    architecture = checkpoint.architecture
+    assert isinstance(architecture, Architecture)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name(name)
-    writer.add_file_type(file_type)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{precision.gguf}"])
     _write_dimensions(writer, architecture)
     _write_tokenizer(writer, checkpoint)
-    _write_tensors(writer, checkpoint, weight_type, progress)
+    _write_tensors(writer, checkpoint, architecture, gguf.GGMLQuantizationType[str(precision.gguf)], progress)
     writer.close()
-
-
-def _llama(checkpoint: Checkpoint) -> Architecture:
-    if not isinstance(checkpoint.architecture, Architecture):
-        raise UnsupportedError(
-            f"config.json has model_type {checkpoint.architecture.model_type!r}; "
-            f"cpu engines are made from: {', '.join(MODEL_TYPES)}"
-        )
-    return checkpoint.architecture
 
 
 def _write_dimensions(writer: gguf.GGUFWriter, architecture: Architecture) -> None:
@@ -93,14 +81,12 @@ def _write_tokenizer(writer: gguf.GGUFWriter, checkpoint: Checkpoint) -> None:
         writer.add_eos_token_id(checkpoint.end_ids[0])
 
 
-def _write_tensors(writer: gguf.GGUFWriter, checkpoint: Checkpoint, weight_type: _Q, progress: Progress) -> None:
-    architecture = _llama(checkpoint)
+def _write_tensors(
+    writer: gguf.GGUFWriter, checkpoint: Checkpoint, architecture: Architecture, weight_type: _Q, progress: Progress
+) -> None:
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, architecture.num_hidden_layers)
-    extra = {}
-    if architecture.rope_scaling:
-        extra["rope_freqs.weight"] = _rope_factors(
-            architecture.head_dim, architecture.rope_theta, architecture.rope_scaling
-        )
+    rope = architecture.rope_scaling
+    extra = {"rope_freqs.weight": _rope_factors(architecture.head_dim, architecture.rope_theta, rope)} if rope else {}
     types = {name: weight_type if len(stored.shape) > 1 else _Q.F32 for name, stored in checkpoint.tensors.items()}
     for name, stored in checkpoint.tensors.items():
         shape = quant_shape_to_byte_shape(stored.shape, types[name])
@@ -125,10 +111,9 @@ def _write_tensors(writer: gguf.GGUFWriter, checkpoint: Checkpoint, weight_type:
 
 
 def _gguf_name(names: gguf.TensorNameMap, name: str) -> str:
-    found = names.get_name(name, try_suffixes=(".weight",))
-    if found is None:
-        raise CheckpointError(f"{name} has no place in a GGUF of the Llama family")
-    return found
+    if gguf_name := names.get_name(name, try_suffixes=(".weight",)):
+        return gguf_name
+    raise CheckpointError(f"{name} has no place in a GGUF of the Llama family")
 
 
 def _in_llama_cpp_order(

@@ -38,8 +38,8 @@ class Host:
         """Why an engine for SM *sm* cannot be compiled here, or None."""
         if sm in self.sms:
             return None
-        found = " and ".join(self.gpu_titles) or "no NVIDIA GPU"
-        return f"an engine for {title} is compiled on a GPU of SM {sm}, and this machine has {found}"
+        here = " and ".join(self.gpu_titles) or "no NVIDIA GPU"
+        return f"an engine for {title} is compiled on a GPU of SM {sm}, and this machine has {here}"
 
     def lacks_tensorrt_llm(self) -> str | None:
         """Why TensorRT-LLM's build tools cannot run here, or None."""
@@ -54,7 +54,7 @@ class Host:
 
 
 def read_host(which: Callable[[str], str | None] = shutil.which, *, nvml: Nvml | None = None) -> Host:
-    """This machine; *which* finds programs, *nvml* is what its driver told, read by default."""
+    """This machine; *which* finds programs, *nvml* is what its driver reports, read by default."""
     nvml = nvml or read_nvml()
     return Host(
         sms=tuple(gpu.sm for gpu in nvml.gpus),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the lock *path*; calls *waiting* once when somebody else holds it, then waits."""
+    """Hold the lock *path*; calls *waiting* once if another process holds it, then waits."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         try:

@@ -65,11 +65,6 @@ def port_is_free(port: int) -> bool:
     return True
 
 
-def has_module(name: str) -> bool:
-    """Whether a module can be imported; it is not."""
-    return importlib.util.find_spec(name) is not None
-
-
 def has_library(name: str) -> bool:
     """Whether the dynamic linker finds a library."""
     try:
@@ -84,7 +79,7 @@ def read_machine(
     which: Which = shutil.which,
     ask: Ask = ask,
     free: Callable[[int], bool] = port_is_free,
-    module: Callable[[str], bool] = has_module,
+    module: Callable[[str], object] = importlib.util.find_spec,
     library: Callable[[str], bool] = has_library,
     locate: Callable[[], Installed] = locate_tritonserver,
     config_var: Callable[[str], Any] = sysconfig.get_config_var,
@@ -103,9 +98,9 @@ def read_machine(
         libpython=libpython,
         missing_modules=tuple(name for name in _MODULES if not module(name)),
         openmp=library("libgomp.so.1"),
-        venv=module("ensurepip"),
+        venv=bool(module("ensurepip")),
         environments={kind.modelopt.name: _is_made(kind.modelopt) for kind in KINDS if kind.modelopt},
-        shm_bytes=_total_bytes(shm),
+        shm_bytes=shutil.disk_usage(shm).total if shm.exists() else None,
         places=tuple(Place(folder, _free_bytes(folder)) for folder in folders),
         taken_ports=tuple(port for port in ServeOptions().ports.values() if not free(port)),
     )
@@ -116,11 +111,11 @@ def _tritonserver(
 ) -> tuple[str | ServerError, str | ServerError | None]:
     """The server, and the library its stub needs: None where that is the container's affair."""
     try:
-        found = locate()
+        installed = locate()
     except ServerError as error:
         return error, None
-    server = f"nvidia-pytriton {found.version}" if found.version else str(found.binary)
-    if found.root is None:
+    server = f"nvidia-pytriton {installed.version}" if installed.version else str(installed.binary)
+    if installed.root is None:
         return server, None
     try:
         return server, str(find_libpython(config_var))
@@ -132,14 +127,7 @@ def _is_made(environment: Environment) -> bool:
     return environment.pins.is_file() and environment.folder().is_dir()
 
 
-def _total_bytes(path: Path) -> int | None:
-    try:
-        return shutil.disk_usage(path).total
-    except OSError:
-        return None
-
-
 def _free_bytes(folder: Path) -> int:
     """Free space where *folder* is or would be made."""
-    place = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    return shutil.disk_usage(place).free
+    existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free

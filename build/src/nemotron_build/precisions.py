@@ -51,13 +51,8 @@ class Storage(_Strict):
         """Bits of its scales."""
         if weight.role not in self.roles:
             return 0
-        scales = {
-            "nothing": 0,
-            "tensor": 1,
-            "row": weight.values // weight.shape[-1],
-            "block": -(-weight.values // self.block_size),
-        }
-        return scales[self.scales_per] * self.scale_bits
+        rows, blocks = weight.values // weight.shape[-1], -(-weight.values // self.block_size)
+        return {"nothing": 0, "tensor": 1, "row": rows, "block": blocks}[self.scales_per] * self.scale_bits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +71,7 @@ class ModelOpt(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class TrtllmBuild(_Strict):
-    """What `trtllm-build` is told: its plug-ins, whether attention can compute in FP8, and whether MLPs are fused."""
+    """Settings of `trtllm-build`: its plug-ins, whether attention can compute in FP8, and whether MLPs are fused."""
 
     gemm_plugin: str
     fp8_rowwise_gemm_plugin: str = "disable"
@@ -113,9 +108,6 @@ class Support(_Strict):
         return self.listed + self.unlisted + self.unverified
 
 
-_NOWHERE = Support()
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Row(_Strict):
     """What rows of weights and of KV caches have in common; `quant_algo` is TensorRT-LLM's name for it."""
@@ -127,7 +119,7 @@ class _Row(_Strict):
 
     def support(self, kind: str) -> Support:
         """Where engines of *kind* take it."""
-        return self.kinds.get(kind, _NOWHERE)
+        return self.kinds.get(kind, Support())
 
     def requires_sm(self, kind: str) -> int | None:
         """The least SM that an engine of *kind* runs on; None where it runs on no GPU."""
@@ -159,7 +151,6 @@ class Precision(_Row):
     gguf: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a row that is half quantised."""
         if (self.dtype is not None) != (self.storage.bits == 16):
             raise ValueError(f"dtype is {self.dtype} for {self.storage.bits} bits; 16 bit has one, nothing else has")
 
@@ -177,10 +168,6 @@ class Precision(_Row):
     def trtllm_checkpoint(self) -> str | None:
         """How a TensorRT-LLM checkpoint of it comes to be and is checked, if it does."""
         return self.convert_checkpoint or self.trtllm_layout
-
-    def of(self, kind: str) -> Precision:
-        """As engines of *kind* store it."""
-        return replace(self, storage=self.support(kind).storage or self.storage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,16 +197,17 @@ class Precisions(_Strict):
     kv: Mapping[str, KvPrecision]
 
     def __post_init__(self) -> None:
-        """Refuse to recommend what there is not."""
         for kind, names in self.recommended.items():
-            if unknown := [name for name in names if name not in self.weights]:
-                raise ValueError(f"recommended.{kind}: {unknown[0]} is no row of weights")
+            for name in names:
+                if name not in self.weights:
+                    raise ValueError(f"recommended.{kind}: {name} is no row of weights")
 
     def find(self, name: str, kind: str) -> Precision:
         """The weights called *name* as engines of *kind* store them; `UnsupportedError` lists the names."""
         if name not in self.weights:
             raise UnsupportedError(f"--precision {name} does not exist; known: {AUTO}, {', '.join(self.weights)}")
-        return self.weights[name].of(kind)
+        row = self.weights[name]
+        return replace(row, storage=row.support(kind).storage or row.storage)
 
     def find_kv(self, name: str) -> KvPrecision:
         """The KV cache called *name*; `UnsupportedError` lists the names."""
@@ -231,19 +219,18 @@ class Precisions(_Strict):
 def read_precisions(path: Path = _FILE) -> Precisions:
     """The table in *path*; `BuildError` names the row and the key that are wrong."""
     try:
-        table = load_yaml(path.read_text(encoding="utf-8"))
-        for rows in (table["weights"], table["kv"]):
-            for name, row in rows.items():
-                if isinstance(row, dict):
-                    row["name"] = name
+        table = load_yaml(path.read_text(encoding="utf-8"), trusted=True)
+        for name, row in [*table["weights"].items(), *table["kv"].items()]:
+            if isinstance(row, dict):
+                row["name"] = name
         # JSON has lists where the rows have tuples and sets, and is else read as strictly.
         return TypeAdapter(Precisions).validate_json(json.dumps(table))
     except ValidationError as error:
         first = error.errors()[0]
-        place = [".".join(map(str, first["loc"]))] if first["loc"] else []
-        ours = first["type"] == "value_error"
-        reason = str(first["ctx"]["error"]) if ours else f"{first['msg']}, got {reprlib.repr(first['input'])[:100]}"
-        raise BuildError(": ".join([str(path), *place, reason])) from error
+        reason = f"{first['msg']}, got {reprlib.repr(first['input'])[:100]}"
+        if first["type"] == "value_error":
+            reason = str(first["ctx"]["error"])
+        raise BuildError(": ".join(filter(None, (str(path), ".".join(map(str, first["loc"])), reason)))) from error
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BuildError(f"{path} has no rows of weights and kv that can be read: {reason}") from error

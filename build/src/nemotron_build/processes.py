@@ -29,7 +29,6 @@ class Runner(Protocol):
         argv: Sequence[str],
         log: Path,
         *,
-        cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> None:
@@ -40,7 +39,6 @@ def run(
     argv: Sequence[str],
     log: Path,
     *,
-    cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     on_line: Callable[[str], None] | None = None,
 ) -> None:
@@ -55,7 +53,6 @@ def run(
         try:
             process = subprocess.Popen(  # noqa: S603 - programs this package names, without a shell
                 list(argv),
-                cwd=cwd,
                 env={**os.environ, **env} if env else None,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if on_line else output,
@@ -81,7 +78,7 @@ def run(
                 process.stdout.close()
     if status:
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"failed with status {status}"
-        # A kill nobody here sent is most often the kernel's, out of memory.
+        # Not sent by us, it is most often the kernel's, out of memory.
         hint = "; was there enough memory?" if status == -signal.SIGKILL else ""
         raise ToolError(f"{Path(argv[0]).name} {how}{hint}; {_last_line(log)}the whole log is {log}")
 

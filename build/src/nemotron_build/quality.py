@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import tempfile
@@ -15,14 +16,7 @@ from nemotron_build.checkpoint import inspect
 from nemotron_build.errors import OutputError, UnsupportedError
 from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS, Precision
 from nemotron_build.processes import Runner, run
-from nemotron_build.quantization.conversations import (
-    CALIBRATION,
-    HELD_OUT,
-    Sample,
-    read_samples,
-    to_calibrate,
-    to_measure,
-)
+from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT, read_samples, to_calibrate, to_measure
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM, cache_folder
 from nemotron_build.quantization.jobs import quantization, run_job
 from nemotron_build.reporter import Reporter
@@ -63,15 +57,11 @@ def measure(
     if unknown := [name for name in precisions if name not in PRECISION_NAMES]:
         raise UnsupportedError(f"--precision {unknown[0]} does not exist; known: {', '.join(PRECISION_NAMES)}")
     source = inspect(checkpoint)
-    model = profile(profile_name)
     reporter = reporter or Reporter()
     dtype = "fp16" if source.dtype == "float16" else "bf16"
     rows = [row for row in map(PRECISIONS.weights.__getitem__, precisions) if row.modelopt or not row.quantized]
     blocks = {row.name: _block(source.architecture, row) for row in rows}
-
-    def read(path: Path) -> list[Sample]:
-        return read_samples(path, model, source.tokenizer, max_samples=samples)
-
+    read = functools.partial(read_samples, profile=profile(profile_name), codec=source.tokenizer, max_samples=samples)
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "plot.png"
         settings: dict[str, Any] = {
@@ -92,23 +82,19 @@ def measure(
         }
         reporter.stage("measure")
         log = cache_folder() / "logs" / f"quality-{os.getpid()}.log"
-        found = run_job(MODELOPT_TRTLLM, "measure", settings, log=log, reporter=reporter, runner=runner)
+        results = run_job(MODELOPT_TRTLLM, "measure", settings, log=log, reporter=reporter, runner=runner)
         if plot:
             try:
                 shutil.move(drawn, plot)
             except OSError as error:
                 raise OutputError(f"cannot write {plot}: {error.strerror or error}") from error
-    return [_measured(name, found.get(name, _UNAVAILABLE), blocks.get(name)) for name in precisions]
+    return [_measured(name, results.get(name, _UNAVAILABLE), blocks.get(name)) for name in precisions]
 
 
 def _measured(name: str, values: dict[str, Any], block: int | None) -> Measured:
     unavailable = values.get("unavailable")
-    return Measured(
-        precision=name,
-        quality=None if unavailable else Quality(**values),
-        unavailable=unavailable,
-        block=block,
-    )
+    quality = None if unavailable else Quality(**values)
+    return Measured(precision=name, quality=quality, unavailable=unavailable, block=block)
 
 
 def _block(architecture: Dimensions, precision: Precision) -> int | None:

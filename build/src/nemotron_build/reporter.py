@@ -1,10 +1,10 @@
-"""How a build tells what it is doing."""
+"""Progress of a build, for whoever shows it."""
 
 from __future__ import annotations
 
 
 class Reporter:
-    """Hears what a build is doing; this one does not listen."""
+    """What a build calls as it goes on; these methods do nothing."""
 
     def stage(self, name: str) -> None:
         """The build enters the stage *name*."""

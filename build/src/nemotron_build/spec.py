@@ -52,12 +52,12 @@ class EngineSpec:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     def __post_init__(self) -> None:
-        """Reject what could only fail later."""
         for name in ("max_batch_size", "calibration_samples", "quality_samples"):
-            if getattr(self, name) < 1:
-                raise BuildError(f"{_flag(name)} is {getattr(self, name)}; at least 1 is needed")
-            if getattr(self, name) > _MOST:
-                raise BuildError(f"{_flag(name)} is {reprlib.repr(getattr(self, name))}; at most {_MOST} make sense")
+            value = getattr(self, name)
+            if value < 1:
+                raise BuildError(f"{_flag(name)} is {value}; at least 1 is needed")
+            if value > _MOST:
+                raise BuildError(f"{_flag(name)} is {reprlib.repr(value)}; at most {_MOST} make sense")
         for name in ("checkpoint", "chat_template", "calibration", "quality_data"):
             if "\0" in str(getattr(self, name)):
                 raise BuildError(f"{_flag(name)} is {str(getattr(self, name))!r}, which is no path")
@@ -87,11 +87,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise BuildError(f"{path} must hold settings as `name: value`")
     hints = {field.name: str(field.type) for field in dataclasses.fields(EngineSpec)}
-    for name in values:
+    for name, value in values.items():
         if name not in hints:
             hint = f"{did_you_mean(str(name), hints)} known: {', '.join(hints)}"
             raise BuildError(f"{path}: no setting is called {reprlib.repr(name)}; {hint.lstrip()}")
-    for name, value in values.items():
         if hints[name].startswith("Path") and isinstance(value, str):
             try:
                 values[name] = str(path.parent / Path(value).expanduser())

@@ -36,30 +36,28 @@ def _call(arguments: str, **message: Any) -> dict[str, Any]:
 
 
 _ASK = {"role": "user", "content": "Rain in Turku?"}
+_ANSWER = {"role": "assistant", "content": "No."}
+_ASK_AGAIN = {"role": "user", "content": "And Oulu?"}
 _RESULT = {"role": "tool", "tool_call_id": "call_1", "content": '{"high": 4}'}
 _CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
     "a question": [_ASK],
     "a system prompt": [{"role": "system", "content": "Be brief."}, _ASK],
     "blanks around text": [{"role": "user", "content": "  two spaces \n"}],
     "text beyond ASCII": [{"role": "user", "content": "Översätt <b>'öppet'</b> & \"日本語\" 🙂"}],
-    "an earlier answer": [_ASK, {"role": "assistant", "content": "No."}, {"role": "user", "content": "And Oulu?"}],
+    "an earlier answer": [_ASK, _ANSWER, _ASK_AGAIN],
     "earlier thinking": [
         _ASK,
         {"role": "assistant", "content": reasoning.written("North.", "model opens") + "No."},
-        {"role": "user", "content": "And Oulu?"},
+        _ASK_AGAIN,
     ],
-    "earlier thinking in its own field": [
-        _ASK,
-        {"role": "assistant", "content": "No.", "reasoning_content": "North."},
-        {"role": "user", "content": "And Oulu?"},
-    ],
+    "earlier thinking in its own field": [_ASK, {**_ANSWER, "reasoning_content": "North."}, _ASK_AGAIN],
     "a call and its result": [_ASK, _call('{"city": "Turku", "days": 2}'), _RESULT],
     "a call with text before it": [_ASK, _call('{"city": "Turku"}', content="Let me look."), _RESULT],
     "a call, an answer, a question": [
         _ASK,
         _call('{"city": "Turku", "days": null}', reasoning_content="I need data."),
         _RESULT,
-        {"role": "assistant", "content": "No."},
+        _ANSWER,
         {"role": "user", "content": "Thanks."},
     ],
     "two results": [_ASK, _call('{"city": "Turku"}'), _RESULT, {**_RESULT, "content": "no data"}],
@@ -84,10 +82,9 @@ def compare(profile: Profile, checkpoint: Path) -> Iterator[Comparison]:
         mode = {None: "default", True: "on", False: "off"}[thinking]
         prompts = []
         for template in (None, theirs):
+            options = RenderOptions(thinking=thinking, template=template)
             try:
-                prompts.append(
-                    render_prompt(profile, conversation, RenderOptions(thinking=thinking, template=template)).text
-                )
+                prompts.append(render_prompt(profile, conversation, options).text)
             except RequestError as error:
                 prompts.append(f"({error})")
         yield Comparison(f"{name}, {'tools' if tools else 'no tools'}, thinking {mode}", *prompts)
@@ -97,11 +94,11 @@ def own_templates(checkpoint: Path) -> dict[str, str]:
     """The chat templates of a checkpoint by name, `default` among them; `CheckpointError` when it has none."""
     if (checkpoint / "chat_template.jinja").is_file():
         return {"default": read_template(checkpoint / "chat_template.jinja")}
-    found = read_json(checkpoint / "tokenizer_config.json").get("chat_template")
-    if isinstance(found, str):
-        return {"default": found}
-    if isinstance(found, list):
-        named = {each["name"]: each["template"] for each in found if isinstance(each, dict) and len(each) == 2}
+    stored = read_json(checkpoint / "tokenizer_config.json").get("chat_template")
+    if isinstance(stored, str):
+        return {"default": stored}
+    if isinstance(stored, list):
+        named = {entry["name"]: entry["template"] for entry in stored if isinstance(entry, dict) and len(entry) == 2}
         if isinstance(named.get("default"), str):
             return named
     raise CheckpointError(

@@ -8,16 +8,14 @@ from __future__ import annotations
 import math
 import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from nemotron_build.errors import CheckpointError
+from nemotron_build.errors import CheckpointError, UnsupportedError
 
 # A "linear" can be quantised; embedding and head stay 16 bit on GPUs; "other" is never quantised.
 Role = Literal["embedding", "head", "linear", "other"]
-
-
 # Beyond every dimension, context and rope base there is; what is larger is a mistake, and would take for ever to plan.
 _LARGEST = 1 << 40
 _MOST_LAYERS = 10_000
@@ -67,8 +65,8 @@ class Dimensions(ABC):
     def activation_values_per_token(self) -> int:
         """Numbers that are live at once for one token in the widest layer, residual stream included."""
 
-    def state_bytes_per_sequence(self, *, ssm_bytes: int = 4, conv_bytes: int = 2) -> int:  # noqa: ARG002
-        """Recurrent state of one sequence, bytes, at so many bytes a value; it does not grow with the length."""
+    def state_bytes_per_sequence(self) -> int:
+        """Recurrent state of one sequence, bytes; it does not grow with the length."""
         return 0
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -95,12 +93,15 @@ class Dimensions(ABC):
         ]
 
 
-def shared_dimensions(config: Mapping[str, Any], query_rows: int | None) -> dict[str, Any]:
-    """The fields of `Dimensions` in *config*, checked.
+def shared_dimensions(config: Mapping[str, Any], query_rows: int | None, no_bias: Iterable[str]) -> dict[str, Any]:
+    """The fields of `Dimensions` in *config*, checked; the settings *no_bias* must be off.
 
     `head_dim` is never `hidden_size / heads`, which is wrong for both 4B models (3072 wide with 32 heads of 128, 3136
     with 40): without one in the file it is *query_rows* / heads.
     """
+    for name in no_bias:
+        if config.get(name):
+            raise UnsupportedError(f"config.json sets {name}; checkpoints with such biases are not supported")
     heads = positive(config, "num_attention_heads")
     head_dim = config.get("head_dim") or config.get("attention_head_dim") or (query_rows or 0) // heads
     if not head_dim:

@@ -14,6 +14,7 @@ from nemotron_build.errors import CheckpointError, UnsupportedError
 
 _NO_BIAS = ("attention_bias", "mlp_bias", "mamba_proj_bias", "use_bias")
 _MAMBA, _MLP, _ATTENTION = "M", "-", "*"
+_FP32_BYTES, _16_BIT_BYTES = 4, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,26 +55,26 @@ class HybridArchitecture(Dimensions):
         attention = (2 * self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
         return 2 * self.hidden_size + max(mamba, attention, 2 * self.intermediate_size)
 
-    def state_bytes_per_sequence(self, *, ssm_bytes: int = 4, conv_bytes: int = 2) -> int:
+    def state_bytes_per_sequence(self) -> int:
         """Heads x head size x state of the recurrence, and the last kernel - 1 columns of the convolution, per layer.
 
-        The recurrence is kept in fp32 by default, as the model card asks; the convolution's columns are 16 bit.
+        The recurrence is kept in fp32, as the model card asks; the convolution's columns are 16 bit.
         """
-        recurrence = self.mamba_width * self.ssm_state_size * ssm_bytes
-        convolution = self.conv_channels * (self.conv_kernel - 1) * conv_bytes
+        recurrence = self.mamba_width * self.ssm_state_size * _FP32_BYTES
+        convolution = self.conv_channels * (self.conv_kernel - 1) * _16_BIT_BYTES
         return self.hybrid_override_pattern.count(_MAMBA) * (recurrence + convolution)
 
     def weights(self) -> dict[str, Weight]:
         """See `Dimensions.weights`."""
         blocks = {_MAMBA: self._mamba(), _MLP: self._mlp(), _ATTENTION: self._attention()}
-        found = {"backbone.embeddings.weight": Weight((self.vocab_size, self.hidden_size), "embedding")}
+        weights = {"backbone.embeddings.weight": Weight((self.vocab_size, self.hidden_size), "embedding")}
         for layer, letter in enumerate(self.hybrid_override_pattern):
-            found[f"backbone.layers.{layer}.norm.weight"] = Weight((self.hidden_size,))
-            found |= {f"backbone.layers.{layer}.mixer.{name}": weight for name, weight in blocks[letter].items()}
-        found["backbone.norm_f.weight"] = Weight((self.hidden_size,))
+            weights[f"backbone.layers.{layer}.norm.weight"] = Weight((self.hidden_size,))
+            weights |= {f"backbone.layers.{layer}.mixer.{name}": weight for name, weight in blocks[letter].items()}
+        weights["backbone.norm_f.weight"] = Weight((self.hidden_size,))
         if not self.tie_word_embeddings:
-            found["lm_head.weight"] = Weight((self.vocab_size, self.hidden_size), "head")
-        return found
+            weights["lm_head.weight"] = Weight((self.vocab_size, self.hidden_size), "head")
+        return weights
 
     def _mamba(self) -> dict[str, Weight]:
         heads, channels = self.mamba_num_heads, self.conv_channels
@@ -108,9 +109,6 @@ class HybridArchitecture(Dimensions):
 
 def read_hybrid(config: Mapping[str, Any], query_rows: int | None) -> HybridArchitecture:
     """The `nemotron_h` in a parsed `config.json`; see `read_architecture`."""
-    for name in _NO_BIAS:
-        if config.get(name):
-            raise UnsupportedError(f"config.json sets {name}; nemotron_h checkpoints with such biases are unsupported")
     pattern = config.get("hybrid_override_pattern")
     if not isinstance(pattern, str) or not pattern:
         raise CheckpointError(f"config.json: hybrid_override_pattern must be a string of layers, got {pattern!r}")
@@ -121,7 +119,7 @@ def read_hybrid(config: Mapping[str, Any], query_rows: int | None) -> HybridArch
     if (activation := config.get("mlp_hidden_act", "relu2")) != "relu2":
         raise UnsupportedError(f"config.json: mlp_hidden_act is {activation!r}; supported: relu2")
     return HybridArchitecture(
-        **shared_dimensions(config, query_rows),
+        **shared_dimensions(config, query_rows, _NO_BIAS),
         hybrid_override_pattern=pattern,
         mamba_num_heads=positive(config, "mamba_num_heads"),
         mamba_head_dim=positive(config, "mamba_head_dim"),

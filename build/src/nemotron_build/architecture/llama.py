@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 from nemotron_build.architecture.dimensions import Dimensions, Weight, number, positive, shared_dimensions
 from nemotron_build.errors import CheckpointError, UnsupportedError
 
-_NO_BIAS = ("attention_bias", "mlp_bias")
-
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
@@ -58,21 +56,18 @@ class Architecture(Dimensions):
             "mlp.up_proj": Weight((self.intermediate_size, self.hidden_size), "linear"),
             "mlp.down_proj": Weight((self.hidden_size, self.intermediate_size), "linear"),
         }
-        found = {"model.embed_tokens.weight": Weight((self.vocab_size, self.hidden_size), "embedding")}
+        weights = {"model.embed_tokens.weight": Weight((self.vocab_size, self.hidden_size), "embedding")}
         for layer in range(self.num_hidden_layers):
-            found |= {f"model.layers.{layer}.{name}.weight": weight for name, weight in block.items()}
-        found["model.norm.weight"] = Weight((self.hidden_size,))
+            weights |= {f"model.layers.{layer}.{name}.weight": weight for name, weight in block.items()}
+        weights["model.norm.weight"] = Weight((self.hidden_size,))
         if not self.tie_word_embeddings:
-            found["lm_head.weight"] = Weight((self.vocab_size, self.hidden_size), "head")
-        return found
+            weights["lm_head.weight"] = Weight((self.vocab_size, self.hidden_size), "head")
+        return weights
 
 
 def read_llama(config: Mapping[str, Any], query_rows: int | None) -> Architecture:
     """The Llama in a parsed `config.json`; see `read_architecture`."""
-    for name in _NO_BIAS:
-        if config.get(name):
-            raise UnsupportedError(f"config.json sets {name}; Llama checkpoints with biases are not supported")
-    shared = shared_dimensions(config, query_rows)
+    shared = shared_dimensions(config, query_rows, no_bias=("attention_bias", "mlp_bias"))
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     if not isinstance(rope, Mapping):
         raise CheckpointError(f"config.json: the rope settings must be an object, got {rope!r}")

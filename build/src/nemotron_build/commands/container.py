@@ -22,7 +22,6 @@ class Mount:
     read_only: bool = True
 
     def __post_init__(self) -> None:
-        """Reject what docker would read as something else."""
         for path in (self.host, self.container):
             if not path.is_absolute():
                 raise BuildError(f"{path} is not absolute; docker would take it for the name of a volume")
@@ -63,31 +62,12 @@ def container_argv(
         raise BuildError("there is no command to run in the container")
     check_image(image)
     uid, gid = user
-    return [
-        "docker",
-        "run",
-        "--rm",
-        "--init",
-        "--name",
-        name,
-        "--gpus",
-        gpus,
-        # A build reads what is mounted and nothing else; a tool that would download fails at once.
-        *(() if network else ("--network", "none")),
-        # NVIDIA's advice for its PyTorch-based images: shared memory, pinned memory and deep stacks.
-        "--ipc=host",
-        "--ulimit",
-        "memlock=-1",
-        "--ulimit",
-        "stack=67108864",
-        "--user",
-        f"{uid}:{gid}",
-        # The uid has no entry in the image's passwd: PyTorch's caches ask for a name and a home.
-        "--env",
-        "USER=nemotron",
-        "--env",
-        "HOME=/tmp",
-        *(word for mount in mounts for word in ("-v", str(mount))),
-        image,
-        *argv,
-    ]
+    command = ["docker", "run", "--rm", "--init", "--name", name, "--gpus", gpus]
+    # A build reads what is mounted and nothing else; a tool that would download fails at once.
+    command += [] if network else ["--network", "none"]
+    # NVIDIA's advice for its PyTorch-based images: shared memory, pinned memory and deep stacks.
+    command += ["--ipc=host", "--ulimit", "memlock=-1", "--ulimit", "stack=67108864"]
+    # The uid has no entry in the image's passwd: PyTorch's caches ask for a name and a home.
+    command += ["--user", f"{uid}:{gid}", "--env", "USER=nemotron", "--env", "HOME=/tmp"]
+    command += [word for mount in mounts for word in ("-v", str(mount))]
+    return [*command, image, *argv]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from nemotron_build.commands.limits import Limits
 from nemotron_build.errors import BuildError, UnsupportedError
 from nemotron_build.precisions import KvPrecision, Precision
 
@@ -63,33 +64,22 @@ def quantize_argv(
     return [*argv, "--text_dataset", _DATASET, "--num_samples", str(num_samples)]
 
 
-def build_argv(
-    *, model_dir: str, engine_dir: str, sm: int, max_batch_size: int, max_input_len: int, max_seq_len: int
-) -> list[str]:
+def build_argv(*, model_dir: str, engine_dir: str, sm: int, limits: Limits) -> list[str]:
     """The command that compiles a checkpoint, quantised or 16-bit, into `llm.engine` on the device it is for.
 
-    Lengths are in tokens of one sequence; *max_seq_len*, prompt and answer together, is the cache's capacity per
-    sequence, which the runtime rounds up to pages of 128. One prefill computes up to *max_batch_size* times
-    *max_input_len* tokens. The tool's own defaults are 32 and 96 tokens.
+    The cache holds `max_seq_len` tokens of a sequence, rounded up to pages of 128 by the runtime. One prefill computes
+    up to `max_batch_size` times `max_input_len` tokens. The tool's own defaults are 32 and 96 tokens.
     """
-    _check_sm(sm)
-    if min(max_batch_size, max_input_len) < 1:
-        raise BuildError("every limit of an engine is at least 1")
-    if max_input_len >= max_seq_len:
-        raise BuildError(f"a prompt of max_input_len ({max_input_len}) leaves no token of max_seq_len ({max_seq_len})")
+    if sm not in SMS:
+        known = ", ".join(map(str, SMS))
+        raise UnsupportedError(f"Edge-LLM has nothing for SM {sm}, only for {known}; TensorRT-LLM is for data centres")
     settings: dict[str, str | int] = {
         "--model-dir": model_dir,
         "--engine-dir": engine_dir,
         "--components": "llm",
-        "--max-input-len": max_input_len,
-        "--max-kv-cache-capacity": max_seq_len,
-        "--max-batch-size": max_batch_size,
+        "--max-input-len": limits.max_input_len,
+        "--max-kv-cache-capacity": limits.max_seq_len,
+        "--max-batch-size": limits.max_batch_size,
         "--max-lora-rank": 0,
     }
     return ["tensorrt-edgellm-build", *(str(word) for setting in settings.items() for word in setting)]
-
-
-def _check_sm(sm: int) -> None:
-    if sm not in SMS:
-        known = ", ".join(str(known) for known in SMS)
-        raise UnsupportedError(f"Edge-LLM has nothing for SM {sm}, only for {known}; TensorRT-LLM is for data centres")

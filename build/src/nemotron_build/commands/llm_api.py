@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nemotron_build.commands.limits import Limits
 from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
 from nemotron_build.errors import BuildError, UnsupportedError
 from nemotron_build.precisions import KvPrecision
@@ -17,17 +18,14 @@ from nemotron_build.precisions import KvPrecision
 class LlmCall:
     """What the LLM API is called with: `model` is a Hugging Face checkpoint, or an engine directory.
 
-    Lengths are in tokens of one sequence, `max_num_tokens` of one step over all; `free_gpu_memory_fraction` is the
-    share for the KV cache of what the weights leave free. `hybrid` is a model with Mamba layers (`nemotron_h`).
-    `chunks_prompts` is whether a prompt can be read in several steps, and so start from cached blocks.
+    `free_gpu_memory_fraction` is the share for the KV cache of what the weights leave free. `hybrid` is a model with
+    Mamba layers (`nemotron_h`). `chunks_prompts` is whether a prompt can be read in several steps, and so start from
+    cached blocks.
     """
 
     model: str
     tokenizer: str
-    max_batch_size: int
-    max_num_tokens: int
-    max_input_len: int
-    max_seq_len: int
+    limits: Limits
     free_gpu_memory_fraction: float
     chunks_prompts: bool
     kv: KvPrecision
@@ -35,13 +33,12 @@ class LlmCall:
     dtype: Literal["auto", "bfloat16", "float16"] = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse limits that contradict each other."""
         if not 0 < self.free_gpu_memory_fraction < 1:
             raise BuildError(f"free_gpu_memory_fraction ({self.free_gpu_memory_fraction}) is no share between 0 and 1")
-        if not self.chunks_prompts and self.max_input_len > self.max_num_tokens:
+        longest, step = self.limits.max_input_len, self.limits.max_num_tokens
+        if not self.chunks_prompts and longest > step:
             raise BuildError(
-                f"without chunked prefill no prompt is longer than max_num_tokens ({self.max_num_tokens}); "
-                f"max_input_len is {self.max_input_len}"
+                f"without chunked prefill no prompt is longer than max_num_tokens ({step}); max_input_len is {longest}"
             )
 
     def on_engine(self) -> dict[str, Any]:
@@ -63,11 +60,11 @@ class LlmCall:
             cache["mamba_ssm_cache_dtype"] = "float32"
         return self._arguments(cache) | {
             "dtype": self.dtype,
-            "max_input_len": self.max_input_len,
-            "max_seq_len": self.max_seq_len,
+            "max_input_len": self.limits.max_input_len,
+            "max_seq_len": self.limits.max_seq_len,
             "max_beam_width": 1,
             # Graphs up to the whole batch, smaller ones padded to the next: the default stops at 128.
-            "cuda_graph_config": {"max_batch_size": self.max_batch_size, "enable_padding": True},
+            "cuda_graph_config": {"max_batch_size": self.limits.max_batch_size, "enable_padding": True},
         }
 
     def _arguments(self, cache: dict[str, Any]) -> dict[str, Any]:
@@ -79,8 +76,8 @@ class LlmCall:
             "model": self.model,
             "tokenizer": self.tokenizer,
             "trust_remote_code": False,
-            "max_batch_size": self.max_batch_size,
-            "max_num_tokens": self.max_num_tokens,
+            "max_batch_size": self.limits.max_batch_size,
+            "max_num_tokens": self.limits.max_num_tokens,
             "kv_cache_config": {
                 "free_gpu_memory_fraction": self.free_gpu_memory_fraction,
                 "enable_block_reuse": self.chunks_prompts,

@@ -1,16 +1,18 @@
 """The `trtllm-build` command of TensorRT-LLM 1.2.1, every flag that matters given.
 
-The defaults of the tool are not fit for a card of 24 GB (batch 2048, the model's full context), and some flags it would
-change behind one's back: what is written here is what the engine's `config.json` says afterwards. One GPU, no LoRA, no
-speculative decoding.
+The defaults of the tool are not fit for a card of 24 GB (batch 2048, the model's full context), and it silently changes
+some flags: what is written here is what the engine's `config.json` says afterwards. One GPU, no LoRA, no speculative
+decoding.
 
-Sources, named in the comments: *flags*, the tool's list of flags and their help texts; *builder*, TensorRT-LLM's
-`builder.py` and `quantization/mode.py`, which override flags; *plugin*, its `plugin/plugin.py`.
+Sources, as the comments call them, are files of NVIDIA/TensorRT-LLM: *flags*, tensorrt_llm/commands/build.py at 65f1d15
+(flags and help texts); *plugin*, tensorrt_llm/plugin/plugin.py at c20322f; *builder*, tensorrt_llm/builder.py and
+tensorrt_llm/quantization/mode.py of 1.1 to 1.2, which override flags.
 """
 
 from __future__ import annotations
 
-from nemotron_build.errors import BuildError, UnsupportedError
+from nemotron_build.commands.limits import Limits
+from nemotron_build.errors import UnsupportedError
 from nemotron_build.precisions import KvPrecision, Precision, TrtllmBuild
 
 # The KV cache is handed out in blocks of so many tokens.
@@ -42,30 +44,25 @@ def trtllm_build_argv(
     timing_cache: str,
     precision: Precision,
     kv: KvPrecision,
-    max_batch_size: int,
-    max_input_len: int,
-    max_seq_len: int,
-    max_num_tokens: int,
+    limits: Limits,
 ) -> list[str]:
     """The command that compiles *checkpoint_dir*, a TensorRT-LLM checkpoint, into *output_dir*.
 
-    Lengths are in tokens of one sequence, prompt and answer together for *max_seq_len*; *max_num_tokens* bounds one
-    step over all sequences. *timing_cache* is the file in which the compiler leaves its measurements. *kv* says what
-    the checkpoint holds; it is not chosen here.
+    *timing_cache* is the file in which the compiler leaves its measurements. *kv* says what the checkpoint holds; it is
+    not chosen here.
     """
     words = _words(precision)
-    _check_limits(max_batch_size, max_input_len, max_seq_len, max_num_tokens)
     settings: dict[str, str | int] = {
         "--checkpoint_dir": checkpoint_dir,
         "--output_dir": output_dir,
         # flags: its default is `model.cache` in the working directory, which a container's user may not write.
         "--output_timing_cache": timing_cache,
-        "--max_batch_size": max_batch_size,
-        # flags: without effect on the engine here, but clients are told this limit, and the default is 1024.
-        "--max_input_len": max_input_len,
+        "--max_batch_size": limits.max_batch_size,
+        # flags: without effect on the engine here, but clients see this limit, and the default is 1024.
+        "--max_input_len": limits.max_input_len,
         # flags: deduced from the model's longest context when unset, without llama3 rope scaling's factor.
-        "--max_seq_len": max_seq_len,
-        "--max_num_tokens": max_num_tokens,
+        "--max_seq_len": limits.max_seq_len,
+        "--max_num_tokens": limits.max_num_tokens,
         "--max_beam_width": 1,
         # flags: what in-flight batching needs; the default is deduced.
         "--kv_cache_type": "paged",
@@ -106,14 +103,3 @@ def _words(precision: Precision) -> TrtllmBuild:
 
 def _switch(on: bool) -> str:
     return "enable" if on else "disable"
-
-
-def _check_limits(max_batch_size: int, max_input_len: int, max_seq_len: int, max_num_tokens: int) -> None:
-    if min(max_batch_size, max_input_len, max_num_tokens) < 1:
-        raise BuildError("every limit of an engine is at least 1")
-    if max_input_len >= max_seq_len:
-        raise BuildError(f"a prompt of max_input_len ({max_input_len}) leaves no token of max_seq_len ({max_seq_len})")
-    if max_num_tokens < max_batch_size:
-        raise BuildError(
-            f"max_num_tokens ({max_num_tokens}) is below max_batch_size ({max_batch_size}): one token each"
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
 from nemotron_build.host import Host
@@ -13,7 +12,6 @@ from nemotron_build.planning.kind import Finding
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
 from nemotron_build.stages.workspace import Workspace
 
 
@@ -31,6 +29,7 @@ class Cpu(EngineKind):
     tools: ClassVar[Mapping[str, str]] = {"gguf": "llama.cpp"}
     sixteen_bit = "fp16"
     engine_file = "engine/model.gguf"
+    made_in = ("convert", "engine")
     # It is what this project's own tests run; no GPU was ever at hand.
     ran_on_hardware = True
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
@@ -39,11 +38,9 @@ class Cpu(EngineKind):
     }
 
     def chunks_prompts(self, *_: object) -> bool:
-        """llama.cpp does."""
         return True
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, _: Workspace, /) -> list[Stage]:
-        """Convert and verify."""
         precision = plan.decision.precision
 
         def convert(work: Work) -> None:
@@ -61,7 +58,7 @@ class Cpu(EngineKind):
         def verify(work: Work) -> None:
             from nemotron_build.verification.gguf import check_gguf
 
-            write_checks(work.folder, check_gguf(work.inputs["convert"] / self.engine_file, plan.checkpoint))
+            work.record("checks", check_gguf(work.inputs["convert"] / self.engine_file, plan.checkpoint))
 
         return [
             Stage(
@@ -80,9 +77,4 @@ class Cpu(EngineKind):
         ]
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
-        """The versions of what writes the file."""
         return {name: importlib.metadata.version(name) for name in ("nemotron-triton", "gguf", "safetensors")}
-
-    def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine by their place in the bundle."""
-        return {self.engine_file: folders["convert"] / self.engine_file}

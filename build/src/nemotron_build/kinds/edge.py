@@ -16,12 +16,12 @@ from nemotron_build.commands.versions import EDGE_LLM, EDGE_TENSORRT
 from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
 from nemotron_build.planning.kind import Finding
+from nemotron_build.stages.hf_export import take_stage
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.modelopt import quantizes
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
-from nemotron_build.stages.workspace import Workspace, copy_file, files_in
+from nemotron_build.stages.workspace import Workspace, files_in
 from nemotron_triton.chat.profiles import TEMPLATES
 
 _ENGINE, _CHECKPOINT = EngineKind.engine_file, "checkpoint"
@@ -38,8 +38,7 @@ class Edge(EngineKind):
     elsewhere = "edge engines are made for Jetson Thor only, not for {gpu}"
     models: ClassVar[Mapping[str, Finding | None]] = {
         "llama": Finding(
-            "warning",
-            "unverified: Edge-LLM registers the llama model type, but does not list this checkpoint",
+            "warning", "unverified: Edge-LLM registers the llama model type, but does not list this checkpoint"
         ),
         "nemotron_h": None,
     }
@@ -52,7 +51,6 @@ class Edge(EngineKind):
     }
 
     def chunks_prompts(self, *_: object) -> bool:
-        """Edge-LLM does not."""
         return False
 
     def step_tokens(self, concurrency: int, seq_len: int) -> int:  # noqa: ARG002 - whatever runs beside it
@@ -60,34 +58,22 @@ class Edge(EngineKind):
         return seq_len
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
-        """Take the checkpoint, quantise it where the precision asks for it, build on the device, verify."""
         quantized = [_quantize(plan, digests, host, workspace)] if quantizes(plan) else []
-        return [_take(plan, digests), *quantized, _compile(plan, host, workspace), _verify(plan)]
+        return [take_stage(plan, digests, _template(plan)), *quantized, _compile(plan, host, workspace), _verify(plan)]
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
-        """What an engine depends on: it works with no other version."""
+        """An engine works with no other version."""
         return dict(_TOOLS)
 
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine, and of the checkpoint it reads at run time, by their place in the bundle."""
-        origin = folders["quantize"] if "quantize" in folders else folders["convert"]
-        roots = {_ENGINE: folders["compile"] / _ENGINE, _CHECKPOINT: origin / _CHECKPOINT}
-        return {f"{root}/{name}": folder / name for root, folder in roots.items() for name in files_in(folder)}
+        checkpoint = folders["quantize" if "quantize" in folders else "convert"] / _CHECKPOINT
+        files = {f"{_CHECKPOINT}/{name}": checkpoint / name for name in files_in(checkpoint)}
+        return super().engine_files(folders) | files
 
 
-def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
-    """The checkpoint with a chat template in it, without which Edge-LLM exports nothing."""
-
-    def make(work: Work) -> None:
-        for path in plan.checkpoint.files:
-            copy_file(path, work.folder / _CHECKPOINT / path.name)
-        template = work.folder / _CHECKPOINT / "chat_template.jinja"
-        if not template.exists():
-            ours = (TEMPLATES / f"{plan.profile.prompt_format}.jinja").read_text(encoding="utf-8")
-            template.write_text(plan.chat_template or ours, encoding="utf-8")
-
-    settings = {"inputs": dict(digests), "template": plan.chat_template, "profile": plan.profile.name}
-    return Stage(name="convert", make=make, settings=settings, reads_source=True)
+def _template(plan: BuildPlan) -> str:
+    """The chat template for a checkpoint that has none, without which Edge-LLM exports nothing."""
+    return plan.chat_template or (TEMPLATES / f"{plan.profile.prompt_format}.jinja").read_text(encoding="utf-8")
 
 
 def _quantize(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace) -> Stage:
@@ -124,19 +110,12 @@ def _quantize(plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace
 
 
 def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
-    limits, sm = plan.memory.settings, plan.gpu.sm
+    sm = plan.gpu.sm
     assert sm is not None
     origin = _origin(plan)
 
     def argv(checkpoint: Path, output: Path) -> list[str]:
-        return build_argv(
-            model_dir=str(checkpoint),
-            engine_dir=str(output),
-            sm=sm,
-            max_batch_size=limits.max_batch_size,
-            max_input_len=limits.max_input_len,
-            max_seq_len=limits.max_seq_len,
-        )
+        return build_argv(model_dir=str(checkpoint), engine_dir=str(output), sm=sm, limits=plan.memory.settings)
 
     def make(work: Work) -> None:
         work.runner(argv(work.inputs[origin] / _CHECKPOINT, work.folder / _ENGINE), work.log)
@@ -159,7 +138,7 @@ def _verify(plan: BuildPlan) -> Stage:
         from nemotron_build.verification.trtllm_engine import check_edge_engine
 
         checks = check_hf_config(work.inputs[origin] / _CHECKPOINT, plan.checkpoint.architecture)
-        write_checks(work.folder, [*checks, *check_edge_engine(work.inputs["compile"] / _ENGINE)])
+        work.record("checks", [*checks, *check_edge_engine(work.inputs["compile"] / _ENGINE)])
 
     return Stage(name="verify", make=make, settings={}, needs=(origin, "compile"))
 

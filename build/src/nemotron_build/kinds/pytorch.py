@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar
 
 from nemotron_build.architecture import Dimensions
@@ -15,14 +14,13 @@ from nemotron_build.host import Host
 from nemotron_build.needs import Need, Verb
 from nemotron_build.planning.kind import Finding
 from nemotron_build.quantization.environment import MODELOPT_HF
-from nemotron_build.stages.hf_export import complete_export
+from nemotron_build.stages.hf_export import complete_export, take_stage
 from nemotron_build.stages.kind import EngineKind
 from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
-from nemotron_build.stages.workspace import Workspace, copy_file
+from nemotron_build.stages.workspace import Workspace
 
 
 class Pytorch(EngineKind):
@@ -52,6 +50,7 @@ class Pytorch(EngineKind):
     }
     compiled = False
     kv_fraction = FREE_MEMORY_FRACTION
+    made_in = ("convert", "checkpoint")
     modelopt = MODELOPT_HF
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
         "build": frozenset(),
@@ -59,11 +58,10 @@ class Pytorch(EngineKind):
     }
 
     def chunks_prompts(self, architecture: Dimensions, *_: object) -> bool:
-        """1.2.1 is not known to with Mamba layers."""
+        """TensorRT-LLM 1.2.1 is not known to with Mamba layers."""
         return not architecture.state_bytes_per_sequence()
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
-        """Quantise and export, or take the checkpoint as it is; then verify."""
         from nemotron_build.verification.hf_checkpoint import check_hf_checkpoint
 
         decision = plan.decision
@@ -73,35 +71,21 @@ class Pytorch(EngineKind):
         complete = functools.partial(complete_export, source=plan.checkpoint)
         # The LLM API quantises a KV cache by itself; FP8 needs scales only to be more exact.
         if decision.precision.quantized:
-            found = [
+            stages = [
                 quantize_stage(plan, digests, host, workspace, MODELOPT_HF),
                 export_stage(plan, digests, workspace, MODELOPT_HF, "export_hf", check, complete),
             ]
         else:
-            found = [_take(plan, digests)]
+            stages = [take_stage(plan, digests)]
 
         def verify(work: Work) -> None:
-            write_checks(work.folder, check(work.inputs["convert"] / "checkpoint"))
+            work.record("checks", check(work.inputs["convert"] / "checkpoint"))
 
-        return [*found, Stage(name="verify", make=verify, settings={}, needs=("convert",))]
+        return [*stages, Stage(name="verify", make=verify, settings={}, needs=("convert",))]
 
     def tool_versions(self, _: Host, /) -> dict[str, str]:
         """What quantised it; the LLM API that will load it is not part of the build."""
         return dict(MODELOPT_HF.versions)
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
-        """`tensorrt_llm.LLM`'s, on the checkpoint."""
         return llm_call(plan).on_checkpoint()
-
-    def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine by their place in the bundle."""
-        folder = folders["convert"] / "checkpoint"
-        return {f"{self.engine_file}/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def _take(plan: BuildPlan, digests: Mapping[str, str]) -> Stage:
-    def make(work: Work) -> None:
-        for path in plan.checkpoint.files:
-            copy_file(path, work.folder / "checkpoint" / path.name)
-
-    return Stage(name="convert", make=make, settings={"inputs": dict(digests)}, reads_source=True)

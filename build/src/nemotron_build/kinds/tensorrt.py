@@ -20,14 +20,13 @@ from nemotron_build.needs import Need, Verb
 from nemotron_build.planning.kind import Finding
 from nemotron_build.precisions import KvPrecision, Precision
 from nemotron_build.quantization.environment import MODELOPT_TRTLLM
-from nemotron_build.stages.container import OUTPUT, SOURCE, image, in_container, run_tool
-from nemotron_build.stages.kind import EngineKind
+from nemotron_build.stages.container import image, run_tool, tool_command
+from nemotron_build.stages.kind import EngineKind, kind_of
 from nemotron_build.stages.llm_call import FREE_MEMORY_FRACTION, llm_call
 from nemotron_build.stages.modelopt import export_stage, quantize_stage, quantizes
 from nemotron_build.stages.pipeline import Stage, Work
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks
-from nemotron_build.stages.workspace import Workspace, files_in
+from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.runtime import installed_version
 
 _ENGINE = EngineKind.engine_file
@@ -43,8 +42,7 @@ class Tensorrt(EngineKind):
     models: ClassVar[Mapping[str, Finding | None]] = {
         "llama": None,
         "nemotron_h": Finding(
-            "refused",
-            "nemotron_h never had a TensorRT engine path; TensorRT-LLM runs it on its PyTorch backend only",
+            "refused", "nemotron_h never had a TensorRT engine path; TensorRT-LLM runs it on its PyTorch backend only"
         ),
     }
     tools: ClassVar[Mapping[str, str]] = {"trtllm_build": "trtllm-build"}
@@ -61,50 +59,32 @@ class Tensorrt(EngineKind):
     }
 
     def chunks_prompts(self, _: Dimensions, precision: Precision, kv: KvPrecision, /) -> bool:
-        """Where its context attention is paged."""
         return paged_context_attention(precision, kv)
 
     def stages(self, plan: BuildPlan, digests: Mapping[str, str], host: Host, workspace: Workspace, /) -> list[Stage]:
-        """Quantise where the precision asks for it, convert, compile, verify."""
-        found = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
+        stages = [quantize_stage(plan, digests, host, workspace, MODELOPT_TRTLLM)] if quantizes(plan) else []
         if weight_only := plan.decision.precision.convert_checkpoint:
-            found.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
+            stages.append(_convert_weight_only(plan, weight_only, digests, host, workspace))
         else:
-            found.append(
-                export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", _check_export(plan))
+            from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
+
+            decision = plan.decision
+            check = functools.partial(
+                check_trtllm_checkpoint, source=plan.checkpoint, precision=decision.precision, kv=decision.kv
             )
-        return [*found, _compile(plan, host, workspace), _verify(plan, host)]
+            stages.append(export_stage(plan, digests, workspace, MODELOPT_TRTLLM, "export_tensorrt_llm", check))
+        return [*stages, _compile(plan, host, workspace), _verify(plan, host)]
 
     def tool_versions(self, host: Host, /) -> dict[str, str]:
-        """What an engine depends on, and must meet again where it is loaded."""
-        return _tool_versions(host)
+        local = host.tensorrt_llm if host.builds_engines else None
+        tensorrt = installed_version("tensorrt") if local else None
+        return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
 
     def container(self, plan: BuildPlan, host: Host, /) -> str | None:
-        """The image that compiles, or None where TensorRT-LLM is installed."""
         return image(plan, host)
 
     def llm_arguments(self, plan: BuildPlan, /) -> dict[str, Any]:
-        """`tensorrt_llm._tensorrt_engine.LLM`'s, on the engine."""
         return llm_call(plan).on_engine()
-
-    def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
-        """The files of the engine by their place in the bundle."""
-        folder = folders["compile"] / _ENGINE
-        return {f"{_ENGINE}/{name}": folder / name for name in files_in(folder)}
-
-
-def _tool_versions(host: Host) -> dict[str, str]:
-    local = host.tensorrt_llm if host.builds_engines else None
-    tensorrt = installed_version("tensorrt") if local else None
-    return {"tensorrt_llm": local or TENSORRT_LLM, "tensorrt": tensorrt or TENSORRT, **MODELOPT_TRTLLM.versions}
-
-
-def _check_export(plan: BuildPlan) -> functools.partial[list[str]]:
-    from nemotron_build.verification.trtllm_checkpoint import check_trtllm_checkpoint
-
-    return functools.partial(
-        check_trtllm_checkpoint, source=plan.checkpoint, precision=plan.decision.precision, kv=plan.decision.kv
-    )
 
 
 def _convert_weight_only(
@@ -125,19 +105,9 @@ def _convert_weight_only(
 
     def command(output: Path) -> list[str]:
         source = plan.checkpoint.path.absolute()
-        if here:
-            return argv(source, output)
         # The script calibrates a KV cache on a data set that it downloads, and on nothing else.
-        return in_container(
-            argv(SOURCE, OUTPUT),
-            plan,
-            host,
-            workspace,
-            stage="convert",
-            source=source,
-            output=output,
-            network=plan.decision.kv.quantized,
-        )
+        network = plan.decision.kv.quantized
+        return tool_command("convert", argv, source, output, plan, host, workspace, here=here, network=network)
 
     def make(work: Work) -> None:
         from nemotron_build.verification.trtllm_checkpoint import check_dimensions
@@ -145,7 +115,7 @@ def _convert_weight_only(
         (work.folder / "checkpoint").mkdir()
         run_tool(work, command(work.folder / "checkpoint"), host, plan)
         checks = check_dimensions(work.folder / "checkpoint", plan.checkpoint, plan.decision.precision.quant_algo)
-        write_checks(work.folder, checks)
+        work.record("checks", checks)
 
     settings = argv(PurePath("SOURCE"), PurePath("OUTPUT"))[2:]
     return Stage(
@@ -154,7 +124,7 @@ def _convert_weight_only(
         settings={
             "inputs": dict(digests),
             "argv": settings,
-            "tools": _tool_versions(host),
+            "tools": kind_of(plan).tool_versions(host),
             "image": image(plan, host),
         },
         commands=(command(workspace.output("convert.partial") / "checkpoint"),),
@@ -170,7 +140,7 @@ def _lacks_script(host: Host) -> str | None:
 
 
 def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
-    limits, sm = plan.memory.settings, plan.gpu.sm
+    sm = plan.gpu.sm
     assert sm is not None
 
     def argv(checkpoint: PurePath, output: PurePath) -> list[str]:
@@ -180,17 +150,11 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
             timing_cache=str(output / "timing.cache"),
             precision=plan.decision.precision,
             kv=plan.decision.kv,
-            max_batch_size=limits.max_batch_size,
-            max_input_len=limits.max_input_len,
-            max_seq_len=limits.max_seq_len,
-            max_num_tokens=limits.max_num_tokens,
+            limits=plan.memory.settings,
         )
 
     def command(checkpoint: Path, output: Path) -> list[str]:
-        if host.builds_engines:
-            return argv(checkpoint, output)
-        inside = argv(SOURCE, OUTPUT)
-        return in_container(inside, plan, host, workspace, stage="compile", source=checkpoint, output=output)
+        return tool_command("compile", argv, checkpoint, output, plan, host, workspace, here=host.builds_engines)
 
     def make(work: Work) -> None:
         run_tool(work, command(work.inputs["convert"] / "checkpoint", work.folder), host, plan)
@@ -201,7 +165,7 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
         settings={
             "argv": argv(PurePath("CHECKPOINT"), PurePath("OUTPUT")),
             "sm": sm,
-            "tools": _tool_versions(host),
+            "tools": kind_of(plan).tool_versions(host),
             "image": image(plan, host),
         },
         needs=("convert",),
@@ -211,8 +175,6 @@ def _compile(plan: BuildPlan, host: Host, workspace: Workspace) -> Stage:
 
 
 def _verify(plan: BuildPlan, host: Host) -> Stage:
-    limits = plan.memory.settings
-
     def make(work: Work) -> None:
         from nemotron_build.verification.trtllm_engine import check_trtllm_engine
 
@@ -221,11 +183,9 @@ def _verify(plan: BuildPlan, host: Host) -> Stage:
             plan.checkpoint.architecture,
             precision=plan.decision.precision,
             kv=plan.decision.kv,
-            max_batch_size=limits.max_batch_size,
-            max_seq_len=limits.max_seq_len,
-            max_num_tokens=limits.max_num_tokens,
-            version=None if plan.spec.image else _tool_versions(host)["tensorrt_llm"],
+            limits=plan.memory.settings,
+            version=None if plan.spec.image else kind_of(plan).tool_versions(host)["tensorrt_llm"],
         )
-        write_checks(work.folder, checks)
+        work.record("checks", checks)
 
     return Stage(name="verify", make=make, settings={}, needs=("compile",))

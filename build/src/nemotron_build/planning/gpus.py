@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from nemotron_build.errors import UnsupportedError
 from nemotron_build.precisions import AUTO
+from nemotron_build.strict_yaml import load_yaml
 from nemotron_client.spelling import did_you_mean
 from nemotron_triton.nvml import LocalGpu, read_nvml
 
@@ -54,14 +53,14 @@ def gpu_names() -> list[str]:
 
 def find_gpu(name: str) -> Gpu:
     """The GPU called *name*, any case, or the local one for `auto`; `UnsupportedError` lists what is known."""
-    wanted = name.strip().lower()
-    if wanted == AUTO:
+    alias = name.strip().lower()
+    if alias == AUTO:
         return local_gpu()
     by_name = {alias: gpu for gpu in _catalogue().values() for alias in (gpu.name, *gpu.aliases)}
-    if wanted not in by_name:
-        hint = f"{did_you_mean(wanted, by_name)} known: {AUTO}, {', '.join(gpu_names())}"
+    if alias not in by_name:
+        hint = f"{did_you_mean(alias, by_name)} known: {AUTO}, {', '.join(gpu_names())}"
         raise UnsupportedError(f"--gpu {name} is not known; {hint.lstrip()}")
-    return by_name[wanted]
+    return by_name[alias]
 
 
 def local_gpu() -> Gpu:
@@ -92,7 +91,7 @@ def catalogue_entry(local: LocalGpu) -> Gpu | None:
 
 @functools.cache
 def _catalogue() -> dict[str, Gpu]:
-    entries: dict[str, dict[str, Any]] = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    entries: dict[str, dict[str, Any]] = load_yaml(_FILE.read_text(encoding="utf-8"), trusted=True)
     return {name: _read(name, entry) for name, entry in entries.items()}
 
 

@@ -6,11 +6,13 @@ estimates that were never measured on the hardware, and say so in the plan.
 
 from __future__ import annotations
 
+import bisect
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from nemotron_build.architecture import Dimensions
+from nemotron_build.commands.limits import Limits
 from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
 from nemotron_build.errors import BuildError
 from nemotron_build.planning.gpus import Gpu
@@ -21,7 +23,6 @@ from nemotron_build.planning.weights import WeightBytes, weight_bytes
 
 DEFAULT_MAX_SEQ_LEN = 8192
 DEFAULT_CONCURRENCY = 8
-KV_BLOCK_TOKENS = TOKENS_PER_BLOCK
 _MOST_REQUESTS = 1_000_000
 _RUNTIME_BYTES = 1 << 30
 _DRIVER_SHARE = 0.02
@@ -51,13 +52,9 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Limits):
     """The engine's limits that follow; the KV cache's fraction is None where an engine takes no such setting."""
 
-    max_batch_size: int
-    max_input_len: int
-    max_num_tokens: int
-    max_seq_len: int
     kv_cache_free_gpu_mem_fraction: float | None
 
 
@@ -124,22 +121,14 @@ def plan(
         )
     demand = _Demand(gpu, architecture, decision)
     longest = demand.blocks(architecture.max_position_embeddings)
-    blocks = _most(longest, lambda blocks: demand.fits(concurrency, blocks * KV_BLOCK_TOKENS))
+    blocks = _most(longest, lambda blocks: demand.fits(concurrency, blocks * TOKENS_PER_BLOCK))
     most = _most(MAX_STEP_TOKENS, lambda concurrency: demand.fits(concurrency, max_seq_len))
     memory = demand.memory(concurrency, max_seq_len)
-    fits = concurrency <= most
     step_tokens = demand.step_tokens(concurrency, max_seq_len)
     max_input_len = max_seq_len - 1
     if not decision.kind.chunks_prompts(architecture, decision.precision, decision.kv):
         max_input_len = min(max_input_len, step_tokens)
-    found = roofline(
-        gpu,
-        architecture,
-        decision.precision,
-        kv_bits=decision.kv.bits,
-        concurrency=concurrency,
-        context_tokens=max_seq_len,
-    )
+    bounds = roofline(gpu, architecture, decision, concurrency=concurrency, context_tokens=max_seq_len)
     return MemoryPlan(
         gpu=gpu,
         decision=decision,
@@ -149,10 +138,10 @@ def plan(
         kv_bytes_per_token=demand.kv_bytes_per_token,
         state_bytes_per_sequence=demand.state_bytes,
         memory=memory,
-        max_seq_len=min(blocks * KV_BLOCK_TOKENS, architecture.max_position_embeddings),
+        max_seq_len=min(blocks * TOKENS_PER_BLOCK, architecture.max_position_embeddings),
         max_concurrency=most,
-        fits=fits,
-        reason=_reason(memory, concurrency, max_seq_len, fits=fits),
+        fits=concurrency <= most,
+        reason=_reason(memory, f"{concurrency} x {max_seq_len} tokens", fits=concurrency <= most),
         settings=Settings(
             max_batch_size=concurrency,
             max_input_len=max_input_len,
@@ -160,8 +149,8 @@ def plan(
             max_seq_len=max_seq_len,
             kv_cache_free_gpu_mem_fraction=decision.kind.kv_fraction,
         ),
-        roofline=found,
-        roofline_reason=None if found else f"bandwidth {gpu.sources['bandwidth']}",
+        roofline=bounds,
+        roofline_reason=None if bounds else f"bandwidth {gpu.sources['bandwidth']}",
     )
 
 
@@ -177,7 +166,7 @@ class _Demand:
         self.state_bytes = architecture.state_bytes_per_sequence()
 
     def memory(self, concurrency: int, seq_len: int) -> Memory:
-        seq_len = self.blocks(seq_len) * KV_BLOCK_TOKENS
+        seq_len = self.blocks(seq_len) * TOKENS_PER_BLOCK
         tokens = self.step_tokens(concurrency, seq_len)
         activations = (
             tokens * self._architecture.activation_values_per_token * _ACTIVATION_BYTES
@@ -205,20 +194,15 @@ class _Demand:
 
     @staticmethod
     def blocks(tokens: int) -> int:
-        return -(-tokens // KV_BLOCK_TOKENS)
+        return -(-tokens // TOKENS_PER_BLOCK)
 
 
 def _most(limit: int, possible: Callable[[int], bool]) -> int:
     """The largest of 1 to *limit* that is *possible*, 0 when none is; below a possible one all are."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if possible(middle) else (low, middle - 1)
-    return low
+    return bisect.bisect_left(range(1, limit + 1), True, key=lambda count: not possible(count))
 
 
-def _reason(memory: Memory, concurrency: int, seq_len: int, *, fits: bool) -> str:
-    asked = f"{concurrency} x {seq_len} tokens"
+def _reason(memory: Memory, asked: str, *, fits: bool) -> str:
     if fits:
         spare = memory.kv_budget - memory.kv_needed
         return f"{asked} take {gib(memory.kv_needed)} of KV cache; {gib(spare)} of {gib(memory.kv_budget)} stay free"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.planning.gpus import Gpu
+from nemotron_build.planning.rules import Decision
 from nemotron_build.planning.weights import weight_bytes
-from nemotron_build.precisions import Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +53,17 @@ class Roofline:
 
 
 def roofline(
-    gpu: Gpu, architecture: Dimensions, precision: Precision, *, kv_bits: int, concurrency: int, context_tokens: int
+    gpu: Gpu, architecture: Dimensions, decision: Decision, *, concurrency: int, context_tokens: int
 ) -> Roofline | None:
     """The bounds on *gpu*, or None where its bandwidth is not known."""
     if gpu.bandwidth is None:
         return None
+    precision = decision.precision
     bandwidth, rate = gpu.bandwidth, gpu.rates[precision.arithmetic]
-    linear = sum(each.values for each in architecture.weights().values() if each.role == "linear")
+    linear = sum(weight.values for weight in architecture.weights().values() if weight.role == "linear")
     head = architecture.vocab_size * architecture.hidden_size
     weights_read = weight_bytes(architecture, precision).read_per_step
-    kv_bytes = architecture.kv_values_per_token * kv_bits // 8
+    kv_bytes = architecture.kv_values_per_token * decision.kv.bits // 8
     state = 2 * architecture.state_bytes_per_sequence()
 
     def decode(concurrency: int, context_tokens: int) -> DecodeBound:

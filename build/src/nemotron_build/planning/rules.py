@@ -41,24 +41,18 @@ class Combination:
             yield Finding("refused", kind.elsewhere.format(gpu=self.gpu))
             return
         words = {**kind.tools, **(kind.quantizers if self.precision.quantized else {})}
-        yield from self._support(self.precision, self.precision.name, words, _ARITHMETICS)
+        yield from self._support(self.precision, self.precision.name, words)
         yield from self._blocks()
         if self.kv.quantized:
-            yield from self._support(self.kv, f"a KV cache in {self.kv.name}", kind.kv_quantizers, {})
+            yield from self._support(self.kv, f"a KV cache in {self.kv.name}", kind.kv_quantizers)
         for note in self.precision.support(kind.name).notes:
             if self.gpu.sm in (note.sms or kind.sms) and model_type in (note.models or kind.models):
                 yield Finding("note", note.text)
 
-    def _support(
-        self,
-        row: Precision | KvPrecision,
-        what: str,
-        words: Mapping[str, str],
-        arithmetics: Mapping[str, tuple[int, str]],
-    ) -> Iterator[Finding]:
+    def _support(self, row: Precision | KvPrecision, what: str, words: Mapping[str, str]) -> Iterator[Finding]:
         """Whether the GPU is one of those that *row* names for the kind, and has every one of *words* that it needs."""
         support, sm, title = row.support(self.kind.name), self.gpu.sm, self.kind.title
-        from_sm, since = arithmetics.get(self.precision.arithmetic, (0, ""))
+        from_sm, since = _ARITHMETICS.get(row.arithmetic, (0, "")) if isinstance(row, Precision) else (0, "")
         if sm not in support.sms and sm is not None and sm < from_sm:
             yield Finding("refused", f"{what} cannot run on {self.gpu}: {since}")
         elif sm not in support.sms:

@@ -20,7 +20,7 @@ CALIBRATION = Path(__file__).with_name("calibration.jsonl")
 HELD_OUT = Path(__file__).with_name("held_out.jsonl")
 MAX_FILE_BYTES = 256 * 1024 * 1024
 MAX_LINE_CHARS = 1024 * 1024
-# TensorRT-LLM's own calibration reads 512 samples of 512 tokens (facts of `quantize.py`); longer ones are cut.
+# As in NVIDIA/TensorRT-LLM at c8c6df0, examples/quantization/quantize.py: 512 samples of 512 tokens, the rest cut.
 MAX_TOKENS_EACH = 512
 MAX_QUALITY_TOKENS = 4096
 MAX_PROMPT_TOKENS = 4096

@@ -1,4 +1,4 @@
-"""Jobs for ModelOpt, run in its own environment: `worker` does them, this asks for them and hears how they go."""
+"""Jobs for ModelOpt: starts `worker` in an environment of its own, and reads its progress and result."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ def run_job(
     if not environment.folder().exists():
         reporter.note(f"making the environment {environment.name} (once, minutes): {environment.folder()}")
     python = environment.python(log=log, runner=runner)
-    heard: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
 
-    def hear(line: str) -> None:
+    def read(line: str) -> None:
         message = json.loads(line)
         if "done" in message:
             reporter.progress(message["done"], message["total"])
         else:
-            heard.update(message)
+            outcome.update(message)
 
     file = log.with_suffix(".job.json")
     log.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"job": job, **settings}), encoding="utf-8")
-    runner(worker_argv(python, file), log, on_line=hear)
-    if "result" not in heard:
-        raise ToolError(f"ModelOpt: {heard.get('error', 'it ended without a word')}; the whole log is {log}")
-    return heard["result"]
+    runner(worker_argv(python, file), log, on_line=read)
+    if "result" not in outcome:
+        raise ToolError(f"ModelOpt: {outcome.get('error', 'it ended without a word')}; the whole log is {log}")
+    return outcome["result"]
 
 
 def worker_argv(python: Path, job_file: Path) -> list[str]:

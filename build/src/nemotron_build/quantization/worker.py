@@ -1,4 +1,4 @@
-"""What runs inside a ModelOpt environment: one job, read from a JSON file, told of in JSON lines on stdout.
+"""What runs inside a ModelOpt environment: one job, read from a JSON file; progress and result go to stdout as JSON.
 
 Imports nothing of ours, because that environment has nothing of ours. Everything the libraries print goes to stderr.
 Reads safetensors only, never remote code. Jobs: `quantize`, `export_tensorrt_llm`, `export_hf`, `measure`.
@@ -74,36 +74,47 @@ def quantize(
     """
     with tempfile.TemporaryDirectory(dir=output) as scratch:
         model = _load(checkpoint, dtype, device)
-        reference = Reference(model, held_out, Path(scratch) / "logits", functools.partial(_progress, tell, "source"))
+        reference = Reference(model, held_out, Path(scratch) / "logits", functools.partial(tell, what="source"))
         model = _quantized(model, quantization, calibration, tell)
-        quality = reference.compare(model, functools.partial(_progress, tell, "quantised"))
+        quality = reference.compare(model, functools.partial(tell, what="quantised"))
     mto.enable_huggingface_checkpointing()
     model.save_pretrained(output)
     return quality
 
 
-def export_tensorrt_llm(
-    *, tell: Callable[..., None], source: str, quantized: bool, output: str, dtype: str, device: str
+def export(
+    write: Callable[[Any, str, str], None],
+    *,
+    tell: Callable[..., None],
+    source: str,
+    quantized: bool,
+    output: str,
+    dtype: str,
+    device: str,
 ) -> None:
-    """Write *source* as a TensorRT-LLM checkpoint of one rank."""
+    """Write *source* into *output* as a checkpoint that TensorRT-LLM reads.
+
+    If it is *quantized*, ModelOpt unpickles its state: *source* must be what `quantize` saved, never what others made.
+    """
+    if quantized:
+        mto.enable_huggingface_checkpointing()
+    model = _load(source, dtype, device)
+    tell(what="export", done=0, total=1)
+    with torch.inference_mode():
+        write(model, dtype, output)
+    tell(what="export", done=1, total=1)
+
+
+def _write_tensorrt_llm(model: Any, dtype: str, output: str) -> None:
     from modelopt.torch.export import export_tensorrt_llm_checkpoint
 
-    model = _restore(source, dtype, device) if quantized else _load(source, dtype, device)
-    tell(what="export", done=0, total=1)
-    with torch.inference_mode():
-        export_tensorrt_llm_checkpoint(model, "llama", _DTYPES[dtype], output, inference_tensor_parallel=1)
-    tell(what="export", done=1, total=1)
+    export_tensorrt_llm_checkpoint(model, "llama", _DTYPES[dtype], output, inference_tensor_parallel=1)
 
 
-def export_hf(*, tell: Callable[..., None], source: str, quantized: bool, output: str, dtype: str, device: str) -> None:
-    """Write *source* as the quantised Hugging Face checkpoint that TensorRT-LLM's PyTorch backend reads."""
+def _write_hf(model: Any, _: str, output: str) -> None:
     from modelopt.torch.export import export_hf_checkpoint
 
-    model = _restore(source, dtype, device) if quantized else _load(source, dtype, device)
-    tell(what="export", done=0, total=1)
-    with torch.inference_mode():
-        export_hf_checkpoint(model, export_dir=output)
-    tell(what="export", done=1, total=1)
+    export_hf_checkpoint(model, export_dir=output)
 
 
 def measure(
@@ -122,10 +133,10 @@ def measure(
 
     *measured* are the quantisations, each with the dtype that it is loaded in.
     """
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     steps = len(measured) + 1
     tell(what="source", done=0, total=steps)
-    reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", lambda *_: None)
+    reference = Reference(_load(checkpoint, dtype, device), held_out, Path(scratch) / "logits", lambda **_: None)
     for done, row in enumerate(measured, start=1):
         name = row["quantization"]["name"]
         tell(what=name, done=done, total=steps)
@@ -133,48 +144,46 @@ def measure(
             model = _load(checkpoint, row["dtype"], device)
             model = _quantized(model, row["quantization"], calibration, lambda **_: None)
         except JobError as error:
-            found[name] = {"unavailable": str(error)}
+            results[name] = {"unavailable": str(error)}
             continue
-        found[name] = reference.compare(model, lambda *_: None)
+        results[name] = reference.compare(model, lambda **_: None)
     tell(what="done", done=steps, total=steps)
     if plot:
-        _plot(found, plot)
-    return found
+        _plot(results, plot)
+    return results
 
 
 class Reference:
-    """What the source model says on held-out text, kept on disk: logits, float32, shape (tokens, vocabulary)."""
+    """What the source model predicts for held-out answers, kept on disk: logits, float32, shape (tokens, vocabulary).
 
-    def __init__(
-        self, model: Any, pairs: list[list[list[int]]], path: Path, progress: Callable[[int, int], None]
-    ) -> None:
-        """Run *model* over *pairs* of prompt and answer, which are token ids; the answers' tokens are predicted."""
+    *pairs* are prompts and answers as token ids.
+    """
+
+    def __init__(self, model: Any, pairs: list[list[list[int]]], path: Path, tell: Callable[..., None]) -> None:
         self._pairs = pairs
         self._total = sum(len(answer) for _, answer in pairs)
         self._device = next(model.parameters()).device
         self._logits: Any = None
         loss = 0.0
-        for done, (start, logits, wanted) in enumerate(self._run(model), start=1):
+        for done, (start, logits, answer) in enumerate(self._run(model), start=1):
             if self._logits is None:
                 _reserve(path, self._total * logits.shape[-1] * 4)
                 self._logits = np.memmap(path, np.float32, "r+", shape=(self._total, logits.shape[-1]))
-            self._logits[start : start + len(wanted)] = logits.cpu().numpy()
-            loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
-            progress(done, len(pairs))
+            self._logits[start : start + len(answer)] = logits.cpu().numpy()
+            loss += float(torch.nn.functional.cross_entropy(logits, answer, reduction="sum"))
+            tell(done=done, total=len(pairs))
         self._perplexity = float(np.exp(min(loss / self._total, 700.0)))
 
-    def compare(self, model: Any, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    def compare(self, model: Any, tell: Callable[..., None]) -> dict[str, Any]:
         """Perplexity of both, share of tokens with the same best guess, mean KL divergence in nats per token."""
         loss = agreed = divergence = 0.0
-        for done, (start, logits, wanted) in enumerate(self._run(model), start=1):
-            source = torch.from_numpy(self._logits[start : start + len(wanted)].copy()).to(self._device)
-            loss += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="sum"))
+        for done, (start, logits, answer) in enumerate(self._run(model), start=1):
+            source = torch.from_numpy(self._logits[start : start + len(answer)].copy()).to(self._device)
+            loss += float(torch.nn.functional.cross_entropy(logits, answer, reduction="sum"))
             agreed += float((source.argmax(-1) == logits.argmax(-1)).sum())
-            surprise = torch.nn.functional.kl_div(
-                logits.log_softmax(-1), source.log_softmax(-1), log_target=True, reduction="sum"
-            )
-            divergence += float(surprise)
-            progress(done, len(self._pairs))
+            probabilities = logits.log_softmax(-1), source.log_softmax(-1)
+            divergence += float(torch.nn.functional.kl_div(*probabilities, log_target=True, reduction="sum"))
+            tell(done=done, total=len(self._pairs))
         return {
             "tokens": self._total,
             "perplexity_source": self._perplexity,
@@ -200,16 +209,6 @@ def _reserve(path: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise JobError(f"no room for {size / 1e6:.0f} MB of logits in {path.parent}: {error.strerror}") from error
-
-
-def _progress(tell: Callable[..., None], what: str, done: int, total: int) -> None:
-    tell(what=what, done=done, total=total)
-
-
-def _restore(folder: str, dtype: str, device: str) -> Any:
-    """What `quantize` saved. ModelOpt unpickles its state from there, so this is never for what others made."""
-    mto.enable_huggingface_checkpointing()
-    return _load(folder, dtype, device)
 
 
 def _load(checkpoint: str, dtype: str, device: str) -> Any:
@@ -276,10 +275,10 @@ def _set(rules: Any, name: str, settings: dict[str, Any]) -> None:
         rules[name] = settings
         return
     cfg = {key: value for key, value in settings.items() if key != "enable"}
-    rule = {"quantizer_name": name, "enable": settings.get("enable", True)} | ({"cfg": cfg} if cfg else {})
+    change = {"quantizer_name": name, "enable": settings.get("enable", True)} | ({"cfg": cfg} if cfg else {})
     # In its place, or what comes after it (lm_head and convolutions stay as they are) would be undone.
-    at = next((i for i, each in enumerate(rules) if each["quantizer_name"] == name), len(rules))
-    rules[at : at + 1] = [rule]
+    at = next((i for i, rule in enumerate(rules) if rule["quantizer_name"] == name), len(rules))
+    rules[at : at + 1] = [change]
 
 
 def _get(rules: Any, name: str) -> Any:
@@ -288,13 +287,13 @@ def _get(rules: Any, name: str) -> Any:
     return next(rule["cfg"] for rule in rules if rule["quantizer_name"] == name)
 
 
-def _plot(found: dict[str, Any], path: str) -> None:
+def _plot(results: dict[str, Any], path: str) -> None:
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    rows = {name: values for name, values in found.items() if "unavailable" not in values}
+    rows = {name: values for name, values in results.items() if "unavailable" not in values}
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 0.45 * len(rows) + 1.6), sharey=True, layout="constrained")
     panels = [
         ("kl_divergence_nats", "KL divergence from the source, nats per token"),
@@ -316,8 +315,8 @@ def _plot(found: dict[str, Any], path: str) -> None:
 
 _JOBS: dict[str, Callable[..., Any]] = {
     "quantize": quantize,
-    "export_tensorrt_llm": export_tensorrt_llm,
-    "export_hf": export_hf,
+    "export_tensorrt_llm": functools.partial(export, _write_tensorrt_llm),
+    "export_hf": functools.partial(export, _write_hf),
     "measure": measure,
 }
 

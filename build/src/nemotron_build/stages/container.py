@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath, PurePosixPath
 
 from nemotron_build.commands.container import Mount, container_argv, remove_argv
 from nemotron_build.commands.versions import TRITON_IMAGE
@@ -16,7 +16,7 @@ from nemotron_build.stages.plan import BuildPlan
 from nemotron_build.stages.workspace import Workspace
 
 # Where the container sees the folders of the host.
-SOURCE, OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
+_SOURCE, _OUTPUT = PurePosixPath("/source"), PurePosixPath("/output")
 
 
 def image(plan: BuildPlan, host: Host) -> str | None:
@@ -24,24 +24,27 @@ def image(plan: BuildPlan, host: Host) -> str | None:
     return None if host.builds_engines else plan.spec.image or TRITON_IMAGE
 
 
-def in_container(
-    argv: Sequence[str],
+def tool_command(
+    stage: str,
+    argv: Callable[[PurePath, PurePath], list[str]],
+    source: Path,
+    output: Path,
     plan: BuildPlan,
     host: Host,
     workspace: Workspace,
     *,
-    stage: str,
-    source: Path,
-    output: Path,
+    here: bool,
     network: bool = False,
 ) -> list[str]:
-    """The command that runs *argv*, of *stage*, where *source* and *output* are `SOURCE` and `OUTPUT`."""
+    """The command of *stage* that *argv* gives for *source* and *output*: as they are *here*, or in the container."""
+    if here:
+        return argv(source, output)
     index = host.device(plan.gpu.sm)
     return container_argv(
-        argv,
+        argv(_SOURCE, _OUTPUT),
         mounts=[
-            Mount(host=PurePosixPath(source), container=SOURCE),
-            Mount(host=PurePosixPath(output), container=OUTPUT, read_only=False),
+            Mount(host=PurePosixPath(source), container=_SOURCE),
+            Mount(host=PurePosixPath(output), container=_OUTPUT, read_only=False),
         ],
         user=(os.getuid(), os.getgid()),
         name=f"nemotron-{stage}-{key_of(str(workspace.folder))[:12]}",

@@ -30,10 +30,10 @@ def digest_files(checkpoint: Checkpoint, workspace: Workspace, reporter: Reporte
         try:
             state = file_state(path)
             before = known.get(str(path.absolute()))
-            found = before[4] if before and before[:4] == state else digest(path)
+            sha256 = before[4] if before and before[:4] == state else digest(path)
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        entries[str(path.absolute())] = [*state, found]
+        entries[str(path.absolute())] = [*state, sha256]
         done += state[0]
         reporter.progress(done // _MIB, total // _MIB)
     write_atomically(memory, json.dumps(entries, indent=1))

@@ -13,17 +13,19 @@ from nemotron_build.planning.kind import Kind
 from nemotron_build.quantization.environment import Environment
 from nemotron_build.stages.pipeline import Stage
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.workspace import Workspace
+from nemotron_build.stages.workspace import Workspace, files_in
 
 
 class EngineKind(Kind):
     """A kind with all that building it takes. Its module imports heavy packages late.
 
-    `engine_file` is the engine's file or folder in the bundle, `modelopt` what quantises it, `needs` what a machine
-    must have for it. `ran_on_hardware` is whether this project's own tests load such engines.
+    `engine_file` is the engine's file or folder in the bundle, `made_in` the stage whose output it is and the folder
+    there, `modelopt` what quantises it, `needs` what a machine must have for it. `ran_on_hardware` is whether this
+    project's own tests load such engines.
     """
 
     engine_file: ClassVar[str] = "engine"
+    made_in: ClassVar[tuple[str, str]] = ("compile", "engine")
     ran_on_hardware: ClassVar[bool] = False
     modelopt: ClassVar[Environment | None] = None
     needs: ClassVar[Mapping[Verb, frozenset[Need]]]
@@ -36,9 +38,11 @@ class EngineKind(Kind):
     def tool_versions(self, host: Host, /) -> dict[str, str]:
         """The versions of the tools that a build uses."""
 
-    @abstractmethod
     def engine_files(self, folders: Mapping[str, Path], /) -> dict[str, Path]:
         """The files of the finished engine by their place in the bundle, from the folders of the stages."""
+        stage, place = self.made_in
+        folder = folders[stage] / place
+        return {f"engine/{name}": folder / name for name in files_in(folder)}
 
     def container(self, plan: BuildPlan, host: Host, /) -> str | None:  # noqa: ARG002 - most kinds have none
         """The image that compiles it, where one does."""

@@ -11,14 +11,11 @@ FREE_MEMORY_FRACTION = 0.9
 
 def llm_call(plan: BuildPlan) -> LlmCall:
     """The call for *plan*; paths are the bundle's."""
-    decision, settings, architecture = plan.decision, plan.memory.settings, plan.checkpoint.architecture
+    decision, architecture = plan.decision, plan.checkpoint.architecture
     return LlmCall(
         model="engine",
         tokenizer="tokenizer",
-        max_batch_size=settings.max_batch_size,
-        max_num_tokens=settings.max_num_tokens,
-        max_input_len=settings.max_input_len,
-        max_seq_len=settings.max_seq_len,
+        limits=plan.memory.settings,
         free_gpu_memory_fraction=FREE_MEMORY_FRACTION,
         chunks_prompts=decision.kind.chunks_prompts(architecture, decision.precision, decision.kv),
         hybrid=architecture.state_bytes_per_sequence() > 0,

@@ -11,7 +11,6 @@ from nemotron_build.quantization.environment import MODELOPT_TRTLLM, Environment
 from nemotron_build.quantization.jobs import WORKER, quantization, run_job, worker_argv
 from nemotron_build.stages.pipeline import Stage, Work, key_of
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import write_checks, write_quality
 from nemotron_build.stages.workspace import Workspace
 from nemotron_triton.bundle import digest
 
@@ -27,41 +26,39 @@ def quantize_stage(
     """Calibrate and quantise into `model/`, and measure on held-out text what it cost."""
     precision = plan.decision.precision
     words = quantization(precision, plan.decision.kv)
-    common: dict[str, Any] = {
-        "checkpoint": str(plan.checkpoint.path.absolute()),
-        "dtype": plan.dtype,
-        "device": plan.spec.device,
-    }
+    computed = {"dtype": plan.dtype, "device": plan.spec.device}
 
     def make(work: Work) -> None:
-        samples: dict[str, Any] = {"calibration": plan.calibration, "held_out": plan.held_out}
+        common: dict[str, Any] = computed | {
+            "checkpoint": str(plan.checkpoint.path.absolute()),
+            "calibration": plan.calibration,
+            "held_out": plan.held_out,
+        }
         if precision.convert_checkpoint and environment == MODELOPT_TRTLLM:
             # For a `tensorrt` engine ModelOpt only measures what it costs; TensorRT-LLM's own script makes it.
             measured = {"quantization": quantization(precision), "dtype": plan.dtype}
-            settings = common | samples | {"measured": [measured], "plot": None, "scratch": str(work.folder)}
+            settings = common | {"measured": [measured], "plot": None, "scratch": str(work.folder)}
             quality = _job(work, environment, "measure", settings)[precision.name]
             (work.folder / "logits").unlink()
         else:
             (work.folder / "model").mkdir()
-            settings = common | samples | {"output": str(work.folder / "model"), "quantization": words}
+            settings = common | {"output": str(work.folder / "model"), "quantization": words}
             quality = _job(work, environment, "quantize", settings)
-        write_quality(work.folder, quality)
+        work.record("quality", quality)
 
+    lacks_gpu = f"ModelOpt quantises to {precision.quant_algo} on an NVIDIA GPU only"
     return Stage(
         name="quantize",
         make=make,
         settings={
             "inputs": weights_only(plan, digests),
             "quantization": words,
-            "dtype": plan.dtype,
-            "device": plan.spec.device,
+            **computed,
             "samples": key_of(plan.calibration, plan.held_out) if digests else "",
             "tools": environment.versions | {"worker": digest(WORKER)},
         },
         commands=(_command(environment, workspace, "quantize"),),
-        blocked=f"ModelOpt quantises to {precision.quant_algo} on an NVIDIA GPU only"
-        if words["cuda_only"] and not host.sms
-        else None,
+        blocked=lacks_gpu if words["cuda_only"] and not host.sms else None,
         reads_source=True,
     )
 
@@ -94,7 +91,7 @@ def export_stage(
         _job(work, environment, job, settings)
         if complete:
             complete(work.folder / "checkpoint")
-        write_checks(work.folder, check(work.folder / "checkpoint"))
+        work.record("checks", check(work.folder / "checkpoint"))
 
     return Stage(
         name="convert",

@@ -6,10 +6,9 @@ A bundle that a machine could not finish is packaged too: it carries what the re
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from nemotron_build.checkpoint import TOKENIZER_FILES
 from nemotron_build.errors import OutputError
 from nemotron_build.host import Host
 from nemotron_build.stages.kind import kind_of
-from nemotron_build.stages.pipeline import Outcome, Stage
+from nemotron_build.stages.pipeline import Outcome
 from nemotron_build.stages.plan import BuildPlan
-from nemotron_build.stages.verified import read_checks, read_quality
-from nemotron_build.stages.workspace import copy_file, digests_of, link_or_copy
+from nemotron_build.stages.workspace import copy_file, digests_of, files_in, link_or_copy
 from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.bundle import CHAT_TEMPLATE, MANIFEST, Manifest, Memory, Quality
 
@@ -31,7 +29,6 @@ SOURCE, RESUME = "source", "resume"
 def package(
     plan: BuildPlan,
     outcome: Outcome,
-    remaining: list[Stage],
     output: Path,
     *,
     host: Host,
@@ -39,22 +36,21 @@ def package(
     build_key: str,
     before: Manifest | None = None,
 ) -> Manifest:
-    """Make the bundle at *output*, in the place of an earlier one; *remaining* are the stages still to be done.
+    """Make the bundle at *output*, in the place of an earlier one.
 
-    *before* is the manifest of the unfinished bundle that was gone on with: what was found then stays on record.
-
+    *before* is the manifest of the unfinished bundle that is resumed: what is on record there stays on record.
     `OutputError` when it cannot be written; then *output* is as it was.
     """
     try:
         with atomic_folder(output, partial=output.with_name(f".{output.name}.partial"), replace=True) as partial:
-            made, taken = _files(plan, outcome, remaining)
-            for name, path in made.items():
+            built, copied = _files(plan, outcome)
+            for name, path in built.items():
                 link_or_copy(path, partial / name)
-            for name, path in taken.items():
+            for name, path in copied.items():
                 copy_file(path, partial / name)
             if plan.chat_template is not None:
                 (partial / CHAT_TEMPLATE).write_text(plan.chat_template, encoding="utf-8")
-            manifest = _manifest(plan, outcome, remaining, partial, host=host, digests=digests, build_key=build_key)
+            manifest = _manifest(plan, outcome, partial, host=host, digests=digests, build_key=build_key)
             if before:
                 manifest = replace(
                     manifest,
@@ -69,40 +65,32 @@ def package(
     return manifest
 
 
-def _files(plan: BuildPlan, outcome: Outcome, remaining: list[Stage]) -> tuple[dict[str, Path], dict[str, Path]]:
+def _files(plan: BuildPlan, outcome: Outcome) -> tuple[dict[str, Path], dict[str, Path]]:
     """What goes into the bundle, by its place there: files that stages made, and files of the user's."""
     checkpoint = plan.checkpoint
-    present = {path.name: path for path in checkpoint.files}
-    taken = {f"tokenizer/{name}": present[name] for name in TOKENIZER_FILES if name in present}
-    taken |= {f"licence/{path.name}": path for path in checkpoint.licence_files}
-    if not remaining:
-        return kind_of(plan).engine_files(outcome.folders), taken
-    weights = {stored.file for stored in checkpoint.tensors.values()}
-    reads_source = any(stage.reads_source for stage in remaining)
-    taken |= {f"{SOURCE}/{path.name}": path for path in checkpoint.files if reads_source or path not in weights}
+    copied = {f"tokenizer/{path.name}": path for path in checkpoint.files if path.name in TOKENIZER_FILES}
+    copied |= {f"licence/{path.name}": path for path in checkpoint.licence_files}
+    if not outcome.remaining:
+        return kind_of(plan).engine_files(outcome.folders), copied
+    reads_source = any(stage.reads_source for stage in outcome.remaining)
+    sources = checkpoint.files if reads_source else checkpoint.files_beside_weights
+    copied |= {f"{SOURCE}/{path.name}": path for path in sources}
     for name, samples in (("calibration", plan.spec.calibration), ("quality_data", plan.spec.quality_data)):
         if samples:
-            taken[f"{RESUME}/{name}.jsonl"] = samples
-    made: dict[str, Path] = {}
-    for need in {need for stage in remaining for need in stage.needs if need in outcome.folders}:
-        folder = outcome.folders[need]
-        made |= {f"{RESUME}/{need}/{name}": folder / name for name in digests_of(folder)}
-    return made, taken
+            copied[f"{RESUME}/{name}.jsonl"] = samples
+    needs = {need for stage in outcome.remaining for need in stage.needs} & outcome.folders.keys()
+    folders = {need: outcome.folders[need] for need in needs}
+    built = {f"{RESUME}/{need}/{name}": folder / name for need, folder in folders.items() for name in files_in(folder)}
+    return built, copied
 
 
 def _manifest(
-    plan: BuildPlan,
-    outcome: Outcome,
-    remaining: list[Stage],
-    folder: Path,
-    *,
-    host: Host,
-    digests: Mapping[str, str],
-    build_key: str,
+    plan: BuildPlan, outcome: Outcome, folder: Path, *, host: Host, digests: Mapping[str, str], build_key: str
 ) -> Manifest:
     kind, decision, memory = kind_of(plan), plan.decision, plan.memory
-    quality = read_quality(outcome.folders["quantize"]) if "quantize" in outcome.folders else None
-    folders = [outcome.folders[name] for name in ("convert", "verify") if name in outcome.folders]
+    engine = folder / kind.engine_file
+    quality = outcome.recorded("quantize", "quality")
+    checks = [check for stage in ("convert", "verify") for check in outcome.recorded(stage, "checks") or []]
     return Manifest(
         profile=plan.profile.name,
         gpu=plan.gpu.name,
@@ -117,7 +105,7 @@ def _manifest(
         max_batch_size=memory.settings.max_batch_size,
         max_num_tokens=memory.settings.max_num_tokens,
         memory=Memory(
-            weights_bytes=_weights_bytes(plan, folder),
+            weights_bytes=engine.stat().st_size if engine.is_file() else memory.weights_bytes,
             kv_bytes_per_token=memory.kv_bytes_per_token,
             kv_cache_bytes=memory.kv_bytes_per_token * memory.settings.max_seq_len * memory.settings.max_batch_size,
             state_bytes_per_sequence=memory.state_bytes_per_sequence,
@@ -125,52 +113,40 @@ def _manifest(
         ran_on_this_hardware=kind.ran_on_hardware,
         build_key=build_key,
         built_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        state="unfinished" if remaining else "complete",
-        next_stage=remaining[0].name if remaining else None,
+        state="unfinished" if outcome.remaining else "complete",
+        next_stage=outcome.remaining[0].name if outcome.remaining else None,
         container=kind.container(plan, host),
         config=plan.config,
         plan=plan_record(plan),
         llm_args=kind.llm_arguments(plan),
         quality=Quality(**quality) if quality else None,
-        checks=list(dict.fromkeys(check for each in folders for check in read_checks(each))),
+        checks=list(dict.fromkeys(checks)),
         warnings=list(plan.warnings),
         stages=dict(outcome.keys),
-        profile_differences=profile_differences(plan),
+        profile_differences=[
+            *plan.checkpoint.architecture.differences(plan.profile.architecture),
+            *plan.checkpoint.token_differences(plan.profile.control_tokens),
+        ],
         tool_versions=kind.tool_versions(host),
         inputs=dict(digests),
         outputs=digests_of(folder),
     )
 
 
-def profile_differences(plan: BuildPlan) -> list[str]:
-    """Where the checkpoint is not as published; its own files win."""
-    return [
-        *plan.checkpoint.architecture.differences(plan.profile.architecture),
-        *plan.checkpoint.token_differences(plan.profile.control_tokens),
-    ]
-
-
 def plan_record(plan: BuildPlan) -> dict[str, Any]:
     """The memory plan, the roofline and the architecture as JSON values."""
     memory = plan.memory
     record = {
-        "architecture": {"model_type": plan.checkpoint.architecture.model_type}
-        | dataclasses.asdict(plan.checkpoint.architecture),
+        "architecture": {"model_type": plan.checkpoint.architecture.model_type} | asdict(plan.checkpoint.architecture),
         "fits": memory.fits,
         "reason": memory.reason,
         "parameters": memory.parameters,
         "max_seq_len": memory.max_seq_len,
         "max_concurrency": memory.max_concurrency,
-        "memory": dataclasses.asdict(memory.memory),
-        "settings": dataclasses.asdict(memory.settings),
-        "roofline": dataclasses.asdict(memory.roofline) if memory.roofline else None,
+        "memory": asdict(memory.memory),
+        "settings": asdict(memory.settings),
+        "roofline": asdict(memory.roofline) if memory.roofline else None,
         "why": list(plan.decision.why),
         "notes": list(plan.decision.notes),
     }
     return dict(json.loads(json.dumps(record)))
-
-
-def _weights_bytes(plan: BuildPlan, folder: Path) -> int:
-    """What the weights take: the file's size where it is one file, else the plan's figure."""
-    file = folder / kind_of(plan).engine_file
-    return file.stat().st_size if file.is_file() else plan.memory.weights_bytes

@@ -1,8 +1,10 @@
-"""What a build will make: all that its stages are made from."""
+"""What a build will make: all that its stages are made from.
+
+What renders conversations is imported late: planning needs none of it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +14,6 @@ from nemotron_build.checkpoint import Checkpoint
 from nemotron_build.planning.gpus import Gpu
 from nemotron_build.planning.planner import MemoryPlan
 from nemotron_build.planning.rules import Decision
-from nemotron_build.quantization.conversations import (
-    CALIBRATION,
-    HELD_OUT,
-    Sample,
-    count_samples,
-    read_samples,
-    to_calibrate,
-    to_measure,
-)
 from nemotron_build.spec import EngineSpec
 from nemotron_triton.chat.profiles import Profile
 
@@ -32,10 +25,18 @@ class BuildPlan:
     spec: EngineSpec
     checkpoint: Checkpoint
     profile: Profile
-    gpu: Gpu
-    decision: Decision
     memory: MemoryPlan
     chat_template: str | None
+
+    @property
+    def gpu(self) -> Gpu:
+        """What it is made for."""
+        return self.memory.gpu
+
+    @property
+    def decision(self) -> Decision:
+        """Engine kind, precision and KV precision."""
+        return self.memory.decision
 
     @property
     def dtype(self) -> Literal["bf16", "fp16"]:
@@ -57,7 +58,6 @@ class BuildPlan:
     @property
     def config(self) -> dict[str, Any]:
         """Every setting as it was resolved, as JSON values; what the manifest keeps."""
-        values = {field.name: getattr(self.spec, field.name) for field in dataclasses.fields(self.spec)}
         resolved: dict[str, Any] = {
             "gpu": self.gpu.name,
             "precision": self.decision.precision.name,
@@ -66,22 +66,28 @@ class BuildPlan:
             "model": self.profile.name,
             "max_seq_len": self.memory.settings.max_seq_len,
         }
-        return {name: str(value) if isinstance(value, Path) else value for name, value in (values | resolved).items()}
+        values = vars(self.spec) | resolved
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     @functools.cached_property
     def calibration(self) -> list[list[int]]:
         """Token ids that ModelOpt calibrates on."""
-        return to_calibrate(self._samples(self.spec.calibration or CALIBRATION, self.spec.calibration_samples))
+        from nemotron_build.quantization.conversations import CALIBRATION, read_samples, to_calibrate
+
+        path, count = self.spec.calibration or CALIBRATION, self.spec.calibration_samples
+        return to_calibrate(read_samples(path, self.profile, self.checkpoint.tokenizer, max_samples=count))
 
     @property
     def calibration_count(self) -> int:
         """How many conversations that is, without reading what is in them."""
+        from nemotron_build.quantization.conversations import CALIBRATION, count_samples
+
         return min(self.spec.calibration_samples, count_samples(self.spec.calibration or CALIBRATION))
 
     @functools.cached_property
     def held_out(self) -> list[list[list[int]]]:
         """Prompts and answers, as token ids, that quality is measured on."""
-        return to_measure(self._samples(self.spec.quality_data or HELD_OUT, self.spec.quality_samples))
+        from nemotron_build.quantization.conversations import HELD_OUT, read_samples, to_measure
 
-    def _samples(self, path: Path, count: int) -> list[Sample]:
-        return read_samples(path, self.profile, self.checkpoint.tokenizer, max_samples=count)
+        path, count = self.spec.quality_data or HELD_OUT, self.spec.quality_samples
+        return to_measure(read_samples(path, self.profile, self.checkpoint.tokenizer, max_samples=count))

@@ -40,7 +40,7 @@ class Workspace:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if any(self.folder.iterdir()) and not (self.folder / "lock").is_file():
-                raise OutputError(f"{self.folder} is needed for the build and is somebody's; give another --output")
+                raise OutputError(f"{self.folder} is needed for the build and holds other files; give another --output")
             (self.folder / "lock").touch()
             (self.folder / "logs").mkdir(exist_ok=True)
         except OSError as error:

@@ -16,17 +16,27 @@ from typing import Any
 import numpy as np
 
 from nemotron_build.architecture import Dimensions, read_architecture
-from nemotron_build.checkpoint import Checkpoint, read_json
+from nemotron_build.checkpoint import DTYPES, Checkpoint, read_json
 from nemotron_build.errors import BuildError, CheckpointError, VerificationError
 from nemotron_build.precisions import KvPrecision, Precision
-from nemotron_build.verification.hf_layouts import HF_LAYOUTS, HfLayout, scale_name
-from nemotron_build.verification.tensors import Array, read_tensors, relative_distance, sampled_rows
+from nemotron_build.verification.hf_layouts import HF_LAYOUTS
+from nemotron_build.verification.layout import Layout, scale_name
+from nemotron_build.verification.problems import differences, refuse
+from nemotron_build.verification.tensors import (
+    Array,
+    Form,
+    is_scale,
+    read_tensors,
+    relative_distance,
+    sampled_rows,
+    source_weights,
+    wrong_tensors,
+)
 
 _INDEX = "model.safetensors.index.json"
 # Computed in when quantised, and what all that is not quantised is stored in.
 _DTYPE = "bfloat16"
 _ADDED = ("dtype", "torch_dtype", "quantization_config")
-_SCALE = re.compile(r"_scale(_2)?$")
 _IN_LAYER = re.compile(r"(.+\.layers\.\d+\.)(.+)\.weight")
 # What takes its input from a norm; smoothing that several of these share is moved into that norm.
 _NORM_BEFORE = {
@@ -38,27 +48,22 @@ _NORM_BEFORE = {
 
 def check_hf_checkpoint(folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision) -> list[str]:
     """What was found right in *folder*, a line each; `VerificationError` lists what is wrong."""
-    found = check_hf_config(folder, source.architecture)
-    form = HF_LAYOUTS[str(precision.hf_layout)] if precision.quantized else None
+    checks = check_hf_config(folder, source.architecture)
+    layout = HF_LAYOUTS[str(precision.hf_layout)] if precision.quantized else None
     tensors: dict[str, Array] = {}
     for file in sorted(folder.glob("*.safetensors")):
         tensors |= read_tensors(file)
     problems = [
-        *_wrong_settings(folder, source, quantized=form is not None),
-        *(_wrong_record(folder, source, precision, kv, form) if form else ()),
-        *_wrong_tensors(tensors, source, form, precision, kv),
+        *_wrong_settings(folder, source, quantized=layout is not None),
+        *(_wrong_record(folder, source, precision, kv, layout) if layout else ()),
+        *wrong_tensors(tensors, _expected_tensors(tensors, source, layout, precision, kv)),
     ]
-    if not problems:
-        problems = list(_wrong_values(tensors, source, form))
-    if problems:
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise VerificationError(f"the exported checkpoint {folder} is wrong: {'; '.join(problems[:5])}{more}")
-    if not form:
-        return [*found, f"{len(tensors)} tensors are the source's"]
-    linears = _linears(source)
-    scales = sum(bool(_SCALE.search(name)) for name in tensors)
+    refuse(problems or list(_wrong_values(tensors, source, layout)), f"the exported checkpoint {folder} is wrong")
+    if not layout:
+        return [*checks, f"{len(tensors)} tensors are the source's"]
+    linears, scales = _linears(source), sum(map(is_scale, tensors))
     return [
-        *found,
+        *checks,
         f"{precision.quant_algo} is on record for {len(linears)} matrices and for nothing else",
         f"{len(tensors)} tensors have the shapes and types that follow, {scales} scales are finite and positive",
         f"times their scales the weights of {len(linears)} matrices are the source's, and all else is as it was",
@@ -69,32 +74,31 @@ def check_hf_config(folder: Path, architecture: Dimensions) -> list[str]:
     """Whether `config.json` in *folder* still describes *architecture*; exporters have dropped and renamed settings."""
     try:
         config = read_json(folder / "config.json")
-        found = read_architecture(config)
-    except (CheckpointError, BuildError) as error:
+        exported = read_architecture(config)
+    except BuildError as error:
         raise VerificationError(f"{folder / 'config.json'} no longer describes the source: {error}") from error
-    if found != architecture:
-        raise VerificationError(f"{folder / 'config.json'} describes {found} instead of {architecture}")
+    if exported != architecture:
+        raise VerificationError(f"{folder / 'config.json'} describes {exported} instead of {architecture}")
     return [f"config.json has the source's dimensions (head size {architecture.head_dim})"]
 
 
 def _wrong_settings(folder: Path, source: Checkpoint, *, quantized: bool) -> Iterator[str]:
     """config.json setting by setting, because what reads it next may know other names than we; and the other files."""
-    config, wanted = read_json(folder / "config.json"), read_json(source.path / "config.json")
-    for name in sorted((config.keys() | wanted.keys()) - (set(_ADDED) if quantized else set())):
+    config, original = read_json(folder / "config.json"), read_json(source.path / "config.json")
+    for name in sorted((config.keys() | original.keys()) - (set(_ADDED) if quantized else set())):
         if name not in config:
             yield f"config.json lacks {name}"
-        elif name not in wanted or config[name] != wanted[name]:
-            yield f"config.json has {name} {config[name]!r} instead of {wanted.get(name)!r}"
+        elif name not in original or config[name] != original[name]:
+            yield f"config.json has {name} {config[name]!r} instead of {original.get(name)!r}"
     if quantized and (dtype := config.get("dtype", config.get("torch_dtype"))) != _DTYPE:
         yield f"config.json has dtype {dtype!r} instead of {_DTYPE!r}"
-    weights = {tensor.file for tensor in source.tensors.values()}
-    for path in source.files:
-        if path not in weights and path.name != _INDEX and not (folder / path.name).is_file():
+    for path in source.files_beside_weights:
+        if path.name != _INDEX and not (folder / path.name).is_file():
             yield f"{path.name} is missing"
 
 
 def _wrong_record(
-    folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision, form: HfLayout
+    folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision, layout: Layout
 ) -> Iterator[str]:
     """The quantisation is on record twice; TensorRT-LLM reads hf_quant_config.json first."""
     try:
@@ -106,17 +110,12 @@ def _wrong_record(
     if not isinstance(recorded, dict) or not isinstance(embedded, dict):
         yield "the quantisation is not on record in both hf_quant_config.json and config.json"
         return
-    algorithms: dict[str, Any] = {"quant_algo": precision.quant_algo}
-    expected = algorithms | {"kv_cache_quant_algo": kv.quant_algo}
-    if form.smoothed:
+    expected: dict[str, Any] = {"quant_algo": precision.quant_algo, "kv_cache_quant_algo": kv.quant_algo}
+    if layout.is_int4:
         expected["group_size"] = precision.storage.block_size
-    for file, values, wanted in (
-        ("hf_quant_config.json", recorded, expected),
-        ("config.json", embedded, algorithms | {"quant_method": "modelopt"}),
-    ):
-        for name, value in wanted.items():
-            if values.get(name) != value:
-                yield f"{file} has {name} {values.get(name)!r} instead of {value!r}"
+    yield from differences(recorded, expected, "hf_quant_config.json has ")
+    embedded_words = {"quant_algo": precision.quant_algo, "quant_method": "modelopt"}
+    yield from differences(embedded, embedded_words, "config.json has ")
     if (embedded.get("kv_cache_scheme") is not None) != kv.quantized:
         yield f"config.json has kv_cache_scheme {embedded.get('kv_cache_scheme')!r} for a KV cache in {kv.name}"
     yield from _wrong_exclusions("hf_quant_config.json", recorded.get("exclude_modules"), source)
@@ -134,64 +133,46 @@ def _wrong_exclusions(file: str, patterns: Any, source: Checkpoint) -> Iterator[
             yield f"{file} {'excludes' if excluded else 'does not exclude'} {module} from quantisation"
 
 
-def _wrong_tensors(
-    tensors: Mapping[str, Array],
-    source: Checkpoint,
-    form: HfLayout | None,
-    precision: Precision,
-    kv: KvPrecision,
-) -> Iterator[str]:
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {}
-    optional: dict[str, tuple[str, tuple[int, ...]]] = {}
-    linears = _linears(source) if form else {}
+def _expected_tensors(
+    tensors: Mapping[str, Array], source: Checkpoint, layout: Layout | None, precision: Precision, kv: KvPrecision
+) -> dict[str, Form]:
+    """Every tensor's type and shape, for a smoothed layout with those factors that are there."""
+    expected: dict[str, Form] = {}
+    linears = _linears(source) if layout else {}
     for name, shape in source.architecture.tensors().items():
-        if form and name in linears:
-            expected |= form.stored(name, shape, precision.storage.block_size)
-            if form.smoothed:
-                optional[scale_name(name, "pre_quant_scale")] = (_DTYPE, (shape[1],))
+        if layout and name in linears:
+            expected |= layout.stored(name, shape, precision.storage.block_size, _DTYPE)
+            if layout.smoothing and (smoothing := scale_name(name, layout.smoothing)) in tensors:
+                expected[smoothing] = (_DTYPE, (shape[1],))
             for part in ("k", "v"):
                 if kv.quantized and name.endswith(f"{part}_proj.weight"):
                     expected[scale_name(name, f"{part}_scale")] = ("float32", ())
         else:
-            expected[name] = (_DTYPE if form else _stored_dtype(source, name), shape)
-    for name, (dtype, shape) in (expected | {name: optional[name] for name in optional if name in tensors}).items():
-        if name not in tensors:
-            yield f"{name} is missing"
-            continue
-        found = tensors[name]
-        if (found.dtype.name, found.shape) != (dtype, shape):
-            yield f"{name} is {found.dtype.name} {list(found.shape)} instead of {dtype} {list(shape)}"
-        elif _SCALE.search(name):
-            values = found.astype(np.float32)
-            right = np.isfinite(values) & (values > 0)
-            if not right.all():
-                yield f"{name} holds {values[~right].flat[0]}, and a scale is finite and positive"
-    yield from (f"{name} does not belong there" for name in tensors if name not in expected and name not in optional)
+            expected[name] = (_DTYPE if layout else DTYPES[source.tensors[name].dtype], shape)
+    return expected
 
 
-def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: HfLayout | None) -> Iterator[str]:
-    files = {stored.file: read_tensors(stored.file) for stored in source.tensors.values()}
-    weights = {name: files[stored.file][name] for name, stored in source.tensors.items()}
-    linears = _linears(source) if form else {}
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, layout: Layout | None) -> Iterator[str]:
+    weights = source_weights(source)
+    linears = _linears(source) if layout else {}
     smoothed: set[str] = set()
     for name in linears:
-        assert form is not None
+        assert layout is not None
         rows = sampled_rows(len(weights[name]))
-        values = form.values(tensors, name, rows)
-        if form.smoothed and scale_name(name, "pre_quant_scale") not in tensors:
+        values = layout.values(tensors, name, rows)
+        if layout.smoothing and (smoothing := scale_name(name, layout.smoothing)) not in tensors:
             norm = _norm_before(name)
             if norm is None:
-                yield f"{scale_name(name, 'pre_quant_scale')} is missing"
+                yield f"{smoothing} is missing"
                 continue
             smoothed.add(norm)
             values = values * (tensors[norm].astype(np.float32) / weights[norm].astype(np.float32))
-        if not (off := relative_distance(values, weights[name][rows])) <= form.error:
+        if not (off := relative_distance(values, weights[name][rows])) <= layout.error:
             yield f"{name} is {off:.0%} off the source's"
     for name, weight in weights.items():
         if name not in linears and name not in smoothed:
             rows = sampled_rows(len(weight))
-            wanted = weight[rows].astype(tensors[name].dtype)
-            if not np.array_equal(tensors[name][rows], wanted):
+            if not np.array_equal(tensors[name][rows], weight[rows].astype(tensors[name].dtype)):
                 yield f"{name} is not the source's"
 
 
@@ -200,10 +181,6 @@ def _linears(source: Checkpoint) -> dict[str, tuple[int, ...]]:
 
 
 def _norm_before(name: str) -> str | None:
-    found = _IN_LAYER.fullmatch(name)
-    norm = _NORM_BEFORE.get(found[2]) if found else None
-    return f"{found[1]}{norm}" if found and norm else None
-
-
-def _stored_dtype(source: Checkpoint, name: str) -> str:
-    return {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}[source.tensors[name].dtype]
+    match = _IN_LAYER.fullmatch(name)
+    norm = _NORM_BEFORE.get(match[2]) if match else None
+    return f"{match[1]}{norm}" if match and norm else None

@@ -17,8 +17,20 @@ from nemotron_build.architecture import Architecture, Dimensions
 from nemotron_build.checkpoint import Checkpoint, read_json
 from nemotron_build.errors import CheckpointError, VerificationError
 from nemotron_build.precisions import KvPrecision, Precision
-from nemotron_build.verification.tensors import Array, read_tensors, relative_distance, sampled_rows
-from nemotron_build.verification.trtllm_layouts import TRTLLM_LAYOUTS, TrtllmLayout
+from nemotron_build.verification.layout import Layout
+from nemotron_build.verification.problems import differences, refuse
+from nemotron_build.verification.tensors import (
+    UNKNOWN,
+    Array,
+    Form,
+    is_scale,
+    read_tensors,
+    relative_distance,
+    sampled_rows,
+    source_weights,
+    wrong_tensors,
+)
+from nemotron_build.verification.trtllm_layouts import TRTLLM_LAYOUTS, trtllm_dimensions
 
 # Projections of a layer: the name in a TensorRT-LLM checkpoint, and what is stacked in it, in Hugging Face's names.
 _PROJECTIONS = {
@@ -39,97 +51,86 @@ _KEPT_IN_LAYER = {
 }
 
 
-_SCALES = ("_factor", "_factor_2", "_scale")
-
-
 def check_trtllm_checkpoint(folder: Path, source: Checkpoint, precision: Precision, kv: KvPrecision) -> list[str]:
     """What was found right in *folder*, a line each; `VerificationError` lists what is wrong."""
     architecture = source.architecture
     assert isinstance(architecture, Architecture)
-    form = (
-        TRTLLM_LAYOUTS[str(precision.trtllm_layout)]
-        if precision.quantized
-        else TrtllmLayout(dtype=precision.torch_dtype, scales={}, error=0.01)
-    )
-    try:
-        config = read_json(folder / "config.json")
-    except CheckpointError as error:
-        raise VerificationError(str(error)) from error
+    layout = Layout(dtype=precision.torch_dtype, scales={}, error=0.01)
+    if precision.quantized:
+        layout = TRTLLM_LAYOUTS[str(precision.trtllm_layout)]
+    config = _config(folder)
     tensors = read_tensors(folder / "rank0.safetensors")
     problems = [
-        *_wrong_settings(config, architecture, form, kv, precision, has_head=_HEAD in tensors),
-        *_wrong_tensors(tensors, architecture, form, kv, precision),
+        *_wrong_settings(config, architecture, layout, kv, precision, has_head=_HEAD in tensors),
+        *wrong_tensors(tensors, _expected_tensors(tensors, architecture, layout, kv, precision)),
     ]
-    if not problems:
-        problems += _wrong_values(tensors, source, form)
-    if problems:
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise VerificationError(f"the exported checkpoint {folder} is wrong: {'; '.join(problems[:5])}{more}")
-    scales = sum(name.endswith(_SCALES) for name in tensors)
+    refuse(problems or list(_wrong_values(tensors, source, layout)), f"the exported checkpoint {folder} is wrong")
     return [
         f"config.json has the source's dimensions (head size {architecture.head_dim}, {architecture.num_hidden_layers} "
         "layers), rotary embedding and the asked quantisation",
         f"{len(tensors)} tensors have the shapes and types that follow",
-        f"{scales} scales are finite and positive",
+        f"{sum(map(is_scale, tensors))} scales are finite and positive",
         "embedding, norms and lm_head are the source's",
         f"the weights of {architecture.num_hidden_layers * len(_PROJECTIONS)} projections "
-        + ("were not compared: this format was never seen" if form.dtype == "unknown" else "give back the source's"),
+        + ("were not compared: this format was never seen" if layout.dtype == UNKNOWN else "give back the source's"),
     ]
 
 
 def check_dimensions(folder: Path, source: Checkpoint, quant_algo: str | None) -> list[str]:
-    """What was found right in a checkpoint of TensorRT-LLM's own script, whose weights nobody else can read."""
+    """What was found right in a checkpoint of TensorRT-LLM's own script, whose order of weights is not public."""
     architecture = source.architecture
-    try:
-        config = read_json(folder / "config.json")
-    except CheckpointError as error:
-        raise VerificationError(str(error)) from error
-    expected = {
-        "num_hidden_layers": architecture.num_hidden_layers,
-        "num_attention_heads": architecture.num_attention_heads,
-        "num_key_value_heads": architecture.num_key_value_heads,
-        "hidden_size": architecture.hidden_size,
-        "head_size": architecture.head_dim,
-    }
+    config = _config(folder)
     problems = [
-        f"{name} {config.get(name)!r} instead of {value}"
-        for name, value in expected.items()
-        if config.get(name) != value
+        *differences(config, trtllm_dimensions(architecture)),
+        *differences(config.get("quantization") or {}, {"quant_algo": quant_algo}),
     ]
-    found = (config.get("quantization") or {}).get("quant_algo")
-    if found != quant_algo:
-        problems.append(f"quant_algo {found!r} instead of {quant_algo!r}")
     if not (folder / "rank0.safetensors").is_file():
-        problems.append("no rank0.safetensors")
-    if problems:
-        raise VerificationError(f"the converted checkpoint {folder} has {'; '.join(problems)}")
+        problems.append("rank0.safetensors is missing")
+    refuse(problems, f"the converted checkpoint {folder} is wrong")
     return [f"config.json has the source's dimensions (head size {architecture.head_dim}); weights were not compared"]
 
 
-def _kept(architecture: Dimensions) -> dict[str, str]:
-    """What is not quantised, outside of the layers: our name → the source's; a tied head is the embedding."""
-    return _KEPT | {_HEAD: _EMBEDDING if architecture.tie_word_embeddings else _HEAD}
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return read_json(folder / "config.json")
+    except CheckpointError as error:
+        raise VerificationError(str(error)) from error
+
+
+def _kept(architecture: Dimensions, tensors: Mapping[str, Array]) -> dict[str, str]:
+    """What is not quantised: TensorRT-LLM's name → the source's; a tied head is the embedding, and may be absent."""
+    kept = dict(_KEPT)
+    if _HEAD in tensors or not architecture.tie_word_embeddings:
+        kept[_HEAD] = _EMBEDDING if architecture.tie_word_embeddings else _HEAD
+    for layer in range(architecture.num_hidden_layers):
+        for name, origin in _KEPT_IN_LAYER.items():
+            kept[f"transformer.layers.{layer}.{name}"] = f"model.layers.{layer}.{origin}"
+    return kept
+
+
+def _projections(architecture: Dimensions) -> dict[str, list[str]]:
+    """What is quantised: TensorRT-LLM's name → those of the source's matrices that are stacked in it."""
+    return {
+        f"transformer.layers.{layer}.{name}.weight": [f"model.layers.{layer}.{part}.weight" for part in parts]
+        for layer in range(architecture.num_hidden_layers)
+        for name, parts in _PROJECTIONS.items()
+    }
 
 
 def _wrong_settings(
     config: Mapping[str, Any],
     architecture: Architecture,
-    form: TrtllmLayout,
+    layout: Layout,
     kv: KvPrecision,
     precision: Precision,
     *,
     has_head: bool,
 ) -> Iterator[str]:
     quantization = config.get("quantization") or {}
-    scaling = architecture.rope_scaling
-    expected: dict[str, Any] = {
+    settings = {
         "architecture": "LlamaForCausalLM",
         "dtype": precision.torch_dtype,
-        "num_hidden_layers": architecture.num_hidden_layers,
-        "num_attention_heads": architecture.num_attention_heads,
-        "num_key_value_heads": architecture.num_key_value_heads,
-        "hidden_size": architecture.hidden_size,
-        "head_size": architecture.head_dim,
+        **trtllm_dimensions(architecture),
         "intermediate_size": architecture.intermediate_size,
         "vocab_size": architecture.vocab_size,
         "max_position_embeddings": architecture.max_position_embeddings,
@@ -138,126 +139,52 @@ def _wrong_settings(
         # ModelOpt writes tied embeddings twice, which TensorRT-LLM takes as well.
         "share_embedding_table": not has_head,
     }
-    found = {name: config.get(name) for name in expected}
-    if scaling:
-        stored = config.get("rotary_scaling") or {}
-        for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"):
-            expected[f"rotary_scaling.{name}"] = getattr(scaling, name)
-            found[f"rotary_scaling.{name}"] = stored.get(name)
-    expected["quantization.quant_algo"] = precision.quant_algo
-    expected["quantization.kv_cache_quant_algo"] = kv.quant_algo
-    if form.dtype == "int4":
-        expected["quantization.group_size"] = precision.storage.block_size
-    for name in [name for name in expected if name.startswith("quantization.")]:
-        found[name] = quantization.get(name.removeprefix("quantization."))
-    for name, value in expected.items():
-        if found[name] != value:
-            yield f"config.json has {name} {found[name]!r} instead of {value!r}"
+    algorithms: dict[str, Any] = {"quant_algo": precision.quant_algo, "kv_cache_quant_algo": kv.quant_algo}
+    if layout.is_int4:
+        algorithms["group_size"] = precision.storage.block_size
+    yield from differences(config, settings, "config.json has ")
+    if scaling := architecture.rope_scaling:
+        names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+        factors = {name: getattr(scaling, name) for name in names}
+        yield from differences(config.get("rotary_scaling") or {}, factors, "config.json has rotary_scaling.")
+    yield from differences(quantization, algorithms, "config.json has quantization.")
     if precision.quant_algo and "lm_head" not in quantization.get("exclude_modules", []):
         yield "config.json does not exclude lm_head from quantisation"
 
 
 def _expected_tensors(
-    architecture: Architecture, form: TrtllmLayout, kv: KvPrecision, precision: Precision
-) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Every tensor's type and shape."""
+    tensors: Mapping[str, Array], architecture: Architecture, layout: Layout, kv: KvPrecision, precision: Precision
+) -> dict[str, Form]:
+    """Every tensor's type and shape; of a layout that was never seen, whatever scales there are."""
     plain = precision.torch_dtype
     source = architecture.tensors()
-    expected: dict[str, tuple[str, tuple[int, ...]]] = {
-        name: (plain, source[origin]) for name, origin in _kept(architecture).items()
-    }
-    for layer in range(architecture.num_hidden_layers):
-        ours, theirs = f"transformer.layers.{layer}.", f"model.layers.{layer}."
-        for name, origin in _KEPT_IN_LAYER.items():
-            expected[ours + name] = (plain, source[theirs + origin])
-        for name, parts in _PROJECTIONS.items():
-            rows = sum(source[f"{theirs}{part}.weight"][0] for part in parts)
-            columns = source[f"{theirs}{parts[0]}.weight"][1]
-            packed = (rows // 2, columns) if form.dtype == "int4" else (rows, columns)
-            expected[f"{ours}{name}.weight"] = ("int8" if form.dtype == "int4" else form.dtype, packed)
-            sizes: dict[str | int, int] = {
-                "out": rows,
-                "in": columns,
-                "blocks": columns // precision.storage.block_size,
-            }
-            for scale, shape in form.scales.items():
-                dtype = plain if scale == "prequant_scaling_factor" else "float32"
-                expected[f"{ours}{name}.{scale}"] = (dtype, tuple(sizes.get(size, 1) for size in shape))
-        if kv.quantized:
-            for scale in ("k_cache", "v_cache", "kv_cache"):
-                expected[f"{ours}attention.{scale}_scaling_factor"] = ("float32", (1,))
+    expected: dict[str, Form] = {}
+    if layout.dtype == UNKNOWN:
+        expected = {name: (UNKNOWN, ()) for name in tensors if is_scale(name)}
+    expected |= {name: (plain, source[origin]) for name, origin in _kept(architecture, tensors).items()}
+    for name, origins in _projections(architecture).items():
+        shape = (sum(source[origin][0] for origin in origins), source[origins[0]][1])
+        expected |= layout.stored(name, shape, precision.storage.block_size, plain)
+    for layer in range(architecture.num_hidden_layers if kv.quantized else 0):
+        for scale in ("k_cache", "v_cache", "kv_cache"):
+            expected[f"transformer.layers.{layer}.attention.{scale}_scaling_factor"] = ("float32", (1,))
     return expected
 
 
-def _wrong_tensors(
-    tensors: Mapping[str, Array], architecture: Architecture, form: TrtllmLayout, kv: KvPrecision, precision: Precision
-) -> Iterator[str]:
-    expected = _expected_tensors(architecture, form, kv, precision)
-    if architecture.tie_word_embeddings and _HEAD not in tensors:
-        del expected[_HEAD]
-    for name, (dtype, shape) in expected.items():
-        if name not in tensors:
-            yield f"{name} is missing"
-            continue
-        found = tensors[name]
-        if dtype != "unknown" and (found.dtype.name, found.shape) != (dtype, shape):
-            yield f"{name} is {found.dtype.name} {list(found.shape)} instead of {dtype} {list(shape)}"
-    for name in (name for name in tensors if name.endswith(_SCALES)):
-        values = tensors[name].astype(np.float32)
-        if not np.isfinite(values).all() or not (values > 0).all():
-            bad = values[~(np.isfinite(values) & (values > 0))]
-            yield f"{name} holds {bad.flat[0]}, and a scale is finite and positive"
-    foreign = sorted(tensors.keys() - expected.keys())
-    for name in foreign:
-        if form.dtype != "unknown" or not name.endswith(_SCALES):
-            yield f"{name} does not belong there"
-
-
-def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, form: TrtllmLayout) -> Iterator[str]:
-    files = {stored.file: read_tensors(stored.file) for stored in source.tensors.values()}
-    weights = {name: files[stored.file][name] for name, stored in source.tensors.items()}
-    kept = {name: origin for name, origin in _kept(source.architecture).items() if name in tensors}
-    for layer in range(source.architecture.num_hidden_layers):
-        kept |= {
-            f"transformer.layers.{layer}.{name}": f"model.layers.{layer}.{origin}"
-            for name, origin in _KEPT_IN_LAYER.items()
-        }
-    for name, origin in kept.items():
+def _wrong_values(tensors: Mapping[str, Array], source: Checkpoint, layout: Layout) -> Iterator[str]:
+    weights = source_weights(source)
+    for name, origin in _kept(source.architecture, tensors).items():
         rows = sampled_rows(len(weights[origin]))
-        found, wanted = tensors[name][rows].astype(np.float32), weights[origin][rows].astype(np.float32)
-        if not np.allclose(found, wanted, rtol=2**-7, atol=1e-6):
+        stored, original = (values[rows].astype(np.float32) for values in (tensors[name], weights[origin]))
+        if not np.allclose(stored, original, rtol=2**-7, atol=1e-6):
             yield f"{name} is not the source's {origin}"
-    if form.dtype == "unknown":
+    if layout.dtype == UNKNOWN:
         return
-    for layer in range(source.architecture.num_hidden_layers):
-        for name, parts in _PROJECTIONS.items():
-            ours = f"transformer.layers.{layer}.{name}"
-            first = 0
-            for part in parts:
-                origin = f"model.layers.{layer}.{part}.weight"
-                rows = sampled_rows(len(weights[origin]))
-                found = _effective(tensors, ours, rows + first, form)
-                if not (off := relative_distance(found, weights[origin][rows])) <= form.error:
-                    yield f"{ours}.weight is {off:.0%} off the source's {origin}"
-                first += len(weights[origin])
-
-
-def _effective(tensors: Mapping[str, Array], name: str, rows: Array, form: TrtllmLayout) -> Array:
-    """What an input is multiplied with: the stored weight times its scales, float32, shape (rows, in)."""
-    stored = tensors[f"{name}.weight"]
-    if form.dtype == "int4":
-        # Two output channels share a byte, the even one in the low nibble.
-        nibbles = (stored[rows // 2].view(np.uint8) >> (4 * (rows % 2)[:, None]).astype(np.uint8)) & 15
-        weight = np.where(nibbles > 7, nibbles.astype(np.float32) - 16, nibbles.astype(np.float32))
-    else:
-        weight = stored[rows].astype(np.float32)
-    for scale in ("weights_scaling_factor", "per_channel_scale"):
-        if scale in form.scales:
-            values = tensors[f"{name}.{scale}"]
-            spread = values[rows] if len(values) > 1 else values[None]
-            weight = weight * np.repeat(
-                spread.reshape(len(spread), -1), weight.shape[1] // (spread.size // len(spread)), 1
-            )
-    if "prequant_scaling_factor" in form.scales:
-        weight = weight * tensors[f"{name}.prequant_scaling_factor"].astype(np.float32)
-    return weight
+    for name, origins in _projections(source.architecture).items():
+        first = 0
+        for origin in origins:
+            rows = sampled_rows(len(weights[origin]))
+            values = layout.values(tensors, name, rows + first)
+            if not (off := relative_distance(values, weights[origin][rows])) <= layout.error:
+                yield f"{name} is {off:.0%} off the source's {origin}"
+            first += len(weights[origin])

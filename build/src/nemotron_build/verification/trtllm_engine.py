@@ -7,8 +7,11 @@ from typing import Any
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.checkpoint import read_json
+from nemotron_build.commands.limits import Limits
 from nemotron_build.errors import CheckpointError, VerificationError
 from nemotron_build.precisions import KvPrecision, Precision
+from nemotron_build.verification.problems import differences, refuse
+from nemotron_build.verification.trtllm_layouts import trtllm_dimensions
 
 
 def check_trtllm_engine(
@@ -17,9 +20,7 @@ def check_trtllm_engine(
     *,
     precision: Precision,
     kv: KvPrecision,
-    max_batch_size: int,
-    max_seq_len: int,
-    max_num_tokens: int,
+    limits: Limits,
     version: str | None,
 ) -> list[str]:
     """What was found right, a line each; `VerificationError` lists what is wrong. *version* is TensorRT-LLM's."""
@@ -29,31 +30,24 @@ def check_trtllm_engine(
         raise VerificationError(f"the engine has no readable config.json: {error}") from error
     model, build = _object(config, "pretrained_config"), _object(config, "build_config")
     quantization = _object(model, "quantization")
-    expected: list[tuple[str, Any, Any]] = [
-        ("head_size", model.get("head_size"), architecture.head_dim),
-        ("num_hidden_layers", model.get("num_hidden_layers"), architecture.num_hidden_layers),
-        ("num_attention_heads", model.get("num_attention_heads"), architecture.num_attention_heads),
-        ("num_key_value_heads", model.get("num_key_value_heads"), architecture.num_key_value_heads),
-        ("hidden_size", model.get("hidden_size"), architecture.hidden_size),
-        ("vocab_size", model.get("vocab_size"), architecture.vocab_size),
-        ("quant_algo", quantization.get("quant_algo"), precision.quant_algo),
-        ("kv_cache_quant_algo", quantization.get("kv_cache_quant_algo"), kv.quant_algo),
-        ("max_batch_size", build.get("max_batch_size"), max_batch_size),
-        ("max_seq_len", build.get("max_seq_len"), max_seq_len),
-        ("max_num_tokens", build.get("max_num_tokens"), max_num_tokens),
-        ("kv_cache_type", build.get("kv_cache_type"), "PAGED"),
+    # The longest prompt has no effect on the engine.
+    compiled = {name: getattr(limits, name) for name in ("max_batch_size", "max_seq_len", "max_num_tokens")}
+    algorithms = {"quant_algo": precision.quant_algo, "kv_cache_quant_algo": kv.quant_algo}
+    problems = [
+        *differences(model, trtllm_dimensions(architecture) | {"vocab_size": architecture.vocab_size}),
+        *differences(quantization, algorithms),
+        *differences(build, compiled | {"kv_cache_type": "PAGED"}),
     ]
-    problems = [f"{name} is {found!r} instead of {value!r}" for name, found, value in expected if found != value]
-    found_version = str(config.get("version"))
-    if version not in (None, found_version):
-        problems.append(f"TensorRT-LLM {found_version} compiled it instead of {version}")
+    compiler = str(config.get("version"))
+    if version not in (None, compiler):
+        problems.append(f"TensorRT-LLM {compiler} compiled it instead of {version}")
     if not (folder / "rank0.engine").is_file():
         problems.append("rank0.engine is missing")
-    if problems:
-        raise VerificationError(f"the engine in {folder} is not what was planned: {'; '.join(problems[:5])}")
+    refuse(problems, f"the engine in {folder} is not what was planned")
     return [
-        f"the engine of TensorRT-LLM {found_version} has the source's dimensions (head size {architecture.head_dim})",
-        f"its limits are the plan's: {max_batch_size} sequences of {max_seq_len} tokens, {max_num_tokens} in a step",
+        f"the engine of TensorRT-LLM {compiler} has the source's dimensions (head size {architecture.head_dim})",
+        f"its limits are the plan's: {limits.max_batch_size} sequences of {limits.max_seq_len} tokens, "
+        f"{limits.max_num_tokens} in a step",
     ]
 
 
