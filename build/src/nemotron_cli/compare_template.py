@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from nemotron_build.templates import compare
-from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
+from nemotron_cli import options
+from nemotron_triton.chat.profiles import profile
 
 
 @click.command("compare-template")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")
+@click.argument("checkpoint", type=options.PATH)
+@options.model
 def command(checkpoint: Path, model: str) -> None:
     """Compare our prompts with those of CHECKPOINT's own chat template, over a fixed set of conversations.
 

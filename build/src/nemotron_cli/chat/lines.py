@@ -20,18 +20,20 @@ _HELD_DOWN_S = 0.5
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C on the terminal of a conversation: what runs now stops, the program does not."""
+    """Ctrl-C on the terminal of a conversation: it stops what runs now, not the program."""
 
 
 class ChatLines:
-    """The texts of one user. Where stdin is no terminal, Ctrl-C ends the program as it ends others."""
+    """The texts that a user types, from stdin; *history* is what up-arrow brings back on a terminal.
+
+    Where stdin is no terminal, Ctrl-C ends the program, as it ends any other.
+    """
 
     def __init__(self, history: ChatHistory) -> None:
-        """Read stdin; *history* is where a terminal's up-arrow begins."""
         self.interactive = sys.stdin.isatty()
         self._history = history
         self._interrupted_at_s = 0.0
-        # Bytes that are no text are found in `_line`; an error inside stdin's decoder would lose the lines behind it.
+        # Bytes that are no text are refused in `_line`: an error in stdin's decoder would lose the lines behind them.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="surrogateescape")
         self._readline = _readline() if self.interactive and sys.stdout.isatty() else None
@@ -81,7 +83,7 @@ class ChatLines:
 
     @property
     def interrupted_text(self) -> str:
-        """What stood in the line when it was interrupted, as far as that can be known."""
+        """The text in the line when it was interrupted; empty without line editing, which cannot say."""
         return str(self._readline.get_line_buffer()) if self._readline else ""
 
     def _offer(self, entry: str) -> None:
