@@ -26,9 +26,6 @@ messages = click.option(
     "--messages", "messages_file", type=PATH_OR_STDIN, help="JSON file with earlier messages; - is stdin."
 )
 system = click.option("--system", help="Instructions for the whole conversation.")
-thinking = click.option(
-    "--thinking", type=click.Choice(["on", "off"]), help="Whether to think first. Default: the model's."
-)
 tools = click.option("--tools", "tools_file", type=PATH, help="JSON file with OpenAI-shaped tools.")
 text_models = click.option(
     "--no-text-models",
@@ -39,6 +36,16 @@ text_models = click.option(
     help="Leave out preprocessing and postprocessing, which render prompts, count tokens and parse raw answers for "
     "callers who ask: no chat needs them, and each costs a process.",
 )
+
+
+def thinking(about: str) -> Callable[[Command], Command]:
+    """Whether to think, as True or False; None is the model's default."""
+    return click.option(
+        "--thinking",
+        type=click.Choice(["on", "off"]),
+        callback=lambda _context, _option, value: None if value is None else value == "on",
+        help=f"{about} Default: the model's.",
+    )
 
 
 def model(command: Command) -> Command:

@@ -28,13 +28,13 @@ _FIELDS = {
 @click.command("parse")
 @click.argument("file", required=False, type=options.PATH_OR_STDIN)
 @options.model
-@click.option("--thinking", type=click.Choice(["on", "off"]), help="What was asked for. Default: the model's.")
+@options.thinking("What was asked for.")
 @click.option("--tools", "tools_file", type=options.PATH, help="JSON file; without it any call counts.")
 @click.option("--cut", is_flag=True, help="The token limit ended the answer.")
 @click.option("--deltas", is_flag=True, help="Also give the stream of deltas that the answer becomes.")
 @options.jsonl
 def command(
-    file: Path | None, model: str, thinking: str | None, tools_file: Path | None, cut: bool, deltas: bool, jsonl: bool
+    file: Path | None, model: str, thinking: bool | None, tools_file: Path | None, cut: bool, deltas: bool, jsonl: bool
 ) -> None:
     """Take the raw answer in FILE (- is stdin) apart: reasoning, content, tool calls.
 
@@ -49,7 +49,7 @@ def command(
         raise click.UsageError("give a FILE with a raw answer (- is stdin), or --jsonl")
     request = {
         "text": read_text(file),
-        "thinking": None if thinking is None else thinking == "on",
+        "thinking": thinking,
         "engine_finish": "length" if cut else "stop",
     } | ({"tools": read_json_list(tools_file, "tools")} if tools_file else {})
     click.echo(json.dumps(_parsed(request, model, deltas=deltas), ensure_ascii=False, indent=2))

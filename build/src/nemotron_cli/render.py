@@ -24,7 +24,7 @@ _FIELDS = {"id", "model", "messages", "tools", "thinking", "chat_template_kwargs
 @click.command("render")
 @click.argument("question", required=False)
 @options.model
-@options.thinking
+@options.thinking("Whether to think first.")
 @options.system
 @options.tools
 @options.messages
@@ -33,7 +33,7 @@ _FIELDS = {"id", "model", "messages", "tools", "thinking", "chat_template_kwargs
 def command(
     question: str | None,
     model: str,
-    thinking: str | None,
+    thinking: bool | None,
     system: str | None,
     tools_file: Path | None,
     messages_file: Path | None,
@@ -51,7 +51,7 @@ def command(
         return
     messages = read_messages(system, messages_file, question)
     tools = read_json_list(tools_file, "tools") if tools_file else None
-    render = RenderOptions(thinking=None if thinking is None else thinking == "on", template=template)
+    render = RenderOptions(thinking=thinking, template=template)
     click.echo(render_prompt(profile(model), read_conversation(messages, tools), render).text, nl=False)
 
 

@@ -27,10 +27,7 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
 @click.command("serve", cls=SectionedCommand)
 @click.argument("bundle", type=PATH)
 @click.option(
-    "--host",
-    default=ServeOptions.host,
-    show_default=True,
-    help="Address for gRPC; loopback unless you say otherwise.",
+    "--host", default=ServeOptions.host, show_default=True, help="Address for gRPC; loopback unless you say otherwise."
 )
 @click.option("--http-port", default=ServeOptions.http_port, show_default=True, type=_PORT)
 @click.option("--http-host", help="Address for HTTP, which has no TLS. Default: loopback, whatever --host says.")
@@ -81,10 +78,6 @@ def command(
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []
 
-    def log(line: str) -> None:
-        if not quiet:
-            _say(line)
-
     def ask_to_stop(*_: object) -> None:
         (hurry if stop.is_set() else stop).set()
 
@@ -100,7 +93,7 @@ def command(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
     signal.signal(signal.SIGHUP, ask_to_reload)
-    with serve(served_bundle, options, log=log) as server:
+    with serve(served_bundle, options, log=(lambda _: None) if quiet else _say) as server:
         if server.wait_ready(stop):
             serving.append(server)
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
@@ -115,13 +108,13 @@ def command(
 
 
 def _say(line: str) -> None:
-    """A line on stderr. Where it cannot be written, as on a full disk, serving and draining go on without it."""
+    """Print a line on stderr; where that fails, as on a full disk, serving and draining go on without it."""
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
 
 
 def _reload(serving: list[RunningServer]) -> None:
-    """Load what lies at the bundle's path now; one line says what came of it."""
+    """Load what is at the bundle's path now, and print whether that worked."""
     if not serving:
         _say("not reloaded: nothing is served yet")
         return

@@ -24,7 +24,7 @@ from nemotron_triton.access import read_secret
 
 @click.command("chat")
 @click.argument("question", required=False)
-@options.thinking
+@options.thinking("Whether to think first.")
 @options.system
 @options.tools
 @options.messages
@@ -49,7 +49,7 @@ from nemotron_triton.access import read_secret
 @click.option("--json", "as_json", is_flag=True, help="Print the reply as one JSON document.")
 def command(
     question: str | None,
-    thinking: str | None,
+    thinking: bool | None,
     system: str | None,
     tools_file: Path | None,
     messages_file: Path | None,
@@ -73,7 +73,7 @@ def command(
     if interactive and (as_json or sys.stdin is None):
         raise click.UsageError("give a QUESTION or --messages FILE")
     messages = [] if interactive else read_messages(system, messages_file, question)
-    request["thinking"] = None if thinking is None else thinking == "on"
+    request["thinking"] = thinking
     with Client(
         url,
         timeout_s=timeout_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import signal
 import sys
@@ -36,7 +37,11 @@ class ChatLines:
         # Bytes that are no text are refused in `_line`: an error in stdin's decoder would lose the lines behind them.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="surrogateescape")
-        self._readline = _readline() if self.interactive and sys.stdout.isatty() else None
+        # The module that makes `input` edit lines, which some Pythons lack.
+        self._readline: ModuleType | None = None
+        if self.interactive and sys.stdout.isatty():
+            with suppress(ModuleNotFoundError):
+                self._readline = importlib.import_module("readline")
         if self._readline:
             self._readline.set_auto_history(False)
             for entry in history.entries():
@@ -119,22 +124,13 @@ class ChatLines:
         return line.removesuffix("\n") if line else None
 
     def _leave_line(self) -> None:
-        """After an interrupted prompt, or one that got the end of input, the cursor stands behind it."""
+        """Put the cursor, which an interrupted prompt or the end of input leaves behind the prompt, on a new line."""
         if self.interactive:
             click.echo(err=True)
 
     def _interrupt(self, *_: object) -> None:
-        """A Ctrl-C that is held down must not interrupt the clearing up after its first."""
+        """Raise `Interrupted`, but not again while Ctrl-C is held down: that would interrupt its handling."""
         now_s = time.monotonic()
         if now_s - self._interrupted_at_s > _HELD_DOWN_S:
             self._interrupted_at_s = now_s
             raise Interrupted
-
-
-def _readline() -> ModuleType | None:
-    """The module that makes `input` edit lines, which some Pythons lack."""
-    try:
-        import readline
-    except ModuleNotFoundError:
-        return None
-    return readline

@@ -35,10 +35,8 @@ class ChatSession:
                     return
                 except Interrupted:
                     click.echo("(stopped)", err=True)
-                except ClientError as error:
-                    _complain(str(error))
-                except click.ClickException as error:
-                    _complain(error.message)
+                except (ClientError, click.ClickException) as error:
+                    click.echo(f"error: {one_line(str(error))}", err=True)
 
     def _step(self) -> None:
         """Take one text; `Quit` where there is none."""
@@ -66,7 +64,3 @@ class ChatSession:
 
     def _result_of(self, call: ToolCall) -> str | None:
         return self._lines.read(f"result of {one_line(call.name)}: ")
-
-
-def _complain(message: str) -> None:
-    click.echo(f"error: {one_line(message)}", err=True)
