@@ -52,9 +52,8 @@ def model(command: Command) -> Command:
     """The profile whose formats *command* uses."""
     from nemotron_triton.chat.profiles import DEFAULT_PROFILE
 
-    return click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")(
-        command
-    )
+    option = click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")
+    return option(command)
 
 
 class SectionOption(click.Option):

@@ -15,7 +15,7 @@ from nemotron_cli.files import read_json_list, read_messages
 from nemotron_cli.jsonl import answer_lines
 from nemotron_triton.chat.conversation import read_conversation
 from nemotron_triton.chat.profiles import profile
-from nemotron_triton.chat.render import RenderOptions, render_options, render_prompt
+from nemotron_triton.chat.render import render_options, render_prompt
 from nemotron_triton.errors import RequestError
 
 _FIELDS = {"id", "model", "messages", "tools", "thinking", "chat_template_kwargs", "add_generation_prompt"}
@@ -51,8 +51,7 @@ def command(
         return
     messages = read_messages(system, messages_file, question)
     tools = read_json_list(tools_file, "tools") if tools_file else None
-    render = RenderOptions(thinking=thinking, template=template)
-    click.echo(render_prompt(profile(model), read_conversation(messages, tools), render).text, nl=False)
+    click.echo(_prompt({"messages": messages, "tools": tools, "thinking": thinking}, model, template), nl=False)
 
 
 def _prompt(request: Mapping[str, Any], model: str, template: str | None) -> str:

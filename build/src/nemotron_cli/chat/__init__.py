@@ -53,14 +53,9 @@ def command(
     system: str | None,
     tools_file: Path | None,
     messages_file: Path | None,
-    url: str | None,
-    timeout_s: float,
     secret_file: Path | None,
-    root_ca: Path | None,
-    client_cert: Path | None,
-    client_key: Path | None,
     as_json: bool,
-    **request: Any,
+    **values: Any,
 ) -> None:
     """Ask a served model QUESTION and stream its answer; without QUESTION and --messages, talk with it.
 
@@ -73,15 +68,9 @@ def command(
     if interactive and (as_json or sys.stdin is None):
         raise click.UsageError("give a QUESTION or --messages FILE")
     messages = [] if interactive else read_messages(system, messages_file, question)
+    request = {name: values.pop(name) for name in ("tool_choice", "max_tokens", "temperature", "seed")}
     request["thinking"] = thinking
-    with Client(
-        url,
-        timeout_s=timeout_s,
-        secret=read_secret(secret_file),
-        root_ca=root_ca,
-        client_cert=client_cert,
-        client_key=client_key,
-    ) as client:
+    with Client(secret=read_secret(secret_file), **values) as client:
         if interactive:
             tools = read_tools(tools_file) if tools_file else None
             dialogue = Dialogue(client, system=system, tools=tools, **request)
