@@ -75,9 +75,8 @@ class Dialogue:
 
     def _stream(self, turn: Sequence[Message], choice: str | None, events: list[Event]) -> None:
         """Show the next answer, and keep its *events* as they come."""
-        messages = [*self.messages, *turn]
         stream = self._client.stream(
-            messages, tools=self.tools, tool_choice=choice, thinking=self.thinking, **self._options
+            [*self.messages, *turn], tools=self.tools, tool_choice=choice, thinking=self.thinking, **self._options
         )
         with closing(stream):
             show(_kept(stream, events))

@@ -9,7 +9,7 @@ from nemotron_cli.chat.answer_view import one_line
 from nemotron_cli.chat.dialogue import Dialogue
 from nemotron_cli.chat.lines import ChatLines, Interrupted
 from nemotron_cli.chat.slash_commands import Quit
-from nemotron_client import ClientError, ToolCall
+from nemotron_client import ClientError
 
 _PROMPT = "> "
 _HOW_TO = "Ask, and /help lists what else can be typed; Ctrl-C stops an answer, Ctrl-D leaves."
@@ -54,13 +54,12 @@ class ChatSession:
         if text.startswith("/") and not text.startswith("//"):
             slash_commands.run(text, self._dialogue)
         else:
-            self._dialogue.ask(text.removeprefix("/"), self._result_of)
+            self._dialogue.ask(
+                text.removeprefix("/"), lambda call: self._lines.read(f"result of {one_line(call.name)}: ")
+            )
 
     def _hint(self) -> None:
         """Ctrl-C at the prompt only clears the line; the second one in a row on an empty line says how to leave."""
         self._empty_interrupts = 0 if self._lines.interrupted_text else self._empty_interrupts + 1
         if self._empty_interrupts > 1:
             click.echo("(Ctrl-D or /quit leaves)", err=True)
-
-    def _result_of(self, call: ToolCall) -> str | None:
-        return self._lines.read(f"result of {one_line(call.name)}: ")
