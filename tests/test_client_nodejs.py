@@ -272,7 +272,8 @@ def test_what_is_sent_is_what_was_said(folder: Path) -> None:
     assert {each.datatype for each in request.inputs} == {"BYTES", "BOOL", "INT32"}
     assert all(each.shape == [1, 1] for each in request.inputs)
     assert request.parameters["timeout"].int64_param == 30_000_000
-    assert 0 < remaining_s <= 30
+    # gRPC rounds up what it sends.
+    assert 0 < remaining_s < 30.5
     assert metadata["triton-grpc-protocol-nemotron-secret"] == SECRET
     # It crashes tritonserver before 26.04.
     assert "triton_grpc_error" not in metadata

@@ -3,126 +3,23 @@
 from __future__ import annotations
 
 import enum
-import json
 import sys
 import typing
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence, Set
 from dataclasses import KW_ONLY, InitVar, dataclass, field, make_dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal, NewType, Optional, TypedDict, Union
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 from uuid import UUID
 
 import pydantic
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from typing_extensions import NotRequired, Required, TypeAliasType
+from typing_extensions import TypeAliasType
 
+from hinted import Corner, Item, Level, Name, Node, Options, Order, Size, Stop, Word, bound, read, schema, taking
 from nemotron_client.errors import InvalidArguments, InvalidRequest
-from nemotron_client.events import ToolCall
-from nemotron_client.functions.json_values import json_text
-from nemotron_client.tools import BoundCall, Tool, Toolbox
-
-
-class Size(enum.Enum):
-    """Texts."""
-
-    SMALL = "s"
-    LARGE = "l"
-
-
-class Level(enum.IntEnum):
-    """Numbers."""
-
-    LOW = 1
-    HIGH = 2
-
-
-class Corner(enum.Enum):
-    """What JSON has no values for."""
-
-    TOP = (0, 1)
-    END = (1, 1)
-
-
-class Word(str, enum.Enum):
-    """Texts that are enumerated."""
-
-    YES = "yes"
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Where a route stops.
-
-    Attributes:
-        name: What it is called.
-
-    """
-
-    name: str
-    when: date | None = None
-    tags: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Node:
-    """A tree."""
-
-    value: int
-    left: Node | None = None
-    right: Node | None = None
-
-
-class Options(TypedDict, total=False):
-    """How to go."""
-
-    size: Required[Size]
-    deep: NotRequired[list[Stop]]
-    note: str
-
-
-class Item(pydantic.BaseModel):
-    """What is sold."""
-
-    name: str
-    price: Decimal = pydantic.Field(description="In euros.")
-
-
-class Order(pydantic.BaseModel):
-    """What is bought."""
-
-    items: list[Item]
-    part_of: Order | None = None
-
-
-Name = NewType("Name", str)
-
-
-def taking(hint: Any) -> Callable[..., Any]:
-    """A function of one parameter, `value`, with *hint*."""
-
-    def take(value: Any) -> Any:
-        return value
-
-    take.__annotations__ = {"value": hint}
-    return take
-
-
-def schema(hint: Any) -> Any:
-    return Tool.of(taking(hint)).parameters["properties"]["value"]
-
-
-def bound(function: Callable[..., Any], arguments: Mapping[str, Any]) -> BoundCall:
-    call = ToolCall(index=0, id="", name=Tool.of(function).name, arguments_json=json.dumps(arguments))
-    return Toolbox([function]).bind(call)
-
-
-def read(hint: Any, value: Any) -> Any:
-    return bound(taking(hint), {"value": value}).arguments["value"]
-
+from nemotron_client.tools import Tool
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
 
@@ -234,9 +131,12 @@ def test_classes_of_one_name_are_told_apart() -> None:
     assert made["e"] == like_item(colour="red")
 
 
+END = Stop("x", date(2024, 2, 29))
+
+
 def test_what_a_default_says_is_told_where_json_can() -> None:
     def plan(
-        where: Stop = Stop("x", date(2024, 2, 29)),
+        where: Stop = END,
         tags: frozenset[str] = frozenset({"b", "a"}),
         level: Level = Level.HIGH,
         sentinel: Any = object(),  # noqa: B008
@@ -376,60 +276,6 @@ def test_what_a_constructor_takes_is_what_a_dataclass_has() -> None:
     assert Tool.of(taking(Job)).parameters["$defs"]["Job"]["required"] == ["name", "scale"]
 
 
-@dataclass
-class Tree:
-    """A class that holds itself."""
-
-    size: Size
-    inner: Tree | None = None
-
-
-def test_hints_in_strings_mean_what_is_in_the_module_of_the_function() -> None:
-    def grow(tree: Tree, sizes: dict[Size, Tree]) -> Missing:  # type: ignore[name-defined] # noqa: F821
-        return tree
-
-    made = bound(grow, {"tree": {"size": "s", "inner": {"size": "l"}}, "sizes": {"s": {"size": "s"}}})
-
-    assert made.arguments == {"tree": Tree(Size.SMALL, Tree(Size.LARGE)), "sizes": {Size.SMALL: Tree(Size.SMALL)}}
-
-
-def test_hints_in_strings_do_not_mean_what_is_around_the_function() -> None:
-    class Local(enum.Enum):
-        A = "a"
-
-    def pick(kind: Local) -> None:
-        raise NotImplementedError
-
-    with pytest.raises(
-        InvalidRequest, match=r"pick: parameter kind \(Local\): .* looked up in the function's module; def"
-    ):
-        Tool.of(pick)
-
-
-def test_hints_in_strings_mean_what_a_function_holds_on_to() -> None:
-    def make() -> Callable[..., Any]:
-        class Local(enum.Enum):
-            A = "a"
-
-        def pick(kind: Local = Local.A) -> Local:
-            return Local(kind)
-
-        return pick
-
-    assert bound(make(), {"kind": "a"}).invoke().name == "A"
-
-
-def test_a_wrapped_function_has_the_hints_of_what_it_wraps() -> None:
-    namespace: dict[str, Any] = {"Size": int}
-    code = "import functools\ndef dress(f):\n @functools.wraps(f)\n def g(**a): return f(**a)\n return g"
-    exec(code, namespace)  # noqa: S102 - a module of its own, where Size is another
-
-    def pick(size: Size) -> Size:
-        return size
-
-    assert bound(namespace["dress"](pick), {"size": "l"}).invoke() is Size.LARGE
-
-
 class Handle:
     """What JSON knows nothing of."""
 
@@ -518,106 +364,6 @@ def test_a_class_that_only_acts_like_a_model_is_one() -> None:
     assert read(list[Shout], ["a"])[0].text == "A"
     with pytest.raises(InvalidArguments, match=r'value\[0\] is ""; the schema wants minLength 1'):
         read(list[Shout], [""])
-
-
-@dataclass
-class Sum:
-    """A term of terms."""
-
-    left: Term
-    right: Term
-    sign: Literal["+"]
-
-
-@dataclass
-class Product:
-    """Another."""
-
-    left: Term
-    right: Term
-    sign: Literal["*"]
-
-
-Term = Union[Sum, Product, int]  # noqa: UP007 - looked up by name
-
-
-def test_unions_of_classes_that_hold_each_other_are_read_without_trying_every_way() -> None:
-    def evaluate(term: Term) -> None: ...
-
-    term: Any = 1
-    depth = 28
-    for _ in range(depth):
-        term = {"left": term, "right": 2, "sign": "*"}
-    made = bound(evaluate, {"term": term}).arguments["term"]
-
-    for _ in range(depth):
-        assert isinstance(made, Product)
-        made = made.left
-    assert made == 1
-
-
-LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
-    (str, st.text(max_size=5)),
-    (int, st.integers()),
-    (bool, st.booleans()),
-    (float, st.floats(allow_nan=False, allow_infinity=False)),
-    (None, st.none()),
-    (Size, st.sampled_from(Size)),
-    (Level, st.sampled_from(Level)),
-    (Corner, st.sampled_from(Corner)),
-    (Literal["a", 2, True, None], st.sampled_from(["a", 2, True, None])),
-    (date, st.dates()),
-    (time, st.times(timezones=st.none() | st.just(timezone.utc))),
-    (datetime, st.datetimes(timezones=st.none() | st.just(timezone(timedelta(hours=-3, minutes=-30))))),
-    (UUID, st.uuids()),
-    (Decimal, st.decimals(allow_nan=False, allow_infinity=False)),
-    (PurePath, st.text("ab./", max_size=5).map(PurePath)),
-    (Stop, st.builds(Stop, st.text(max_size=3), st.none() | st.dates(), st.lists(st.text(max_size=3)).map(tuple))),
-    (Node, st.recursive(st.builds(Node, st.integers()), lambda inner: st.builds(Node, st.integers(), inner, inner))),
-]
-KEYS = [each for each in LEAVES if each[0] in (str, Size, date, UUID)]
-
-
-def of(generic: Any, *arguments: Any) -> Any:
-    """A hint that is known only when it is needed."""
-    return generic[arguments if len(arguments) > 1 else arguments[0]]
-
-
-def wrapped(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Hints made of *inner*, which are pairs of a hint and of what makes its values, in the same way."""
-    leaves = st.sampled_from(LEAVES)
-    return st.one_of(
-        inner.map(lambda one: (of(list, one[0]), st.lists(one[1], max_size=3))),
-        inner.map(lambda one: (of(tuple, one[0], ...), st.lists(one[1], max_size=3).map(tuple))),
-        leaves.map(lambda one: (of(set, one[0]), st.sets(one[1], max_size=3))),
-        leaves.map(lambda one: (of(frozenset, one[0]), st.frozensets(one[1], max_size=3))),
-        st.tuples(inner, inner).map(lambda two: (of(tuple, two[0][0], two[1][0]), st.tuples(two[0][1], two[1][1]))),
-        st.tuples(st.sampled_from(KEYS), inner).map(
-            lambda two: (of(dict, two[0][0], two[1][0]), st.dictionaries(two[0][1], two[1][1], max_size=3))
-        ),
-        inner.map(lambda one: (of(Optional, one[0]), st.none() | one[1])),
-        inner.map(
-            lambda one: (
-                of(Union, int, of(list, one[0]), str),
-                st.integers() | st.lists(one[1], max_size=3) | st.text(max_size=3),
-            )
-        ),
-        inner.map(lambda one: (of(Annotated, one[0], "a text"), one[1])),
-    )
-
-
-HINTED = st.recursive(st.sampled_from(LEAVES), wrapped, max_leaves=4)
-
-
-@given(st.data())
-def test_every_value_of_every_hint_survives_the_way_through_json(data: st.DataObject) -> None:
-    hint, values = data.draw(HINTED)
-    value = data.draw(values)
-
-    made = read(hint, json.loads(json_text(value)))
-
-    assert made == value
-    assert type(made) is type(value)
 
 
 def test_a_hint_that_never_ends_is_refused() -> None:

@@ -1,6 +1,6 @@
 """Functions as tools: how the model sees them, how its calls reach them, and what it reads of what they return."""
 
-# ruff: noqa: D205, D413, D417 - the docstrings in it are read by what is tested
+# ruff: noqa: D205, D413 - the docstrings in it are read by what is tested
 
 from __future__ import annotations
 
@@ -11,21 +11,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import date
-from decimal import Decimal
 from enum import Enum
-from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
-import pydantic
 import pytest
 
 from nemotron_client.errors import InvalidArguments, InvalidRequest, ToolFailed, UnknownTool
 from nemotron_client.events import ToolCall
-from nemotron_client.messages import ToolMessage
-from nemotron_client.tools import BoundCall, Tool, Toolbox, ToolResult, openai_tools
+from nemotron_client.tools import BoundCall, Tool, Toolbox, openai_tools
 
 
 class Unit(Enum):
@@ -148,78 +141,6 @@ def test_a_tool_can_be_described_anew_and_still_knows_its_hints() -> None:
     assert bound(tool, city="Bonn", unit="celsius").arguments["unit"] is Unit.CELSIUS
 
 
-def google(city: str, days: int = 1, *, hourly: bool = False) -> None:
-    """Forecast.
-
-    Args:
-        city (str): A name.
-        days (int, optional): How many: at most 7. Defaults to 1.
-
-    Returns:
-        Nothing.
-    """
-
-
-def sphinx(city: str, days: int = 1, *, hourly: bool = False) -> None:
-    """Forecast.
-
-    :param city: A name.
-    :param int days: How many: at most 7. Defaults to 1.
-    :returns: nothing
-    """
-
-
-def numpy(city: str, days: int = 1, *, hourly: bool = False) -> None:
-    """Forecast.
-
-    Parameters
-    ----------
-    city : str
-        A name.
-    days : int, optional
-        How many: at most 7. Defaults to 1.
-    """
-
-
-def annotated(
-    city: Annotated[str, "A name."],
-    days: Annotated[int, 5, pydantic.Field(description="How many: at most 7. Defaults to 1.")] = 1,
-    *,
-    hourly: bool = False,
-) -> None:
-    """Forecast."""
-
-
-@pytest.mark.parametrize("function", [google, sphinx, numpy, annotated])
-def test_docstrings_of_every_style_describe_parameters(function: Callable[..., Any]) -> None:
-    tool = Tool.of(function)
-
-    assert tool.description == "Forecast."
-    assert tool.parameters == {
-        "type": "object",
-        "properties": {
-            "city": {"type": "string", "description": "A name."},
-            "days": {"type": "integer", "description": "How many: at most 7. Defaults to 1.", "default": 1},
-            "hourly": {"type": "boolean", "default": False},
-        },
-        "required": ["city"],
-        "additionalProperties": False,
-    }
-
-
-def test_a_broken_docstring_still_has_a_summary() -> None:
-    def look(word: str) -> None:
-        """Look a word
-        up.
-
-        Args:
-            word, which has no colon
-        """
-
-    assert Tool.of(look).description == "Look a word up."
-    assert properties(look) == {"word": {"type": "string"}}
-
-
 class Desk:
     """A desk to ask at."""
 
@@ -320,97 +241,12 @@ def test_coroutine_functions_are_awaited() -> None:
     assert asyncio.run(waited.invoke_async()) == "0.0 s"
 
 
-def test_a_function_that_raises_is_a_failed_tool() -> None:
-    def divide(by: int) -> float:
-        return 1 / by
-
-    async def wait(seconds: int) -> None:
-        raise TimeoutError(f"{seconds} s")
-
-    with pytest.raises(ToolFailed, match=r"^divide raised ZeroDivisionError: division by zero$") as failure:
-        bound(divide, by=0).invoke()
-    with pytest.raises(ToolFailed, match=r"^wait raised TimeoutError: 5 s$"):
-        asyncio.run(bound(wait, seconds=5).invoke_async())
-
-    assert failure.value.tool == "divide"
-    assert isinstance(failure.value.__cause__, ZeroDivisionError)
-
-
-def test_an_exception_that_cannot_be_told_is_a_failed_tool_too() -> None:
-    class Odd(Exception):
-        def __str__(self) -> str:
-            raise ValueError("no text")
-
-    def fail() -> None:
-        raise Odd
-
-    with pytest.raises(ToolFailed, match=r"fail raised .*Odd"):
-        bound(fail).invoke()
-
-
 def test_a_plain_function_that_returns_a_coroutine_is_told_apart() -> None:
     def hidden() -> Any:
         return Desk("a").wait("?")
 
     with pytest.raises(ToolFailed, match=r"hidden raised TypeError: .*async def"):
         bound(hidden).invoke()
-
-
-@dataclass
-class Place:
-    """A dataclass."""
-
-    name: str
-    seen: date
-
-
-class Model(pydantic.BaseModel):
-    """A model."""
-
-    price: Decimal = pydantic.Field(alias="Price")
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        ("as it is\n", "as it is\n"),
-        (None, "null"),
-        (True, "true"),
-        (1.5, "1.5"),
-        ({"ä": [1, None]}, '{"ä": [1, null]}'),
-        (Place("Köln", date(2024, 2, 29)), '{"name": "Köln", "seen": "2024-02-29"}'),
-        ((Unit.CELSIUS, {3, 1, 2}), '["celsius", [1, 2, 3]]'),
-        (Unit.CELSIUS, "celsius"),
-        (date(2024, 2, 29), "2024-02-29"),
-        ({Unit.CELSIUS: PurePosixPath("a/b"), 7: range(2)}, '{"celsius": "a/b", "7": [0, 1]}'),
-        ([Model(Price=Decimal("1.50"))], '[{"Price": "1.50"}]'),
-        (np.array([[1.5, 2]]), "[[1.5, 2.0]]"),
-        (np.int64(3), "3"),
-    ],
-)
-def test_results_are_told_as_text_or_json(value: object, text: str) -> None:
-    assert bound(get_weather, city="Bonn").text_of(value) == text
-
-
-ENDLESS: list[Any] = []
-ENDLESS.append(ENDLESS)
-
-
-@pytest.mark.parametrize(
-    "value", [object(), b"x", float("nan"), {"a": {1: Ellipsis}}, ENDLESS, "\ud800", ["\ud800"], {(1, 2): 3}, Unit, int]
-)
-def test_a_result_that_is_no_json_is_a_failed_tool(value: object) -> None:
-    with pytest.raises(ToolFailed, match=r"get_weather returned a \w+ that is neither text nor JSON") as failure:
-        bound(get_weather, city="Bonn").text_of(value)
-
-    assert failure.value.tool == "get_weather"
-
-
-def test_a_result_answers_its_call() -> None:
-    result = ToolResult(call=call("f", {}), content="3")
-
-    assert result.as_message() == ToolMessage(content="3", tool_call_id="call_1", name="f")
-    assert result.error is None
 
 
 def test_an_unknown_function_is_told_with_what_there_is() -> None:
@@ -446,6 +282,10 @@ def test_tools_that_cannot_be_called_are_refused(tools: Any, message: str) -> No
 def test_what_is_no_tool_is_not_sent(tools: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"give a (function|list)"):
         openai_tools(tools)
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
 
 
 @pytest.mark.parametrize(

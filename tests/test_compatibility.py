@@ -27,7 +27,7 @@ PROGRAM = ROOT / "tests" / "support" / "compatibility_program.py"
 CAPITAL = "What is the capital of France?"
 HERE = Path(sysconfig.get_path("purelib"))
 
-pytestmark = [pytest.mark.compatibility, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.compatibility, pytest.mark.server, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")

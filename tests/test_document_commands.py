@@ -21,7 +21,7 @@ import pytest
 from conftest import ROOT
 from patience import wait_until
 
-pytestmark = [pytest.mark.documents, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.documents, pytest.mark.server, pytest.mark.timeout(600)]
 
 _FENCE = re.compile(
     r"^```(sh|python)(?: (exit (?P<status>\d+)|skip)\b.*)?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL

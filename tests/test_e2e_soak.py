@@ -9,7 +9,7 @@ from nemotron_triton.bundle import Bundle
 from running import running
 
 SECONDS = 60
-# The first half is for the allocators to find their size, and in the second they may not be done yet (0.8 % seen):
+# The first half is for the allocators to find their size, and in the second they may not be done yet (1 % seen):
 # `ci/bench soak` holds 1 % over an hour.
 GROWTH = 0.02
 

@@ -12,15 +12,14 @@ from typing import Any
 
 import pytest
 
-from machines import H100, L40S, THOR, FakeNvml, install
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import check, check_loadable, check_servable
 from nemotron_triton.engine.registry import KINDS
 from nemotron_triton.errors import BundleError
 from nemotron_triton.findings import Finding
-from nemotron_triton.nvml import LocalGpu, Nvml, read_nvml
+from nemotron_triton.nvml import LocalGpu, Nvml
 from nemotron_triton.releases import same_release
-from nemotron_triton.runtime import Runtime, read_runtime
+from nemotron_triton.runtime import Runtime
 
 SCHEMA_2 = Path(__file__).parent / "data" / "manifest-schema-2.json"
 IMAGE = "nvcr.io/nvidia/tritonserver:26.07-trtllm-python-py3"
@@ -355,55 +354,6 @@ def test_a_repository_is_not_written_for_what_nobody_can_serve(bundle: Bundle) -
 
     with pytest.raises(BundleError, match=r"is unfinished: .*; finish it with `nemotron build-engine --resume "):
         check_servable(unfinished)
-
-
-# This machine.
-
-
-def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    nvml = FakeNvml(H100, H100)
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.syspath_prepend(tmp_path)
-    install(tmp_path, "tensorrt_llm", "1.2.1")
-    install(tmp_path, "tensorrt", "10.14.1.48")
-
-    runtime = read_runtime()
-
-    assert (runtime.sms, runtime.gpu_titles) == ((90, 90), "NVIDIA H100 80GB HBM3 (SM 90)")
-    assert (runtime.tensorrt_llm, runtime.tensorrt, runtime.edge_llm) == ("1.2.1", "10.14.1.48", None)
-    assert (runtime.nvml.driver, runtime.nvml.cuda, nvml.open) == ("590.44.01", "13.1", False)
-    assert not {"tensorrt_llm", "tensorrt", "torch"} & set(sys.modules)
-
-
-def test_nvml_may_tell_names_as_bytes_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(THOR, L40S))
-
-    assert read_nvml().gpus == (LocalGpu("NVIDIA Thor", 110), LocalGpu("NVIDIA L40S", 89, 48_305_799_168))
-
-
-@pytest.mark.parametrize(
-    ("nvml", "problem", "remedy"),
-    [
-        (None, "nvidia-ml-py is not installed here, without which no GPU is seen", "pip install nvidia-ml-py"),
-        (FakeNvml(fails="nvmlInit"), "this machine has no NVIDIA driver (NVML Shared", "install the driver, or start"),
-        (FakeNvml(L40S, fails="nvmlDeviceGetCount"), "the NVIDIA driver cannot read its GPUs", "`nvidia-smi` shows"),
-        (FakeNvml(), "this machine has an NVIDIA driver, but no GPU", "start the container with `--gpus all`"),
-    ],
-    ids=["no-package", "no-driver", "broken", "no-gpu"],
-)
-def test_why_no_gpu_is_seen_is_told(
-    monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml | None, problem: str, remedy: str
-) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
-
-    found = read_nvml()
-
-    assert found.gpus == ()
-    assert found.problem
-    assert found.remedy
-    assert found.problem.startswith(problem)
-    assert found.remedy.startswith(remedy)
-    assert nvml is None or not nvml.open
 
 
 def test_an_engine_config_outside_of_the_bundle_is_not_read(engine: Bundle) -> None:
