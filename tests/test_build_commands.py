@@ -66,14 +66,14 @@ def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precisi
 
     argv = build_argv(precision, kv_precision)
 
-    given = check_trtllm_build(argv, precision, kv_precision, sm)
-    assert given["--max_batch_size"] == "16"
-    assert given["--max_input_len"] == "8000"
-    assert given["--max_seq_len"] == "8192"
-    assert given["--max_num_tokens"] == "4096"
-    assert given["--output_timing_cache"] == "/data/timing.cache"
-    assert (given["--kv_cache_type"], given["--tokens_per_block"]) == ("paged", "32")
-    assert given["--multiple_profiles"] == "enable"
+    flags = check_trtllm_build(argv, precision, kv_precision, sm)
+    assert flags["--max_batch_size"] == "16"
+    assert flags["--max_input_len"] == "8000"
+    assert flags["--max_seq_len"] == "8192"
+    assert flags["--max_num_tokens"] == "4096"
+    assert flags["--output_timing_cache"] == "/data/timing.cache"
+    assert (flags["--kv_cache_type"], flags["--tokens_per_block"]) == ("paged", "32")
+    assert flags["--multiple_profiles"] == "enable"
 
 
 @every(REFUSED)
@@ -87,9 +87,9 @@ def test_what_trtllm_build_would_refuse_is_refused_by_the_plan(precision: str, k
     [("bf16", "auto"), ("int4-awq", "auto"), ("fp8", "disable"), ("fp8-rowwise", "disable"), ("nvfp4", "nvfp4")],
 )
 def test_matrices_go_where_they_are_fastest(precision: str, plugin: str) -> None:
-    given = check_argv(build_argv(precision), "trtllm-build", BUILD["flags"])
+    flags = check_argv(build_argv(precision), "trtllm-build", BUILD["flags"])
 
-    assert given["--gemm_plugin"] == plugin
+    assert flags["--gemm_plugin"] == plugin
 
 
 @pytest.mark.parametrize(
@@ -108,10 +108,10 @@ def test_matrices_go_where_they_are_fastest(precision: str, plugin: str) -> None
 def test_prompts_start_from_cached_blocks_where_the_attention_can(
     precision: str, kv_precision: str, paged: bool, fp8_attention: bool
 ) -> None:
-    given = check_argv(build_argv(precision, kv_precision), "trtllm-build", BUILD["flags"])
+    flags = check_argv(build_argv(precision, kv_precision), "trtllm-build", BUILD["flags"])
 
-    assert given["--use_paged_context_fmha"] == ("enable" if paged else "disable")
-    assert given["--use_fp8_context_fmha"] == ("enable" if fp8_attention else "disable")
+    assert flags["--use_paged_context_fmha"] == ("enable" if paged else "disable")
+    assert flags["--use_fp8_context_fmha"] == ("enable" if fp8_attention else "disable")
     assert trtllm_build.paged_context_attention(PRECISIONS.weights[precision], kv_row(kv_precision)) is paged
 
 
@@ -307,10 +307,10 @@ def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_pr
         device=device,
     )
 
-    given = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
-    assert ("--quantization" in given) is (precision in EDGE_PRECISIONS)
-    assert ("--kv_cache_quantization" in given) is (kv_precision == "fp8")
-    assert given["--num_samples"] == "256"
+    flags = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
+    assert ("--quantization" in flags) is (precision in EDGE_PRECISIONS)
+    assert ("--kv_cache_quantization" in flags) is (kv_precision == "fp8")
+    assert flags["--num_samples"] == "256"
 
 
 @pytest.mark.parametrize("sm", CONTRACT["edge_llm"]["sms"])

@@ -62,8 +62,8 @@ def nothing(name: str) -> None:
 
 
 def named(diagnosis: Diagnosis, name: str) -> Check:
-    (found,) = [check for check in diagnosis.checks if check.name == name]
-    return found
+    (match,) = [check for check in diagnosis.checks if check.name == name]
+    return match
 
 
 def failing(check: Check) -> set[str]:
@@ -291,9 +291,9 @@ def test_what_is_missing_has_a_fix(
 
 
 def test_an_environment_that_is_made_needs_no_venv() -> None:
-    made = replace(LAPTOP, venv=False, environments={"modelopt-0.37": True, "modelopt-0.47": False})
+    machine = replace(LAPTOP, venv=False, environments={"modelopt-0.37": True, "modelopt-0.47": False})
 
-    assert named(diagnose(made), "modelopt-0.37").ok
+    assert named(diagnose(machine), "modelopt-0.37").ok
 
 
 def test_a_machine_for_which_nothing_works_is_not_all_right() -> None:
@@ -355,13 +355,13 @@ def test_on_this_machine_cpu_engines_work() -> None:
 def test_json_is_one_document() -> None:
     result = CliRunner().invoke(main, ["doctor", "--json"])
 
-    told = json.loads(result.stdout)
-    assert list(told) == ["ok", "kinds", "checks"]
-    assert told["ok"] is True
-    assert told["kinds"]["cpu"] == {"build": {"ok": True, "missing": []}, "serve": {"ok": True, "missing": []}}
-    assert "TensorRT-LLM" in told["kinds"]["tensorrt"]["serve"]["missing"]
+    document = json.loads(result.stdout)
+    assert list(document) == ["ok", "kinds", "checks"]
+    assert document["ok"] is True
+    assert document["kinds"]["cpu"] == {"build": {"ok": True, "missing": []}, "serve": {"ok": True, "missing": []}}
+    assert "TensorRT-LLM" in document["kinds"]["tensorrt"]["serve"]["missing"]
     keys = ["name", "ok", "detail", "remedy", "needed_for", "missing_for"]
-    assert all(list(check) == keys and check["ok"] == (check["remedy"] is None) for check in told["checks"])
+    assert all(list(check) == keys and check["ok"] == (check["remedy"] is None) for check in document["checks"])
 
 
 def test_a_machine_that_can_nothing_is_status_1(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,9 @@ def check_command(argv: Sequence[str], precision: str, kv_precision: str, sm: in
     elif program == "tensorrt-edgellm-quantize":
         check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
     elif program == "tensorrt-edgellm-build":
-        given = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
+        flags = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
         for length in ("--max-input-len", "--max-kv-cache-capacity", "--max-batch-size"):
-            assert length in given
+            assert length in flags
     elif program == "python" and argv[2].endswith("/quantization/worker.py"):
         program = "worker"
     else:

@@ -51,20 +51,20 @@ class EdgeTools:
     ) -> None:
         self.ran.append(Path(argv[0]).name)
         if argv[0] == "tensorrt-edgellm-quantize":
-            given = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
+            flags = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
             assert env is not None
             lines = Path(env["EDGELLM_QUANT_DATASET_CNN_DAILYMAIL"]).read_text().splitlines()
             self.texts = [json.loads(line)["article"] for line in lines]
-            assert len(self.texts) == int(given["--num_samples"])
-            assert (Path(given["--model_dir"]) / "chat_template.jinja").is_file()
-            shutil.copytree(given["--model_dir"], given["--output_dir"])
-            (Path(given["--output_dir"]) / "hf_quant_config.json").write_text("{}")
+            assert len(self.texts) == int(flags["--num_samples"])
+            assert (Path(flags["--model_dir"]) / "chat_template.jinja").is_file()
+            shutil.copytree(flags["--model_dir"], flags["--output_dir"])
+            (Path(flags["--output_dir"]) / "hf_quant_config.json").write_text("{}")
         else:
-            given = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
-            folder = Path(given["--engine-dir"])
+            flags = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
+            folder = Path(flags["--engine-dir"])
             folder.mkdir()
             for name in {"llm.engine", "config.json"} - {self._lost}:
-                (folder / name).write_text("made from " + digest(Path(given["--model-dir"]) / "model.safetensors"))
+                (folder / name).write_text("made from " + digest(Path(flags["--model-dir"]) / "model.safetensors"))
 
 
 def thor(source: Path, precision: str, **settings: Any) -> EngineSpec:

@@ -57,14 +57,14 @@ def test_rooflines_are_those_derived_elsewhere(
         precision=PRECISIONS.find(precision, "tensorrt"),
         kv=PRECISIONS.find_kv(kv_precision),
     )
-    found = []
+    rates = []
     for gpu in ("a10g", "l40s", "h100", "jetson-thor"):
         bounds = plan(find_gpu(gpu), model, decision, max_seq_len=context or 8192, concurrency=1).roofline
         assert bounds
-        found.append((bounds.batch_1_full if context else bounds.batch_1_empty).tokens_per_second)
+        rates.append((bounds.batch_1_full if context else bounds.batch_1_empty).tokens_per_second)
 
     # The published figures are whole numbers, which is up to 2.3 % of the smallest of them.
-    assert found == [pytest.approx(number, rel=0.02, abs=0.5) for number in published]
+    assert rates == [pytest.approx(number, rel=0.02, abs=0.5) for number in published]
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def test_32_long_requests_do_not_fit_an_a10g_and_the_plan_says_what_does() -> No
 
     assert not answer.fits
     assert "need 128.0 GiB of KV cache" in answer.reason
-    assert {"--max-seq-len": "2816"} in [each.options for each in alternatives]
-    assert {"--concurrency": "2"} in [each.options for each in alternatives]
-    assert {"--gpu": "h100", "--precision": "fp8"} in [each.options for each in alternatives]
-    assert all(each.plan.fits for each in alternatives)
+    assert {"--max-seq-len": "2816"} in [alternative.options for alternative in alternatives]
+    assert {"--concurrency": "2"} in [alternative.options for alternative in alternatives]
+    assert {"--gpu": "h100", "--precision": "fp8"} in [alternative.options for alternative in alternatives]
+    assert all(alternative.plan.fits for alternative in alternatives)
 
 
 def test_a_smaller_cache_and_smaller_weights_are_offered_where_they_fit() -> None:
     request = PlanRequest(gpu=find_gpu("l40s"), architecture=LLAMA, precision="bf16", max_seq_len=8192, concurrency=33)
 
-    options = [each.options for each in request.alternatives()]
+    options = [alternative.options for alternative in request.alternatives()]
 
     assert not request.answer().fits
     assert {"--kv-precision": "fp8"} in options

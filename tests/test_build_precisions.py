@@ -100,14 +100,14 @@ def test_no_module_asks_for_a_precision_by_name() -> None:
     # Those that are also types, of a KV cache or of arithmetic, are asked for as such.
     names = set(PRECISIONS.weights) - {"bf16", "fp16", "fp8"}
 
-    found = [
+    places = [
         f"{path.relative_to(SOURCE)}:{node.lineno}"
         for path in SOURCE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
     ]
 
-    assert found == []
+    assert places == []
 
 
 # Rows that are wrong

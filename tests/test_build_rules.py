@@ -53,19 +53,19 @@ def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str)
 @pytest.mark.parametrize("model", [LLAMA, HYBRID])
 @pytest.mark.parametrize("kind", KIND_NAMES)
 def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None:
-    shape, asked = architecture(model), find_gpu(gpu)
-    found, wanted, refusals = {}, {}, []
+    shape, target = architecture(model), find_gpu(gpu)
+    cells, facts, refusals = {}, {}, []
     for precision, kv_precision in itertools.product(PRECISION_NAMES, ("bf16", "fp8", "int8")):
         cell = f"{precision}, KV {kv_precision}"
-        wanted[cell] = expected(gpu, model, kind, precision, kv_precision)
+        facts[cell] = expected(gpu, model, kind, precision, kv_precision)
         try:
-            decision = decide(asked, shape, precision=precision, kv_precision=kv_precision, kind=kind)
-            found[cell] = "warning" if decision.warnings else "allowed"
+            decision = decide(target, shape, precision=precision, kv_precision=kv_precision, kind=kind)
+            cells[cell] = "warning" if decision.warnings else "allowed"
         except RefusedError as error:
-            found[cell] = "refused"
+            cells[cell] = "refused"
             refusals.append((precision, kv_precision, error))
 
-    assert found == wanted
+    assert cells == facts
     for precision, kv_precision, refusal in refusals:
         assert refusal.reason
         assert refusal.suggestion
@@ -129,12 +129,12 @@ def test_auto_picks_the_recommended_and_says_why(gpu: str, model: str, chosen: t
 
 
 def test_16_bit_is_the_type_that_the_engine_computes_in() -> None:
-    found = [
+    kv_precisions = [
         decide(find_gpu(gpu), architecture(LLAMA), precision=precision, kv_precision=kv).kv_precision
         for gpu, precision, kv in (("h100", "fp8", "fp16"), ("h100", "fp16", "bf16"), ("jetson-thor", "fp8", "bf16"))
     ]
 
-    assert found == ["bf16", "fp16", "fp16"]
+    assert kv_precisions == ["bf16", "fp16", "fp16"]
 
 
 def test_notes_are_no_warnings() -> None:

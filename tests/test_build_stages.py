@@ -268,9 +268,9 @@ def test_two_builds_of_one_bundle_take_turns(tmp_path: Path, source: Path) -> No
     for thread in threads:
         thread.join(60)
 
-    stages = sorted((each.stages for each in heard.values()), key=len)
+    stages = sorted((reporter.stages for reporter in heard.values()), key=len)
     assert stages == [["inspect"], ["inspect"], ["inspect", "convert", "verify", "package"]]
-    assert any("waiting for another build" in note for each in heard.values() for note in each.notes)
+    assert any("waiting for another build" in note for reporter in heard.values() for note in reporter.notes)
     Bundle.open(tmp_path / "bundle").verify()
 
 

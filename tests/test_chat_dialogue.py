@@ -60,7 +60,7 @@ def test_chat_says_what_is_wrong(arguments: list[str], status: int, complaint: s
     ids=lambda value: str(value)[:30],
 )
 def test_what_is_wrong_is_one_line_and_the_next_line_is_taken(line: bytes, complaint: str) -> None:
-    result = invoke("chat", "--url", "127.0.0.1:1", given=line + b"\n/thinking\n")
+    result = invoke("chat", "--url", "127.0.0.1:1", stdin=line + b"\n/thinking\n")
 
     error, thinking, rest = result.stderr.split("\n")
     assert error.startswith("error: ")
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_one_line_and_the_next_line_is_taken(line: bytes, compl
 def test_tools_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
     (tmp_path / "tools.json").write_text('[{"function": "none"}]')
 
-    result = invoke("chat", given=f"/tools {tmp_path}/tools.json\n/tools\n")
+    result = invoke("chat", stdin=f"/tools {tmp_path}/tools.json\n/tools\n")
     at_start = invoke("chat", "--tools", tmp_path / "tools.json")
 
     assert "tools.json: tools[0] must be" in result.stderr

@@ -106,7 +106,7 @@ def test_what_is_sent_is_what_was_said() -> None:
         client.chat(HI, thinking=False, max_tokens=7, seed=2**64 - 1, timeout_s=5)
     ((request, metadata, remaining),) = seen
 
-    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
+    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
     assert request.model_name == "nemotron"
     assert set(sent) == {"messages", "thinking", "max_tokens", "seed", "stream"}
     assert sent["messages"][4:] == b'[{"role": "user", "content": "hi"}]'
@@ -132,8 +132,8 @@ def test_lists_are_sent_with_their_length() -> None:
         client.chat(HI, stop=["a", "é"], stop_token_ids=[7, 8], guide_type="json_schema", guide={"type": "object"})
     (request,) = seen
 
-    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
-    shapes = {each.name: list(each.shape) for each in request.inputs}
+    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
+    shapes = {tensor.name: list(tensor.shape) for tensor in request.inputs}
     assert sent["stop_words"] == b"\x01\0\0\0a\x02\0\0\0\xc3\xa9"
     assert np.frombuffer(sent["stop_token_ids"], np.int32).tolist() == [7, 8]
     assert sent["guided_decoding_guide"][4:] == b'{"type": "object"}'

@@ -261,7 +261,7 @@ def test_what_is_sent_is_what_was_said(folder: Path) -> None:
         chat("Größe?", "--thinking", "on", "--max-tokens", 7, "--timeout", 30, NEMOTRON_SECRET=SECRET)
     ((request, metadata, remaining_s),) = seen
 
-    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
+    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
     messages = '[{"role":"user","content":"Größe?"}]'.encode()
     assert sent == {
         "messages": len(messages).to_bytes(4, "little") + messages,
@@ -269,8 +269,8 @@ def test_what_is_sent_is_what_was_said(folder: Path) -> None:
         "thinking": b"\1",
         "max_tokens": b"\7\0\0\0",
     }
-    assert {each.datatype for each in request.inputs} == {"BYTES", "BOOL", "INT32"}
-    assert all(each.shape == [1, 1] for each in request.inputs)
+    assert {tensor.datatype for tensor in request.inputs} == {"BYTES", "BOOL", "INT32"}
+    assert all(tensor.shape == [1, 1] for tensor in request.inputs)
     assert request.parameters["timeout"].int64_param == 30_000_000
     # gRPC rounds up what it sends.
     assert 0 < remaining_s < 30.5

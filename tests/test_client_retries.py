@@ -201,8 +201,8 @@ def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) 
             ask(url, HI, timeout_s=0.5)
         late_s.append(time.monotonic() - begin - 0.5)
 
-    for each in (hole, *fillers):
-        each.close()
+    for connection in (hole, *fillers):
+        connection.close()
     assert min(late_s) < 0.1
 
 
@@ -235,7 +235,7 @@ def test_the_least_loaded_server_gets_the_next_request() -> None:
     with endpoints.one() as first, endpoints.one() as second, endpoints.one() as third:
         chosen = {first.url, second.url, third.url}
         with endpoints.one():
-            loads = sorted(each.active for each in (first, second, third))
+            loads = sorted(server.active for server in (first, second, third))
     with endpoints.one() as first, endpoints.one() as second:
         for _ in range(5):
             with endpoints.one() as free:
@@ -276,7 +276,7 @@ def test_a_server_that_says_it_is_not_ready_gets_no_request() -> None:
         server.stop()
 
     assert [len(server.requests) for server in servers] == [0, 4]
-    assert [(each.live, each.ready) for each in health.endpoints] == [(True, False), (True, True)]
+    assert [(endpoint.live, endpoint.ready) for endpoint in health.endpoints] == [(True, False), (True, True)]
     assert health.ready
 
 

@@ -330,10 +330,10 @@ def test_many_streams_at_once_keep_their_texts_apart() -> None:
             return await asyncio.gather(*(read() for _ in range(200)))
 
     with scripted_server(script) as server:
-        found = asyncio.run(main(server.url))
+        results = asyncio.run(main(server.url))
 
-    assert len({request_id for request_id, _ in found}) == 200
-    assert all(events[:3] == [ContentDelta(request_id)] * 3 for request_id, events in found)
+    assert len({request_id for request_id, _ in results}) == 200
+    assert all(events[:3] == [ContentDelta(request_id)] * 3 for request_id, events in results)
 
 
 def public_methods(kind: type) -> dict[str, Any]:
@@ -367,8 +367,8 @@ def test_what_returns_a_value_is_awaited_and_what_returns_a_stream_is_not() -> N
 
     for name, method in theirs.items():
         streams = returns(ours[name]).startswith("Stream[")
-        made = name in ("__init__", "with_options")
-        assert inspect.iscoroutinefunction(method) != (streams or made), name
+        plain = name in ("__init__", "with_options")
+        assert inspect.iscoroutinefunction(method) != (streams or plain), name
         assert returns(method) == ("Async" if streams else "") + returns(ours[name]), name
 
 

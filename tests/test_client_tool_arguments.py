@@ -62,7 +62,7 @@ def of_x(schema: Any) -> dict[str, Any]:
         (f'{{"x": {"[" * 64}{"]" * 64}}}', "is nested more than 64 levels deep"),
         (f'{{"x": {"[" * 100_000}{"]" * 100_000}}}', "is nested more than 64 levels deep"),
     ],
-    ids=lambda each: each[:20],
+    ids=lambda text: text[:20],
 )
 def test_arguments_that_are_no_plain_json_are_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidArguments, match=f"f: the object of arguments .*{message}"):
@@ -217,10 +217,10 @@ def test_checks_at_the_same_time_do_not_meet() -> None:
                 problems.append(None if not good and str(misfit) == "x[1].x is 5; it must be of type array" else misfit)
 
     threads = [threading.Thread(target=check, args=[good]) for good in (True, False)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert problems == [None] * 100
 
@@ -303,9 +303,9 @@ SCHEMAS = st.recursive(
         st.tuples(inner, inner).map(lambda two: {"properties": {"a": two[0]}, "additionalProperties": two[1]}),
         st.tuples(inner, inner).map(lambda two: {"patternProperties": {"a|b": two[0]}, "additionalProperties": two[1]}),
         st.fixed_dictionaries({"items": inner, "type": st.just("array")}),
-        st.lists(inner, min_size=1, max_size=2).map(lambda each: {"anyOf": each}),
-        st.lists(inner, min_size=1, max_size=2).map(lambda each: {"oneOf": each}),
-        inner.map(lambda each: {"not": each}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda schemas: {"anyOf": schemas}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda schemas: {"oneOf": schemas}),
+        inner.map(lambda schema: {"not": schema}),
     ),
     max_leaves=6,
 )  # fmt: skip

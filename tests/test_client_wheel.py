@@ -131,18 +131,18 @@ def test_importing_the_clients_loads_only_what_every_call_needs(bare: Bare) -> N
 
 
 def test_no_module_of_the_client_loads_what_is_for_servers(bare: Bare) -> None:
-    found = [loaded(run, EVERYTHING) for run in (bare.environment.run, run_here)]
+    runs = [loaded(run, EVERYTHING) for run in (bare.environment.run, run_here)]
 
-    assert all("grpc" in packages for packages in found)
-    assert [packages & SERVER for packages in found] == [set(), set()]
+    assert all("grpc" in packages for packages in runs)
+    assert [packages & SERVER for packages in runs] == [set(), set()]
 
 
 def test_all_that_the_client_needs_is_there_for_python_3_14(wheel: Path, tmp_path: Path) -> None:
     here = Environment.make(tmp_path / "venv", Path(sys.executable))
 
-    told = install(here, "--dry-run", "--python-version=3.14", "--only-binary=:all:", f"--target={tmp_path}", wheel)
+    report = install(here, "--dry-run", "--python-version=3.14", "--only-binary=:all:", f"--target={tmp_path}", wheel)
 
-    assert "nemotron-client" in told.splitlines()[-1]
+    assert "nemotron-client" in report.splitlines()[-1]
 
 
 @pytest.mark.parametrize("bare", ["newest"], indirect=True)

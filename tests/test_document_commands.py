@@ -110,8 +110,8 @@ def terminal() -> Iterator[Terminal]:
 # README.md first: the other pages use its bundle and its server.
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in _PAGES)])
 def test_what_a_page_prints_runs(terminal: Terminal, name: str) -> None:
-    found = blocks(ROOT / name)
+    commands = blocks(ROOT / name)
 
-    assert found
-    for block in found:
+    assert commands
+    for block in commands:
         terminal.run(block)

@@ -101,7 +101,7 @@ def test_plain_tritonserver_serves_what_model_repo_wrote(bundle: Bundle, tmp_pat
 
     (call,) = plain["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"bill_total": 100, "tip_percentage": 18}
-    assert [call["function"]["name"]] == [each.name for each in ours.tool_calls] == ["calculate_tip"]
+    assert [call["function"]["name"]] == [own_call.name for own_call in ours.tool_calls] == ["calculate_tip"]
     assert plain["finish_reason"] == ours.finish_reason == "tool_calls"
 
 

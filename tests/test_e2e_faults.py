@@ -52,15 +52,15 @@ def client(faulty: Running) -> Iterator[Client]:
 
 
 def test_an_engine_that_fails_in_midstream_breaks_that_stream_only(client: Client) -> None:
-    other = client.stream(HELLO, seed=ENDLESS, max_tokens=1000)
-    next(other)
+    neighbour = client.stream(HELLO, seed=ENDLESS, max_tokens=1000)
+    next(neighbour)
 
     with pytest.raises(StreamBroken, match=r"broke off the answer: the GPU has fallen off the bus"):
         list(client.stream(HELLO, seed=FAIL_IN_MIDSTREAM))
     with closing(client.stream(HELLO, seed=FAIL_IN_MIDSTREAM)) as stream:
         assert isinstance(next(stream), ContentDelta)
 
-    *_, finish = other
+    *_, finish = neighbour
     assert isinstance(finish, Finish)
     assert (finish.reason, finish.usage.output_tokens) == ("length", 1000)
 
@@ -199,7 +199,7 @@ def test_10000_requests_at_once_are_answered_or_refused(client: Client) -> None:
     outcomes: Counter[str] = Counter()
 
     async def ask(stub: Any) -> None:
-        responses = [each async for each in stub.ModelStreamInfer(iter([_request(ANSWER)]), timeout=90)]
+        responses = [response async for response in stub.ModelStreamInfer(iter([_request(ANSWER)]), timeout=90)]
         text = "".join(map(_text, responses)).strip()
         outcomes["answered" if text == TEXT else responses[-1].error_message] += 1
 

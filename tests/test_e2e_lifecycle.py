@@ -51,8 +51,8 @@ def long_answers(client: Client, count: int) -> Iterator[list[Future[Finish]]]:
     """*count* answers that have all begun."""
     begun = [threading.Semaphore(0) for _ in range(count)]
     with ThreadPoolExecutor(count) as threads:
-        answers = [threads.submit(read_long, client, each) for each in begun]
-        assert all(each.acquire(timeout=60) for each in begun)
+        answers = [threads.submit(read_long, client, semaphore) for semaphore in begun]
+        assert all(semaphore.acquire(timeout=60) for semaphore in begun)
         yield answers
 
 
@@ -75,7 +75,7 @@ def test_running_answers_finish_and_new_requests_are_refused(
 
     assert "the server is stopping; ask another one" in str(refusal)
     assert all(running), "the answers were over before the request was refused"
-    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 6
+    assert [(finish.reason, finish.usage.output_tokens) for finish in finishes] == [("length", LONG)] * 6
     assert status == 0
     assert served.log[-1] == "stopped\n"
     assert psutil.wait_procs(family, timeout=30)[1] == []
@@ -157,12 +157,12 @@ def test_what_cannot_be_told_to_drain_is_stopped_at_once_with_one_line(bundle: B
 
         served.process.send_signal(signal.SIGTERM)
         status = served.process.wait(timeout=40)
-        said = served.wait_for("draining: ")
+        draining = served.wait_for("draining: ")
         complaint = served.wait_for("not waited for")
         served.wait_for("stopped")
 
     assert status == 0
-    assert said == "draining: answers get up to 90 s; a second signal ends them"
+    assert draining == "draining: answers get up to 90 s; a second signal ends them"
     assert complaint.startswith("running answers are not waited for: the model cannot be told: No such file")
     assert not any("Traceback" in line for line in served.log)
 
@@ -209,9 +209,9 @@ class Reloadable:
         """The context length of the bundle that answers."""
         with self.served.client() as client, pytest.raises(RequestRejected) as caught:
             client.chat(HELLO, max_tokens=1_000_000)
-        found = re.search(r"a context of (\d+)", str(caught.value))
-        assert found, str(caught.value)
-        return int(found[1])
+        match = re.search(r"a context of (\d+)", str(caught.value))
+        assert match, str(caught.value)
+        return int(match[1])
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -
     assert re.fullmatch(r"reloaded: llama-nemotron-nano-4b-v1.1, \S+, built \S+", line)
     assert context == 1024
     # More than the new one could.
-    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 2
+    assert [(finish.reason, finish.usage.output_tokens) for finish in finishes] == [("length", LONG)] * 2
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,9 @@ def test_the_way_back_hides_no_reason_and_leaves_no_model_out(bundle: Bundle, tm
 def test_a_server_of_one_model_chats_reloads_and_says_what_it_does_not_have(bundle: Bundle, tmp_path: Path) -> None:
     flags = ("--no-text-models", "--allow-reload")
     with served_by_command(bundle.path, *flags, folder=tmp_path) as served, served.client() as client:
-        stubs = [each for each in psutil.Process(served.process.pid).children(recursive=True) if "stub" in each.name()]
+        stubs = [
+            child for child in psutil.Process(served.process.pid).children(recursive=True) if "stub" in child.name()
+        ]
         served.process.send_signal(signal.SIGHUP)
         line = served.wait_for("reloaded:")
         reply = client.chat(HELLO, thinking=False)
@@ -360,7 +362,7 @@ def test_a_bundle_is_read_once_to_be_served_and_once_to_be_replaced(bundle: Bund
 
 def stubs(server: RunningServer, old: Collection[psutil.Process] = ()) -> set[psutil.Process]:
     """The processes of the models, but for *old* ones, which may be ending."""
-    return {each for each in psutil.Process(server.pid).children() if each not in old and "stub" in each.name()}
+    return {child for child in psutil.Process(server.pid).children() if child not in old and "stub" in child.name()}
 
 
 def test_a_server_that_was_not_told_so_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ class Watched:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Our lines in the server's log."""
-        found = [json.loads(line) for line in list(self.log) if line.startswith('{"time"')]
-        return [line for line in found if line["event"] == event]
+        lines = [json.loads(line) for line in list(self.log) if line.startswith('{"time"')]
+        return [line for line in lines if line["event"] == event]
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +139,9 @@ def test_the_metrics_follow_the_conventions(watched: Watched, client: Client) ->
     ],
 )
 def test_the_check_of_conventions_finds_what_breaks_them(text: str, complaint: str) -> None:
-    found = "; ".join(exposition.complaints(text))
+    errors = "; ".join(exposition.complaints(text))
 
-    assert complaint in found
+    assert complaint in errors
 
 
 def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: Watched, client: Client) -> None:
@@ -257,8 +257,8 @@ def _send(
 
 
 def _dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((OBSERVABILITY / "grafana-dashboard.json").read_text())
-    return found
+    dashboard: dict[str, Any] = json.loads((OBSERVABILITY / "grafana-dashboard.json").read_text())
+    return dashboard
 
 
 def _targets() -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -270,9 +270,9 @@ def _panels() -> list[tuple[str, str]]:
 
 
 def _variables() -> list[tuple[str, str]]:
-    found = [each for each in _dashboard()["templating"]["list"] if each["type"] == "query"]
-    assert all(each["definition"] == each["query"]["query"] for each in found)
-    return [(f"variable {each['name']}", each["definition"]) for each in found]
+    variables = [variable for variable in _dashboard()["templating"]["list"] if variable["type"] == "query"]
+    assert all(variable["definition"] == variable["query"]["query"] for variable in variables)
+    return [(f"variable {variable['name']}", variable["definition"]) for variable in variables]
 
 
 def _alerts() -> list[tuple[str, str]]:

@@ -46,15 +46,15 @@ class Certificates:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("certificates")
-    ca, other = trustme.CA(), trustme.CA()
+    ca, foreign_ca = trustme.CA(), trustme.CA()
     server, client = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.org")
-    made = Certificates(*(folder / f"{name}.pem" for name in ("ca", "cert", "key", "client", "stranger")))
-    ca.cert_pem.write_to_path(str(made.ca))
-    server.cert_chain_pems[0].write_to_path(str(made.cert))
-    server.private_key_pem.write_to_path(str(made.key))
-    client.private_key_and_cert_chain_pem.write_to_path(str(made.client))
-    other.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(str(made.stranger))
-    return made
+    files = Certificates(*(folder / f"{name}.pem" for name in ("ca", "cert", "key", "client", "stranger")))
+    ca.cert_pem.write_to_path(str(files.ca))
+    server.cert_chain_pems[0].write_to_path(str(files.cert))
+    server.private_key_pem.write_to_path(str(files.key))
+    client.private_key_and_cert_chain_pem.write_to_path(str(files.client))
+    foreign_ca.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(str(files.stranger))
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +160,7 @@ def test_no_process_shows_the_secret_and_no_log_holds_it(guarded: Running) -> No
 
 
 def test_the_model_processes_do_not_know_the_secret(guarded: Running) -> None:
-    stubs = [each for each in psutil.Process(guarded.server.pid).children(recursive=True) if "stub" in each.name()]
+    stubs = [child for child in psutil.Process(guarded.server.pid).children(recursive=True) if "stub" in child.name()]
 
     assert len(stubs) == 3
     for stub in stubs:
@@ -271,11 +271,11 @@ def test_what_closes_them_cannot_be_seen(served: ServeOptions) -> None:
 
 def command_lines() -> dict[int, list[str]]:
     """What everybody sees of this process and of those it started, but for what ends meanwhile."""
-    found = {}
+    commands = {}
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            found[process.pid] = process.cmdline()
-    return found
+            commands[process.pid] = process.cmdline()
+    return commands
 
 
 def ask_http(

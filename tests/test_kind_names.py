@@ -56,12 +56,12 @@ def _lines(node: ast.AST) -> Iterator[int]:
 def test_no_engine_kind_is_asked_for_by_name(package: str) -> None:
     modules = [path for path in (ROOT / package).rglob("*.py") if not {*REGISTRIES} & {*path.parents}]
 
-    found = [
+    places = [
         f"{path.relative_to(ROOT)}:{line}" for path in modules for line in branches_and_tables(path.read_text("utf-8"))
     ]
 
     assert modules
-    assert found == []
+    assert places == []
 
 
 @pytest.mark.parametrize(

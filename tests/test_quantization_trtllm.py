@@ -110,18 +110,18 @@ def compiler(**changes: Any) -> Callable[..., None]:
         if argv[0] != "trtllm-build":
             run(argv, log, **settings)
             return
-        given = check_argv(argv, "trtllm-build", TRTLLM_BUILD["flags"])
-        pretrained = json.loads((Path(given["--checkpoint_dir"]) / "config.json").read_text())
-        limits = {name: int(given[f"--{name}"]) for name in ("max_batch_size", "max_seq_len", "max_num_tokens")}
+        flags = check_argv(argv, "trtllm-build", TRTLLM_BUILD["flags"])
+        pretrained = json.loads((Path(flags["--checkpoint_dir"]) / "config.json").read_text())
+        limits = {name: int(flags[f"--{name}"]) for name in ("max_batch_size", "max_seq_len", "max_num_tokens")}
         config = {
             "version": "1.2.1",
             "pretrained_config": pretrained,
-            "build_config": {**limits, "kv_cache_type": given["--kv_cache_type"].upper(), **changes},
+            "build_config": {**limits, "kv_cache_type": flags["--kv_cache_type"].upper(), **changes},
         }
-        engine = Path(given["--output_dir"])
+        engine = Path(flags["--output_dir"])
         engine.mkdir()
         (engine / "config.json").write_text(json.dumps(config))
-        (engine / "rank0.engine").write_bytes(b"compiled from " + digest_of_weights(given["--checkpoint_dir"]))
+        (engine / "rank0.engine").write_bytes(b"compiled from " + digest_of_weights(flags["--checkpoint_dir"]))
 
     return runner
 
@@ -140,8 +140,8 @@ def test_modelopt_exports_what_was_asked_for(
     assert (manifest.state, manifest.next_stage) == ("unfinished", "compile")
     assert any("head size 128" in check for check in manifest.checks)
     row, kv = PRECISIONS.find(precision, "tensorrt"), PRECISIONS.find_kv(kv_precision)
-    found = check_trtllm_checkpoint(bundle.path / "resume/convert/checkpoint", inspect(source), row, kv)
-    assert found == manifest.checks
+    checked = check_trtllm_checkpoint(bundle.path / "resume/convert/checkpoint", inspect(source), row, kv)
+    assert checked == manifest.checks
     bundle.verify()
     if precision == "bf16":
         assert manifest.quality is None
@@ -356,7 +356,11 @@ def test_after_a_kill_in_modelopt_the_next_run_gives_the_same_bundle(
 
 def _wait_until_nobody_writes(folder: Path) -> None:
     """The worker of a killed build dies with it, but not in the same instant."""
-    workers = [each for each in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(each.info["cmdline"] or [])]
+    workers = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(process.info["cmdline"] or [])
+    ]
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
 

@@ -43,10 +43,10 @@ def test_seeds_repeat_and_differ(random_bundle: Bundle) -> None:
         async with running(random_bundle) as engine:
             return [await ids_of(engine, [1, 2], replace(HOT, seed=seed)) for seed in (7, 7, 2**63 + 8)]
 
-    first, again, other = asyncio.run(generate())
+    first, again, different = asyncio.run(generate())
 
     assert first == again
-    assert first != other
+    assert first != different
 
 
 def test_a_cancelled_request_stops_at_once(random_bundle: Bundle) -> None:

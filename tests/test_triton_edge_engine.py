@@ -121,13 +121,13 @@ def test_a_request_that_is_cancelled_is_stopped(running: Running) -> None:
 
         assert await happens(handle.cancelled)
         # It has given up its thread, and counts until the runtime has let go of it.
-        other = running.ask()
+        neighbour = running.ask()
         later = await running.handle()
         assert running.engine.statistics().active_requests == 2
         handle.break_off("it was cancelled")
         assert running.engine.statistics().active_requests == 1
         later.respond(finish="LENGTH")
-        await read(other)
+        await read(neighbour)
 
     on_loop(test)
 

@@ -76,7 +76,7 @@ def test_a_model_whose_engine_hangs_ends_when_it_is_replaced(bundle: Bundle) -> 
         served.server.reload()
 
         # All three models are replaced; the one that hangs ends last.
-        wait_until(lambda: not any(each.is_running() for each in before))
+        wait_until(lambda: not any(process.is_running() for process in before))
     assert any("the engine hangs: it was not closed within" in line for line in served.log)
 
 

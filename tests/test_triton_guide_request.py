@@ -18,8 +18,8 @@ from nemotron_triton.serving.sampling_request import refuse_unsupported
 
 
 def guided(kind: str, guide: str = "", **values: Any) -> Guide | None:
-    given = {"guided_decoding_guide": guide} if guide else {}
-    return read(guided_decoding_guide_type=kind, **given, **values).sampling.guide
+    optional = {"guided_decoding_guide": guide} if guide else {}
+    return read(guided_decoding_guide_type=kind, **optional, **values).sampling.guide
 
 
 def test_a_guide_is_a_schema_or_an_expression() -> None:

@@ -193,9 +193,9 @@ def test_an_engine_that_is_closed_lets_go_of_everybody(loadable: Bundle) -> None
 
         await asyncio.to_thread(engine.close)
 
-        for each in (stream, ask(engine)):
+        for answer in (stream, ask(engine)):
             with pytest.raises(EngineError, match=r"^the engine is closed$"):
-                await each.__anext__()
+                await answer.__anext__()
         assert llm._executor is None
         await settled(lambda: engine.statistics().waiting_requests == 0)
 

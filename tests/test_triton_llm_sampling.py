@@ -120,7 +120,7 @@ def test_every_field_is_obeyed_or_refused(bundle: Bundle, tmp_path: Path, stand_
     cannot |= {"frequency_penalty", "no_repeat_ngram_size", "bad_ids"} if kind == "pytorch" else set()
     cannot |= {"guide.thinking"}
 
-    assert set(MAPPED) == {each.name for each in dataclasses.fields(Sampling)}
+    assert set(MAPPED) == {field.name for field in dataclasses.fields(Sampling)}
     assert set(start(full)[0].cannot) == cannot
     assert set(start(several)[0].cannot) == cannot | {"min_tokens"} | ({"logprobs"} if kind == "tensorrt" else set())
     assert all(reason and "\n" not in reason for reason in start(several)[0].cannot.values())

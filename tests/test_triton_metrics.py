@@ -185,7 +185,7 @@ def test_the_known_problems_are_those_that_the_client_package_documents() -> Non
     ],
 )
 def test_every_call_has_one_outcome(passed_on: int, codes: list[str], expected: dict[str, int]) -> None:
-    problems = [Problem(code=code, function=function) for code, _, function in (each.partition(" ") for each in codes)]
+    problems = [Problem(code=code, function=function) for code, _, function in (text.partition(" ") for text in codes)]
 
     outcomes = call_outcomes(passed_on, problems)
 

@@ -41,7 +41,7 @@ def test_a_profile_is_found_by_its_name_its_repository_and_its_aliases(name: str
     known = profile(name)
 
     assert known == read_profile(FOLDER / f"{name}.yaml")
-    assert all(profile(other.upper()) is known for other in (name, known.repository, *known.aliases))
+    assert all(profile(alias.upper()) is known for alias in (name, known.repository, *known.aliases))
 
 
 @pytest.mark.parametrize(

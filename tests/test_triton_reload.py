@@ -90,8 +90,8 @@ def test_a_link_that_cannot_be_turned_is_one_clear_line(repository: Path) -> Non
 
 
 def test_a_model_reads_one_bundle_although_the_link_is_turned(bundle: Bundle, repository: Path) -> None:
-    found = bundle_beside({"model_repository": str(repository / "nemotron")})
+    target = bundle_beside({"model_repository": str(repository / "nemotron")})
     bundle_link(repository).unlink()
     bundle_link(repository).symlink_to(repository.parent / "newer")
 
-    assert found.path == bundle.path.resolve()
+    assert target.path == bundle.path.resolve()

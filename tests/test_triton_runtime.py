@@ -48,11 +48,11 @@ def test_why_no_gpu_is_seen_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
 
-    found = read_nvml()
+    driver = read_nvml()
 
-    assert found.gpus == ()
-    assert found.problem
-    assert found.remedy
-    assert found.problem.startswith(problem)
-    assert found.remedy.startswith(remedy)
+    assert driver.gpus == ()
+    assert driver.problem
+    assert driver.remedy
+    assert driver.problem.startswith(problem)
+    assert driver.remedy.startswith(remedy)
     assert nvml is None or not nvml.open

@@ -152,9 +152,9 @@ def watch() -> Watch:
 
 @pytest.fixture
 def service(bundle: Bundle, watch: Watch) -> Iterator[Service]:
-    made = start(bundle, watch)
-    yield made
-    made.close()
+    service = start(bundle, watch)
+    yield service
+    service.close()
 
 
 def start(bundle: Bundle, watch: Any, engine: type[Engine] = Engine, **settings: int) -> Service:
@@ -320,20 +320,20 @@ def test_what_waits_may_hold_so_much_text_and_no_more(service: Service) -> None:
     busy.set()
 
     assert len(refused) == 2
-    assert all("the requests here hold" in each and "retry later" in each for each in refused)
+    assert all("the requests here hold" in message and "retry later" in message for message in refused)
     for sender in senders:
         assert sender.ended.wait(60)
 
 
 def test_an_engine_that_does_not_wake_up_is_closed_again(bundle: Bundle, watch: Watch) -> None:
-    made: list[Engine] = []
+    engines: list[Engine] = []
 
     class Kept(Silent):
         def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
             super().__init__(bundle, codec)
-            made.append(self)
+            engines.append(self)
 
     with pytest.raises(EngineError, match=r"the engine generated nothing within 0.2 s of its start"):
         start(bundle, watch, Kept, max_engine_silence_ms=200)
 
-    assert made[0].closed
+    assert engines[0].closed

@@ -60,8 +60,8 @@ def started(repository: Path, model: str) -> TextModel:
         "model_repository": str(repository / model),
         "model_config": json_format.MessageToJson(config, preserving_proto_field_name=True),
     }
-    made: TextModel = getattr(TextModel, model)(args, PB)
-    return made
+    text_model: TextModel = getattr(TextModel, model)(args, PB)
+    return text_model
 
 
 def request(**values: str) -> dict[str, Any]:

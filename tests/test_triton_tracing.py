@@ -212,6 +212,6 @@ def test_opentelemetry_is_not_even_imported_where_nothing_asks_for_it() -> None:
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
 
-    found = subprocess.run([sys.executable, "-I", "-c", code], env={}, check=False)
+    run = subprocess.run([sys.executable, "-I", "-c", code], env={}, check=False)
 
-    assert found.returncode == 0
+    assert run.returncode == 0

@@ -32,9 +32,9 @@ def test_it_runs_what_the_checkout_s_own_run_does() -> None:
 
 def test_it_runs_on_every_python_that_a_set_up_takes() -> None:
     (candidates,) = re.findall(r"^candidates=(.*)", (ROOT / "ci/setup").read_text(), re.MULTILINE)
-    taken = re.findall(r"python(3\.\d+)", candidates)
+    versions = re.findall(r"python(3\.\d+)", candidates)
 
-    assert WORKFLOW["jobs"]["checks"]["strategy"]["matrix"]["python"] == taken[::-1]
+    assert WORKFLOW["jobs"]["checks"]["strategy"]["matrix"]["python"] == versions[::-1]
 
 
 def test_the_container_is_the_one_that_is_served_in() -> None:

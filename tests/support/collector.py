@@ -63,7 +63,7 @@ def plain(attributes: Any) -> dict[str, Any]:
 
     def value(any_value: Any) -> Any:
         kind = any_value.WhichOneof("value")
-        found = getattr(any_value, kind)
-        return [value(each) for each in found.values] if kind == "array_value" else found
+        content = getattr(any_value, kind)
+        return [value(item) for item in content.values] if kind == "array_value" else content
 
-    return {each.key: value(each.value) for each in attributes}
+    return {attribute.key: value(attribute.value) for attribute in attributes}

@@ -20,11 +20,11 @@ def interpreters() -> dict[Version, Path]:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders = [*map(Path, os.get_exec_path()), *sorted(pyenv.glob("versions/*/bin"))]
     names = [f"python3.{minor}" for minor in range(10, 30)]
-    found: dict[Version, Path] = {}
+    pythons: dict[Version, Path] = {}
     for path in [Path(sys.executable), *(folder / name for name, folder in itertools.product(names, folders))]:
         if path.is_file() and (version := _version(path)) and version >= (3, 10):
-            found.setdefault(version, path)
-    return found
+            pythons.setdefault(version, path)
+    return pythons
 
 
 def _version(python: Path) -> Version | None:

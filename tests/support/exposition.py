@@ -61,13 +61,13 @@ def samples(text: str) -> dict[str, float]:
 
 def series(text: str) -> dict[str, list[Mapping[str, str]]]:
     """What can be queried of an exposition."""
-    found: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
+    labels: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
     for line in text.splitlines():
         if line[:1] not in ("", "#"):
             # As it is written: the parser gives every counter the ending that Triton's own lack.
             name, _, rest = line.rpartition(" ")[0].partition("{")
-            found[name].append(dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest)))
-    return dict(found)
+            labels[name].append(dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest)))
+    return dict(labels)
 
 
 def complaints(text: str) -> Iterator[str]:
@@ -101,7 +101,7 @@ def unknown(query: str, known: Series) -> set[str]:
             values = {labels.get(label) for labels in known.get(name, ())} - {None}
             asked = value.split("|") if operator in ("=~", "!~") else [value]
             if name in known and label != _ADDED:
-                missing |= {f'{name}{{{label}="{each}"}}' for each in asked if each not in values}
+                missing |= {f'{name}{{{label}="{text}"}}' for text in asked if text not in values}
     for by in _BY.finditer(query):
         for name in _names(_behind(query[by.end() :])) & set(known):
             missing |= _unknown_labels(name, re.findall(r"\w+", by[1]), known)

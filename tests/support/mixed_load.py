@@ -105,9 +105,9 @@ class _Caller:
         seen = list(islice(stream, self._random.randrange(12)))
         stream.close()
         thought = "".join(event.text for event in seen if isinstance(event, ReasoningDelta))
-        said = "".join(event.text for event in seen if isinstance(event, ContentDelta))
+        content = "".join(event.text for event in seen if isinstance(event, ContentDelta))
         assert (self._answer.reasoning or "").startswith(thought), thought
-        assert (self._answer.content or "").startswith(said), said
+        assert (self._answer.content or "").startswith(content), content
 
     def _mistake(self) -> None:
         options, complaint = self._random.choice(_MISTAKES)
@@ -115,11 +115,11 @@ class _Caller:
             self._client.chat(self._question, **options)
 
     def _same(self, reply: Reply, expected: Reply) -> None:
-        def told(each: Reply) -> Any:
-            calls = [(call.name, call.arguments_json) for call in each.tool_calls]
-            return each.reasoning, each.content, calls, each.finish_reason, each.usage
+        def parts(answer: Reply) -> Any:
+            calls = [(call.name, call.arguments_json) for call in answer.tool_calls]
+            return answer.reasoning, answer.content, calls, answer.finish_reason, answer.usage
 
-        assert told(reply) == told(expected), f"{told(reply)} is not {told(expected)}"
+        assert parts(reply) == parts(expected), f"{parts(reply)} is not {parts(expected)}"
 
     def _note(self, name: str, error: str | None = None) -> None:
         with self._lock:
@@ -133,7 +133,7 @@ def mixed_load(url: str, server_pid: int, *, seconds: float, callers: int = 64) 
     report, lock = Report(), threading.Lock()
     clients = [_Caller(url, number, report, lock) for number in range(callers)]
     server = psutil.Process(server_pid)
-    processes = {_name(each): each for each in (server, *server.children(recursive=True))}
+    processes = {_name(process): process for process in (server, *server.children(recursive=True))}
     until_s = time.monotonic() + seconds
     with ThreadPoolExecutor(callers) as threads:
         ends = [threads.submit(client.run, until_s) for client in clients]

@@ -41,8 +41,8 @@ class Served:
         """The first line of the log after *seen* lines that matches."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if found := [line for line in self.log[seen:] if re.search(pattern, line)]:
-                return found[0].rstrip("\n")
+            if matches := [line for line in self.log[seen:] if re.search(pattern, line)]:
+                return matches[0].rstrip("\n")
             time.sleep(0.02)
         raise AssertionError(f"{pattern} is not in {''.join(self.log[seen:])}")
 

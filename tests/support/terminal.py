@@ -61,12 +61,12 @@ class Terminal:
 
     def wait_for(self, text: str, within_s: float = 60) -> str:
         """What is printed up to *text*, and behind what was waited for last; control characters included."""
-        wanted, deadline = text.encode(), time.monotonic() + within_s
-        while wanted not in self._unread:
+        expected, deadline = text.encode(), time.monotonic() + within_s
+        while expected not in self._unread:
             assert not self._ended, f"no {text!r} in {self._unread!r}"
             self._select(deadline, [])
-        before, _, self._unread = self._unread.partition(wanted)
-        return (before + wanted).decode()
+        before, _, self._unread = self._unread.partition(expected)
+        return (before + expected).decode()
 
     def wait_for_end(self, within_s: float = 60) -> tuple[int, str]:
         """The program's status, and what it printed last."""

@@ -30,9 +30,9 @@ class _Fields:
 
     def __init__(self, **values: Any) -> None:
         """`BreachError` for a field that 1.2.1 does not have, or a value of another type."""
-        known = {name: each for name, each in self.fields.items() if not each.get("not_in")}
-        for name, each in known.items():
-            setattr(self, name, values.get(name, each["default"]))
+        fields = {name: row for name, row in self.fields.items() if not row.get("not_in")}
+        for name, row in fields.items():
+            setattr(self, name, values.get(name, row["default"]))
         check_fields(values, self.fields, type(self).__name__, self.types)
 
     def __getattr__(self, name: str) -> Any:
@@ -53,9 +53,9 @@ class GuidedDecodingParams(_Fields):
     def __init__(self, **values: Any) -> None:
         """`ValueError` for two guides."""
         super().__init__(**values)
-        given = sum(bool(getattr(self, name)) for name in self.fields)
-        if given > 1:
-            raise ValueError(f"Only one guide can be used for a request, but got {given}.")
+        count = sum(bool(getattr(self, name)) for name in self.fields)
+        if count > 1:
+            raise ValueError(f"Only one guide can be used for a request, but got {count}.")
 
 
 class _NoSuch:
@@ -90,7 +90,7 @@ class SamplingParams(_Fields):
     @property
     def bad_words(self) -> list[list[int]]:
         """What the executor is told."""
-        words: list[list[int]] = [[each] for each in self.bad_token_ids or ()]
+        words: list[list[int]] = [[token_id] for token_id in self.bad_token_ids or ()]
         if self.bad is None:
             return words
         if self._bad_word_ids is None:
@@ -212,7 +212,7 @@ class BaseLLM:
         asyncio.get_running_loop()
         if self._executor is None or self._executor.is_shutdown():
             raise RuntimeError("LLM is shutting down")
-        if not (streaming and isinstance(inputs, list) and all(type(each) is int for each in inputs)):
+        if not (streaming and isinstance(inputs, list) and all(type(token_id) is int for token_id in inputs)):
             raise BreachError("only streams of token ids are stood in for")
         if sampling_params.end_id is None:
             raise BreachError("without end_id the tokenizer of the LLM API decides what ends an answer")
