@@ -33,10 +33,9 @@ def source(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 
 
 class EdgeTools:
-    """Stands in for TensorRT Edge-LLM: takes only what it takes, and writes what it would write."""
+    """Stands in for TensorRT Edge-LLM: takes what it takes and writes what it writes, but the file *lost*."""
 
     def __init__(self, *, lost: str = "") -> None:
-        """*lost* is a file that the builder forgets."""
         self.ran: list[str] = []
         self.texts: list[str] = []
         self._lost = lost

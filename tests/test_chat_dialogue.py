@@ -103,10 +103,9 @@ def test_nothing_a_model_says_drives_the_terminal(capsys: pytest.CaptureFixture[
 
 
 class Script:
-    """A client whose answers are known; what it is asked is kept."""
+    """A client that gives *answers* one after another, and keeps the requests."""
 
     def __init__(self, *answers: Sequence[Any]) -> None:
-        """Give *answers* in turn."""
         self.answers = list(answers)
         self.asked: list[tuple[list[Any], Any]] = []
 

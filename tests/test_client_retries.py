@@ -36,10 +36,9 @@ from scripted_server import HI, ScriptedServer, answer, failure, response, scrip
 
 
 class Flaky:
-    """A script that fails the first requests, and then answers."""
+    """A script that fails the first requests, with *code* or with an error inside the stream, and then answers."""
 
     def __init__(self, failures: int, code: grpc.StatusCode | None = None) -> None:
-        """Fail with *code*, or with an error inside the stream."""
         self.failures = failures
         self.code = code
         self.asked = 0

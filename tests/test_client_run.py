@@ -40,10 +40,9 @@ Running = Callable[..., tuple[Run | None, list[RunEvent]]]
 
 
 class Scripted:
-    """A model that says what was written for it, a turn at a time; the last one again and again."""
+    """A model that gives *turns*, lists of calls or answers, one after another, and the last one again and again."""
 
     def __init__(self, *turns: Turn) -> None:
-        """A turn is a list of calls, or an answer."""
         self._turns = list(turns)
 
     def __call__(self, _request: Any, _context: grpc.ServicerContext) -> Iterator[Any]:

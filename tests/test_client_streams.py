@@ -27,10 +27,9 @@ from scripted_server import HI, ScriptedServer, answer, response, scripted_serve
 
 
 class Endless:
-    """A script that talks until it is cancelled, and notes that."""
+    """A script that sends text until it is cancelled, and notes that."""
 
     def __init__(self) -> None:
-        """Not asked yet."""
         self.began = threading.Event()
         self.cancelled = threading.Event()
 

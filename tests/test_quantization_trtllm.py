@@ -306,10 +306,9 @@ def test_an_interrupted_compilation_is_gone_on_with(tmp_path: Path, bundles: Cal
 
 
 class Fatal(Reporter):
-    """Kills its own process in the middle of a stage."""
+    """Kills its own process in the middle of *stage*."""
 
     def __init__(self, stage: str) -> None:
-        """Kill in *stage*."""
         self._wanted, self._now = stage, ""
 
     def stage(self, name: str) -> None:
@@ -377,10 +376,9 @@ def test_other_lengths_quantise_nothing_anew(tmp_path: Path, bundles: Callable[[
 
 
 class _Evil:
-    """Unpickling it leaves a file behind."""
+    """Unpickling it creates the file *marker*."""
 
     def __init__(self, marker: Path) -> None:
-        """The file is *marker*."""
         self._marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -28,14 +28,13 @@ ANSWER = "<think>\nI think: </thi, no.\n</think>\n\nThe tip is 18 %, é, 🙂.\n
 
 
 class Scripted(Engine):
-    """An engine that puts these chunks and no others."""
+    """An engine that puts *chunks*, at once, and no others."""
 
     max_seq_len = 2048
     max_batch_size = 1
     cannot: Mapping[str, str] = {}
 
     def __init__(self, chunks: Sequence[TokenChunk]) -> None:
-        """*chunks* are put at once."""
         self.chunks = chunks
         self.stream: TokenStream | None = None
 

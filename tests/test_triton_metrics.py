@@ -34,7 +34,6 @@ class Server:
     """What tritonserver 2.51 keeps: series by family and labels, shared by all who register the same."""
 
     def __init__(self) -> None:
-        """Nothing is registered yet."""
         self.series: dict[tuple[str, str], Any] = {}
         self.messages = 0
         server = self

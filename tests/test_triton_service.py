@@ -31,14 +31,13 @@ FINAL = 1
 
 
 class Engine(interface.Engine):
-    """Says one word for each request, when it is let."""
+    """Generates one word for each request, once the test lets it; the warm-up passes."""
 
     max_seq_len = 2048
     max_batch_size = 2
     cannot: Mapping[str, str] = {}
 
     def __init__(self, _bundle: Bundle, codec: TokenCodec) -> None:
-        """Let the warm-up through."""
         self.ids = codec.encode(Prompt("word", "\ufdd0", ()))
         self.go = threading.Event()
         self.go.set()
@@ -89,12 +88,12 @@ class Sender:
 
 
 class Anything:
-    """A metric, or a family of them, which nobody looks at here."""
+    """A metric, or a family of them, whose values no test reads."""
 
     COUNTER, GAUGE, HISTOGRAM = range(3)
 
     def __init__(self, **_: Any) -> None:
-        """Takes what it is given."""
+        pass
 
     def __getattr__(self, _: str) -> Callable[..., Anything]:
         return lambda *_, **__: Anything()

@@ -36,7 +36,7 @@ def requests(cases: list[dict[str, Any]], tools: Mapping[str, Any]) -> Iterator[
 
 
 def complaints(case: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the *result* for a case; nothing when it passes."""
+    """The mistakes in the *result* for a case; none when it passes."""
     if "reasoning" not in result:
         return [f"no result: {result.get('error')}"]
     errors = []
@@ -108,7 +108,7 @@ def main() -> int:
     """Run, print what fails, return the exit status."""
     command = sys.argv[1:]
     if not command:
-        sys.stderr.write("usage: run.py COMMAND [ARGUMENT ...], a command that speaks the protocol of README.md\n")
+        sys.stderr.write("usage: run.py COMMAND [ARGUMENT ...], a command with the protocol of README.md\n")
         return 2
     stored = json.loads(CASES.read_text(encoding="utf-8"))
     sent = list(requests(stored["cases"], stored["tools"]))

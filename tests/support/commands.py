@@ -1,4 +1,4 @@
-"""`nemotron` in this process, for what needs no process of its own."""
+"""`nemotron` in this process, for tests that need no process of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def invoke(*words: object, stdin: str | bytes | None = None) -> Result:
-    """What came of a command that reads *given*; settings of the developer's own are not its.
+    """The result of a command that reads *stdin*, without the developer's own settings.
 
     What would be a traceback is raised. The signals that commands handle are the suite's again afterwards.
     """

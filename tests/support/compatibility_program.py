@@ -1,4 +1,4 @@
-"""A program of a service: everything that it asks of a server at a given address, and what it got, as JSON.
+"""A program of a service: makes every kind of call to a server at a given address, and prints the results as JSON.
 
 It runs with the client of this commit and with that of an older one, so it uses what both have.
 """
@@ -33,7 +33,7 @@ def calculate_tip(bill_total: int, tip_percentage: int) -> float:
 
 
 def said(reply: Reply) -> dict[str, Any]:
-    """What a reply says, without its times and its name."""
+    """The parts of a reply that repeat: all but its times and ids."""
     calls = [[call.name, call.arguments] for call in reply.tool_calls]
     return {
         "reasoning": reply.reasoning,
@@ -46,7 +46,7 @@ def said(reply: Reply) -> dict[str, Any]:
 
 
 def error(call: Callable[[], object]) -> list[str]:
-    """The class and the status of what a call raises."""
+    """The class and the status of the error that a call raises."""
     try:
         call()
     except ClientError as raised:
@@ -55,7 +55,7 @@ def error(call: Callable[[], object]) -> list[str]:
 
 
 async def awaited(url: str) -> dict[str, Any]:
-    """What the client for event loops gets."""
+    """What `AsyncClient` gets."""
     async with AsyncClient(url) as client:
         async with client.stream(CAPITAL, thinking=True, **GREEDY) as stream:
             events = [event async for event in stream]
@@ -69,7 +69,7 @@ async def awaited(url: str) -> dict[str, Any]:
 
 
 def main(url: str) -> dict[str, Any]:
-    """Everything once."""
+    """One call of each kind."""
     with Client(url) as client:
         events = list(client.stream(CAPITAL, thinking=True, **GREEDY))
         with client.stream(CAPITAL, thinking=True, **GREEDY) as left:

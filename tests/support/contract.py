@@ -1,4 +1,4 @@
-"""Holds commands and settings against what NVIDIA's tools and runtimes take (`data/*_contract.json`)."""
+"""Checks commands and settings against what NVIDIA's tools and runtimes accept (`data/*_contract.json`)."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EDGE = CONTRACT["edge_llm"]["commands"]
 
 
 class BreachError(AssertionError):
-    """A command or a setting that the tool would not take."""
+    """A command or a setting that the tool would not accept."""
 
 
 def check_argv(argv: Sequence[str], command: str, flags: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What *argv* gives each flag of *command*; `BreachError` for anything its parser would refuse."""
+    """The value of each flag of *command* in *argv*; `BreachError` for anything its parser would refuse."""
     words = command.split()
     if list(argv[: len(words)]) != words:
         raise BreachError(f"{argv[: len(words)]} is not {command}")
@@ -108,7 +108,7 @@ _JSON_TYPES: Types = {
 
 
 def check_llm_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
-    """`BreachError` for an argument that TensorRT-LLM 1.2.1's LLM API would not take, nested ones included."""
+    """`BreachError` for an argument that TensorRT-LLM 1.2.1's LLM API would not accept, nested ones included."""
     api = CONTRACT["llm_api"]
     check_fields(arguments, api[kind], kind)
     for name in ("kv_cache_config", "scheduler_config", "cuda_graph_config"):
@@ -148,7 +148,7 @@ def kv_row(kv_precision: str) -> KvPrecision:
 
 
 def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: Any) -> list[str]:
-    """A command as a plan for a small card would ask for it."""
+    """A command as a plan for a small GPU contains it."""
     limits: dict[str, Any] = {
         "max_batch_size": 16,
         "max_input_len": 8000,
@@ -166,7 +166,7 @@ def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: A
 
 
 def llm_arguments(kind: str = "pytorch", kv_precision: str = "auto", **changes: Any) -> dict[str, Any]:
-    """Arguments as a plan for a small card would ask for them."""
+    """Arguments as a plan for a small GPU contains them."""
     settings: dict[str, Any] = {
         "model": "/bundle/engine",
         "tokenizer": "/bundle/tokenizer",

@@ -1,4 +1,4 @@
-"""A server's metrics as text, with checks that it follows the conventions and that queries ask for what exists."""
+"""A server's metrics as text, with checks that they follow the conventions and that queries name series that exist."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ Series = Mapping[str, Sequence[Mapping[str, str]]]
 
 
 def fetch(options: ServeOptions) -> str:
-    """What the metrics endpoint of a server says now."""
+    """The text of the metrics endpoint of a server."""
     url = f"http://127.0.0.1:{options.metrics_port}/metrics"
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as page:
         return str(page.read().decode())
 
 
 def metric(options: ServeOptions, name: str) -> float:
-    """The value of one series of ours at a server; *name* is without the prefix."""
+    """The value of one of our series at a server; *name* is without the prefix."""
     return samples(fetch(options))[PREFIX + name]
 
 
@@ -60,7 +60,7 @@ def samples(text: str) -> dict[str, float]:
 
 
 def series(text: str) -> dict[str, list[Mapping[str, str]]]:
-    """What can be queried of an exposition."""
+    """The labels of every series in an exposition, by name."""
     labels: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
     for line in text.splitlines():
         if line[:1] not in ("", "#"):
@@ -71,7 +71,7 @@ def series(text: str) -> dict[str, list[Mapping[str, str]]]:
 
 
 def complaints(text: str) -> Iterator[str]:
-    """What is wrong with our metrics in an exposition."""
+    """The mistakes in our metrics in an exposition."""
     for name, metric in read(text).items():
         if not name.startswith(PREFIX):
             continue
@@ -92,7 +92,7 @@ def complaints(text: str) -> Iterator[str]:
 
 
 def unknown(query: str, known: Series) -> set[str]:
-    """What a PromQL *query*, or a dashboard's `label_values`, asks for that is not among the *known* series."""
+    """The series and labels in a PromQL *query*, or in a dashboard's `label_values`, that are not among *known*."""
     if listed := _LABEL_VALUES.fullmatch(query):
         return _unknown_labels(listed[1], [listed[2]], known) if listed[1] in known else {listed[1]}
     missing = _names(query) - set(known)
@@ -118,7 +118,7 @@ def _names(query: str) -> set[str]:
 
 
 def _behind(text: str) -> str:
-    """The parenthesis that *text* begins with, which is what an aggregation is over."""
+    """The parenthesis at the start of *text*, with the operand of an aggregation."""
     depth = 0
     for at, character in enumerate(text):
         depth += (character == "(") - (character == ")")

@@ -29,7 +29,6 @@ class FaultyEngine(Engine):
     cannot: Mapping[str, str] = {}
 
     def __init__(self, _bundle: Bundle, codec: TokenCodec) -> None:
-        """Learn to say the text."""
         self._ids = codec.encode(Prompt(TEXT, "\ufdd0", ()))
         self._running: set[asyncio.Task[None]] = set()
         self._generated = 0
@@ -44,7 +43,7 @@ class FaultyEngine(Engine):
         task.add_done_callback(self._running.discard)
 
     def statistics(self) -> EngineStatistics:
-        """As every engine has them."""
+        """The counts of every engine."""
         return EngineStatistics(
             active_requests=len(self._running),
             waiting_requests=0,
@@ -53,7 +52,7 @@ class FaultyEngine(Engine):
         )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
     async def _run(self, sampling: Sampling, stream: TokenStream) -> None:
         if sampling.seed == STUCK:
@@ -83,10 +82,10 @@ class FaultyEngine(Engine):
 
 
 class TritonPythonModel:
-    """As `model_repo/nemotron`, but for the engine."""
+    """`model_repo/nemotron` with another engine."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load everything but an engine."""
+        """Load everything except an engine."""
         self._service = Service.start(args, pb_utils, start_engine=FaultyEngine)
 
     def execute(self, requests: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Small random `nemotron_h` checkpoints for a test, with the keys that the published config.json of the family has."""
+"""Small random `nemotron_h` checkpoints for tests, with the keys of the family's published config.json."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ HYBRID_CONFIG: dict[str, Any] = {
 
 
 def write_hybrid_checkpoint(folder: Path, demo: Path, *, seed: int = 0, **changes: Any) -> dict[str, npt.NDArray[Any]]:
-    """Write a random hybrid with the demo's tokenizer; *changes* go into config.json. Gives back its weights."""
+    """Write a random hybrid with the demo's tokenizer and *changes* in config.json, and return its weights."""
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(demo / name, folder / name)

@@ -1,4 +1,4 @@
-"""Everything at once on a served demo model, for as long as wanted: streams, whole answers, tools, cancels, mistakes.
+"""A mixed load on a served demo model: streams, whole answers, tools, cancels and mistakes at once.
 
 Every client has questions of its own, asked alone at first; afterwards each answer must be that one, to the letter.
 """
@@ -35,7 +35,7 @@ _MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
 
 @dataclass
 class Report:
-    """What happened: how often each kind of request was made, what went wrong, and each process's memory by time."""
+    """The counts of each kind of request, the errors, and the memory of each process over time."""
 
     requests: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Report:
 
 
 class _Caller:
-    """One client, with two questions of its own and their answers."""
+    """A client with two questions of its own and their answers."""
 
     def __init__(self, url: str, number: int, report: Report, lock: threading.Lock) -> None:
         self._client = Client(url, timeout_s=120)
@@ -69,7 +69,7 @@ class _Caller:
         self._called = self._ask(self._tip, tools=TOOLS, thinking=False)
 
     def run(self, until_s: float) -> None:
-        """One request after another."""
+        """Send one request after another."""
         actions: list[tuple[str, Callable[[], None]]] = [
             ("stream", self._stream),
             ("whole", self._whole),
@@ -129,7 +129,7 @@ class _Caller:
 
 
 def mixed_load(url: str, server_pid: int, *, seconds: float, callers: int = 64) -> Report:
-    """Run it for *seconds*; the memory of tritonserver and its stubs is looked at 120 times."""
+    """Run the load for *seconds*, and measure the memory of tritonserver and its stubs 120 times."""
     report, lock = Report(), threading.Lock()
     clients = [_Caller(url, number, report, lock) for number in range(callers)]
     server = psutil.Process(server_pid)
@@ -152,6 +152,6 @@ def _name(process: psutil.Process) -> str:
 
 
 def _own_bytes(process: psutil.Process) -> int:
-    """What the process allocated: pages of files come and go with what other processes map of them."""
+    """The memory that the process allocated, without pages of files, which other processes share."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))
