@@ -66,7 +66,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Bundle:
-    """A model that talks nonsense: broken characters, control tokens, every kind of id."""
+    """A model with random weights: it generates broken characters, control tokens, every kind of id."""
     folder = tmp_path_factory.mktemp("random")
     write_checkpoint(folder / "checkpoint", checkpoint)
     build(

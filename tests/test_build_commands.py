@@ -1,4 +1,4 @@
-"""Commands and settings of NVIDIA's tools, held against what the tools take (`data/trtllm_contract.json`)."""
+"""Commands and settings of NVIDIA's tools, checked against their contract (`data/trtllm_contract.json`)."""
 
 from __future__ import annotations
 

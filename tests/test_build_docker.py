@@ -1,4 +1,4 @@
-"""What is found out about a machine's Docker, from programs that may not answer."""
+"""The state of a machine's Docker, read from programs that may not answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nemotron_build.docker import Docker, ask, read_docker
 
 
 def nothing(name: str) -> None:
-    """Finds no program."""
+    """A PATH without any program."""
 
 
 def answers(status: int, text: str) -> Callable[[Sequence[str]], tuple[int, str]]:

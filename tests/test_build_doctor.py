@@ -47,7 +47,7 @@ LAPTOP = Machine(
 
 
 def gpu_host(*gpus: LocalGpu, tensorrt_llm: str | None = "1.2.1", cuda: str = "13.1", **changes: Any) -> Machine:
-    """A machine with *gpus*, on which every engine kind that they carry could run."""
+    """A machine with *gpus*, on which every engine kind that they support can run."""
     nvml = Nvml(gpus=gpus, driver="590.44.01", cuda=cuda)
     return replace(
         LAPTOP,
@@ -58,7 +58,7 @@ def gpu_host(*gpus: LocalGpu, tensorrt_llm: str | None = "1.2.1", cuda: str = "1
 
 
 def nothing(name: str) -> None:
-    """Finds no program."""
+    """A PATH without any program."""
 
 
 def named(diagnosis: Diagnosis, name: str) -> Check:

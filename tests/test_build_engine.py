@@ -1,4 +1,4 @@
-"""Checkpoints become bundles that compute what the checkpoint says; broken ones become one clear line."""
+"""Bundles compute what their checkpoints do; a broken checkpoint is one clear line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ModelOpt exports for TensorRT-LLM's PyTorch backend is put right, or refused; no ModelOpt runs here."""
+"""ModelOpt's exports for TensorRT-LLM's PyTorch backend are corrected or refused; no ModelOpt runs here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles for GPUs, as far as no GPU and no ModelOpt is needed: what is copied, commanded, recorded and refused."""
+"""Bundles for GPUs, without a GPU and ModelOpt: which files, commands and records they have, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fits and how fast it can be: published numbers reproduced, and what must hold of any plan."""
+"""What fits and how fast it can be: published numbers, and properties of every plan."""
 
 from __future__ import annotations
 

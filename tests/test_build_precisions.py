@@ -1,4 +1,4 @@
-"""The table of precisions: what a row must hold, what follows from one, and what is refused where a word is missing."""
+"""The table of precisions: what a row must hold, what follows from it, and what is refused without a word."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BLOCK = {"storage": {"bits": 8, "scales_per": "tensor", "scale_bits": 32}, "kind
 
 
 def table_with(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The table in a file of its own, after *change*."""
+    """A copy of the table after *change*."""
     table = yaml.safe_load(TABLE.read_text())
     change(table)
     path = tmp_path / "precisions.yaml"
@@ -216,7 +216,7 @@ def test_auto_passes_over_what_has_no_word() -> None:
 
 @pytest.fixture(scope="module")
 def real_size(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """A checkpoint of the 4B's real size, all zeros that take no room."""
+    """A checkpoint of the 4B's real size, all zeros that take no space on the disk."""
     folder = tmp_path_factory.mktemp("real") / "checkpoint"
     write_sparse_checkpoint(folder, checkpoint, dict(profile(MODEL).architecture))
     return folder
@@ -224,7 +224,7 @@ def real_size(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def nemotron(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line of a copy of the builder, whose table has one more row that no tool has a word for."""
+    """The command line of a copy of the builder, whose table has one more row, without a word for any tool."""
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(SOURCE, folder / "nemotron_build")
     path = table_with(folder / "nemotron_build", lambda table: table["weights"].update({"fp8-block": BLOCK}))

@@ -27,7 +27,7 @@ def architecture(model: str) -> Dimensions:
 
 
 def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str) -> str:
-    """The verdict that follows from the facts."""
+    """The verdict by the facts."""
     sm = str(find_gpu(gpu).sm)
     if kind == "cpu":
         can = sm == "None" and model == LLAMA and precision in ("bf16", "fp16", "int8-wo", "int4-wo")

@@ -1,4 +1,4 @@
-"""A build goes on where it was interrupted, repeats only what a change makes necessary, and never mixes two."""
+"""A build resumes where it was interrupted, repeats only what a change requires, and never mixes two builds."""
 
 from __future__ import annotations
 

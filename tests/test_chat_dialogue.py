@@ -1,4 +1,4 @@
-"""What `nemotron chat` does by itself, with no server: what it takes from a user, shows, and keeps."""
+"""`nemotron chat` without a server: what it reads from a user, shows, and keeps."""
 
 from __future__ import annotations
 

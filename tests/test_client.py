@@ -1,4 +1,4 @@
-"""The clients against servers that misbehave, scripted with real gRPC, and what they promise to importers."""
+"""The clients against servers that misbehave, scripted with real gRPC, and the names that they export."""
 
 from __future__ import annotations
 

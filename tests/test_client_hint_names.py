@@ -1,4 +1,4 @@
-"""What the names in hints mean: those of the module of a function, and classes that hold each other."""
+"""Names in hints: those of the module of a function, and classes that hold each other."""
 
 from __future__ import annotations
 

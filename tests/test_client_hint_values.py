@@ -1,4 +1,4 @@
-"""Every value of every hint survives the way through JSON."""
+"""Every value of every hint survives its way through JSON."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ KEYS = [leaf for leaf in LEAVES if leaf[0] in (str, Size, date, UUID)]
 
 
 def of(generic: Any, *arguments: Any) -> Any:
-    """A hint that is known only when it is needed."""
+    """A hint that is resolved when it is needed."""
     return generic[arguments if len(arguments) > 1 else arguments[0]]
 
 
 def wrapped(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Hints made of *inner*, which are pairs of a hint and of what makes its values, in the same way."""
+    """Hints made of *inner*; both are pairs of a hint and the strategy of its values."""
     leaves = st.sampled_from(LEAVES)
     return st.one_of(
         inner.map(lambda pair: (of(list, pair[0]), st.lists(pair[1], max_size=3))),

@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Chat:
-    """The script, and which server it asks."""
+    """The script and its server."""
 
     folder: Path
     url: str
@@ -116,7 +116,7 @@ def scripted(folder: Path, script: Script) -> Iterator[Chat]:
 
 
 def piece(text: str) -> Any:
-    """One response of an answer that goes on."""
+    """A response of an answer that continues."""
     message = service_pb2.ModelStreamInferResponse()
     message.infer_response.outputs.add(name="text_output", datatype="BYTES", shape=[1, 1])
     message.infer_response.raw_output_contents.append(len(text.encode()).to_bytes(4, "little") + text.encode())
@@ -124,7 +124,7 @@ def piece(text: str) -> Any:
 
 
 def refusal(message: str) -> Any:
-    """What a stream holds instead of an answer."""
+    """The error in a stream, instead of an answer."""
     return service_pb2.ModelStreamInferResponse(error_message=message)
 
 
@@ -155,7 +155,7 @@ def test_the_protocol_file_agrees_with_tritons(folder: Path) -> None:
 
 
 def declarations(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Every field and method in *file* by its path, with all that the wire depends on."""
+    """Every field and method in *file* by its path, with everything that the wire format depends on."""
     for message in file.message_type:
         yield from fields(message, message.name)
     for service in file.service:

@@ -1,4 +1,4 @@
-"""The reference of the client: what its docstrings say now, of every name that it exports."""
+"""The reference of the client has the current docstring of every name that it exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the clients try again, how often, for how long, and where."""
+"""What the clients retry, how often, for how long, and where."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_client_outlives_its_server() -> None:
 
 
 def attempts(timeout_s: float, max_retries: int, clock: list[float]) -> Attempts:
-    """Attempts whose pauses are the longest there may be, by a clock that the test sets."""
+    """Attempts with the longest possible pauses, by a clock that the test sets."""
     return Attempts(
         Endpoints(["a:1"], "least_loaded"),
         timeout_s=timeout_s,

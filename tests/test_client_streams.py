@@ -1,4 +1,4 @@
-"""Whoever stops reading cancels the request, in every way there is to stop."""
+"""Ending a stream cancels its request, in every way to end one."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Endless:
 
 @pytest.fixture
 def endless() -> Iterator[tuple[Endless, ScriptedServer]]:
-    """A server with such a script."""
+    """A server with an endless script."""
     script = Endless()
     with scripted_server(script) as server:
         yield script, server
@@ -336,7 +336,7 @@ def test_many_streams_at_once_keep_their_texts_apart() -> None:
 
 
 def public_methods(kind: type) -> dict[str, Any]:
-    """What a user can call."""
+    """The public methods."""
     return {
         name: value
         for name, value in inspect.getmembers(kind, inspect.isfunction)

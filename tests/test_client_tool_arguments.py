@@ -1,4 +1,4 @@
-"""Arguments that are checked against a schema: what is refused, and that nothing a model writes takes for ever."""
+"""Arguments checked against a schema: what is refused, and that no text of a model takes for ever."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PATIENCE_S = 60
 
 
 def bind(parameters: dict[str, Any], arguments: object) -> dict[str, Any]:
-    """What a function with these *parameters* gets for *arguments*, which are JSON already where they are text."""
+    """The arguments of a function with *parameters*; *arguments* that are text are JSON already."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     toolbox = Toolbox([Tool("f", parameters=parameters, function=dict)])
     return toolbox.bind(ToolCall(index=0, id="", name="f", arguments_json=text)).arguments

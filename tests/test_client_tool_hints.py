@@ -1,4 +1,4 @@
-"""Type hints as JSON Schema, and JSON as the values that hints say."""
+"""Type hints as JSON Schema, and JSON as values of hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model reads of what a function returns, or raises."""
+"""The text that the model gets for what a function returns or raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions as tools: how the model sees them, how its calls reach them, and what it reads of what they return."""
+"""Functions as tools: their schemas, the calls that reach them, and the text of their results."""
 
 # ruff: noqa: D205, D413 - the docstrings in it are read by what is tested
 

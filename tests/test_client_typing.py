@@ -42,7 +42,7 @@ def pyright(folder: Path) -> Complaints:
 
 
 def output(command: list[str], folder: Path) -> str:
-    """What a type checker printed; it exits with 1, for it found mistakes."""
+    """The output of a type checker; it exits with 1, because there are mistakes."""
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     return ran.stdout
@@ -50,7 +50,7 @@ def output(command: list[str], folder: Path) -> str:
 
 @pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
 def complaints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Complaints:
-    """What one of them says to both programs."""
+    """The errors of one type checker in both programs."""
     check: Callable[[Path], Complaints] = request.param
     return check(Path(shutil.copytree(PROGRAMS, tmp_path_factory.mktemp("user") / "programs")))
 

@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 
 @dataclass(frozen=True)
 class Bare:
-    """An environment with nothing in it but the client's wheel and what that depends on."""
+    """An environment with the client's wheel and its dependencies, and nothing else."""
 
     version: Version
     environment: Environment

@@ -186,7 +186,7 @@ class Reloadable:
     original: Bundle
 
     def put(self, **changes: Any) -> None:
-        """Let the link lead to a copy of the original with *changes* to its manifest."""
+        """Point the link at a copy of the original with *changes* to its manifest."""
         copy = self.folder / f"bundle-{len(os.listdir(self.folder))}"
         shutil.copytree(self.original.path, copy)
         manifest = json.loads((copy / "manifest.json").read_text())
@@ -200,7 +200,7 @@ class Reloadable:
         return link.resolve()
 
     def hang_up(self) -> str:
-        """Send SIGHUP; the line that says what came of it."""
+        """Send SIGHUP, and return the line with the result."""
         seen = len(self.served.log)
         self.served.process.send_signal(signal.SIGHUP)
         return self.served.wait_for("reloaded:", seen)
@@ -270,7 +270,7 @@ def test_a_bundle_that_only_the_model_refuses_changes_nothing_and_can_be_replace
 
 
 def refusal_of_bundle(reloadable: Reloadable, **changes: Any) -> str:
-    """The line about a bundle with *changes* that is not taken; what was served is served on."""
+    """The line about a bundle with *changes* that is refused, while the old one is still served."""
     before = reloadable.context(), reloadable.in_repository()
     reloadable.put(**changes)
     line = reloadable.hang_up()
@@ -361,7 +361,7 @@ def test_a_bundle_is_read_once_to_be_served_and_once_to_be_replaced(bundle: Bund
 
 
 def stubs(server: RunningServer, old: Collection[psutil.Process] = ()) -> set[psutil.Process]:
-    """The processes of the models, but for *old* ones, which may be ending."""
+    """The processes of the models, except *old* ones, which may be ending."""
     return {child for child in psutil.Process(server.pid).children() if child not in old and "stub" in child.name()}
 
 

@@ -1,4 +1,4 @@
-"""What an operator sees of a real tritonserver: its metrics, its log, its spans, and the dashboard over them."""
+"""The observability of a real tritonserver: its metrics, log and spans, and the dashboard."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Watched:
         return exposition.fetch(self.options)
 
     def moved(self, before: str) -> dict[str, float]:
-        """By how much series of ours differ from what they were *before*, without our prefix."""
+        """The differences of our series from *before*, by name without our prefix."""
         then, now = exposition.samples(before), exposition.samples(self.metrics())
         return {
             series.removeprefix(exposition.PREFIX): now[series] - then.get(series, 0)

@@ -1,4 +1,4 @@
-"""What a server lets whom do: TLS, mutual TLS, the shared secret, and what is closed to everybody."""
+"""Access to a server: TLS, mutual TLS, the shared secret, and the endpoints that are closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXT = {"name": "messages", "datatype": "BYTES", "shape": [1, 1], "data": [json.
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files of an authority that signed a server and a client, and of a client of another."""
+    """PEM files of a CA, of the server and the client that it signed, and of a client of another CA."""
 
     ca: Path
     cert: Path
@@ -67,7 +67,7 @@ def guarded(bundle: Bundle, certificates: Certificates) -> Iterator[Running]:
 
 @pytest.fixture
 def connect(guarded: Running, certificates: Certificates) -> Callable[..., Client]:
-    """A client of `guarded` that has what it needs, but for what the test changes."""
+    """A client of `guarded` with all credentials, except what the test changes."""
 
     def connect(secret: str | None = SECRET, ca: Path | None = certificates.ca, own: Path | None = None) -> Client:
         pair = own or certificates.client
@@ -270,7 +270,7 @@ def test_what_closes_them_cannot_be_seen(served: ServeOptions) -> None:
 
 
 def command_lines() -> dict[int, list[str]]:
-    """What everybody sees of this process and of those it started, but for what ends meanwhile."""
+    """The command lines of this process and its children, as every user of the machine sees them."""
     commands = {}
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with suppress(psutil.NoSuchProcess):

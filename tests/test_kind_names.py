@@ -1,4 +1,4 @@
-"""Only the two registries know the engine kinds by name, and they know the same: all else asks the kind."""
+"""Only the two registries name the engine kinds, and they name the same; other code asks the kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guards for what a review forgets: folder names, import directions, adapter sizes, what the wheel carries."""
+"""Rules of the layout: folder names, import directions, adapter sizes, the contents of the wheel."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def source(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Callable[[str, str], Path]:
-    """Gives the bundle that a machine without a GPU makes at a precision, and its workspace beside it; made once."""
+    """Builds, once, the bundle of a precision on a machine without a GPU, with its workspace beside it."""
     folder = tmp_path_factory.mktemp("bundles")
 
     def made(precision: str, kv_precision: str) -> Path:
@@ -104,7 +104,7 @@ def spec(source: Path, precision: str, kv_precision: str = "auto") -> EngineSpec
 
 
 def compiler(**changes: Any) -> Callable[..., None]:
-    """A runner with a stand-in for `trtllm-build` that takes only what the real one takes."""
+    """A runner with a stand-in for `trtllm-build` that accepts only what the real one accepts."""
 
     def runner(argv: Sequence[str], log: Path, **settings: Any) -> None:
         if argv[0] != "trtllm-build":

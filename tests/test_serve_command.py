@@ -1,4 +1,4 @@
-"""What `nemotron serve` cannot serve, or not so: one clear line, and nothing is started."""
+"""`nemotron serve` refuses what it cannot serve with one clear line, and starts nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thinking, answer and calls taken apart: nothing lost, nothing invented, the same for every way the text is cut."""
+"""Reasoning, content and calls are parsed without loss, and the same however the text is cut into chunks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_xml(calls: Calls, ascii_only: bool) -> str:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a model writes calls in one format: any of them, a call of `tip`, and what a call is whole with."""
+    """Calls of one format: any calls, a call of `tip`, and the text that completes a call."""
 
     written: Callable[[Calls, bool], str]
     call: str

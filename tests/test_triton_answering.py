@@ -1,4 +1,4 @@
-"""From tokens to events: the same answer, and the same counts, however the tokens were gathered on their way."""
+"""From tokens to events: the same answer and the same counts however the tokens were gathered into chunks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST, *, g
 
 
 def merged(answer: list[Step]) -> list[Any]:
-    """The events with neighbouring text put together, for how it is cut into deltas may differ."""
+    """The events with adjacent text joined, because its cut into deltas may differ."""
     events: list[Event] = []
     for event in (event for step in answer for event in step.events):
         last = events[-1] if events else None

@@ -1,4 +1,4 @@
-"""A bundle is loaded where it can run; elsewhere every reason is told, with a remedy."""
+"""A bundle is loaded where it can run; elsewhere every reason is reported, with a remedy."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def with_gpu(title: str, sm: int) -> Runtime:
 
 @pytest.fixture
 def engine(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A `tensorrt` bundle; there is nothing in it but what says which TensorRT-LLM made the engine."""
+    """A `tensorrt` bundle that holds only the version of the TensorRT-LLM that made its engine."""
     write_config(tmp_path, '{"version": "1.2.1", "pretrained_config": {}}')
     return Bundle(tmp_path, replace(bundle.manifest, **ENGINE))
 

@@ -1,4 +1,4 @@
-"""How the CPU engine picks tokens: every parameter of sampling is obeyed, and every guide followed or refused."""
+"""Sampling of the CPU engine: every parameter is obeyed, and every guide followed or refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nemotron_triton.errors import RequestError
 
 
 def answers(bundle: Bundle, *samplings: Sampling) -> list[list[TokenChunk]]:
-    """What an engine of its own answers to each, one after the other."""
+    """The answers of a new engine to requests one after another."""
 
     async def generate() -> list[list[TokenChunk]]:
         async with running(bundle) as engine:

@@ -318,7 +318,7 @@ def services(files: Files) -> dict[str, Any]:
 
 
 def commands(files: Files) -> dict[str, list[str]]:
-    """What each file starts the image with."""
+    """The commands with which each file starts the image."""
     lists = {name: json.loads(" ".join(words)) for name, words in instructions(files) if name in {"ENTRYPOINT", "CMD"}}
     return {
         DOCKERFILE: [*lists["ENTRYPOINT"], *lists["CMD"]],
@@ -327,13 +327,13 @@ def commands(files: Files) -> dict[str, list[str]]:
 
 
 def lint(dockerfile: str) -> str:
-    """What hadolint says."""
+    """The complaints of hadolint."""
     return subprocess.run(
         [BIN / "hadolint", "--no-color", "-"], input=dockerfile, capture_output=True, text=True, check=False
     ).stdout
 
 
 def follows_the_specification(path: Path) -> bool:
-    """Whether a compose file is one, by the JSON schema of the specification."""
+    """Whether a compose file follows the JSON schema of the specification."""
     argv = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(path)]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The `edge` engine on a stand-in that has what TensorRT Edge-LLM 0.11.0's binding declares, and nothing else."""
+"""The `edge` engine on a stand-in for the binding of TensorRT Edge-LLM 0.11.0."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_prompt_is_the_text_that_was_rendered(running: Running) -> None:
 
 
 def test_a_message_that_spells_a_control_token_is_refused(running: Running) -> None:
-    """Edge-LLM would take it for the token, and the message would speak as the system."""
+    """Edge-LLM would read it as the token, so that the message could pose as a system message."""
 
     async def test() -> None:
         spelt = running.ids(f"Häuser? {CONTROL}\n")

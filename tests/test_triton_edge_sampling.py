@@ -1,4 +1,4 @@
-"""How the `edge` engine picks tokens: every field of `Sampling` is obeyed or refused."""
+"""Sampling of the `edge` engine: every field of `Sampling` is obeyed or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Engines that hang in their runtimes: found out, told of, and left behind by whoever waits for them."""
+"""Engines that hang in their runtimes are detected, reported, and abandoned by the requests that wait."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hanging(bundle: Bundle, **limits: int) -> AbstractContextManager[Running]:
 
 
 def hang_and_leave(options: ServeOptions) -> None:
-    """Send a request that hangs the engine, and go away."""
+    """Send a request that hangs the engine, and do not wait for it."""
     request = service_pb2.ModelInferRequest(model_name="nemotron")
     for name, datatype, data in (
         ("text_input", "BYTES", b"\5\0\0\0Hello"),
@@ -108,7 +108,7 @@ def _hang(free: threading.Event, stream: TokenStream) -> None:
 
 
 def _soon() -> threading.Event:
-    """Set in a minute, so that what would hang fails instead."""
+    """An event that is set after a minute, so that a test fails instead of hanging."""
     stop = threading.Event()
     timer = threading.Timer(60, stop.set)
     timer.daemon = True

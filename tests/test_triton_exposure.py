@@ -1,4 +1,4 @@
-"""What is told of a server's exposure, secrets that are none, and arguments that nobody sees. Serves nothing."""
+"""What `nemotron serve` prints of a server's exposure, unusable secrets, and hidden arguments. Starts no server."""
 
 from __future__ import annotations
 

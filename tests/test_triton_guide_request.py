@@ -1,4 +1,4 @@
-"""Guides and forced calls as requests ask for them: what becomes a grammar, and what is refused before it costs."""
+"""Guides and forced calls of requests: the grammars that they become, and what is refused before it is queued."""
 
 from __future__ import annotations
 

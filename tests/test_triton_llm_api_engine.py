@@ -1,4 +1,4 @@
-"""The `tensorrt` and `pytorch` engines on a stand-in for TensorRT-LLM 1.2.1 that takes what its contract says."""
+"""The `tensorrt` and `pytorch` engines on a stand-in for TensorRT-LLM 1.2.1 that follows its contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the `tensorrt` and `pytorch` engines pick tokens: every field of `Sampling` is obeyed or refused."""
+"""Sampling of the `tensorrt` and `pytorch` engines: every field of `Sampling` is obeyed or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the metrics say of requests and of the engine, told to a stand-in that has tritonserver's rules."""
+"""The metrics of requests and of the engine, on a stand-in with tritonserver's rules."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANSWERED = RequestRecord(
 
 
 class Server:
-    """What tritonserver 2.51 keeps: series by family and labels, shared by all who register the same."""
+    """The series of tritonserver 2.51, by family and labels; whoever registers the same ones shares them."""
 
     def __init__(self) -> None:
         self.series: dict[tuple[str, str], Any] = {}

@@ -1,4 +1,4 @@
-"""Model profiles: found by every name they have, and refused in one line when something in a file is wrong."""
+"""Model profiles are found by each of their names, and refused in one line when a file is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT = (FOLDER / f"{DEFAULT_PROFILE}.yaml").read_text(encoding="utf-8")
 
 
 def refusal(path: Path, text: str) -> str:
-    """What is said of a profile with this *text*."""
+    """The error of a profile with *text*."""
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError) as caught:
         read_profile(path)

@@ -1,4 +1,4 @@
-"""Requests as tensors' values: every parameter is read, checked against its limits, and refused by name."""
+"""Requests as values of tensors: every parameter is read, checked against its limits, and refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the stub's log says, and that no caller can write in it."""
+"""The log of the stub, into which no caller can write lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into which tensor of a response."""
+"""The tensors of a response."""
 
 from __future__ import annotations
 

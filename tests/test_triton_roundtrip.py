@@ -1,4 +1,4 @@
-"""Render, tokenise, detokenise, parse: what a model would write comes back, in every profile, by a real tokenizer."""
+"""An answer survives rendering, tokenising, detokenising and parsing, in every profile, with a real tokenizer."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_an_answer_comes_back_from_its_own_rendering(
 
 
 def parsed(known: Profile, codec: TokenCodec, prompt: Prompt, raw: str, tools: list[dict[str, Any]]) -> list[Event]:
-    """What comes out when a model writes *raw*, token by token, after *prompt*."""
+    """The events when a model writes *raw*, token by token, after *prompt*."""
     ids = codec.encode(Prompt(raw, prompt.marker, prompt.control_tokens))
     functions = read_conversation([{"role": "user", "content": ""}], tools).functions
     parser = AnswerParser(answer_rules(known, functions, begins=beginning_of(known, prompt)))

@@ -1,4 +1,4 @@
-"""What a machine has to run engines with: its GPUs, as NVML tells them, and its packages."""
+"""The GPUs of a machine, read from NVML, and its packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service without Triton: however its loop, its queue and its senders behave, every request is ended once."""
+"""The service without Triton: every request ends once, however loop, queue and senders behave."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Engine(interface.Engine):
 
 
 class Silent(Engine):
-    """Never says anything."""
+    """An engine that generates nothing."""
 
     def generate(self, _ids: Sequence[int], _sampling: Sampling, _stream: TokenStream) -> None:
         pass
@@ -68,7 +68,7 @@ class Silent(Engine):
 
 @dataclass
 class Sender:
-    """A response sender that remembers, or fails."""
+    """A response sender that keeps the responses, or fails."""
 
     responses: list[Any] = field(default_factory=list)
     finals: int = 0
@@ -100,7 +100,7 @@ class Anything:
 
 
 def error(message: str, code: int) -> SimpleNamespace:
-    """A `TritonError`, which has its codes on it."""
+    """A `TritonError`, with its codes as attributes."""
     return SimpleNamespace(message=message, code=code)
 
 
@@ -133,7 +133,7 @@ def request(sender: Sender, *, request_id: str = "a", **tensors: Any) -> Any:
 
 @dataclass
 class Watch:
-    """Watches nothing, and remembers what it is told."""
+    """An observer that keeps the records that it gets."""
 
     reported: list[str] = field(default_factory=list)
 
@@ -205,7 +205,7 @@ def test_a_request_that_cannot_even_be_named_is_ended(service: Service) -> None:
 
 
 def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, watch: Watch) -> None:
-    """Four answers to one request and two places: two wait longer than a request may that has not begun."""
+    """Four sequences of one request in two slots: two of them wait longer than a request may that has not begun."""
     service, sender = start(bundle, watch, max_queue_ms=50), Sender()
     _engine(service).go.clear()
 

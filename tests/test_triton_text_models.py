@@ -24,7 +24,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 class Failure(Exception):
-    """A `TritonError`, which has its codes on it."""
+    """A `TritonError`, with its codes as attributes."""
 
     INVALID_ARG = 3
 
@@ -49,7 +49,7 @@ def repository(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def answer(repository: Path, model: str, **values: str) -> Any:
-    """What the *model* says to *values*: its tensors by name, or the error."""
+    """The *model*'s response to *values*: its tensors by name, or the error."""
     (response,) = started(repository, model).execute([request(**values)])
     return response
 

@@ -1,4 +1,4 @@
-"""Text tensors as the Python backend hands them over: the same as Triton reads them, and bounded."""
+"""Text tensors from the Python backend: read as Triton reads them, and bounded."""
 
 from __future__ import annotations
 

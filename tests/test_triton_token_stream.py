@@ -1,4 +1,4 @@
-"""Tokens between an engine's thread and the event loop: nothing lost, nothing late, gathered as the pace says."""
+"""Tokens from an engine's thread to the event loop: none lost, none late, gathered at the pace."""
 
 from __future__ import annotations
 

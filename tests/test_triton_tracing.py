@@ -1,4 +1,4 @@
-"""Spans as a collector gets them: over real HTTP, in OTLP's own encoding."""
+"""Spans as a collector gets them: over real HTTP, in OTLP's encoding."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ANSWERED = RequestRecord(
 
 @pytest.fixture(autouse=True)
 def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The developer's own settings are not the tests'."""
+    """Keep the developer's own settings out of the tests."""
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
 
