@@ -34,7 +34,7 @@ from nemotron_triton.chat.profiles import profile
 SMS = (80, 86, 89, 90, 100, 110, 120)
 KV_PRECISIONS = ("auto", "fp8", "int8")
 
-# The tables a person would draw: what trtllm-build compiles for which GPU.
+# The GPUs for which trtllm-build compiles each precision, written out by hand.
 BEFORE_ADA = {"bf16", "fp16", "int8-sq", "int8-wo", "int4-wo", "int4-awq"}
 HOPPER_AND_ADA = {*BEFORE_ADA, "fp8", "fp8-rowwise", "w4a8-awq"}
 COMPILES: dict[int, set[str]] = {
@@ -55,9 +55,6 @@ LLAMA = read_architecture(profile("llama-nemotron-nano-4b-v1.1").architecture)
 def gpu_of(sm: int) -> Gpu:
     """A GPU of any SM, in the catalogue or not."""
     return replace(find_gpu("h100"), name="any", title="a GPU", sm=sm)
-
-
-# trtllm-build
 
 
 @every(ALLOWED)
@@ -135,9 +132,6 @@ def test_trtllm_build_makes_nothing_that_it_has_no_words_for() -> None:
         trtllm_build.paged_context_attention(wordless, kv_row("fp8"))
 
 
-# The container
-
-
 def test_a_command_runs_in_the_container_without_network_as_the_caller() -> None:
     mounts = [
         Mount(host=PurePosixPath("/data/checkpoint"), container=PurePosixPath("/checkpoint")),
@@ -175,9 +169,6 @@ def test_an_image_is_named_by_tag_or_by_digest(image: str) -> None:
 def test_what_docker_would_take_for_an_option_is_no_image(image: str) -> None:
     with pytest.raises(BuildError, match="is no image"):
         container_argv(["true"], mounts=[], user=(0, 0), name="n", image=image)
-
-
-# Versions
 
 
 def test_the_image_holds_the_versions_commands_are_written_for() -> None:
@@ -227,9 +218,6 @@ def test_the_boundary_is_the_contract_s() -> None:
 def test_a_version_that_cannot_be_read_is_an_error(version: str) -> None:
     with pytest.raises(BuildError, match="can be read"):
         versions.has_engines(version)
-
-
-# The LLM API
 
 
 @pytest.mark.parametrize(("hybrid", "kv_precision"), list(product([False, True], ["auto", "bf16", "fp8"])))
@@ -284,8 +272,6 @@ def test_settings_that_do_not_go_together_are_refused(kind: str, changes: dict[s
     with pytest.raises(BuildError, match=message):
         llm_arguments(kind, **changes)
 
-
-# Edge-LLM
 
 EDGE_PRECISIONS = ("fp8", "nvfp4", "int4-awq", "int8-sq")
 

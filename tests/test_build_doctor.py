@@ -91,7 +91,7 @@ def test_a_gpu_host_with_tensorrt_llm_needs_no_docker() -> None:
     assert named(diagnosis, "container").ok
 
 
-def test_no_gpu_is_told_as_the_driver_tells_it() -> None:
+def test_no_gpu_is_reported_in_the_words_of_the_driver() -> None:
     check = named(diagnose(LAPTOP), "GPU")
 
     assert (check.detail, check.remedy) == ("this machine has no NVIDIA driver (none)", "install the driver")
@@ -173,7 +173,7 @@ def test_a_tensorrt_llm_without_engines_serves_pytorch_only() -> None:
     assert {"build pytorch", "serve pytorch"} <= can(diagnosis)
 
 
-def test_a_tensorrt_llm_without_its_tools_is_told_so() -> None:
+def test_a_tensorrt_llm_without_its_tools_is_reported() -> None:
     host = gpu_host(H100_GPU)
 
     check = named(diagnose(replace(host, host=replace(host.host, tensorrt_llm=None))), "TensorRT-LLM")
@@ -304,9 +304,6 @@ def test_a_machine_for_which_nothing_works_is_not_all_right() -> None:
     assert diagnosis.missing("serve", "cpu") == ["tritonserver"]
 
 
-# A whole machine.
-
-
 def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(H100))
     monkeypatch.syspath_prepend(tmp_path / "site")
@@ -336,9 +333,6 @@ def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch
     assert "build tensorrt" not in can(diagnose(machine))
     assert "serve tensorrt" not in can(diagnose(replace(machine, missing_modules=("tokenizers",))))
     assert "serve tensorrt" in can(diagnose(replace(machine, shm_bytes=1 << 30)))
-
-
-# The command.
 
 
 def test_on_this_machine_cpu_engines_work() -> None:

@@ -66,7 +66,7 @@ def test_the_engine_computes_what_the_checkpoint_says(
 
     compared = 0
     for scores, token in zip(expected, tokens, strict=True):
-        # Of a broken character llama.cpp does not tell the id.
+        # llama.cpp does not give the id of a broken character.
         if codec.bytes_of(int(scores.argmax())).isascii():
             # bf16 arithmetic may swap near ties; a wrong rotation or head size is off by far more.
             assert scores[token] > scores.max() - 0.02 * (scores.max() - scores.mean())
@@ -264,7 +264,7 @@ def test_an_interrupted_build_leaves_nothing_half_written(
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "out" / "bundle")],
         stderr=subprocess.PIPE,
-        # A suite that a shell runs in the background ignores SIGINT, and hands that on.
+        # A suite that a shell runs in the background ignores SIGINT, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_until(lambda: any(path.stat().st_size > 1_000_000 for path in (tmp_path / "out").rglob("model.gguf")))

@@ -219,5 +219,5 @@ def test_weight_only_needs_the_container_and_says_so(tmp_path: Path, source: Pat
     assert "is in NVIDIA's container, and there is no docker here" in blocked["convert"]
     (convert,) = (stage["commands"][0] for stage in with_docker["stages"] if stage["name"] == "convert")
     assert "--int8_kv_cache" in convert
-    # The script downloads what it calibrates a KV cache on.
+    # The script downloads the data for calibrating a KV cache.
     assert "none" not in convert

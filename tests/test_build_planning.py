@@ -51,7 +51,7 @@ LLAMA, HYBRID = architecture("llama-nemotron-nano-4b-v1.1"), architecture("nemot
 def test_rooflines_are_those_derived_elsewhere(
     model: Dimensions, precision: str, kv_precision: str, context: int, published: tuple[int, ...]
 ) -> None:
-    # Also where the rules refuse the pair: the bound is the bandwidth's.
+    # Also where the rules refuse the pair: the bound follows from the bandwidth alone.
     decision = Decision(
         kind=find_kind("tensorrt"),
         precision=PRECISIONS.find(precision, "tensorrt"),
@@ -167,8 +167,6 @@ def test_impossible_numbers_are_one_line(changes: dict[str, int], complaint: str
         PlanRequest(gpu=find_gpu("h100"), architecture=LLAMA, **changes).answer()  # type: ignore[arg-type]
 
 
-# What must hold of any plan.
-
 sizes = st.integers(1, 16).map(lambda n: 64 * n)
 llamas = st.builds(
     lambda hidden, layers, heads, vocab, tied: Architecture(
@@ -266,9 +264,6 @@ def test_a_smaller_cache_never_fits_less_and_is_never_slower(
     assert fp8.roofline
     assert bf16.roofline
     assert fp8.roofline.batch_1_full.tokens_per_second >= bf16.roofline.batch_1_full.tokens_per_second
-
-
-# The GPUs.
 
 
 def test_names_are_found_in_any_case_and_by_alias() -> None:

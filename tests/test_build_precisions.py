@@ -62,10 +62,7 @@ def without(name: str, word: str, kv: str | None = None) -> Precisions:
     return replace(PRECISIONS, weights={**PRECISIONS.weights, name: replace(PRECISIONS.weights[name], **nothing)})
 
 
-# The rows that there are
-
-
-def test_every_row_speaks_of_kinds_and_layouts_that_there_are() -> None:
+def test_every_row_names_existing_kinds_and_layouts() -> None:
     for row in [*PRECISIONS.weights.values(), *PRECISIONS.kv.values()]:
         assert set(row.kinds) <= set(KIND_NAMES)
     for row in PRECISIONS.weights.values():
@@ -97,7 +94,7 @@ def test_a_row_says_the_least_sm_that_an_engine_requires(precision: str, kind: s
 
 
 def test_no_module_asks_for_a_precision_by_name() -> None:
-    # Those that are also types, of a KV cache or of arithmetic, are asked for as such.
+    # Names that are also types, of a KV cache or of arithmetic, stand for those.
     names = set(PRECISIONS.weights) - {"bf16", "fp16", "fp8"}
 
     places = [
@@ -108,9 +105,6 @@ def test_no_module_asks_for_a_precision_by_name() -> None:
     ]
 
     assert places == []
-
-
-# Rows that are wrong
 
 
 @pytest.mark.parametrize(
@@ -148,9 +142,6 @@ def test_a_copied_row_that_kept_its_name_is_noticed(tmp_path: Path) -> None:
 
     with pytest.raises(BuildError, match=r"precisions\.yaml .*: fp8 is given twice"):
         read_precisions(path)
-
-
-# Words that are missing
 
 
 @pytest.mark.parametrize(
@@ -256,9 +247,6 @@ def test_the_commands_refuse_a_row_without_words_in_one_line(
             "Error: fp8-block cannot be built for the pytorch engine kind: "
             "the table of precisions has no word of TensorRT-LLM for it; use --precision fp8\n"
         )
-
-
-# A row that shares a layout
 
 
 def test_a_new_row_of_a_known_layout_is_all_that_a_precision_needs(tmp_path: Path, real_size: Path) -> None:

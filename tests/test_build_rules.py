@@ -39,7 +39,7 @@ def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str)
     cells = {table.get(precision, "no")} | (
         {table.get(f"kv-{kv_precision}", "no")} if kv_precision != "bf16" else set()
     )
-    # Neither is to be had as a Hugging Face checkpoint, whatever the backend could compute.
+    # No tool writes these as a Hugging Face checkpoint, whatever the backend could compute.
     absent = kind == "pytorch" and precision in ("int8-sq", "int4-wo")
     if "no" in cells or absent or (kind, model) == ("tensorrt", HYBRID):
         return "refused"

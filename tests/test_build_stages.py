@@ -107,7 +107,7 @@ def test_a_change_repeats_only_what_depends_on_it(
         data[-1000] ^= 1
         times = weights.stat()
         weights.write_bytes(data)
-        # Whoever sets the time back changes nothing: it is not the only thing that is looked at.
+        # Setting the time back changes nothing: it is not the only thing that is compared.
         os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
     elif change == "another precision":
         settings = {"precision": "fp16"}

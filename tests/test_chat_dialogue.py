@@ -148,7 +148,7 @@ def test_only_calls_with_a_result_go_back_and_no_further_call_is_forced() -> Non
     assert script.asked[1][0] == talk.messages[:3]
 
 
-def test_an_answer_beside_calls_that_nobody_answers_stays() -> None:
+def test_an_answer_beside_calls_without_results_stays() -> None:
     talk = dialogue(Script([ContentDelta("I will look."), call("a")]))
 
     talk.ask("Go", lambda call: None)

@@ -115,7 +115,7 @@ def test_what_is_sent_is_what_was_said() -> None:
     # It crashes tritonserver before 26.04.
     assert "triton_grpc_error" not in metadata
     assert "triton-grpc-protocol-nemotron-secret" not in metadata
-    # The server keeps to the time limit by itself; in microseconds.
+    # The server applies the time limit itself; in microseconds.
     assert 4_000_000 < request.parameters["timeout"].int64_param <= 5_000_000
     # gRPC rounds up what it sends.
     assert 0 < remaining < 5.1

@@ -128,9 +128,6 @@ def refusal(message: str) -> Any:
     return service_pb2.ModelStreamInferResponse(error_message=message)
 
 
-# The files.
-
-
 def test_the_lock_holds_no_addresses_of_packages_but_their_hashes() -> None:
     lock = json.loads((EXAMPLE / "package-lock.json").read_text())
     packages = [package for name, package in lock["packages"].items() if name]
@@ -175,9 +172,6 @@ def fields(message: descriptor_pb2.DescriptorProto, path: str) -> Iterator[tuple
 def simple(name: str) -> str:
     """The last part of *name*. protoc calls the entries of a map `ParametersEntry`, Node's loader `Parameters`."""
     return name.rpartition(".")[2].removesuffix("Entry")
-
-
-# The real server.
 
 
 def test_an_answer_is_on_stdout_and_how_it_ended_on_stderr(chat: Chat) -> None:
@@ -238,9 +232,6 @@ def test_tls_and_the_secret_come_from_the_environment(bundle: Bundle, folder: Pa
     assert (unknown[:2], plain[:2]) == ((1, ""), (1, ""))
     assert re.fullmatch(r"Error: .*protocol is restricted.*; set NEMOTRON_SECRET\n", unknown[2])
     assert re.fullmatch(r"Error: localhost:\d+: .*\n", plain[2])
-
-
-# Servers that misbehave, and users.
 
 
 def test_a_dead_server_is_one_clear_line(folder: Path) -> None:

@@ -62,7 +62,7 @@ def test_what_was_not_begun_is_tried_again_and_counted(ask: Ask, code: grpc.Stat
         reply = Reply.of(ask(server.url, HI, {"max_retries": 2}))
 
     assert (reply.content, reply.retries, flaky.asked) == ("at last", 2, 3)
-    # It is one request, to whoever reads the server's log.
+    # It is one request in the server's log.
     assert len({request.id for request in server.requests}) == 1
 
 
@@ -182,7 +182,7 @@ def test_an_attempt_has_the_time_that_is_left() -> None:
 
 @both_clients
 def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) -> None:
-    # One connection waits in the backlog, and then the kernel drops what comes: nothing answers, nothing refuses.
+    # One connection fills the backlog; then the kernel drops new ones without an answer or a refusal.
     hole = socket.socket()
     hole.bind(("127.0.0.1", 0))
     hole.listen(0)
@@ -193,7 +193,7 @@ def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) 
         filler.connect_ex(hole.getsockname())
 
     late_s: list[float] = []
-    # One of three will do: another process may hold the machine.
+    # One of three is enough: another process may occupy the machine.
     while len(late_s) < 3 and not any(late < 0.1 for late in late_s):
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
@@ -206,7 +206,7 @@ def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) 
 
 
 @both_clients
-def test_the_server_is_told_the_time_that_is_left_for_an_attempt(ask: Ask) -> None:
+def test_the_server_gets_the_time_that_is_left_for_an_attempt(ask: Ask) -> None:
     flaky = Flaky(1)
 
     with scripted_server(flaky) as server:

@@ -161,7 +161,7 @@ def test_the_calls_of_one_answer_run_at_the_same_time_and_keep_their_order(run: 
         ("temperature", '{"city": "Rome"}', ToolFailed, "Rome"),
     ],
 )
-def test_a_call_that_cannot_be_made_is_raised_or_told(
+def test_a_call_that_cannot_be_made_is_raised_or_reported(
     run: Any, name: str, arguments: str, kind: type[ToolError], complaint: str
 ) -> None:
     with scripted_server(Scripted([(name, arguments)], "sorry")) as server, pytest.raises(ToolError) as caught:

@@ -250,7 +250,7 @@ def test_closing_the_async_client_ends_its_streams_with_an_error(endless: tuple[
     assert script.cancelled.wait(5)
 
 
-def test_closing_the_async_client_in_its_first_look_is_told_to_who_asks() -> None:
+def test_closing_the_async_client_during_its_first_check_is_reported_to_callers() -> None:
     async def main(hung: str, url: str) -> None:
         client = AsyncClient([hung, url], timeout_s=20)
         asking = asyncio.create_task(client.chat(HI))
@@ -299,7 +299,7 @@ def test_an_async_client_belongs_to_one_event_loop() -> None:
             asyncio.run(client.chat(HI))
 
 
-def test_a_slow_reader_holds_up_nobody_else() -> None:
+def test_a_slow_reader_delays_nobody_else() -> None:
     endless = Endless()
     calls = iter([endless])
 

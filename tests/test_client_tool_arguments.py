@@ -20,7 +20,7 @@ from nemotron_client.functions.shapes import Misfit
 from nemotron_client.functions.validation import Validation
 from nemotron_client.tools import BoundCall, Tool, Toolbox
 
-# No answer, whichever it is, may take longer. A machine that is busy with more than these tests is no failure.
+# The longest time for any result, with room for a machine that is busy with more than these tests.
 PATIENCE_S = 60
 
 
@@ -87,7 +87,7 @@ def test_arguments_that_are_no_plain_json_are_refused(text: str, message: str) -
         (of_x({"multipleOf": 0.1}), f'{{"x": {"9" * 400}}}', "cannot be checked: int too large to convert to float"),
     ],
 )
-def test_what_does_not_fit_is_told_with_its_place_and_what_is_wanted(
+def test_what_does_not_fit_is_reported_with_its_place_and_the_expected_type(
     parameters: dict[str, Any], arguments: object, message: str
 ) -> None:
     with pytest.raises(InvalidArguments, match=f"^f: .*{message}") as refused:

@@ -111,7 +111,7 @@ def test_classes_are_defined_once_and_by_name() -> None:
     }
 
 
-def test_classes_of_one_name_are_told_apart() -> None:
+def test_classes_of_one_name_are_distinguished() -> None:
     namesake = make_dataclass("Stop", [("number", int)])
     like_item = pydantic.create_model("Item", colour=(str, ...))
     like_order = pydantic.create_model("Order", items=(list[like_item], ...))  # type: ignore[valid-type]
@@ -134,7 +134,7 @@ def test_classes_of_one_name_are_told_apart() -> None:
 END = Stop("x", date(2024, 2, 29))
 
 
-def test_what_a_default_says_is_told_where_json_can() -> None:
+def test_defaults_are_in_the_schema_where_json_has_them() -> None:
     def plan(
         where: Stop = END,
         tags: frozenset[str] = frozenset({"b", "a"}),
@@ -236,7 +236,7 @@ def test_json_becomes_what_the_hint_says(hint: Any, value: Any, expected: Any) -
         (Item, {"name": "a", "price": "x"}, "value is .*, which was refused: 1 validation error for Item price .*"),
     ],
 )
-def test_what_does_not_fit_is_told_by_its_place(hint: Any, value: Any, message: str) -> None:
+def test_what_does_not_fit_is_reported_with_its_place(hint: Any, value: Any, message: str) -> None:
     with pytest.raises(InvalidArguments, match=f"^take: {message}") as refused:
         read(hint, value)
 
@@ -343,7 +343,7 @@ class Boxed(typing.Generic[Box]):
         (make_dataclass("Odd", [("x", "Nowhere")]), "the hints of Odd cannot be resolved: name 'Nowhere'"),
     ],
 )
-def test_a_hint_without_a_schema_is_told_by_its_place(hint: Any, message: str) -> None:
+def test_a_hint_without_a_schema_is_reported_with_its_place(hint: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         Tool.of(taking(hint))
 

@@ -1,6 +1,6 @@
 """Functions as tools: their schemas, the calls that reach them, and the text of their results."""
 
-# ruff: noqa: D205, D413 - the docstrings in it are read by what is tested
+# ruff: noqa: D205, D413 - the code under test reads the docstrings in this file
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_coroutine_functions_are_awaited() -> None:
     assert asyncio.run(waited.invoke_async()) == "0.0 s"
 
 
-def test_a_plain_function_that_returns_a_coroutine_is_told_apart() -> None:
+def test_a_plain_function_that_returns_a_coroutine_is_recognised() -> None:
     def hidden() -> Any:
         return Desk("a").wait("?")
 
@@ -249,7 +249,7 @@ def test_a_plain_function_that_returns_a_coroutine_is_told_apart() -> None:
         bound(hidden).invoke()
 
 
-def test_an_unknown_function_is_told_with_what_there_is() -> None:
+def test_an_unknown_function_is_reported_with_the_known_ones() -> None:
     toolbox = Toolbox([get_weather, search])
 
     with pytest.raises(
@@ -340,7 +340,7 @@ def test_a_function_that_cannot_be_described_is_refused(function: Any, message: 
         Tool.of(function)
 
 
-def test_generators_are_not_taken_for_results() -> None:
+def test_generators_are_refused_as_results() -> None:
     def count(to: int) -> Iterator[int]:
         yield from range(to)
 

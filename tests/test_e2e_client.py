@@ -70,7 +70,7 @@ def test_tools_count_among_the_tokens_of_a_prompt(client: Client) -> None:
     assert client.count_tokens(TIP, tools=[calculate_tip]) > client.count_tokens(TIP)
 
 
-def test_models_and_health_are_told(client: Client, served: ServeOptions) -> None:
+def test_models_and_health_are_reported(client: Client, served: ServeOptions) -> None:
     models = {model.name: model for model in client.models()}
     health = client.health()
 

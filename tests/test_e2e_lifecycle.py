@@ -56,9 +56,6 @@ def long_answers(client: Client, count: int) -> Iterator[list[Future[Finish]]]:
         yield answers
 
 
-# The end.
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_running_answers_finish_and_new_requests_are_refused(
     bundle: Bundle, tmp_path: Path, number: signal.Signals
@@ -149,7 +146,7 @@ def test_the_wait_is_bounded(bundle: Bundle) -> None:
     assert 0.3 <= drained_after_s(bundle, STANDING, drain_ms=300) < 20
 
 
-def test_what_cannot_be_told_to_drain_is_stopped_at_once_with_one_line(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_drained_is_stopped_at_once_with_one_line(bundle: Bundle, tmp_path: Path) -> None:
     with served_by_command(bundle.path, "--drain-ms", "90000", folder=tmp_path) as served:
         (run_folder,) = tmp_path.glob("nemotron-serve-*/run")
         # Cannot be made, as on a full disk.
@@ -172,9 +169,6 @@ def drained_after_s(bundle: Bundle, script: str, drain_ms: int = 60_000) -> floa
         begin = time.monotonic()
         running.drain(threading.Event())
         return time.monotonic() - begin
-
-
-# A new bundle.
 
 
 @dataclass(frozen=True)
@@ -365,7 +359,7 @@ def stubs(server: RunningServer, old: Collection[psutil.Process] = ()) -> set[ps
     return {child for child in psutil.Process(server.pid).children() if child not in old and "stub" in child.name()}
 
 
-def test_a_server_that_was_not_told_so_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_server_without_allow_reload_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:
     with served_by_command(bundle.path, folder=tmp_path) as served, served.client() as client:
         served.process.send_signal(signal.SIGHUP)
 

@@ -96,7 +96,7 @@ def test_a_call_a_cancellation_and_a_refusal_move_the_counters_by_exactly_that(
     assert moved["prompt_tokens_total"] > reply.usage.input_tokens
     assert moved["engine_generated_tokens_total"] > reply.usage.output_tokens
     counts = {series: count for series, count in moved.items() if series.endswith("_seconds_count")}
-    # The refused request never came to the engine, the cancelled one never to its end.
+    # The refused request never reached the engine, and the cancelled one never finished.
     assert counts.pop("time_to_first_answer_token_seconds_count") in (1, 2)
     assert counts == {
         "queue_time_seconds_count": 2,
@@ -147,7 +147,7 @@ def test_the_check_of_conventions_finds_what_breaks_them(text: str, complaint: s
 def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: Watched, client: Client) -> None:
     client.chat(CAPITAL)
     (job,) = yaml.safe_load((ROOT / "triton/docker/prometheus.yaml").read_text())["scrape_configs"]
-    # Prometheus says itself whether it could scrape a job.
+    # Prometheus itself reports whether it could scrape a job.
     known: exposition.Series = {**exposition.series(watched.metrics()), "up": [{"job": job["job_name"]}]}
 
     queries = [*_panels(), *_variables(), *_alerts()]

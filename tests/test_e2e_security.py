@@ -78,9 +78,6 @@ def connect(guarded: Running, certificates: Certificates) -> Callable[..., Clien
     return connect
 
 
-# The secret.
-
-
 def test_who_has_the_secret_and_a_certificate_is_answered(connect: Callable[..., Client]) -> None:
     with connect() as client:
         assert client.chat(HELLO, thinking=False).content
@@ -167,9 +164,6 @@ def test_the_model_processes_do_not_know_the_secret(guarded: Running) -> None:
         assert SECRET.encode() not in Path(f"/proc/{stub.pid}/environ").read_bytes()
 
 
-# TLS.
-
-
 def test_who_has_no_certificate_of_the_authority_is_not_let_in(
     connect: Callable[..., Client], certificates: Certificates
 ) -> None:
@@ -177,7 +171,7 @@ def test_who_has_no_certificate_of_the_authority_is_not_let_in(
         client.chat(HELLO)
 
 
-def test_who_speaks_without_tls_is_not_let_in(guarded: Running) -> None:
+def test_a_client_without_tls_is_refused(guarded: Running) -> None:
     with Client(guarded.options.grpc_url, timeout_s=20, secret=SECRET) as client, pytest.raises(ServerUnavailable):
         client.chat(HELLO)
 
@@ -230,9 +224,6 @@ def test_a_client_says_what_it_cannot_connect_with(
 
     with pytest.raises(ClientError, match=complaint):
         Client("127.0.0.1:1", **options)  # type: ignore[arg-type]
-
-
-# What is closed to everybody.
 
 
 def test_nobody_registers_shared_memory(served: ServeOptions) -> None:

@@ -16,7 +16,7 @@ from nemotron_triton.engine.registry import KINDS as ENGINES
 
 ROOT = Path(__file__).parents[1]
 REGISTRIES = (ROOT / "build/src/nemotron_build/kinds", ROOT / "triton/src/nemotron_triton/engine")
-# Beside it, `cpu` is a device of torch's.
+# `cpu` is also a device of torch.
 DEVICE = "cuda"
 
 

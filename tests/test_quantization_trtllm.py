@@ -243,7 +243,7 @@ def test_an_unfinished_bundle_is_finished_on_the_gpu_host(
     # As it was copied there: without the workspace, and without the source checkpoint.
     moved = Path(shutil.copytree(bundles("fp8", "fp8"), tmp_path / "bundle"))
 
-    # And as if the GPU had been at hand from the beginning.
+    # And as if there had been a GPU from the beginning.
     shutil.copytree(bundles("fp8", "fp8").with_name("fp8-fp8.build"), tmp_path / "at-once.build")
 
     finished = resume(moved, host=GPU_HOST, runner=compiler())

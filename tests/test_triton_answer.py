@@ -196,7 +196,7 @@ def test_text_that_cannot_begin_a_marker_is_not_held_back(drawn: tuple[str, list
         parsed = fold(parser.feed(piece), [])
         out += parsed.reasoning + parsed.content
 
-        # Only blanks wait: they are layout if a marker follows.
+        # Only blanks are held back: they are layout if a marker follows.
         assert out.rstrip() == (fed.strip() if thinking else fed.rstrip()) or out.strip() == fed.strip()
 
 

@@ -126,7 +126,7 @@ def test_another_gpu_means_moving_or_rebuilding(engine: Bundle) -> None:
     )
 
 
-def test_without_a_gpu_the_reason_is_told(engine: Bundle) -> None:
+def test_without_a_gpu_the_reason_is_reported(engine: Bundle) -> None:
     assert only_problem(engine, replace(GPU_HOST, nvml=NO_GPU)) == (
         "gpu",
         "was built for h100 (SM 90), and this machine has no NVIDIA driver (none)",
@@ -155,7 +155,7 @@ def test_another_tensorrt_llm_is_named_with_both_ways_out(engine: Bundle) -> Non
     )
 
 
-def test_a_tensorrt_llm_without_engines_is_told_so(engine: Bundle) -> None:
+def test_a_tensorrt_llm_without_engines_is_reported(engine: Bundle) -> None:
     _, detail, remedy = only_problem(engine, replace(GPU_HOST, tensorrt_llm="1.3.0rc21"))
 
     assert detail == (
@@ -188,7 +188,7 @@ def test_an_engine_of_unknown_make_is_a_problem(engine: Bundle) -> None:
     ("here", "same"),
     [("10.14.1.48", True), ("10.14.1.48.post1", True), (None, True), ("10.13.3.9", False), ("10.14.1.99", False)],
 )
-def test_another_tensorrt_is_a_problem_where_it_can_be_told(engine: Bundle, here: str | None, same: bool) -> None:
+def test_another_tensorrt_is_a_problem_where_its_version_is_known(engine: Bundle, here: str | None, same: bool) -> None:
     findings = problems(engine, replace(GPU_HOST, tensorrt=here))
 
     assert list(findings) == ([] if same else ["tensorrt"])
@@ -350,7 +350,7 @@ def test_the_server_refuses_with_the_words_of_verify(engine: Bundle) -> None:
     check_loadable(engine, GPU_HOST)
 
 
-def test_a_repository_is_not_written_for_what_nobody_can_serve(bundle: Bundle) -> None:
+def test_a_repository_is_not_written_for_a_bundle_that_cannot_be_served(bundle: Bundle) -> None:
     unfinished = Bundle(bundle.path, replace(bundle.manifest, state="unfinished", next_stage="compile"))
 
     with pytest.raises(BundleError, match=r"is unfinished: .*; finish it with `nemotron build-engine --resume "):

@@ -145,7 +145,7 @@ def text_of(bundle: Bundle, chunks: Sequence[TokenChunk]) -> str:
 def test_a_guide_shapes_the_text_behind_the_thinking(bundle: Bundle, thinking: Any) -> None:
     schema = Guide(kind="json_schema", text=json.dumps(PERSON), thinking=thinking)
     regex = Guide(kind="regex", text=r"[a-c]{3}/\d{2}", thinking=thinking)
-    # Whatever it says, it must come to an end.
+    # Whatever the answer is, it must end.
     brief = replace(HOT, max_tokens=400, seed=5, logit_bias={token_of(bundle, "</think>"): 15.0})
 
     texts = [
@@ -175,7 +175,9 @@ def test_a_guide_shapes_the_text_behind_the_thinking(bundle: Bundle, thinking: A
     ],
     ids=lambda guide: f"{guide.kind} {guide.text[:30]!r}",
 )
-def test_a_guide_that_cannot_be_followed_is_refused_and_hurts_nobody_else(bundle: Bundle, guide: Guide) -> None:
+def test_a_guide_that_cannot_be_followed_is_refused_without_harm_to_other_requests(
+    bundle: Bundle, guide: Guide
+) -> None:
     async def generate() -> tuple[list[TokenChunk], list[int]]:
         async with running(bundle) as engine:
             neighbour = asyncio.create_task(chunks_of(engine, [5], LONG))

@@ -143,7 +143,7 @@ def nemotron_gets_what_it_needs(files: Files) -> Iterator[str]:
     if not shm_gb or int(shm_gb[1]) < 1:
         yield "too little shared memory"
     options = ServeOptions()
-    # What `RunningServer.stop` waits for, and a margin.
+    # The time that `RunningServer.stop` waits, and a margin.
     takes_s = options.drain_ms / 1000 + options.exit_timeout_s + 5 + 10
     if float(service["stop_grace_period"].removesuffix("s")) < takes_s:
         yield f"docker kills it in less than the {takes_s:g} s it may take to stop"
@@ -190,7 +190,7 @@ def what_is_mounted_exists_and_grafana_finds_it(files: Files) -> Iterator[str]:
         yield "grafana expects another interval"
 
 
-# Every check, with files that it must find fault with: a file, what is replaced in it by what, and what is said of it.
+# Every check, with changes that it must report: a file, a text in it, the replacement, and the complaint.
 BROKEN: dict[Check, list[tuple[str, str, str, str]]] = {
     image_is_the_one_that_engines_are_compiled_in: [
         (DOCKERFILE, "TRITON_TAG=26.07", "TRITON_TAG=26.08", "26.08-trtllm-python-py3 is not"),

@@ -120,7 +120,7 @@ def test_a_request_that_is_cancelled_is_stopped(running: Running) -> None:
         stream.cancel()
 
         assert await happens(handle.cancelled)
-        # It has given up its thread, and counts until the runtime has let go of it.
+        # It has freed its thread, and counts until the runtime has ended it.
         neighbour = running.ask()
         later = await running.handle()
         assert running.engine.statistics().active_requests == 2
@@ -211,7 +211,7 @@ def test_a_scheduler_that_stopped_is_a_problem(running: Running) -> None:
     assert running.engine.statistics().problem == "TensorRT Edge-LLM's scheduler has stopped"
 
 
-def test_an_engine_that_is_closed_lets_go_of_everybody(running: Running) -> None:
+def test_closing_an_engine_ends_every_request(running: Running) -> None:
     async def test() -> None:
         active, waiting = running.ask(), running.ask()
         await running.handle()
@@ -229,9 +229,6 @@ def test_an_engine_that_is_closed_lets_go_of_everybody(running: Running) -> None
         )
 
     on_loop(test)
-
-
-# How it is loaded.
 
 
 def test_the_engine_and_its_checkpoint_are_the_bundle_s(running: Running, thor: Bundle) -> None:

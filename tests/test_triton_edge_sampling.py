@@ -36,7 +36,7 @@ def running(thor: Bundle, native: ModuleType) -> Iterator[Running]:
         yield running
 
 
-# Each field of `Sampling` that is obeyed: a value, and what the request, or its one sequence, says.
+# Each field of `Sampling` that is obeyed: a value, and the fields of the request, or of its one sequence.
 MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "max_tokens": (7, {"max_generate_length": 7}),
     "temperature": (0.25, {"temperature": 0.25, "top_k": 0, "top_p": 0.9}),
@@ -96,7 +96,7 @@ def test_only_temperature_0_is_greedy(
 
 
 @pytest.mark.parametrize(("kind", "member"), [("grammar", "EBNF"), ("json_schema", "JSON_SCHEMA"), ("regex", "REGEX")])
-def test_a_guide_is_told_with_its_kind(running: Running, kind: Any, member: str) -> None:
+def test_a_guide_is_sent_with_its_kind(running: Running, kind: Any, member: str) -> None:
     guide = fields_of(request_of(running, replace(PLAIN, guide=Guide(kind=kind, text="text"))))["guided_decoding"]
 
     assert (guide.type.name, guide.guide) == (member, "text")

@@ -57,7 +57,7 @@ def test_an_engine_that_hangs_before_its_first_token_is_found_out_when_its_calle
 
 
 @pytest.mark.server
-def test_an_engine_that_hangs_in_its_first_answer_is_told_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_hangs_in_its_first_answer_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HANG_AT_ONCE, "1")
 
     with (

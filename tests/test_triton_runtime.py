@@ -43,7 +43,7 @@ def test_nvml_may_tell_names_as_bytes_and_no_memory(monkeypatch: pytest.MonkeyPa
     ],
     ids=["no-package", "no-driver", "broken", "no-gpu"],
 )
-def test_why_no_gpu_is_seen_is_told(
+def test_the_reason_for_no_gpu_is_reported(
     monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml | None, problem: str, remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)

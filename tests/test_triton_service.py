@@ -106,7 +106,7 @@ def error(message: str, code: int) -> SimpleNamespace:
 
 for number, code_name in enumerate(("INVALID_ARG", "UNAVAILABLE", "CANCELLED", "INTERNAL")):
     setattr(error, code_name, number)
-# As much of `triton_python_backend_utils` as is used.
+# The part of `triton_python_backend_utils` that is used.
 PB_UTILS = SimpleNamespace(
     TRITONSERVER_RESPONSE_COMPLETE_FINAL=FINAL,
     TritonError=error,

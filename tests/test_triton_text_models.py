@@ -29,7 +29,7 @@ class Failure(Exception):
     INVALID_ARG = 3
 
 
-# As much of `triton_python_backend_utils` as is used; a request is its tensors by name.
+# The part of `triton_python_backend_utils` that is used; a request is its tensors by name.
 PB = SimpleNamespace(
     TritonError=Failure,
     TritonModelException=Failure,

@@ -75,7 +75,7 @@ def test_json_is_one_document_on_stdout(copy: Path) -> None:
     assert {check["remedy"] for check in document["checks"]} == {None}
 
 
-def test_every_problem_is_told_not_only_the_first(copy: Path) -> None:
+def test_every_problem_is_reported_not_only_the_first(copy: Path) -> None:
     (copy / "tokenizer" / "tokenizer.json").write_text("{}")
     (copy / "engine" / "model.gguf").unlink()
     (copy / "engine" / "added.bin").write_text("x")
@@ -194,9 +194,6 @@ def test_an_unfinished_bundle_is_refused_in_one_line(
         + ("" if command[0] == "model-repo" else f" (2 more: `nemotron verify {copy}`)")
     ]
     assert not (copy.parent / "models").exists()
-
-
-# Hostile bundles.
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "engine/../../secret"])

@@ -13,7 +13,7 @@ from nemotron_build.precisions import PRECISIONS, KvPrecision
 
 _DATA = Path(__file__).parents[1] / "data"
 CONTRACT: dict[str, Any] = json.loads((_DATA / "trtllm_contract.json").read_text())
-# What the running engines are asked, from their own classes and bindings.
+# The runtimes' classes and bindings, which requests are checked against.
 RUNTIME: dict[str, Any] = json.loads((_DATA / "runtime_contract.json").read_text())
 BUILD = CONTRACT["trtllm_build"]
 EDGE = CONTRACT["edge_llm"]["commands"]

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from nemotron_triton.server import ServeOptions
 
 PREFIX = "nemotron_"
-# Those with few values, all known beforehand.
+# Labels with few values, all known beforehand.
 LABELS = {"outcome", "code", "le"}
 _UNITS = re.compile(r"_(ms|us|ns|msec|milliseconds|microseconds|minutes|kb|mb|percent)(_|$)")
 # A query without what is in quotes, braces and brackets and without label lists; then names that nothing is called by.
@@ -29,7 +29,7 @@ _LABEL_VALUES = re.compile(r"label_values\(\s*(\S+)\s*,\s*(\w+)\s*\)")
 # Prometheus adds it to everything that it scrapes.
 _ADDED = "instance"
 
-# What can be queried: of each name the labels of its series.
+# The labels of every series, by name.
 Series = Mapping[str, Sequence[Mapping[str, str]]]
 
 
@@ -64,7 +64,7 @@ def series(text: str) -> dict[str, list[Mapping[str, str]]]:
     labels: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
     for line in text.splitlines():
         if line[:1] not in ("", "#"):
-            # As it is written: the parser gives every counter the ending that Triton's own lack.
+            # As written: the parser appends a suffix to every counter, which Triton's own lack.
             name, _, rest = line.rpartition(" ")[0].partition("{")
             labels[name].append(dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest)))
     return dict(labels)

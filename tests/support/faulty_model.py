@@ -16,7 +16,7 @@ from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError
 from nemotron_triton.serving.service import Service
 
-# What a request's seed means here.
+# The meanings of a request's seed.
 ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
 TEXT = "one two three four five six seven eight nine ten "
 
@@ -56,7 +56,7 @@ class FaultyEngine(Engine):
 
     async def _run(self, sampling: Sampling, stream: TokenStream) -> None:
         if sampling.seed == STUCK:
-            # Deaf to a cancel from its first words on.
+            # Ignores a cancel after its first words.
             stream.put(tuple(self._ids[:5]))
             await asyncio.sleep(3600)
         left = sampling.max_tokens

@@ -16,7 +16,7 @@ def every(cells: Iterable[tuple[object, ...]]) -> Callable[[Callable[..., None]]
             for cell in cells:
                 try:
                     check(*cell)
-                # What pytest says itself, such as "DID NOT RAISE", is no Exception.
+                # The failures of pytest itself, such as "DID NOT RAISE", are no Exception.
                 except (Exception, pytest.fail.Exception) as failure:
                     failures.append(f"{cell}: {type(failure).__name__}: {failure}")
             assert not failures, "\n".join(failures)

@@ -20,7 +20,7 @@ from nemotron_triton.engine.request_threads import RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.serving.service import Service
 
-# A request with this seed hangs; all do, the one that warms the engine up too, where the variable is set.
+# A request with this seed hangs; where the variable is set, all do, the warm-up too.
 HANG = 1
 HANG_AT_ONCE = "NEMOTRON_TEST_HANG_AT_ONCE"
 

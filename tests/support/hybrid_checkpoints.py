@@ -93,5 +93,5 @@ def _values(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> n
         return random.uniform(-5, -1, shape)
     if len(shape) == 1:
         return random.uniform(0.5, 1.5, shape)
-    # Squared ReLU makes what is large larger: rows of length one keep every layer's output near that.
+    # Squared ReLU amplifies large values: rows of length one keep the output of every layer near one.
     return random.normal(0, shape[-1] ** -0.5, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-# Much longer than anything takes, because a busy machine is no failure.
+# Much longer than anything takes: a busy machine must not fail a test.
 PATIENCE_S = 30.0
 _LOOK_S = 0.01
 

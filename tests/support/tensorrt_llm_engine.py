@@ -38,7 +38,7 @@ def tensorrt_llm(site: Path) -> Iterator[ModuleType]:
     torch.__dict__.update(float32="float32", tensor=lambda values, dtype: (dtype, values))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pynvml", FakeNvml(H100))
-        # Set first, so that what an engine sets goes again.
+        # Set first, so that the values that an engine sets are removed again.
         patch.setenv(SINGLE_PROCESS, "")
         patch.delenv(SINGLE_PROCESS)
         patch.syspath_prepend(site)

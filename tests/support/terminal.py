@@ -91,7 +91,7 @@ class Terminal:
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
-                # What Linux says when nobody has the terminal open any more.
+                # Linux's error when no process has the terminal open any more.
                 self._ended = True
         return writable
 

@@ -166,7 +166,7 @@ class RequestOutput:
         self.finished = finish is not None
         output.finish_reason = finish
         stops = self.sampling_params.stop_token_ids or []
-        # A stop token is taken back, an end token is not.
+        # A stop token is removed, an end token is not.
         if finish == "stop" and ids and ids[-1] in stops:
             output.stop_reason = ids[-1]
             output.token_ids = output.token_ids[:-1]
