@@ -145,6 +145,7 @@ def test_all_that_the_client_needs_is_there_for_python_3_14(wheel: Path, tmp_pat
     assert "nemotron-client" in report.splitlines()[-1]
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("bare", ["newest"], indirect=True)
 def test_where_the_server_cannot_run_the_command_line_talks_and_says_what_serving_needs(
     bare: Bare, tmp_path: Path
