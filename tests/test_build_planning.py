@@ -212,9 +212,9 @@ def planned(memory: int, model: Dimensions, decision: Decision, seq_len: int, co
 
 @given(memories, memories, models, decisions, st.integers(16, 100_000), st.integers(1, 9000))
 def test_more_memory_never_fits_less(
-    one: int, other: int, model: Dimensions, decision: Decision, seq_len: int, concurrency: int
+    memory: int, other_memory: int, model: Dimensions, decision: Decision, seq_len: int, concurrency: int
 ) -> None:
-    small, large = (planned(each, model, decision, seq_len, concurrency) for each in sorted((one, other)))
+    small, large = (planned(size, model, decision, seq_len, concurrency) for size in sorted((memory, other_memory)))
 
     assert small.fits <= large.fits
     assert small.max_concurrency <= large.max_concurrency

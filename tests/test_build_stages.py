@@ -259,10 +259,10 @@ def test_some_places_are_no_places_for_a_bundle(
 def test_two_builds_of_one_bundle_take_turns(tmp_path: Path, source: Path) -> None:
     heard: dict[int, Heard] = {}
 
-    def one(number: int) -> None:
+    def build_one(number: int) -> None:
         heard[number] = run(source, tmp_path / "bundle", precision="bf16")
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
+    threads = [threading.Thread(target=build_one, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:

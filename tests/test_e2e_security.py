@@ -208,7 +208,7 @@ def test_files_that_are_no_certificate_and_its_key_are_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("settings", "complaint"),
     [
         ({"root_ca": "/nowhere.pem"}, "cannot read /nowhere.pem: No such file or directory"),
         ({"root_ca": __file__}, "is not a PEM file"),
@@ -218,9 +218,9 @@ def test_files_that_are_no_certificate_and_its_key_are_one_clear_line(
     ],
 )
 def test_a_client_says_what_it_cannot_connect_with(
-    certificates: Certificates, given: dict[str, str], complaint: str
+    certificates: Certificates, settings: dict[str, str], complaint: str
 ) -> None:
-    options = {name: str(certificates.client) if value == "CLIENT" else value for name, value in given.items()}
+    options = {name: str(certificates.client) if value == "CLIENT" else value for name, value in settings.items()}
 
     with pytest.raises(ClientError, match=complaint):
         Client("127.0.0.1:1", **options)  # type: ignore[arg-type]

@@ -81,13 +81,13 @@ def bundles(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Callable[
     """Builds, once, the bundle of a precision on a machine without a GPU, with its workspace beside it."""
     folder = tmp_path_factory.mktemp("bundles")
 
-    def made(precision: str, kv_precision: str) -> Path:
+    def build_once(precision: str, kv_precision: str) -> Path:
         output = folder / f"{precision}-{kv_precision}"
         if not output.exists():
             build(spec(source, precision, kv_precision), output, host=LAPTOP)
         return output
 
-    return made
+    return build_once
 
 
 def spec(source: Path, precision: str, kv_precision: str = "auto") -> EngineSpec:

@@ -47,15 +47,15 @@ def test_what_cannot_be_served_with_is_one_clear_line(
     assert complaint in result.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("taken", ["--http-port", "--grpc-port", "--metrics-port"])
-def test_a_port_in_use_is_one_clear_line(bundle: Bundle, taken: str) -> None:
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
+def test_a_port_in_use_is_one_clear_line(bundle: Bundle, option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        result = invoke("serve", bundle.path, *port_flags(serve_options()), taken, port)
+        result = invoke("serve", bundle.path, *port_flags(serve_options()), option, port)
 
     assert result.exit_code == 1
     assert (
-        result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {taken}\n"
+        result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {option}\n"
     )
 
 

@@ -162,19 +162,19 @@ NOTES = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_siz
 def test_what_was_written_is_read_back(
     style: str,
     thought: str,
-    said: str,
+    content: str,
     calls: list[tuple[str, dict[str, str]]],
     ascii_only: bool,
     data: st.DataObject,
 ) -> None:
     assume(not any("</" in value or "<parameter=" in value for _, given_ in calls for value in given_.values()))
-    text = f"<think>\n{thought}\n</think>\n\n{said}\n\n{SPELLINGS[style].written(calls, ascii_only)}"
+    text = f"<think>\n{thought}\n</think>\n\n{content}\n\n{SPELLINGS[style].written(calls, ascii_only)}"
     parser = AnswerParser(rules(style))
 
     events = [event for piece in pieces_of(text, data) for event in parser.feed(piece)] + parser.finish()
 
     parsed = fold(events, parser.problems)
-    assert (parsed.reasoning.strip(), parsed.content.strip()) == (thought.strip(), said.strip())
+    assert (parsed.reasoning.strip(), parsed.content.strip()) == (thought.strip(), content.strip())
     assert [(name, json.loads(arguments)) for name, arguments in parsed.calls] == calls
     for event in events:
         assert not isinstance(event, ReasoningDelta | ContentDelta) or "<" not in event.text

@@ -329,11 +329,11 @@ def test_a_problem_always_has_its_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("version", "other_version", "same"),
     [("1.2.1", "1.2.1+cu131", True), ("1.2.1", "1.2.1.post1", False), ("1.2.1", "1.2.10", False)],
 )
-def test_a_release_is_the_same_whatever_it_was_compiled_for(one: str, other: str, same: bool) -> None:
-    assert same_release(one, other) is same
+def test_a_release_is_the_same_whatever_it_was_compiled_for(version: str, other_version: str, same: bool) -> None:
+    assert same_release(version, other_version) is same
 
 
 def test_the_server_refuses_with_the_words_of_verify(engine: Bundle) -> None:

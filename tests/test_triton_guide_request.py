@@ -86,9 +86,9 @@ def test_a_guide_that_would_cost_too_much_is_refused_quickly(kind: str, guide: s
 @pytest.mark.parametrize(
     "values", [{"guided_decoding_guide_type": "json"}, {"tools": TOOLS, "tool_choice": "required"}]
 )
-@pytest.mark.parametrize(("other", "value"), [("min_tokens", 1), ("bad_words", ("a",)), ("end_id", -1)])
-def test_a_guided_answer_takes_no_other_say_in_where_it_goes(values: dict[str, Any], other: str, value: Any) -> None:
-    assert refusal(**values, **{other: value}).startswith(f"{other} cannot go with ")
+@pytest.mark.parametrize(("field", "value"), [("min_tokens", 1), ("bad_words", ("a",)), ("end_id", -1)])
+def test_a_guide_cannot_be_combined_with_other_constraints(values: dict[str, Any], field: str, value: Any) -> None:
+    assert refusal(**values, **{field: value}).startswith(f"{field} cannot go with ")
 
 
 def test_a_guide_and_a_forced_call_exclude_each_other() -> None:
