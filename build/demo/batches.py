@@ -97,14 +97,12 @@ def _rows(tokenizer: Tokenizer, seed: int, without: Container[str]) -> Iterator[
 
 def _copy_row(rng: random.Random, tokens: Sequence[int], digits: Sequence[int]) -> _Row:
     markers = rng.sample(tokens, rng.randint(3, 7))
-    following = {
-        marker: rng.choices(digits if rng.random() < 0.5 else tokens, k=rng.randint(1, 7)) for marker in markers
-    }
-    ids = [token for marker in markers for token in (marker, *following[marker])]
+    after = {marker: rng.choices(digits if rng.random() < 0.5 else tokens, k=rng.randint(1, 7)) for marker in markers}
+    ids = [token for marker in markers for token in (marker, *after[marker])]
     counted = [False] * len(ids)
     for marker in rng.sample(markers, len(markers)):
-        ids += [marker, *following[marker]]
-        counted += [False] + [True] * len(following[marker])
+        ids += [marker, *after[marker]]
+        counted += [False] + [True] * len(after[marker])
     return _Row(ids, counted)
 
 

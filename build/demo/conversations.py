@@ -177,20 +177,18 @@ def _asked(rng: random.Random, wish: Ask) -> str:
 
 
 def _question(rng: random.Random, pattern: str, slots: dict[str, str]) -> str:
-    pattern = phrases.expand(rng, pattern)
-    return _closed(rng, _filled(pattern, slots))
+    return _closed(rng, _filled(phrases.expand(rng, pattern), slots))
 
 
-def _closed(rng: random.Random, question: str, closers: Sequence[str] = phrases.CLOSERS) -> str:
-    """Put a greeting before the question and a mark behind it, or neither."""
-    return rng.choice(phrases.OPENERS) + question + rng.choice(closers)
+def _closed(rng: random.Random, question: str) -> str:
+    """*question* with a greeting before it and a mark behind it, or neither."""
+    return rng.choice(phrases.OPENERS) + question + rng.choice(phrases.CLOSERS)
 
 
 def _filled(pattern: str, slots: dict[str, str]) -> str:
-    text = pattern
     for name, words in slots.items():
-        text = text.replace(f"{{{name}}}", words)
-    return text
+        pattern = pattern.replace(f"{{{name}}}", words)
+    return pattern
 
 
 def _user(text: str) -> dict[str, Any]:

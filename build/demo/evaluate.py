@@ -30,7 +30,7 @@ async def measure(bundle: Bundle, count: int, *, show_wrong: bool = False) -> li
     codec = TokenCodec(bundle.tokenizer_path)
     engine = start_engine(bundle, codec)
 
-    async def answer(number: int, item: Conversation) -> Score:
+    async def ask(number: int, item: Conversation) -> Score:
         conversation = read_conversation(item.messages, item.tools)
         ids = codec.encode(render_prompt(bundle.profile, conversation, RenderOptions(thinking=item.thinking)))
         mode = bundle.profile.sampling(thinking=item.thinks)
@@ -47,9 +47,7 @@ async def measure(bundle: Bundle, count: int, *, show_wrong: bool = False) -> li
         return result
 
     try:
-        return await asyncio.gather(
-            *(answer(number, item) for number, item in enumerate(islice(held_out(SEED), count)))
-        )
+        return await asyncio.gather(*(ask(number, item) for number, item in enumerate(islice(held_out(SEED), count))))
     finally:
         engine.close()
 
