@@ -1,6 +1,6 @@
 """Print the reference of `nemotron_client` as Markdown: every name that it exports, from its source and its docstrings.
 
-The source is read, never imported: signatures stand as they were written, the same on every Python and without gRPC.
+The source is parsed, never imported: signatures are printed as they are written, on every Python and without gRPC.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "clients" / "src" / "nemotron_client"
-# What is told together, by the modules it is in; the first of them introduces it.
+# The sections, and the modules that each describes; the docstring of the first introduces it.
 GROUPS = {
     "Clients": ["client", "async_client"],
     "Streams": ["streams"],
@@ -24,9 +24,9 @@ GROUPS = {
     "Status": ["status"],
     "Errors": ["errors"],
 }
-# What they inherit, in the module that has it.
+# The base classes that are described with their subclasses, and their modules.
 BASES = {"BaseClient": "_base"}
-# Told by what differs.
+# Classes that are described by how they differ from another.
 TWINS = {"AsyncClient": "Client", "AsyncStream": "Stream"}
 HEAD = """# Reference of `nemotron_client`
 
@@ -36,10 +36,12 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 class Module:
-    """The source of one module, and the names of it that the package exports."""
+    """The source of one module, and the names of it that the package exports.
+
+    The values of *constants* replace their names in signatures: readers cannot import them.
+    """
 
     def __init__(self, name: str, exported: set[str], constants: dict[str, str]) -> None:
-        """*constants* are written out in signatures, for no reader can import them."""
         self._text = source(name)
         self._constants = constants
         tree = ast.parse(self._text)
@@ -55,45 +57,47 @@ class Module:
             return
         yield markdown(node)
         if name in TWINS:
-            yield self._differences(TWINS[name], [each for each in functions(node) if not each.name.startswith("_")])
+            yield self._differences(
+                TWINS[name], [method for method in functions(node) if not method.name.startswith("_")]
+            )
             return
-        methods = {each.name: (self, each) for each in functions(node)}
+        methods = {method.name: (self, method) for method in functions(node)}
         for base in bases(node):
             inherited = Module(BASES[base], {base}, self._constants)
-            methods = {each.name: (inherited, each) for each in functions(inherited.exported[base])} | methods
+            methods = {method.name: (inherited, method) for method in functions(inherited.exported[base])} | methods
         if "__init__" in methods:
-            module, made = methods.pop("__init__")
-            yield python(module._signature(made).replace("def __init__", name).removesuffix(" -> None"))
-            if text := markdown(made):
+            module, constructor = methods.pop("__init__")
+            yield python(module._signature(constructor).replace("def __init__", name).removesuffix(" -> None"))
+            if text := markdown(constructor):
                 yield text
         else:
             yield python(self._fields(node))
-        for module, each in methods.values():
-            if not each.name.startswith("_"):
-                yield f"#### `{name}.{each.name}`\n\n{python(module._signature(each))}\n\n{markdown(each)}"
+        for module, method in methods.values():
+            if not method.name.startswith("_"):
+                yield f"#### `{name}.{method.name}`\n\n{python(module._signature(method))}\n\n{markdown(method)}"
 
     def _differences(self, twin: str, methods: Sequence[Function]) -> str:
-        awaited = [f"`{each.name}`" for each in methods if isinstance(each, ast.AsyncFunctionDef)]
-        plain = [each for each in methods if isinstance(each, ast.FunctionDef)]
-        returned = [f"`{each.name}`, which returns `{self._returned(each)}`" for each in plain]
+        awaited = [f"`{method.name}`" for method in methods if isinstance(method, ast.AsyncFunctionDef)]
+        plain = [method for method in methods if isinstance(method, ast.FunctionDef)]
+        returned = [f"`{method.name}`, which returns `{self._returned(method)}`" for method in plain]
         lines = [f"All parameters are those of `{twin}`.", f"Awaited: {', '.join(awaited)}."]
         return "\n".join([*lines, f"Not awaited: {'; '.join(returned)}."] if plain else lines)
 
     def _fields(self, node: ast.ClassDef) -> str:
-        first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
         head = self._written(first, node.body[0].lineno - 1)
-        fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and not defined(each).startswith("_")]
-        lines = [textwrap.indent(self._written(each.lineno, each.end_lineno), "    ") for each in fields]
+        fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and not defined(item).startswith("_")]
+        lines = [textwrap.indent(self._written(field.lineno, field.end_lineno), "    ") for field in fields]
         return "\n".join([head, *lines]) if lines else head.removesuffix(":")
 
     def _signature(self, node: Function) -> str:
-        decorators = [ast.unparse(each) for each in node.decorator_list]
+        decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
         if "property" in decorators:
             return f"{node.name}: {self._returned(node)}"
         written = self._written(node.lineno, node.body[0].lineno - 1).removesuffix(":")
         without_self = re.sub(r"\((\s*)(?:self|cls)(?:,\s*|(?=\)))", r"(\1", written, count=1)
         whole = re.sub(r"\w+", lambda match: self._constants.get(match[0], match[0]), without_self)
-        return "\n".join([*(f"@{each}" for each in decorators), whole])
+        return "\n".join([*(f"@{decorator}" for decorator in decorators), whole])
 
     def _returned(self, node: Function) -> str:
         return ast.get_source_segment(self._text, node.returns) or "" if node.returns else ""
@@ -117,7 +121,7 @@ def defined(node: ast.stmt) -> str:
 
 def functions(node: ast.stmt) -> list[Function]:
     """The methods that a class defines itself."""
-    return [each for each in getattr(node, "body", ()) if isinstance(each, Function)]
+    return [item for item in getattr(node, "body", ()) if isinstance(item, Function)]
 
 
 def bases(node: ast.ClassDef) -> list[str]:
@@ -129,7 +133,7 @@ def bases(node: ast.ClassDef) -> list[str]:
 def markdown(node: ast.Module | ast.ClassDef | Function) -> str:
     """The docstring; paragraphs with columns keep their form."""
     paragraphs = (ast.get_docstring(node) or "").split("\n\n")
-    return "\n\n".join(f"```text\n{each}\n```" if re.search(r"\S {2,}\S", each) else each for each in paragraphs)
+    return "\n\n".join(f"```text\n{text}\n```" if re.search(r"\S {2,}\S", text) else text for text in paragraphs)
 
 
 def python(code: str) -> str:
@@ -151,8 +155,8 @@ def reference() -> str:
     contents, sections = [], []
     for group, names in GROUPS.items():
         modules = [Module(name, exported, constants) for name in names]
-        told = [f"`{name}`" for module in modules for name in module.exported]
-        contents.append(f"- [{group}](#{group.lower().replace(' ', '-')}): {', '.join(told)}")
+        entries = [f"`{name}`" for module in modules for name in module.exported]
+        contents.append(f"- [{group}](#{group.lower().replace(' ', '-')}): {', '.join(entries)}")
         sections += [f"## {group}", modules[0].introduction]
         sections += [part for module in modules for name in module.exported for part in module.section(name)]
     return "\n\n".join([HEAD, "\n".join(contents), *sections]) + "\n"

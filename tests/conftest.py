@@ -26,10 +26,10 @@ CHECKPOINT = ROOT / "build" / "demo" / "checkpoint"
 # those names.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
-# Whoever starts the suite in the background has it ignore Ctrl-C; the programs that it starts must not.
+# A suite that is started in the background ignores Ctrl-C; the programs that it starts must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A busy machine is no failure. docs/developing.md says how the nightly size is run.
+# No deadline: a busy machine must not fail a test. docs/developing.md says how the nightly size is run.
 settings.register_profile("suite", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)
 settings.register_profile("nightly", deadline=None, max_examples=20_000)
@@ -66,7 +66,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="session")
 def random_bundle(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Bundle:
-    """A model that talks nonsense: broken characters, control tokens, every kind of id."""
+    """A model with random weights: it generates broken characters, control tokens, every kind of id."""
     folder = tmp_path_factory.mktemp("random")
     write_checkpoint(folder / "checkpoint", checkpoint)
     build(

@@ -1,4 +1,4 @@
-"""Two families from one reader: what they are made of, from a profile alone and from checkpoints of real size."""
+"""The dimensions of both model families, read from a profile alone and from checkpoints of real size."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_profile_alone_gives_the_whole_model(
 
 
 def test_the_hybrid_is_as_large_as_the_published_file(tmp_path: Path, checkpoint: Path) -> None:
-    """Headers differ by a few digits, as their tensors lie in another order."""
+    """Headers differ by a few digits, because their tensors are in another order."""
     config = dict(profile("nemotron-3-nano-4b").architecture)
     write_sparse_checkpoint(tmp_path / "c", checkpoint, config, shards=1)
 

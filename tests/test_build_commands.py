@@ -1,4 +1,4 @@
-"""Commands and settings of NVIDIA's tools, held against what the tools take (`data/trtllm_contract.json`)."""
+"""Commands and settings of NVIDIA's tools, checked against their contract (`data/trtllm_contract.json`)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from nemotron_triton.chat.profiles import profile
 SMS = (80, 86, 89, 90, 100, 110, 120)
 KV_PRECISIONS = ("auto", "fp8", "int8")
 
-# The tables a person would draw: what trtllm-build compiles for which GPU.
+# The GPUs for which trtllm-build compiles each precision, written out by hand.
 BEFORE_ADA = {"bf16", "fp16", "int8-sq", "int8-wo", "int4-wo", "int4-awq"}
 HOPPER_AND_ADA = {*BEFORE_ADA, "fp8", "fp8-rowwise", "w4a8-awq"}
 COMPILES: dict[int, set[str]] = {
@@ -58,23 +58,20 @@ def gpu_of(sm: int) -> Gpu:
     return replace(find_gpu("h100"), name="any", title="a GPU", sm=sm)
 
 
-# trtllm-build
-
-
 @every(ALLOWED)
 def test_trtllm_build_takes_every_command_it_is_given(precision: str, kv_precision: str, sm: int) -> None:
     Choice(gpu=gpu_of(sm), architecture=LLAMA, precision=precision, kv_precision=kv_precision, kind="tensorrt").decide()
 
     argv = build_argv(precision, kv_precision)
 
-    given = check_trtllm_build(argv, precision, kv_precision, sm)
-    assert given["--max_batch_size"] == "16"
-    assert given["--max_input_len"] == "8000"
-    assert given["--max_seq_len"] == "8192"
-    assert given["--max_num_tokens"] == "4096"
-    assert given["--output_timing_cache"] == "/data/timing.cache"
-    assert (given["--kv_cache_type"], given["--tokens_per_block"]) == ("paged", "32")
-    assert given["--multiple_profiles"] == "enable"
+    flags = check_trtllm_build(argv, precision, kv_precision, sm)
+    assert flags["--max_batch_size"] == "16"
+    assert flags["--max_input_len"] == "8000"
+    assert flags["--max_seq_len"] == "8192"
+    assert flags["--max_num_tokens"] == "4096"
+    assert flags["--output_timing_cache"] == "/data/timing.cache"
+    assert (flags["--kv_cache_type"], flags["--tokens_per_block"]) == ("paged", "32")
+    assert flags["--multiple_profiles"] == "enable"
 
 
 @every(REFUSED)
@@ -90,9 +87,9 @@ def test_what_trtllm_build_would_refuse_is_refused_by_the_plan(precision: str, k
     [("bf16", "auto"), ("int4-awq", "auto"), ("fp8", "disable"), ("fp8-rowwise", "disable"), ("nvfp4", "nvfp4")],
 )
 def test_matrices_go_where_they_are_fastest(precision: str, plugin: str) -> None:
-    given = check_argv(build_argv(precision), "trtllm-build", BUILD["flags"])
+    flags = check_argv(build_argv(precision), "trtllm-build", BUILD["flags"])
 
-    assert given["--gemm_plugin"] == plugin
+    assert flags["--gemm_plugin"] == plugin
 
 
 @pytest.mark.parametrize(
@@ -111,10 +108,10 @@ def test_matrices_go_where_they_are_fastest(precision: str, plugin: str) -> None
 def test_prompts_start_from_cached_blocks_where_the_attention_can(
     precision: str, kv_precision: str, paged: bool, fp8_attention: bool
 ) -> None:
-    given = check_argv(build_argv(precision, kv_precision), "trtllm-build", BUILD["flags"])
+    flags = check_argv(build_argv(precision, kv_precision), "trtllm-build", BUILD["flags"])
 
-    assert given["--use_paged_context_fmha"] == ("enable" if paged else "disable")
-    assert given["--use_fp8_context_fmha"] == ("enable" if fp8_attention else "disable")
+    assert flags["--use_paged_context_fmha"] == ("enable" if paged else "disable")
+    assert flags["--use_fp8_context_fmha"] == ("enable" if fp8_attention else "disable")
     assert trtllm_build.paged_context_attention(PRECISIONS.weights[precision], kv_row(kv_precision)) is paged
 
 
@@ -136,9 +133,6 @@ def test_trtllm_build_makes_nothing_that_it_has_no_words_for() -> None:
 
     with pytest.raises(UnsupportedError, match="trtllm-build makes no engines in fp8-block"):
         trtllm_build.paged_context_attention(wordless, kv_row("fp8"))
-
-
-# The container
 
 
 def test_a_command_runs_in_the_container_without_network_as_the_caller() -> None:
@@ -178,9 +172,6 @@ def test_an_image_is_named_by_tag_or_by_digest(image: str) -> None:
 def test_what_docker_would_take_for_an_option_is_no_image(image: str) -> None:
     with pytest.raises(BuildError, match="is no image"):
         container_argv(["true"], mounts=[], user=(0, 0), name="n", image=image)
-
-
-# Versions
 
 
 def test_the_image_holds_the_versions_commands_are_written_for() -> None:
@@ -230,9 +221,6 @@ def test_the_boundary_is_the_contract_s() -> None:
 def test_a_version_that_cannot_be_read_is_an_error(version: str) -> None:
     with pytest.raises(BuildError, match="can be read"):
         versions.has_engines(version)
-
-
-# The LLM API
 
 
 @pytest.mark.parametrize(("hybrid", "kv_precision"), list(product([False, True], ["auto", "bf16", "fp8"])))
@@ -288,8 +276,6 @@ def test_settings_that_do_not_go_together_are_refused(kind: str, changes: dict[s
         llm_arguments(kind, **changes)
 
 
-# Edge-LLM
-
 EDGE_PRECISIONS = ("fp8", "nvfp4", "int4-awq", "int8-sq")
 
 
@@ -310,10 +296,10 @@ def test_edge_llm_quantizes_with_every_command_it_is_given(precision: str, kv_pr
         device=device,
     )
 
-    given = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
-    assert ("--quantization" in given) is (precision in EDGE_PRECISIONS)
-    assert ("--kv_cache_quantization" in given) is (kv_precision == "fp8")
-    assert given["--num_samples"] == "256"
+    flags = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
+    assert ("--quantization" in flags) is (precision in EDGE_PRECISIONS)
+    assert ("--kv_cache_quantization" in flags) is (kv_precision == "fp8")
+    assert flags["--num_samples"] == "256"
 
 
 @pytest.mark.parametrize("sm", CONTRACT["edge_llm"]["sms"])

@@ -1,4 +1,4 @@
-"""Settings come from flags and from one file; what nobody knows is refused with the nearest that is known."""
+"""Settings come from flags and from one file; an unknown one is refused with the nearest known one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is found out about a machine's Docker, from programs that may not answer."""
+"""The state of a machine's Docker, read from programs that may not answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nemotron_build.docker import Docker, ask, read_docker
 
 
 def nothing(name: str) -> None:
-    """Finds no program."""
+    """A PATH without any program."""
 
 
 def answers(status: int, text: str) -> Callable[[Sequence[str]], tuple[int, str]]:
@@ -20,7 +20,7 @@ def answers(status: int, text: str) -> Callable[[Sequence[str]], tuple[int, str]
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "found"),
+    ("status", "text", "docker"),
     [
         (0, '{"ServerVersion": "28.2", "Runtimes": {"nvidia": {}, "runc": {}}}', Docker(version="28.2", nvidia=True)),
         (0, '{"ServerVersion": "28.2", "Runtimes": {"runc": {}}}', Docker(version="28.2", nvidia=False)),
@@ -33,8 +33,8 @@ def answers(status: int, text: str) -> Callable[[Sequence[str]], tuple[int, str]
         (1, "", Docker(problem="status 1")),
     ],
 )
-def test_docker_is_what_its_daemon_says(status: int, text: str, found: Docker) -> None:
-    assert read_docker({"docker": "/usr/bin/docker"}.get, answers(status, text)) == found
+def test_docker_is_what_its_daemon_says(status: int, text: str, docker: Docker) -> None:
+    assert read_docker({"docker": "/usr/bin/docker"}.get, answers(status, text)) == docker
 
 
 def test_nvidia_s_hook_is_enough_for_docker() -> None:

@@ -47,7 +47,7 @@ LAPTOP = Machine(
 
 
 def gpu_host(*gpus: LocalGpu, tensorrt_llm: str | None = "1.2.1", cuda: str = "13.1", **changes: Any) -> Machine:
-    """A machine with *gpus*, on which every engine kind that they carry could run."""
+    """A machine with *gpus*, on which every engine kind that they support can run."""
     nvml = Nvml(gpus=gpus, driver="590.44.01", cuda=cuda)
     return replace(
         LAPTOP,
@@ -58,12 +58,12 @@ def gpu_host(*gpus: LocalGpu, tensorrt_llm: str | None = "1.2.1", cuda: str = "1
 
 
 def nothing(name: str) -> None:
-    """Finds no program."""
+    """A PATH without any program."""
 
 
 def named(diagnosis: Diagnosis, name: str) -> Check:
-    (found,) = [check for check in diagnosis.checks if check.name == name]
-    return found
+    (match,) = [check for check in diagnosis.checks if check.name == name]
+    return match
 
 
 def failing(check: Check) -> set[str]:
@@ -91,7 +91,7 @@ def test_a_gpu_host_with_tensorrt_llm_needs_no_docker() -> None:
     assert named(diagnosis, "container").ok
 
 
-def test_no_gpu_is_told_as_the_driver_tells_it() -> None:
+def test_no_gpu_is_reported_in_the_words_of_the_driver() -> None:
     check = named(diagnose(LAPTOP), "GPU")
 
     assert (check.detail, check.remedy) == ("this machine has no NVIDIA driver (none)", "install the driver")
@@ -173,7 +173,7 @@ def test_a_tensorrt_llm_without_engines_serves_pytorch_only() -> None:
     assert {"build pytorch", "serve pytorch"} <= can(diagnosis)
 
 
-def test_a_tensorrt_llm_without_its_tools_is_told_so() -> None:
+def test_a_tensorrt_llm_without_its_tools_is_reported() -> None:
     host = gpu_host(H100_GPU)
 
     check = named(diagnose(replace(host, host=replace(host.host, tensorrt_llm=None))), "TensorRT-LLM")
@@ -291,9 +291,9 @@ def test_what_is_missing_has_a_fix(
 
 
 def test_an_environment_that_is_made_needs_no_venv() -> None:
-    made = replace(LAPTOP, venv=False, environments={"modelopt-0.37": True, "modelopt-0.47": False})
+    machine = replace(LAPTOP, venv=False, environments={"modelopt-0.37": True, "modelopt-0.47": False})
 
-    assert named(diagnose(made), "modelopt-0.37").ok
+    assert named(diagnose(machine), "modelopt-0.37").ok
 
 
 def test_a_machine_for_which_nothing_works_is_not_all_right() -> None:
@@ -302,9 +302,6 @@ def test_a_machine_for_which_nothing_works_is_not_all_right() -> None:
     assert not diagnosis.ok
     assert diagnosis.missing("build", "cpu") == ["gguf"]
     assert diagnosis.missing("serve", "cpu") == ["tritonserver"]
-
-
-# A whole machine.
 
 
 def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -338,9 +335,6 @@ def test_a_machine_with_an_h100_and_tensorrt_llm(monkeypatch: pytest.MonkeyPatch
     assert "serve tensorrt" in can(diagnose(replace(machine, shm_bytes=1 << 30)))
 
 
-# The command.
-
-
 def test_on_this_machine_cpu_engines_work() -> None:
     command = [sys.executable, "-m", "nemotron_cli", "doctor"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -355,13 +349,13 @@ def test_on_this_machine_cpu_engines_work() -> None:
 def test_json_is_one_document() -> None:
     result = CliRunner().invoke(main, ["doctor", "--json"])
 
-    told = json.loads(result.stdout)
-    assert list(told) == ["ok", "kinds", "checks"]
-    assert told["ok"] is True
-    assert told["kinds"]["cpu"] == {"build": {"ok": True, "missing": []}, "serve": {"ok": True, "missing": []}}
-    assert "TensorRT-LLM" in told["kinds"]["tensorrt"]["serve"]["missing"]
+    document = json.loads(result.stdout)
+    assert list(document) == ["ok", "kinds", "checks"]
+    assert document["ok"] is True
+    assert document["kinds"]["cpu"] == {"build": {"ok": True, "missing": []}, "serve": {"ok": True, "missing": []}}
+    assert "TensorRT-LLM" in document["kinds"]["tensorrt"]["serve"]["missing"]
     keys = ["name", "ok", "detail", "remedy", "needed_for", "missing_for"]
-    assert all(list(check) == keys and check["ok"] == (check["remedy"] is None) for check in told["checks"])
+    assert all(list(check) == keys and check["ok"] == (check["remedy"] is None) for check in document["checks"])
 
 
 def test_a_machine_that_can_nothing_is_status_1(monkeypatch: pytest.MonkeyPatch) -> None:

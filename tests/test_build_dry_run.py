@@ -1,4 +1,4 @@
-"""Every command that any allowed build would run is one its tool takes; so are the arguments of the LLM API."""
+"""Every command of every allowed build is one that its tool accepts; so are the arguments of the LLM API."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KINDS = ("tensorrt", "pytorch", "edge")
 
 @pytest.fixture(scope="session")
 def real_sizes(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> dict[str, Path]:
-    """A checkpoint of every profile's real size, all zeros that take no room."""
+    """A checkpoint of every profile's real size, all zeros that take no space on the disk."""
     folder = tmp_path_factory.mktemp("real")
     for name in profile_names():
         write_sparse_checkpoint(folder / name, checkpoint, dict(profile(name).architecture))
@@ -39,7 +39,7 @@ def real_sizes(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> di
 
 
 def check_command(argv: Sequence[str], precision: str, kv_precision: str, sm: int) -> str:
-    """Hold *argv* against the contract of the program it starts, which is given back."""
+    """Check *argv* against the contract of its program, and return the name of that."""
     if list(argv[: len(_IN_CONTAINER)]) == _IN_CONTAINER:
         argv = argv[list(argv).index(TRITON_IMAGE) + 1 :]
     program = Path(argv[0]).name
@@ -51,9 +51,9 @@ def check_command(argv: Sequence[str], precision: str, kv_precision: str, sm: in
     elif program == "tensorrt-edgellm-quantize":
         check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
     elif program == "tensorrt-edgellm-build":
-        given = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
+        flags = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
         for length in ("--max-input-len", "--max-kv-cache-capacity", "--max-batch-size"):
-            assert length in given
+            assert length in flags
     elif program == "python" and argv[2].endswith("/quantization/worker.py"):
         program = "worker"
     else:

@@ -1,4 +1,4 @@
-"""Checkpoints become bundles that compute what the checkpoint says; broken ones become one clear line."""
+"""Bundles compute what their checkpoints do; a broken checkpoint is one clear line."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_the_engine_computes_what_the_checkpoint_says(
     prompts = [random.integers(0, 1000, length).tolist() for length in (1, 2, 7, 20, 40, 100, 200, 300)]
     expected = [logits(architecture, weights, prompt) for prompt in prompts]
 
-    found = asyncio.run(_next_tokens(Bundle.open(tmp_path / "bundle"), prompts))
+    tokens = asyncio.run(_next_tokens(Bundle.open(tmp_path / "bundle"), prompts))
 
     compared = 0
-    for scores, token in zip(expected, found, strict=True):
-        # Of a broken character llama.cpp does not tell the id.
+    for scores, token in zip(expected, tokens, strict=True):
+        # llama.cpp does not give the id of a broken character.
         if codec.bytes_of(int(scores.argmax())).isascii():
             # bf16 arithmetic may swap near ties; a wrong rotation or head size is off by far more.
             assert scores[token] > scores.max() - 0.02 * (scores.max() - scores.mean())
@@ -264,7 +264,7 @@ def test_an_interrupted_build_leaves_nothing_half_written(
     process = subprocess.Popen(
         [*command, "--output", str(tmp_path / "out" / "bundle")],
         stderr=subprocess.PIPE,
-        # A suite that a shell runs in the background ignores SIGINT, and hands that on.
+        # A suite that a shell runs in the background ignores SIGINT, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     wait_until(lambda: any(path.stat().st_size > 1_000_000 for path in (tmp_path / "out").rglob("model.gguf")))
@@ -281,12 +281,12 @@ async def _next_tokens(bundle: Bundle, prompts: list[list[int]]) -> list[int]:
     engine = start_engine(bundle, TokenCodec(bundle.tokenizer_path))
     greedy = Sampling(max_tokens=1, temperature=0.0, top_p=1.0, ignore_end=True)
     try:
-        found = []
+        tokens = []
         for prompt in prompts:
             stream = TokenStream()
             engine.generate(prompt, greedy, stream)
-            found += [token async for chunk in stream for token in chunk.ids][:1]
-        return found
+            tokens += [token async for chunk in stream for token in chunk.ids][:1]
+        return tokens
     finally:
         engine.close()
 

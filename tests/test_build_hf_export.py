@@ -1,4 +1,4 @@
-"""What ModelOpt exports for TensorRT-LLM's PyTorch backend is put right, or refused; no ModelOpt runs here."""
+"""ModelOpt's exports for TensorRT-LLM's PyTorch backend are corrected or refused; no ModelOpt runs here."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_export_becomes_what_tensorrt_llm_reads(tmp_path: Path, sources: dict
         *(path.name for path in source.files),
         "hf_quant_config.json",
     }
-    # What happens to the source later must not change the export.
+    # Later changes to the source must not change the export.
     assert not any(path.samefile(tmp_path / "export" / path.name) for path in source.files)
 
 
@@ -174,7 +174,7 @@ def test_an_export_without_its_tokenizer_or_cut_short_is_refused(
         check_hf_checkpoint(folder, sources["llama"], FP8, FP8_KV)
 
 
-def test_a_checkpoint_taken_as_it_is_is_compared_too(tmp_path: Path, sources: dict[str, Checkpoint]) -> None:
+def test_a_checkpoint_that_is_served_unchanged_is_compared_too(tmp_path: Path, sources: dict[str, Checkpoint]) -> None:
     source = sources["nemotron_h"]
     shutil.copytree(source.path, tmp_path / "copy")
     bf16 = PRECISIONS.find("bf16", "pytorch")

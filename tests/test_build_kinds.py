@@ -1,4 +1,4 @@
-"""Bundles for GPUs, as far as no GPU and no ModelOpt is needed: what is copied, commanded, recorded and refused."""
+"""Bundles for GPUs, without a GPU and ModelOpt: which files, commands and records they have, and what is refused."""
 
 from __future__ import annotations
 
@@ -33,10 +33,9 @@ def source(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 
 
 class EdgeTools:
-    """Stands in for TensorRT Edge-LLM: takes only what it takes, and writes what it would write."""
+    """Stands in for TensorRT Edge-LLM: takes what it takes and writes what it writes, but the file *lost*."""
 
     def __init__(self, *, lost: str = "") -> None:
-        """*lost* is a file that the builder forgets."""
         self.ran: list[str] = []
         self.texts: list[str] = []
         self._lost = lost
@@ -51,20 +50,20 @@ class EdgeTools:
     ) -> None:
         self.ran.append(Path(argv[0]).name)
         if argv[0] == "tensorrt-edgellm-quantize":
-            given = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
+            flags = check_argv(argv, "tensorrt-edgellm-quantize llm", EDGE["tensorrt-edgellm-quantize llm"])
             assert env is not None
             lines = Path(env["EDGELLM_QUANT_DATASET_CNN_DAILYMAIL"]).read_text().splitlines()
             self.texts = [json.loads(line)["article"] for line in lines]
-            assert len(self.texts) == int(given["--num_samples"])
-            assert (Path(given["--model_dir"]) / "chat_template.jinja").is_file()
-            shutil.copytree(given["--model_dir"], given["--output_dir"])
-            (Path(given["--output_dir"]) / "hf_quant_config.json").write_text("{}")
+            assert len(self.texts) == int(flags["--num_samples"])
+            assert (Path(flags["--model_dir"]) / "chat_template.jinja").is_file()
+            shutil.copytree(flags["--model_dir"], flags["--output_dir"])
+            (Path(flags["--output_dir"]) / "hf_quant_config.json").write_text("{}")
         else:
-            given = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
-            folder = Path(given["--engine-dir"])
+            flags = check_argv(argv, "tensorrt-edgellm-build", EDGE["tensorrt-edgellm-build"])
+            folder = Path(flags["--engine-dir"])
             folder.mkdir()
             for name in {"llm.engine", "config.json"} - {self._lost}:
-                (folder / name).write_text("made from " + digest(Path(given["--model-dir"]) / "model.safetensors"))
+                (folder / name).write_text("made from " + digest(Path(flags["--model-dir"]) / "model.safetensors"))
 
 
 def thor(source: Path, precision: str, **settings: Any) -> EngineSpec:
@@ -220,5 +219,5 @@ def test_weight_only_needs_the_container_and_says_so(tmp_path: Path, source: Pat
     assert "is in NVIDIA's container, and there is no docker here" in blocked["convert"]
     (convert,) = (stage["commands"][0] for stage in with_docker["stages"] if stage["name"] == "convert")
     assert "--int8_kv_cache" in convert
-    # The script downloads what it calibrates a KV cache on.
+    # The script downloads the data for calibrating a KV cache.
     assert "none" not in convert

@@ -1,4 +1,4 @@
-"""What is found on a machine: its GPUs, its tritonserver, its ports."""
+"""What is read of a machine: its GPUs, its tritonserver, its ports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_SERVER = ServerError("there is no tritonserver here", "use NVIDIA's Triton co
 
 
 def nothing(name: str) -> None:
-    """Finds no program."""
+    """A PATH without any program."""
 
 
 def test_what_locating_raises_is_kept_as_found(monkeypatch: pytest.MonkeyPatch) -> None:

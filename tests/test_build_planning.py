@@ -1,4 +1,4 @@
-"""What fits and how fast it can be: published numbers reproduced, and what must hold of any plan."""
+"""What fits and how fast it can be: published numbers, and properties of every plan."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ LLAMA, HYBRID = architecture("llama-nemotron-nano-4b-v1.1"), architecture("nemot
 def test_rooflines_are_those_derived_elsewhere(
     model: Dimensions, precision: str, kv_precision: str, context: int, published: tuple[int, ...]
 ) -> None:
-    # Also where the rules refuse the pair: the bound is the bandwidth's.
+    # Also where the rules refuse the pair: the bound follows from the bandwidth alone.
     decision = Decision(
         kind=find_kind("tensorrt"),
         precision=PRECISIONS.find(precision, "tensorrt"),
         kv=PRECISIONS.find_kv(kv_precision),
     )
-    found = []
+    rates = []
     for gpu in ("a10g", "l40s", "h100", "jetson-thor"):
         bounds = plan(find_gpu(gpu), model, decision, max_seq_len=context or 8192, concurrency=1).roofline
         assert bounds
-        found.append((bounds.batch_1_full if context else bounds.batch_1_empty).tokens_per_second)
+        rates.append((bounds.batch_1_full if context else bounds.batch_1_empty).tokens_per_second)
 
     # The published figures are whole numbers, which is up to 2.3 % of the smallest of them.
-    assert found == [pytest.approx(number, rel=0.02, abs=0.5) for number in published]
+    assert rates == [pytest.approx(number, rel=0.02, abs=0.5) for number in published]
 
 
 @pytest.mark.parametrize(
@@ -107,16 +107,16 @@ def test_32_long_requests_do_not_fit_an_a10g_and_the_plan_says_what_does() -> No
 
     assert not answer.fits
     assert "need 128.0 GiB of KV cache" in answer.reason
-    assert {"--max-seq-len": "2816"} in [each.options for each in alternatives]
-    assert {"--concurrency": "2"} in [each.options for each in alternatives]
-    assert {"--gpu": "h100", "--precision": "fp8"} in [each.options for each in alternatives]
-    assert all(each.plan.fits for each in alternatives)
+    assert {"--max-seq-len": "2816"} in [alternative.options for alternative in alternatives]
+    assert {"--concurrency": "2"} in [alternative.options for alternative in alternatives]
+    assert {"--gpu": "h100", "--precision": "fp8"} in [alternative.options for alternative in alternatives]
+    assert all(alternative.plan.fits for alternative in alternatives)
 
 
 def test_a_smaller_cache_and_smaller_weights_are_offered_where_they_fit() -> None:
     request = PlanRequest(gpu=find_gpu("l40s"), architecture=LLAMA, precision="bf16", max_seq_len=8192, concurrency=33)
 
-    options = [each.options for each in request.alternatives()]
+    options = [alternative.options for alternative in request.alternatives()]
 
     assert not request.answer().fits
     assert {"--kv-precision": "fp8"} in options
@@ -167,8 +167,6 @@ def test_impossible_numbers_are_one_line(changes: dict[str, int], complaint: str
         PlanRequest(gpu=find_gpu("h100"), architecture=LLAMA, **changes).answer()  # type: ignore[arg-type]
 
 
-# What must hold of any plan.
-
 sizes = st.integers(1, 16).map(lambda n: 64 * n)
 llamas = st.builds(
     lambda hidden, layers, heads, vocab, tied: Architecture(
@@ -214,9 +212,9 @@ def planned(memory: int, model: Dimensions, decision: Decision, seq_len: int, co
 
 @given(memories, memories, models, decisions, st.integers(16, 100_000), st.integers(1, 9000))
 def test_more_memory_never_fits_less(
-    one: int, other: int, model: Dimensions, decision: Decision, seq_len: int, concurrency: int
+    memory: int, other_memory: int, model: Dimensions, decision: Decision, seq_len: int, concurrency: int
 ) -> None:
-    small, large = (planned(each, model, decision, seq_len, concurrency) for each in sorted((one, other)))
+    small, large = (planned(size, model, decision, seq_len, concurrency) for size in sorted((memory, other_memory)))
 
     assert small.fits <= large.fits
     assert small.max_concurrency <= large.max_concurrency
@@ -266,9 +264,6 @@ def test_a_smaller_cache_never_fits_less_and_is_never_slower(
     assert fp8.roofline
     assert bf16.roofline
     assert fp8.roofline.batch_1_full.tokens_per_second >= bf16.roofline.batch_1_full.tokens_per_second
-
-
-# The GPUs.
 
 
 def test_names_are_found_in_any_case_and_by_alias() -> None:

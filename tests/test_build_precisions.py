@@ -1,4 +1,4 @@
-"""The table of precisions: what a row must hold, what follows from one, and what is refused where a word is missing."""
+"""The table of precisions: what a row must hold, what follows from it, and what is refused without a word."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ BLOCK = {"storage": {"bits": 8, "scales_per": "tensor", "scale_bits": 32}, "kind
 
 
 def table_with(tmp_path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """The table in a file of its own, after *change*."""
+    """A copy of the table after *change*."""
     table = yaml.safe_load(TABLE.read_text())
     change(table)
     path = tmp_path / "precisions.yaml"
@@ -62,10 +62,7 @@ def without(name: str, word: str, kv: str | None = None) -> Precisions:
     return replace(PRECISIONS, weights={**PRECISIONS.weights, name: replace(PRECISIONS.weights[name], **nothing)})
 
 
-# The rows that there are
-
-
-def test_every_row_speaks_of_kinds_and_layouts_that_there_are() -> None:
+def test_every_row_names_existing_kinds_and_layouts() -> None:
     for row in [*PRECISIONS.weights.values(), *PRECISIONS.kv.values()]:
         assert set(row.kinds) <= set(KIND_NAMES)
     for row in PRECISIONS.weights.values():
@@ -97,20 +94,17 @@ def test_a_row_says_the_least_sm_that_an_engine_requires(precision: str, kind: s
 
 
 def test_no_module_asks_for_a_precision_by_name() -> None:
-    # Those that are also types, of a KV cache or of arithmetic, are asked for as such.
+    # Names that are also types, of a KV cache or of arithmetic, stand for those.
     names = set(PRECISIONS.weights) - {"bf16", "fp16", "fp8"}
 
-    found = [
+    places = [
         f"{path.relative_to(SOURCE)}:{node.lineno}"
         for path in SOURCE.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in names
     ]
 
-    assert found == []
-
-
-# Rows that are wrong
+    assert places == []
 
 
 @pytest.mark.parametrize(
@@ -148,9 +142,6 @@ def test_a_copied_row_that_kept_its_name_is_noticed(tmp_path: Path) -> None:
 
     with pytest.raises(BuildError, match=r"precisions\.yaml .*: fp8 is given twice"):
         read_precisions(path)
-
-
-# Words that are missing
 
 
 @pytest.mark.parametrize(
@@ -218,7 +209,7 @@ def test_auto_passes_over_what_has_no_word() -> None:
 
 @pytest.fixture(scope="module")
 def real_size(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
-    """A checkpoint of the 4B's real size, all zeros that take no room."""
+    """A checkpoint of the 4B's real size, all zeros that take no space on the disk."""
     folder = tmp_path_factory.mktemp("real") / "checkpoint"
     write_sparse_checkpoint(folder, checkpoint, dict(profile(MODEL).architecture))
     return folder
@@ -226,7 +217,7 @@ def real_size(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Pat
 
 @pytest.fixture(scope="module")
 def nemotron(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command line of a copy of the builder, whose table has one more row that no tool has a word for."""
+    """The command line of a copy of the builder, whose table has one more row, without a word for any tool."""
     folder = tmp_path_factory.mktemp("copy")
     shutil.copytree(SOURCE, folder / "nemotron_build")
     path = table_with(folder / "nemotron_build", lambda table: table["weights"].update({"fp8-block": BLOCK}))
@@ -258,9 +249,6 @@ def test_the_commands_refuse_a_row_without_words_in_one_line(
             "Error: fp8-block cannot be built for the pytorch engine kind: "
             "the table of precisions has no word of TensorRT-LLM for it; use --precision fp8\n"
         )
-
-
-# A row that shares a layout
 
 
 def test_a_new_row_of_a_known_layout_is_all_that_a_precision_needs(tmp_path: Path, real_size: Path) -> None:

@@ -27,7 +27,7 @@ def architecture(model: str) -> Dimensions:
 
 
 def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str) -> str:
-    """The verdict that follows from the facts."""
+    """The verdict by the facts."""
     sm = str(find_gpu(gpu).sm)
     if kind == "cpu":
         can = sm == "None" and model == LLAMA and precision in ("bf16", "fp16", "int8-wo", "int4-wo")
@@ -39,7 +39,7 @@ def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str)
     cells = {table.get(precision, "no")} | (
         {table.get(f"kv-{kv_precision}", "no")} if kv_precision != "bf16" else set()
     )
-    # Neither is to be had as a Hugging Face checkpoint, whatever the backend could compute.
+    # No tool writes these as a Hugging Face checkpoint, whatever the backend could compute.
     absent = kind == "pytorch" and precision in ("int8-sq", "int4-wo")
     if "no" in cells or absent or (kind, model) == ("tensorrt", HYBRID):
         return "refused"
@@ -53,21 +53,21 @@ def expected(gpu: str, model: str, kind: str, precision: str, kv_precision: str)
 @pytest.mark.parametrize("model", [LLAMA, HYBRID])
 @pytest.mark.parametrize("kind", KIND_NAMES)
 def test_every_cell_is_as_the_facts_say(gpu: str, model: str, kind: str) -> None:
-    shape, asked = architecture(model), find_gpu(gpu)
-    found, wanted, refusals = {}, {}, []
+    shape, target = architecture(model), find_gpu(gpu)
+    cells, facts, refusals = {}, {}, []
     for precision, kv_precision in itertools.product(PRECISION_NAMES, ("bf16", "fp8", "int8")):
         cell = f"{precision}, KV {kv_precision}"
-        wanted[cell] = expected(gpu, model, kind, precision, kv_precision)
+        facts[cell] = expected(gpu, model, kind, precision, kv_precision)
         try:
             decision = Choice(
-                gpu=asked, architecture=shape, precision=precision, kv_precision=kv_precision, kind=kind
+                gpu=target, architecture=shape, precision=precision, kv_precision=kv_precision, kind=kind
             ).decide()
-            found[cell] = "warning" if decision.warnings else "allowed"
+            cells[cell] = "warning" if decision.warnings else "allowed"
         except RefusedError as error:
-            found[cell] = "refused"
+            cells[cell] = "refused"
             refusals.append((precision, kv_precision, error))
 
-    assert found == wanted
+    assert cells == facts
     for precision, kv_precision, refusal in refusals:
         assert refusal.reason
         assert refusal.suggestion
@@ -131,14 +131,14 @@ def test_auto_picks_the_recommended_and_says_why(gpu: str, model: str, chosen: t
 
 
 def test_16_bit_is_the_type_that_the_engine_computes_in() -> None:
-    found = [
+    kv_precisions = [
         Choice(gpu=find_gpu(gpu), architecture=architecture(LLAMA), precision=precision, kv_precision=kv)
         .decide()
         .kv_precision
         for gpu, precision, kv in (("h100", "fp8", "fp16"), ("h100", "fp16", "bf16"), ("jetson-thor", "fp8", "bf16"))
     ]
 
-    assert found == ["bf16", "fp16", "fp16"]
+    assert kv_precisions == ["bf16", "fp16", "fp16"]
 
 
 def test_notes_are_no_warnings() -> None:

@@ -1,4 +1,4 @@
-"""A build goes on where it was interrupted, repeats only what a change makes necessary, and never mixes two."""
+"""A build resumes where it was interrupted, repeats only what a change requires, and never mixes two builds."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_change_repeats_only_what_depends_on_it(
         data[-1000] ^= 1
         times = weights.stat()
         weights.write_bytes(data)
-        # Whoever sets the time back changes nothing: it is not the only thing that is looked at.
+        # Setting the time back changes nothing: it is not the only thing that is compared.
         os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
     elif change == "another precision":
         settings = {"precision": "fp16"}
@@ -259,18 +259,18 @@ def test_some_places_are_no_places_for_a_bundle(
 def test_two_builds_of_one_bundle_take_turns(tmp_path: Path, source: Path) -> None:
     heard: dict[int, Heard] = {}
 
-    def one(number: int) -> None:
+    def build_one(number: int) -> None:
         heard[number] = run(source, tmp_path / "bundle", precision="bf16")
 
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(3)]
+    threads = [threading.Thread(target=build_one, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
 
-    stages = sorted((each.stages for each in heard.values()), key=len)
+    stages = sorted((reporter.stages for reporter in heard.values()), key=len)
     assert stages == [["inspect"], ["inspect"], ["inspect", "convert", "verify", "package"]]
-    assert any("waiting for another build" in note for each in heard.values() for note in each.notes)
+    assert any("waiting for another build" in note for reporter in heard.values() for note in reporter.notes)
     Bundle.open(tmp_path / "bundle").verify()
 
 

@@ -1,4 +1,4 @@
-"""What `nemotron chat` does by itself, with no server: what it takes from a user, shows, and keeps."""
+"""`nemotron chat` without a server: what it reads from a user, shows, and keeps."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_chat_says_what_is_wrong(arguments: list[str], status: int, complaint: s
     ids=lambda value: str(value)[:30],
 )
 def test_what_is_wrong_is_one_line_and_the_next_line_is_taken(line: bytes, complaint: str) -> None:
-    result = invoke("chat", "--url", "127.0.0.1:1", given=line + b"\n/thinking\n")
+    result = invoke("chat", "--url", "127.0.0.1:1", stdin=line + b"\n/thinking\n")
 
     error, thinking, rest = result.stderr.split("\n")
     assert error.startswith("error: ")
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_one_line_and_the_next_line_is_taken(line: bytes, compl
 def test_tools_are_checked_before_anything_is_asked(tmp_path: Path) -> None:
     (tmp_path / "tools.json").write_text('[{"function": "none"}]')
 
-    result = invoke("chat", given=f"/tools {tmp_path}/tools.json\n/tools\n")
+    result = invoke("chat", stdin=f"/tools {tmp_path}/tools.json\n/tools\n")
     at_start = invoke("chat", "--tools", tmp_path / "tools.json")
 
     assert "tools.json: tools[0] must be" in result.stderr
@@ -103,10 +103,9 @@ def test_nothing_a_model_says_drives_the_terminal(capsys: pytest.CaptureFixture[
 
 
 class Script:
-    """A client whose answers are known; what it is asked is kept."""
+    """A client that gives *answers* one after another, and keeps the requests."""
 
     def __init__(self, *answers: Sequence[Any]) -> None:
-        """Give *answers* in turn."""
         self.answers = list(answers)
         self.asked: list[tuple[list[Any], Any]] = []
 
@@ -149,7 +148,7 @@ def test_only_calls_with_a_result_go_back_and_no_further_call_is_forced() -> Non
     assert script.asked[1][0] == talk.messages[:3]
 
 
-def test_an_answer_beside_calls_that_nobody_answers_stays() -> None:
+def test_an_answer_beside_calls_without_results_stays() -> None:
     talk = dialogue(Script([ContentDelta("I will look."), call("a")]))
 
     talk.ask("Go", lambda call: None)

@@ -1,4 +1,4 @@
-"""The clients against servers that misbehave, scripted with real gRPC, and what they promise to importers."""
+"""The clients against servers that misbehave, scripted with real gRPC, and the names that they export."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_what_is_sent_is_what_was_said() -> None:
         client.chat(HI, thinking=False, max_tokens=7, seed=2**64 - 1, timeout_s=5)
     ((request, metadata, remaining),) = seen
 
-    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
+    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
     assert request.model_name == "nemotron"
     assert set(sent) == {"messages", "thinking", "max_tokens", "seed", "stream"}
     assert sent["messages"][4:] == b'[{"role": "user", "content": "hi"}]'
@@ -115,7 +115,7 @@ def test_what_is_sent_is_what_was_said() -> None:
     # It crashes tritonserver before 26.04.
     assert "triton_grpc_error" not in metadata
     assert "triton-grpc-protocol-nemotron-secret" not in metadata
-    # The server keeps to the time limit by itself; in microseconds.
+    # The server applies the time limit itself; in microseconds.
     assert 4_000_000 < request.parameters["timeout"].int64_param <= 5_000_000
     # gRPC rounds up what it sends.
     assert 0 < remaining < 5.1
@@ -132,8 +132,8 @@ def test_lists_are_sent_with_their_length() -> None:
         client.chat(HI, stop=["a", "é"], stop_token_ids=[7, 8], guide_type="json_schema", guide={"type": "object"})
     (request,) = seen
 
-    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
-    shapes = {each.name: list(each.shape) for each in request.inputs}
+    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
+    shapes = {tensor.name: list(tensor.shape) for tensor in request.inputs}
     assert sent["stop_words"] == b"\x01\0\0\0a\x02\0\0\0\xc3\xa9"
     assert np.frombuffer(sent["stop_token_ids"], np.int32).tolist() == [7, 8]
     assert sent["guided_decoding_guide"][4:] == b'{"type": "object"}'

@@ -1,6 +1,6 @@
-"""What a docstring says of a function and its parameters, in every style."""
+"""Descriptions of functions and their parameters, read from docstrings of every style."""
 
-# ruff: noqa: D205, D413, D417 - the docstrings in it are read by what is tested
+# ruff: noqa: D205, D413, D417 - the code under test reads the docstrings in this file
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ EXAMPLES = ROOT / "clients" / "examples"
 
 
 def example(name: str, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run one as a user does."""
+    """Run an example as a user does."""
     return subprocess.run(
         [sys.executable, EXAMPLES / name, *arguments],
         env=os.environ | {"NEMOTRON_URL": url},

@@ -1,4 +1,4 @@
-"""What the names in hints mean: those of the module of a function, and classes that hold each other."""
+"""Names in hints: those of the module of a function, and classes that hold each other."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def test_hints_in_strings_mean_what_is_in_the_module_of_the_function() -> None:
     def grow(tree: Tree, sizes: dict[Size, Tree]) -> Missing:  # type: ignore[name-defined] # noqa: F821
         return tree
 
-    made = bound(grow, {"tree": {"size": "s", "inner": {"size": "l"}}, "sizes": {"s": {"size": "s"}}})
+    call = bound(grow, {"tree": {"size": "s", "inner": {"size": "l"}}, "sizes": {"s": {"size": "s"}}})
 
-    assert made.arguments == {"tree": Tree(Size.SMALL, Tree(Size.LARGE)), "sizes": {Size.SMALL: Tree(Size.SMALL)}}
+    assert call.arguments == {"tree": Tree(Size.SMALL, Tree(Size.LARGE)), "sizes": {Size.SMALL: Tree(Size.SMALL)}}
 
 
 def test_hints_in_strings_do_not_mean_what_is_around_the_function() -> None:
@@ -96,9 +96,9 @@ def test_unions_of_classes_that_hold_each_other_are_read_without_trying_every_wa
     depth = 28
     for _ in range(depth):
         term = {"left": term, "right": 2, "sign": "*"}
-    made = bound(evaluate, {"term": term}).arguments["term"]
+    value = bound(evaluate, {"term": term}).arguments["term"]
 
     for _ in range(depth):
-        assert isinstance(made, Product)
-        made = made.left
-    assert made == 1
+        assert isinstance(value, Product)
+        value = value.left
+    assert value == 1

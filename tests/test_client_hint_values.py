@@ -1,4 +1,4 @@
-"""Every value of every hint survives the way through JSON."""
+"""Every value of every hint survives its way through JSON."""
 
 from __future__ import annotations
 
@@ -34,34 +34,34 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Stop, st.builds(Stop, st.text(max_size=3), st.none() | st.dates(), st.lists(st.text(max_size=3)).map(tuple))),
     (Node, st.recursive(st.builds(Node, st.integers()), lambda inner: st.builds(Node, st.integers(), inner, inner))),
 ]
-KEYS = [each for each in LEAVES if each[0] in (str, Size, date, UUID)]
+KEYS = [leaf for leaf in LEAVES if leaf[0] in (str, Size, date, UUID)]
 
 
 def of(generic: Any, *arguments: Any) -> Any:
-    """A hint that is known only when it is needed."""
+    """A hint that is resolved when it is needed."""
     return generic[arguments if len(arguments) > 1 else arguments[0]]
 
 
 def wrapped(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Hints made of *inner*, which are pairs of a hint and of what makes its values, in the same way."""
+    """Hints made of *inner*; both are pairs of a hint and the strategy of its values."""
     leaves = st.sampled_from(LEAVES)
     return st.one_of(
-        inner.map(lambda one: (of(list, one[0]), st.lists(one[1], max_size=3))),
-        inner.map(lambda one: (of(tuple, one[0], ...), st.lists(one[1], max_size=3).map(tuple))),
-        leaves.map(lambda one: (of(set, one[0]), st.sets(one[1], max_size=3))),
-        leaves.map(lambda one: (of(frozenset, one[0]), st.frozensets(one[1], max_size=3))),
+        inner.map(lambda pair: (of(list, pair[0]), st.lists(pair[1], max_size=3))),
+        inner.map(lambda pair: (of(tuple, pair[0], ...), st.lists(pair[1], max_size=3).map(tuple))),
+        leaves.map(lambda pair: (of(set, pair[0]), st.sets(pair[1], max_size=3))),
+        leaves.map(lambda pair: (of(frozenset, pair[0]), st.frozensets(pair[1], max_size=3))),
         st.tuples(inner, inner).map(lambda two: (of(tuple, two[0][0], two[1][0]), st.tuples(two[0][1], two[1][1]))),
         st.tuples(st.sampled_from(KEYS), inner).map(
             lambda two: (of(dict, two[0][0], two[1][0]), st.dictionaries(two[0][1], two[1][1], max_size=3))
         ),
-        inner.map(lambda one: (of(Optional, one[0]), st.none() | one[1])),
+        inner.map(lambda pair: (of(Optional, pair[0]), st.none() | pair[1])),
         inner.map(
-            lambda one: (
-                of(Union, int, of(list, one[0]), str),
-                st.integers() | st.lists(one[1], max_size=3) | st.text(max_size=3),
+            lambda pair: (
+                of(Union, int, of(list, pair[0]), str),
+                st.integers() | st.lists(pair[1], max_size=3) | st.text(max_size=3),
             )
         ),
-        inner.map(lambda one: (of(Annotated, one[0], "a text"), one[1])),
+        inner.map(lambda pair: (of(Annotated, pair[0], "a text"), pair[1])),
     )
 
 
@@ -73,7 +73,7 @@ def test_every_value_of_every_hint_survives_the_way_through_json(data: st.DataOb
     hint, values = data.draw(HINTED)
     value = data.draw(values)
 
-    made = read(hint, json.loads(json_text(value)))
+    result = read(hint, json.loads(json_text(value)))
 
-    assert made == value
-    assert type(made) is type(value)
+    assert result == value
+    assert type(result) is type(value)

@@ -69,7 +69,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Chat:
-    """The script, and which server it asks."""
+    """The script and its server."""
 
     folder: Path
     url: str
@@ -116,7 +116,7 @@ def scripted(folder: Path, script: Script) -> Iterator[Chat]:
 
 
 def piece(text: str) -> Any:
-    """One response of an answer that goes on."""
+    """A response of an answer that continues."""
     message = service_pb2.ModelStreamInferResponse()
     message.infer_response.outputs.add(name="text_output", datatype="BYTES", shape=[1, 1])
     message.infer_response.raw_output_contents.append(len(text.encode()).to_bytes(4, "little") + text.encode())
@@ -124,11 +124,8 @@ def piece(text: str) -> Any:
 
 
 def refusal(message: str) -> Any:
-    """What a stream holds instead of an answer."""
+    """The error in a stream, instead of an answer."""
     return service_pb2.ModelStreamInferResponse(error_message=message)
-
-
-# The files.
 
 
 def test_the_lock_holds_no_addresses_of_packages_but_their_hashes() -> None:
@@ -155,7 +152,7 @@ def test_the_protocol_file_agrees_with_tritons(folder: Path) -> None:
 
 
 def declarations(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, tuple[object, ...]]]:
-    """Every field and method in *file* by its path, with all that the wire depends on."""
+    """Every field and method in *file* by its path, with everything that the wire format depends on."""
     for message in file.message_type:
         yield from fields(message, message.name)
     for service in file.service:
@@ -175,9 +172,6 @@ def fields(message: descriptor_pb2.DescriptorProto, path: str) -> Iterator[tuple
 def simple(name: str) -> str:
     """The last part of *name*. protoc calls the entries of a map `ParametersEntry`, Node's loader `Parameters`."""
     return name.rpartition(".")[2].removesuffix("Entry")
-
-
-# The real server.
 
 
 def test_an_answer_is_on_stdout_and_how_it_ended_on_stderr(chat: Chat) -> None:
@@ -240,9 +234,6 @@ def test_tls_and_the_secret_come_from_the_environment(bundle: Bundle, folder: Pa
     assert re.fullmatch(r"Error: localhost:\d+: .*\n", plain[2])
 
 
-# Servers that misbehave, and users.
-
-
 def test_a_dead_server_is_one_clear_line(folder: Path) -> None:
     code, stdout, stderr = Chat(folder, "127.0.0.1:1")(CAPITAL)
 
@@ -261,7 +252,7 @@ def test_what_is_sent_is_what_was_said(folder: Path) -> None:
         chat("Größe?", "--thinking", "on", "--max-tokens", 7, "--timeout", 30, NEMOTRON_SECRET=SECRET)
     ((request, metadata, remaining_s),) = seen
 
-    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
+    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
     messages = '[{"role":"user","content":"Größe?"}]'.encode()
     assert sent == {
         "messages": len(messages).to_bytes(4, "little") + messages,
@@ -269,8 +260,8 @@ def test_what_is_sent_is_what_was_said(folder: Path) -> None:
         "thinking": b"\1",
         "max_tokens": b"\7\0\0\0",
     }
-    assert {each.datatype for each in request.inputs} == {"BYTES", "BOOL", "INT32"}
-    assert all(each.shape == [1, 1] for each in request.inputs)
+    assert {tensor.datatype for tensor in request.inputs} == {"BYTES", "BOOL", "INT32"}
+    assert all(tensor.shape == [1, 1] for tensor in request.inputs)
     assert request.parameters["timeout"].int64_param == 30_000_000
     # gRPC rounds up what it sends.
     assert 0 < remaining_s < 30.5

@@ -1,4 +1,4 @@
-"""The reference of the client: what its docstrings say now, of every name that it exports."""
+"""The reference of the client has the current docstring of every name that it exports."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_every_exported_name_has_its_section() -> None:
 
 def test_everything_public_has_a_docstring() -> None:
     exported = {name: getattr(nemotron_client, name) for name in nemotron_client.__all__}
-    classes = {name: each for name, each in exported.items() if isinstance(each, type)}
-    docstrings = {name: vars(each)["__doc__"] for name, each in classes.items()}
-    for name, each in classes.items():
-        members = {f"{name}.{member}": value for member, value in vars(each).items() if not member.startswith("_")}
+    classes = {name: value for name, value in exported.items() if isinstance(value, type)}
+    docstrings = {name: vars(cls)["__doc__"] for name, cls in classes.items()}
+    for name, cls in classes.items():
+        members = {f"{name}.{member}": value for member, value in vars(cls).items() if not member.startswith("_")}
         docstrings |= {place: value.__doc__ for place, value in members.items() if hasattr(value, "__get__")}
 
     # Where there is none, dataclasses write down their parameters.

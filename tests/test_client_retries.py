@@ -1,4 +1,4 @@
-"""What the clients try again, how often, for how long, and where."""
+"""What the clients retry, how often, for how long, and where."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ from scripted_server import HI, ScriptedServer, answer, failure, response, scrip
 
 
 class Flaky:
-    """A script that fails the first requests, and then answers."""
+    """A script that fails the first requests, with *code* or with an error inside the stream, and then answers."""
 
     def __init__(self, failures: int, code: grpc.StatusCode | None = None) -> None:
-        """Fail with *code*, or with an error inside the stream."""
         self.failures = failures
         self.code = code
         self.asked = 0
@@ -63,7 +62,7 @@ def test_what_was_not_begun_is_tried_again_and_counted(ask: Ask, code: grpc.Stat
         reply = Reply.of(ask(server.url, HI, {"max_retries": 2}))
 
     assert (reply.content, reply.retries, flaky.asked) == ("at last", 2, 3)
-    # It is one request, to whoever reads the server's log.
+    # It is one request in the server's log.
     assert len({request.id for request in server.requests}) == 1
 
 
@@ -138,7 +137,7 @@ def test_a_client_outlives_its_server() -> None:
 
 
 def attempts(timeout_s: float, max_retries: int, clock: list[float]) -> Attempts:
-    """Attempts whose pauses are the longest there may be, by a clock that the test sets."""
+    """Attempts with the longest possible pauses, by a clock that the test sets."""
     return Attempts(
         Endpoints(["a:1"], "least_loaded"),
         timeout_s=timeout_s,
@@ -183,7 +182,7 @@ def test_an_attempt_has_the_time_that_is_left() -> None:
 
 @both_clients
 def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) -> None:
-    # One connection waits in the backlog, and then the kernel drops what comes: nothing answers, nothing refuses.
+    # One connection fills the backlog; then the kernel drops new ones without an answer or a refusal.
     hole = socket.socket()
     hole.bind(("127.0.0.1", 0))
     hole.listen(0)
@@ -194,20 +193,20 @@ def test_a_black_hole_costs_the_deadline_and_a_tenth_of_a_second_more(ask: Ask) 
         filler.connect_ex(hole.getsockname())
 
     late_s: list[float] = []
-    # One of three will do: another process may hold the machine.
+    # One of three is enough: another process may occupy the machine.
     while len(late_s) < 3 and not any(late < 0.1 for late in late_s):
         begin = time.monotonic()
         with pytest.raises(DeadlineExceeded, match=r"0\.5 s"):
             ask(url, HI, timeout_s=0.5)
         late_s.append(time.monotonic() - begin - 0.5)
 
-    for each in (hole, *fillers):
-        each.close()
+    for connection in (hole, *fillers):
+        connection.close()
     assert min(late_s) < 0.1
 
 
 @both_clients
-def test_the_server_is_told_the_time_that_is_left_for_an_attempt(ask: Ask) -> None:
+def test_the_server_gets_the_time_that_is_left_for_an_attempt(ask: Ask) -> None:
     flaky = Flaky(1)
 
     with scripted_server(flaky) as server:
@@ -235,7 +234,7 @@ def test_the_least_loaded_server_gets_the_next_request() -> None:
     with endpoints.one() as first, endpoints.one() as second, endpoints.one() as third:
         chosen = {first.url, second.url, third.url}
         with endpoints.one():
-            loads = sorted(each.active for each in (first, second, third))
+            loads = sorted(server.active for server in (first, second, third))
     with endpoints.one() as first, endpoints.one() as second:
         for _ in range(5):
             with endpoints.one() as free:
@@ -276,7 +275,7 @@ def test_a_server_that_says_it_is_not_ready_gets_no_request() -> None:
         server.stop()
 
     assert [len(server.requests) for server in servers] == [0, 4]
-    assert [(each.live, each.ready) for each in health.endpoints] == [(True, False), (True, True)]
+    assert [(endpoint.live, endpoint.ready) for endpoint in health.endpoints] == [(True, False), (True, True)]
     assert health.ready
 
 

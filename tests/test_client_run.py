@@ -40,10 +40,9 @@ Running = Callable[..., tuple[Run | None, list[RunEvent]]]
 
 
 class Scripted:
-    """A model that says what was written for it, a turn at a time; the last one again and again."""
+    """A model that gives *turns*, lists of calls or answers, one after another, and the last one again and again."""
 
     def __init__(self, *turns: Turn) -> None:
-        """A turn is a list of calls, or an answer."""
         self._turns = list(turns)
 
     def __call__(self, _request: Any, _context: grpc.ServicerContext) -> Iterator[Any]:
@@ -80,7 +79,7 @@ both_clients = pytest.mark.parametrize("run", [run_client, run_async_client], id
 
 def sent_messages(request: Any) -> list[dict[str, Any]]:
     """The messages in a request."""
-    sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
+    sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
     messages: list[dict[str, Any]] = json.loads(sent["messages"][4:])
     return messages
 
@@ -162,7 +161,7 @@ def test_the_calls_of_one_answer_run_at_the_same_time_and_keep_their_order(run: 
         ("temperature", '{"city": "Rome"}', ToolFailed, "Rome"),
     ],
 )
-def test_a_call_that_cannot_be_made_is_raised_or_told(
+def test_a_call_that_cannot_be_made_is_raised_or_reported(
     run: Any, name: str, arguments: str, kind: type[ToolError], complaint: str
 ) -> None:
     with scripted_server(Scripted([(name, arguments)], "sorry")) as server, pytest.raises(ToolError) as caught:
@@ -195,7 +194,7 @@ def test_a_call_that_was_asked_for_is_asked_for_once(run: Any, choice: str) -> N
         run(server.url, [temperature], tool_choice=choice)
 
     def sent_choice(request: Any) -> bytes:
-        sent = dict(zip([each.name for each in request.inputs], request.raw_input_contents, strict=True))
+        sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
         return bytes(sent["tool_choice"][4:])
 
     assert choice.encode() in sent_choice(server.requests[0])
@@ -301,13 +300,13 @@ def test_an_asynchronous_function_is_called_where_an_event_loop_runs_already() -
 
 
 def test_calls_that_wait_behind_one_that_failed_are_not_made() -> None:
-    made: list[int] = []
+    done: list[int] = []
 
     def work(x: int) -> int:
         """Fails at 0, and else takes a little."""
         if not x:
             raise ValueError("no")
-        made.append(x)
+        done.append(x)
         threading.Event().wait(0.05)
         return x
 
@@ -315,7 +314,7 @@ def test_calls_that_wait_behind_one_that_failed_are_not_made() -> None:
     with scripted_server(Scripted(calls, "done")) as server, pytest.raises(ToolFailed):
         run_client(server.url, [work])
 
-    assert len(made) < 59
+    assert len(done) < 59
 
 
 @both_clients

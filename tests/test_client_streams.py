@@ -1,4 +1,4 @@
-"""Whoever stops reading cancels the request, in every way there is to stop."""
+"""Ending a stream cancels its request, in every way to end one."""
 
 from __future__ import annotations
 
@@ -27,10 +27,9 @@ from scripted_server import HI, ScriptedServer, answer, response, scripted_serve
 
 
 class Endless:
-    """A script that talks until it is cancelled, and notes that."""
+    """A script that sends text until it is cancelled, and notes that."""
 
     def __init__(self) -> None:
-        """Not asked yet."""
         self.began = threading.Event()
         self.cancelled = threading.Event()
 
@@ -44,7 +43,7 @@ class Endless:
 
 @pytest.fixture
 def endless() -> Iterator[tuple[Endless, ScriptedServer]]:
-    """A server with such a script."""
+    """A server with an endless script."""
     script = Endless()
     with scripted_server(script) as server:
         yield script, server
@@ -251,7 +250,7 @@ def test_closing_the_async_client_ends_its_streams_with_an_error(endless: tuple[
     assert script.cancelled.wait(5)
 
 
-def test_closing_the_async_client_in_its_first_look_is_told_to_who_asks() -> None:
+def test_closing_the_async_client_during_its_first_check_is_reported_to_callers() -> None:
     async def main(hung: str, url: str) -> None:
         client = AsyncClient([hung, url], timeout_s=20)
         asking = asyncio.create_task(client.chat(HI))
@@ -300,7 +299,7 @@ def test_an_async_client_belongs_to_one_event_loop() -> None:
             asyncio.run(client.chat(HI))
 
 
-def test_a_slow_reader_holds_up_nobody_else() -> None:
+def test_a_slow_reader_delays_nobody_else() -> None:
     endless = Endless()
     calls = iter([endless])
 
@@ -330,14 +329,14 @@ def test_many_streams_at_once_keep_their_texts_apart() -> None:
             return await asyncio.gather(*(read() for _ in range(200)))
 
     with scripted_server(script) as server:
-        found = asyncio.run(main(server.url))
+        results = asyncio.run(main(server.url))
 
-    assert len({request_id for request_id, _ in found}) == 200
-    assert all(events[:3] == [ContentDelta(request_id)] * 3 for request_id, events in found)
+    assert len({request_id for request_id, _ in results}) == 200
+    assert all(events[:3] == [ContentDelta(request_id)] * 3 for request_id, events in results)
 
 
 def public_methods(kind: type) -> dict[str, Any]:
-    """What a user can call."""
+    """The public methods."""
     return {
         name: value
         for name, value in inspect.getmembers(kind, inspect.isfunction)
@@ -367,8 +366,8 @@ def test_what_returns_a_value_is_awaited_and_what_returns_a_stream_is_not() -> N
 
     for name, method in theirs.items():
         streams = returns(ours[name]).startswith("Stream[")
-        made = name in ("__init__", "with_options")
-        assert inspect.iscoroutinefunction(method) != (streams or made), name
+        plain = name in ("__init__", "with_options")
+        assert inspect.iscoroutinefunction(method) != (streams or plain), name
         assert returns(method) == ("Async" if streams else "") + returns(ours[name]), name
 
 

@@ -1,4 +1,4 @@
-"""Arguments that are checked against a schema: what is refused, and that nothing a model writes takes for ever."""
+"""Arguments checked against a schema: what is refused, and that no text of a model takes for ever."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from nemotron_client.functions.shapes import Misfit
 from nemotron_client.functions.validation import Validation
 from nemotron_client.tools import BoundCall, Tool, Toolbox
 
-# No answer, whichever it is, may take longer. A machine that is busy with more than these tests is no failure.
+# The longest time for any result, with room for a machine that is busy with more than these tests.
 PATIENCE_S = 60
 
 
 def bind(parameters: dict[str, Any], arguments: object) -> dict[str, Any]:
-    """What a function with these *parameters* gets for *arguments*, which are JSON already where they are text."""
+    """The arguments of a function with *parameters*; *arguments* that are text are JSON already."""
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
     toolbox = Toolbox([Tool("f", parameters=parameters, function=dict)])
     return toolbox.bind(ToolCall(index=0, id="", name="f", arguments_json=text)).arguments
@@ -62,7 +62,7 @@ def of_x(schema: Any) -> dict[str, Any]:
         (f'{{"x": {"[" * 64}{"]" * 64}}}', "is nested more than 64 levels deep"),
         (f'{{"x": {"[" * 100_000}{"]" * 100_000}}}', "is nested more than 64 levels deep"),
     ],
-    ids=lambda each: each[:20],
+    ids=lambda text: text[:20],
 )
 def test_arguments_that_are_no_plain_json_are_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidArguments, match=f"f: the object of arguments .*{message}"):
@@ -87,7 +87,7 @@ def test_arguments_that_are_no_plain_json_are_refused(text: str, message: str) -
         (of_x({"multipleOf": 0.1}), f'{{"x": {"9" * 400}}}', "cannot be checked: int too large to convert to float"),
     ],
 )
-def test_what_does_not_fit_is_told_with_its_place_and_what_is_wanted(
+def test_what_does_not_fit_is_reported_with_its_place_and_the_expected_type(
     parameters: dict[str, Any], arguments: object, message: str
 ) -> None:
     with pytest.raises(InvalidArguments, match=f"^f: .*{message}") as refused:
@@ -217,10 +217,10 @@ def test_checks_at_the_same_time_do_not_meet() -> None:
                 problems.append(None if not good and str(misfit) == "x[1].x is 5; it must be of type array" else misfit)
 
     threads = [threading.Thread(target=check, args=[good]) for good in (True, False)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
     assert problems == [None] * 100
 
@@ -303,9 +303,9 @@ SCHEMAS = st.recursive(
         st.tuples(inner, inner).map(lambda two: {"properties": {"a": two[0]}, "additionalProperties": two[1]}),
         st.tuples(inner, inner).map(lambda two: {"patternProperties": {"a|b": two[0]}, "additionalProperties": two[1]}),
         st.fixed_dictionaries({"items": inner, "type": st.just("array")}),
-        st.lists(inner, min_size=1, max_size=2).map(lambda each: {"anyOf": each}),
-        st.lists(inner, min_size=1, max_size=2).map(lambda each: {"oneOf": each}),
-        inner.map(lambda each: {"not": each}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda schemas: {"anyOf": schemas}),
+        st.lists(inner, min_size=1, max_size=2).map(lambda schemas: {"oneOf": schemas}),
+        inner.map(lambda schema: {"not": schema}),
     ),
     max_leaves=6,
 )  # fmt: skip

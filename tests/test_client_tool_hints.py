@@ -1,4 +1,4 @@
-"""Type hints as JSON Schema, and JSON as the values that hints say."""
+"""Type hints as JSON Schema, and JSON as values of hints."""
 
 from __future__ import annotations
 
@@ -111,30 +111,30 @@ def test_classes_are_defined_once_and_by_name() -> None:
     }
 
 
-def test_classes_of_one_name_are_told_apart() -> None:
-    other = make_dataclass("Stop", [("number", int)])
+def test_classes_of_one_name_are_distinguished() -> None:
+    namesake = make_dataclass("Stop", [("number", int)])
     like_item = pydantic.create_model("Item", colour=(str, ...))
     like_order = pydantic.create_model("Order", items=(list[like_item], ...))  # type: ignore[valid-type]
 
     def plan(a: Any, b: Any, c: Any, d: Any, e: Any) -> None: ...
 
-    plan.__annotations__ = {"a": Stop, "b": other, "c": Order, "d": like_order, "e": like_item}
+    plan.__annotations__ = {"a": Stop, "b": namesake, "c": Order, "d": like_order, "e": like_item}
     stop, order = {"name": "x"}, {"items": [{"name": "a", "price": "1"}], "part_of": {"items": []}}
-    made = bound(
+    call = bound(
         plan, {"a": stop, "b": {"number": 1}, "c": order, "d": {"items": [{"colour": "red"}]}, "e": {"colour": "red"}}
     ).arguments
 
-    assert made["a"] == Stop("x")
-    assert made["b"] == other(1)
-    assert made["c"] == Order(items=[Item(name="a", price=Decimal(1))], part_of=Order(items=[]))
-    assert made["d"] == like_order(items=[like_item(colour="red")])
-    assert made["e"] == like_item(colour="red")
+    assert call["a"] == Stop("x")
+    assert call["b"] == namesake(1)
+    assert call["c"] == Order(items=[Item(name="a", price=Decimal(1))], part_of=Order(items=[]))
+    assert call["d"] == like_order(items=[like_item(colour="red")])
+    assert call["e"] == like_item(colour="red")
 
 
 END = Stop("x", date(2024, 2, 29))
 
 
-def test_what_a_default_says_is_told_where_json_can() -> None:
+def test_defaults_are_in_the_schema_where_json_has_them() -> None:
     def plan(
         where: Stop = END,
         tags: frozenset[str] = frozenset({"b", "a"}),
@@ -160,9 +160,9 @@ def test_what_a_default_says_is_told_where_json_can() -> None:
 def test_a_default_of_none_allows_null() -> None:
     def plan(days: int = None, stop: Stop = None, anything: Any = None) -> None: ...  # type: ignore[assignment] # noqa: RUF013
 
-    made = bound(plan, {"days": None, "stop": None, "anything": None})
+    call = bound(plan, {"days": None, "stop": None, "anything": None})
 
-    assert made.arguments == {"days": None, "stop": None, "anything": None}
+    assert call.arguments == {"days": None, "stop": None, "anything": None}
 
 
 @pytest.mark.parametrize(
@@ -202,9 +202,9 @@ def test_a_default_of_none_allows_null() -> None:
     ],
 )
 def test_json_becomes_what_the_hint_says(hint: Any, value: Any, expected: Any) -> None:
-    made = read(hint, value)
+    result = read(hint, value)
 
-    assert (made, type(made)) == (expected, type(expected))
+    assert (result, type(result)) == (expected, type(expected))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_json_becomes_what_the_hint_says(hint: Any, value: Any, expected: Any) -
         (Item, {"name": "a", "price": "x"}, "value is .*, which was refused: 1 validation error for Item price .*"),
     ],
 )
-def test_what_does_not_fit_is_told_by_its_place(hint: Any, value: Any, message: str) -> None:
+def test_what_does_not_fit_is_reported_with_its_place(hint: Any, value: Any, message: str) -> None:
     with pytest.raises(InvalidArguments, match=f"^take: {message}") as refused:
         read(hint, value)
 
@@ -270,9 +270,9 @@ def test_what_a_constructor_takes_is_what_a_dataclass_has() -> None:
         def __post_init__(self, scale: int) -> None:
             self.size = scale * len(self.parts)
 
-    made = read(Job, {"name": "a", "scale": 2, "parts": ["x"]})
+    job = read(Job, {"name": "a", "scale": 2, "parts": ["x"]})
 
-    assert made.size == 2
+    assert job.size == 2
     assert Tool.of(taking(Job)).parameters["$defs"]["Job"]["required"] == ["name", "scale"]
 
 
@@ -343,7 +343,7 @@ class Boxed(typing.Generic[Box]):
         (make_dataclass("Odd", [("x", "Nowhere")]), "the hints of Odd cannot be resolved: name 'Nowhere'"),
     ],
 )
-def test_a_hint_without_a_schema_is_told_by_its_place(hint: Any, message: str) -> None:
+def test_a_hint_without_a_schema_is_reported_with_its_place(hint: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         Tool.of(taking(hint))
 

@@ -1,4 +1,4 @@
-"""What the model reads of what a function returns, or raises."""
+"""The text that the model gets for what a function returns or raises."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_function_that_raises_is_a_failed_tool() -> None:
     assert isinstance(failure.value.__cause__, ZeroDivisionError)
 
 
-def test_an_exception_that_cannot_be_told_is_a_failed_tool_too() -> None:
+def test_an_exception_without_text_is_a_failed_tool_too() -> None:
     class Odd(Exception):
         def __str__(self) -> str:
             raise ValueError("no text")
@@ -101,7 +101,7 @@ class Model(pydantic.BaseModel):
         (np.int64(3), "3"),
     ],
 )
-def test_results_are_told_as_text_or_json(value: object, text: str) -> None:
+def test_results_are_text_or_json(value: object, text: str) -> None:
     assert bound(get_weather, city="Bonn").text_of(value) == text
 
 

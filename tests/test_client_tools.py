@@ -1,6 +1,6 @@
-"""Functions as tools: how the model sees them, how its calls reach them, and what it reads of what they return."""
+"""Functions as tools: their schemas, the calls that reach them, and the text of their results."""
 
-# ruff: noqa: D205, D413 - the docstrings in it are read by what is tested
+# ruff: noqa: D205, D413 - the code under test reads the docstrings in this file
 
 from __future__ import annotations
 
@@ -83,17 +83,17 @@ def test_a_function_becomes_a_tool() -> None:
 
 
 def test_a_call_gives_the_function_what_its_hints_say() -> None:
-    made = bound(get_weather, city="Bonn", unit="fahrenheit")
+    call = bound(get_weather, city="Bonn", unit="fahrenheit")
 
-    assert made.arguments == {"city": "Bonn", "unit": Unit.FAHRENHEIT}
-    assert made.invoke() == "Bonn: 20 fahrenheit"
+    assert call.arguments == {"city": "Bonn", "unit": Unit.FAHRENHEIT}
+    assert call.invoke() == "Bonn: 20 fahrenheit"
 
 
 def test_what_a_call_leaves_out_python_fills_in() -> None:
-    made = bound(get_weather, city="Bonn")
+    call = bound(get_weather, city="Bonn")
 
-    assert made.arguments == {"city": "Bonn"}
-    assert made.invoke() == "Bonn: 20 celsius"
+    assert call.arguments == {"city": "Bonn"}
+    assert call.invoke() == "Bonn: 20 celsius"
 
 
 def test_dicts_go_to_the_server_unchanged() -> None:
@@ -110,9 +110,9 @@ def test_dicts_go_to_the_server_unchanged() -> None:
 
 @pytest.mark.parametrize("tool", [WEATHER, WEATHER["function"]])
 def test_an_openai_dict_becomes_the_tool_it_describes(tool: dict[str, Any]) -> None:
-    made = Tool.from_openai(tool, get_weather)
+    bound_tool = Tool.from_openai(tool, get_weather)
 
-    assert made == Tool.of(get_weather)
+    assert bound_tool == Tool.of(get_weather)
     assert Tool.from_openai(tool).function is None
 
 
@@ -194,11 +194,11 @@ def test_whatever_can_be_called_is_a_tool(
 
 
 def test_a_class_is_a_tool_that_makes_one() -> None:
-    made = bound(Desk, name="c")
+    call = bound(Desk, name="c")
 
     assert Tool.of(Desk).description == "A desk to ask at."
-    assert made.invoke().name == "c"
-    assert not made.is_async
+    assert call.invoke().name == "c"
+    assert not call.is_async
 
 
 def search(query: str, **options: Any) -> dict[str, Any]:
@@ -241,7 +241,7 @@ def test_coroutine_functions_are_awaited() -> None:
     assert asyncio.run(waited.invoke_async()) == "0.0 s"
 
 
-def test_a_plain_function_that_returns_a_coroutine_is_told_apart() -> None:
+def test_a_plain_function_that_returns_a_coroutine_is_recognised() -> None:
     def hidden() -> Any:
         return Desk("a").wait("?")
 
@@ -249,7 +249,7 @@ def test_a_plain_function_that_returns_a_coroutine_is_told_apart() -> None:
         bound(hidden).invoke()
 
 
-def test_an_unknown_function_is_told_with_what_there_is() -> None:
+def test_an_unknown_function_is_reported_with_the_known_ones() -> None:
     toolbox = Toolbox([get_weather, search])
 
     with pytest.raises(
@@ -340,14 +340,14 @@ def test_a_function_that_cannot_be_described_is_refused(function: Any, message: 
         Tool.of(function)
 
 
-def test_generators_are_not_taken_for_results() -> None:
+def test_generators_are_refused_as_results() -> None:
     def count(to: int) -> Iterator[int]:
         yield from range(to)
 
-    made = bound(count, to=3)
+    call = bound(count, to=3)
 
     with pytest.raises(ToolFailed, match="count returned a generator that is neither text nor JSON"):
-        made.text_of(made.invoke())
+        call.text_of(call.invoke())
 
 
 def test_importing_tools_is_cheap() -> None:

@@ -26,19 +26,23 @@ Complaints = dict[tuple[str, int], str]
 
 def mypy(folder: Path) -> Complaints:
     options = ["--strict", "--config-file=", "--output=json"]
-    told = output([sys.executable, "-m", "mypy", *options, "uses_client.py", "misuses_client.py"], folder)
-    found = [json.loads(line) for line in told.splitlines()]
-    return {(each["file"], each["line"]): each["message"] for each in found if each["severity"] == "error"}
+    report = output([sys.executable, "-m", "mypy", *options, "uses_client.py", "misuses_client.py"], folder)
+    messages = [json.loads(line) for line in report.splitlines()]
+    return {
+        (message["file"], message["line"]): message["message"] for message in messages if message["severity"] == "error"
+    }
 
 
 def pyright(folder: Path) -> Complaints:
-    told = output([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable], folder)
-    found = json.loads(told)["generalDiagnostics"]
-    return {(Path(each["file"]).name, each["range"]["start"]["line"] + 1): each["message"] for each in found}
+    report = output([sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable], folder)
+    messages = json.loads(report)["generalDiagnostics"]
+    return {
+        (Path(message["file"]).name, message["range"]["start"]["line"] + 1): message["message"] for message in messages
+    }
 
 
 def output(command: list[str], folder: Path) -> str:
-    """What a type checker printed; it exits with 1, for it found mistakes."""
+    """The output of a type checker; it exits with 1, because there are mistakes."""
     ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert ran.returncode == 1, ran.stdout + ran.stderr
     return ran.stdout
@@ -46,7 +50,7 @@ def output(command: list[str], folder: Path) -> str:
 
 @pytest.fixture(scope="module", params=[mypy, pyright], ids=["mypy", "pyright"])
 def complaints(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Complaints:
-    """What one of them says to both programs."""
+    """The errors of one type checker in both programs."""
     check: Callable[[Path], Complaints] = request.param
     return check(Path(shutil.copytree(PROGRAMS, tmp_path_factory.mktemp("user") / "programs")))
 
@@ -68,6 +72,6 @@ def test_every_mistake_is_found_and_nothing_else(complaints: Complaints) -> None
     lines = (PROGRAMS / "misuses_client.py").read_text().splitlines()
     wrong = {number for number, line in enumerate(lines, start=1) if "# wrong" in line}
 
-    found = {number: message for (name, number), message in complaints.items() if name == "misuses_client.py"}
+    mistakes = {number: message for (name, number), message in complaints.items() if name == "misuses_client.py"}
 
-    assert set(found) == wrong, found
+    assert set(mistakes) == wrong, mistakes

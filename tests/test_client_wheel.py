@@ -35,9 +35,9 @@ import importlib, pkgutil, nemotron_client
 for module in pkgutil.walk_packages(nemotron_client.__path__, "nemotron_client."):
     importlib.import_module(module.name)
 """
-# None of it is for clients to load, also where it is installed.
+# Packages that clients never import, also where they are installed.
 SERVER = {"jinja2", "nemotron_build", "nemotron_cli", "nemotron_triton", "tokenizers", "torch", "transformers"}
-# What only some calls need, and the command line.
+# Packages that only some calls and the command line need.
 LATER = {"click", "docstring_parser", "jsonschema", "pydantic", "regex", "rich"}
 
 # All of it may have to be downloaded first.
@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]
 
 @dataclass(frozen=True)
 class Bare:
-    """An environment with nothing in it but the client's wheel and what that depends on."""
+    """An environment with the client's wheel and its dependencies, and nothing else."""
 
     version: Version
     environment: Environment
@@ -68,7 +68,7 @@ def bare(
     version = max(pythons) if request.param == "newest" else (3, 10)
     if version not in pythons:
         pytest.skip(f"there is no Python {version[0]}.{version[1]} on the PATH, nor one of pyenv")
-    # Of the lock, the versions; the wheel has no hash there.
+    # Only the versions of the lock, which has no hash of our wheel.
     lock = (ROOT / "ci" / "constraints.txt").read_text()
     (folder / "versions.txt").write_text("\n".join(re.findall(r"^(\S.*) \\$", lock, re.MULTILINE)))
     constraints = ["numpy>=2"] if request.param == "newest" else [f"--constraint={folder}/versions.txt"]
@@ -131,18 +131,18 @@ def test_importing_the_clients_loads_only_what_every_call_needs(bare: Bare) -> N
 
 
 def test_no_module_of_the_client_loads_what_is_for_servers(bare: Bare) -> None:
-    found = [loaded(run, EVERYTHING) for run in (bare.environment.run, run_here)]
+    runs = [loaded(run, EVERYTHING) for run in (bare.environment.run, run_here)]
 
-    assert all("grpc" in packages for packages in found)
-    assert [packages & SERVER for packages in found] == [set(), set()]
+    assert all("grpc" in packages for packages in runs)
+    assert [packages & SERVER for packages in runs] == [set(), set()]
 
 
 def test_all_that_the_client_needs_is_there_for_python_3_14(wheel: Path, tmp_path: Path) -> None:
     here = Environment.make(tmp_path / "venv", Path(sys.executable))
 
-    told = install(here, "--dry-run", "--python-version=3.14", "--only-binary=:all:", f"--target={tmp_path}", wheel)
+    report = install(here, "--dry-run", "--python-version=3.14", "--only-binary=:all:", f"--target={tmp_path}", wheel)
 
-    assert "nemotron-client" in told.splitlines()[-1]
+    assert "nemotron-client" in report.splitlines()[-1]
 
 
 @pytest.mark.server  # the command that would start one, which says why it cannot
@@ -153,17 +153,17 @@ def test_where_the_server_cannot_run_the_command_line_talks_and_says_what_servin
     whole = Environment.make(tmp_path / "venv", bare.environment.python, behind=[bare.environment.packages])
     install(whole, "--no-deps", build_wheel(ROOT, tmp_path), "click")
 
-    def told(*words: str) -> tuple[int, str]:
+    def run_module(*words: str) -> tuple[int, str]:
         ran = subprocess.run([whole.python, "-m", *words], capture_output=True, text=True, check=False)
         return ran.returncode, ran.stderr
 
-    assert told("nemotron_cli", "chat", "--help") == (0, "")
-    status, error = told("nemotron_triton.tritonserver")
+    assert run_module("nemotron_cli", "chat", "--help") == (0, "")
+    status, error = run_module("nemotron_triton.tritonserver")
     assert (status, error.partition(", and this Python has numpy 2.")[0]) == (
         1,
         "error: tritonserver's Python stub needs numpy<2",
     )
-    status, error = told("nemotron_cli", "serve", "bundle")
+    status, error = run_module("nemotron_cli", "serve", "bundle")
     needs = "and Python 3.10 to 3.12: " if bare.version >= (3, 13) else ": pip install"
     assert (status, error.count("\n")) == (1, 1)
     assert re.match(f"Error: this command needs \\w+ ?{needs}", error), error

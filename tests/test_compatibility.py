@@ -90,7 +90,7 @@ def with_client_of(project: Path, folder: Path) -> Environment:
 
 
 def check(seen: dict[str, Any]) -> None:
-    """What every pair of a client and a server has to say of the demo model."""
+    """The results that every pair of a client and a server must give with the demo model."""
     thinking, plain = seen["thinking"], seen["plain"]
     assert [thinking["reasoning"] is None, plain["reasoning"] is None] == [False, True]
     assert ["Paris" in reply["content"] for reply in (thinking, plain, seen["generated"])] == [True] * 3

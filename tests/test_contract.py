@@ -1,4 +1,4 @@
-"""The checker of commands and settings finds what a tool would not take."""
+"""The checker of commands and settings refuses what the tool would not accept."""
 
 from __future__ import annotations
 

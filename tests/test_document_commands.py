@@ -32,7 +32,7 @@ _SERVER = re.compile(r"(\w+=\S+ )?\S+/(nemotron serve (?!--help)|tritonserver --
 
 @dataclass(frozen=True)
 class Block:
-    """A fence of a page: what it is written in, what it says, and the status with which it ends."""
+    """A fenced block of a page: its language, its text, and the exit status that it must have."""
 
     language: str
     text: str
@@ -44,13 +44,13 @@ class Block:
 
 
 class Terminal:
-    """Runs what a page prints; the server that was started last goes on in the background."""
+    """Runs the blocks of a page; the server that was started last stays in the background."""
 
     def __init__(self) -> None:
         self._server: subprocess.Popen[bytes] | None = None
 
     def run(self, block: Block) -> None:
-        """Run *block*, which must end with its status; a server must become ready."""
+        """Run *block*, which must end with its exit status; a server must become ready."""
         if block.language == "python":
             self._run([sys.executable, "-c", block.text], block.status)
             return
@@ -61,7 +61,7 @@ class Terminal:
                 self._run(["/bin/bash", "-c", command], block.status)
 
     def serve(self, command: str) -> None:
-        """Start *command* in the place of the server before it."""
+        """Start *command*, and end the server before it."""
         self.stop()
         self._server = subprocess.Popen(["/bin/bash", "-c", f"exec env {command}"], cwd=ROOT, stderr=subprocess.DEVNULL)
         wait_until(self._ready, patience_s=120)
@@ -89,7 +89,7 @@ class Terminal:
 
 
 def blocks(page: Path) -> list[Block]:
-    """What *page* prints to be run, in order."""
+    """The blocks of *page* that are run, in order."""
     return [
         Block(match[1], match["text"], int(match["status"] or 0))
         for match in _FENCE.finditer(page.read_text())
@@ -110,8 +110,8 @@ def terminal() -> Iterator[Terminal]:
 # README.md first: the other pages use its bundle and its server.
 @pytest.mark.parametrize("name", ["README.md", *(f"docs/{page}.md" for page in _PAGES)])
 def test_what_a_page_prints_runs(terminal: Terminal, name: str) -> None:
-    found = blocks(ROOT / name)
+    commands = blocks(ROOT / name)
 
-    assert found
-    for block in found:
+    assert commands
+    for block in commands:
         terminal.run(block)

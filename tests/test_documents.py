@@ -1,4 +1,4 @@
-"""The documents: every link and path in them leads somewhere, and the front page stays one."""
+"""The documents: every link and path in them resolves, and the front page stays short."""
 
 from __future__ import annotations
 

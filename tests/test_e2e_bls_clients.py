@@ -36,7 +36,7 @@ def ask(plain: InferenceServerClient, **tensors: Any) -> list[Any]:
     plain.start_stream(callback=lambda result, error: results.put((result, error)))
     try:
         plain.async_stream_infer(
-            "nemotron", [_tensor(*each) for each in tensors.items()], enable_empty_final_response=True
+            "nemotron", [_tensor(*tensor) for tensor in tensors.items()], enable_empty_final_response=True
         )
         responses = []
         while True:
@@ -53,7 +53,7 @@ def ask(plain: InferenceServerClient, **tensors: Any) -> list[Any]:
 def _tensor(name: str, value: Any) -> InferInput:
     values = value if isinstance(value, list) else [value]
     if isinstance(values[0], str):
-        array, dtype = np.array([[each.encode() for each in values]], dtype=np.object_), "BYTES"
+        array, dtype = np.array([[value.encode() for value in values]], dtype=np.object_), "BYTES"
     elif isinstance(values[0], bool):
         array, dtype = np.array([values]), "BOOL"
     elif isinstance(values[0], float):
@@ -124,15 +124,15 @@ def test_the_prompt_is_echoed_where_the_reference_echoes_it(plain: InferenceServ
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_several_answers_come_apart_and_a_seed_brings_them_back(plain: InferenceServerClient, stream: bool) -> None:
-    wanted = {"text_input": PROMPT, "stream": stream, "max_tokens": 30, "num_return_sequences": 3}
+    tensors = {"text_input": PROMPT, "stream": stream, "max_tokens": 30, "num_return_sequences": 3}
 
     def answers(seed: int) -> list[str]:
-        responses = ask(plain, **wanted, temperature=5.0, seed=seed)
-        found: dict[int, list[Any]] = {index: [] for index in range(3)}
+        responses = ask(plain, **tensors, temperature=5.0, seed=seed)
+        sequences: dict[int, list[Any]] = {index: [] for index in range(3)}
         for response in responses:
-            found[response.as_numpy("sequence_index").item()].append(response)
-        assert all(each[-1].as_numpy("finish_reason") is not None for each in found.values())
-        return [text(each) for each in found.values()]
+            sequences[response.as_numpy("sequence_index").item()].append(response)
+        assert all(sequence[-1].as_numpy("finish_reason") is not None for sequence in sequences.values())
+        return [text(sequence) for sequence in sequences.values()]
 
     first = answers(7)
 
@@ -148,18 +148,18 @@ def test_log_probabilities_come_with_alternatives(plain: InferenceServerClient, 
         plain, text_input=PROMPT, stream=stream, max_tokens=50, temperature=0.0, return_log_probs=True, top_logprobs=3
     )
 
-    told = [
-        each for response in responses if _has(response) for each in json.loads(response.as_numpy("logprobs").flat[0])
+    logprobs = [
+        row for response in responses if _has(response) for row in json.loads(response.as_numpy("logprobs").flat[0])
     ]
     numbers = [
         value for response in responses if _has(response) for value in response.as_numpy("output_log_probs").flat
     ]
-    assert "".join(each["token"] for each in told) == ANSWER
-    assert len(told) == len(numbers) == responses[-1].as_numpy("num_output_tokens").item()
-    for each, number in zip(told, numbers, strict=True):
-        assert math.isclose(each["logprob"], number, rel_tol=1e-4, abs_tol=1e-6)
-        assert len(each["top_logprobs"]) == 3
-        assert each["logprob"] == max(other["logprob"] for other in each["top_logprobs"])
+    assert "".join(row["token"] for row in logprobs) == ANSWER
+    assert len(logprobs) == len(numbers) == responses[-1].as_numpy("num_output_tokens").item()
+    for row, number in zip(logprobs, numbers, strict=True):
+        assert math.isclose(row["logprob"], number, rel_tol=1e-4, abs_tol=1e-6)
+        assert len(row["top_logprobs"]) == 3
+        assert row["logprob"] == max(alternative["logprob"] for alternative in row["top_logprobs"])
     last = [response for response in responses if _has(response)][-1]
     assert math.isclose(last.as_numpy("cum_log_probs").item(), sum(numbers), rel_tol=1e-3, abs_tol=1e-4)
 

@@ -80,7 +80,7 @@ def test_a_server_that_dies_while_loading_is_one_clear_line(bundle: Bundle) -> N
         server.wait_ready(threading.Event())
 
 
-def test_a_python_without_libpython_is_told_what_to_install() -> None:
+def test_a_python_without_libpython_gets_a_remedy() -> None:
     with pytest.raises(ServerError, match=r"has no shared libpython3\.\d+\.so\.1\.0.*apt-get install libpython3"):
         find_tritonserver({"LIBDIR": "/nowhere", "MULTIARCH": "none"}.get)
 
@@ -101,7 +101,7 @@ def test_plain_tritonserver_serves_what_model_repo_wrote(bundle: Bundle, tmp_pat
 
     (call,) = plain["tool_calls"]
     assert json.loads(call["function"]["arguments"]) == {"bill_total": 100, "tip_percentage": 18}
-    assert [call["function"]["name"]] == [each.name for each in ours.tool_calls] == ["calculate_tip"]
+    assert [call["function"]["name"]] == [own_call.name for own_call in ours.tool_calls] == ["calculate_tip"]
     assert plain["finish_reason"] == ours.finish_reason == "tool_calls"
 
 

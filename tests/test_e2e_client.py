@@ -50,8 +50,8 @@ def calculate_tip(
 
 def test_the_same_question_gets_the_same_answer_from_both_clients(served: ServeOptions, client: Client) -> None:
     async def ask() -> Reply:
-        async with AsyncClient(served.grpc_url, timeout_s=60) as other:
-            return await other.chat(CAPITAL, thinking=False, temperature=0.0)
+        async with AsyncClient(served.grpc_url, timeout_s=60) as async_client:
+            return await async_client.chat(CAPITAL, thinking=False, temperature=0.0)
 
     assert asyncio.run(ask()) == client.chat(CAPITAL, thinking=False, temperature=0.0)
 
@@ -70,14 +70,15 @@ def test_tools_count_among_the_tokens_of_a_prompt(client: Client) -> None:
     assert client.count_tokens(TIP, tools=[calculate_tip]) > client.count_tokens(TIP)
 
 
-def test_models_and_health_are_told(client: Client, served: ServeOptions) -> None:
+def test_models_and_health_are_reported(client: Client, served: ServeOptions) -> None:
     models = {model.name: model for model in client.models()}
     health = client.health()
 
     assert set(models) == {"nemotron", "preprocessing", "postprocessing"}
     assert "messages" in models["nemotron"].inputs
     assert "text_output" in models["nemotron"].outputs
-    assert [(each.url, each.live, each.ready) for each in health.endpoints] == [(served.grpc_url, True, True)]
+    (endpoint,) = health.endpoints
+    assert (endpoint.url, endpoint.live, endpoint.ready) == (served.grpc_url, True, True)
 
 
 def test_a_function_is_called_and_the_answer_uses_what_it_returned(client: Client) -> None:
@@ -161,42 +162,42 @@ def test_a_server_that_is_killed_in_mid_stream_breaks_it_and_the_next_call_works
 
 
 def test_of_three_servers_one_may_be_killed_under_load(bundle: Bundle) -> None:
-    with running(bundle) as one, running(bundle) as two, running(bundle) as three:
-        servers = (one, two, three)
+    with running(bundle) as first, running(bundle) as second, running(bundle) as third:
+        servers = (first, second, third)
         begun = threading.Semaphore(0)
         stop = threading.Event()
 
         def ask(client: Client) -> list[tuple[bool, ClientError | None]]:
             """Whether each answer had begun, and what became of it."""
-            found: list[tuple[bool, ClientError | None]] = []
+            outcomes: list[tuple[bool, ClientError | None]] = []
             while not stop.is_set():
                 started = False
                 try:
                     for _ in client.stream(CAPITAL, thinking=False):
                         started = True
-                    found.append((started, None))
+                    outcomes.append((started, None))
                 except ClientError as error:
-                    found.append((started, error))
+                    outcomes.append((started, error))
                 begun.release()
-            return found
+            return outcomes
 
-        urls = [each.options.grpc_url for each in servers]
+        urls = [server.options.grpc_url for server in servers]
         with Client(urls, timeout_s=60) as client, ThreadPoolExecutor(12) as threads:
             asking = [threads.submit(ask, client) for _ in range(12)]
             for _ in range(24):
                 assert begun.acquire(timeout=60)
-            os.kill(two.server.pid, signal.SIGKILL)
+            os.kill(second.server.pid, signal.SIGKILL)
             for _ in range(48):
                 assert begun.acquire(timeout=60)
             stop.set()
-            found = [each for future in asking for each in future.result(60)]
+            outcomes = [outcome for future in asking for outcome in future.result(60)]
             health = client.health()
 
-    failed = [(started, error) for started, error in found if error]
+    failed = [(started, error) for started, error in outcomes if error]
     assert all(started for started, _ in failed), failed
     assert all(isinstance(error, StreamBroken) for _, error in failed)
-    assert len(found) - len(failed) >= 60
-    assert [each.ready for each in health.endpoints] == [True, False, True]
+    assert len(outcomes) - len(failed) >= 60
+    assert [endpoint.ready for endpoint in health.endpoints] == [True, False, True]
 
 
 def test_a_thousand_streams_at_once_in_one_process(served: ServeOptions) -> None:

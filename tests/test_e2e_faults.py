@@ -47,25 +47,25 @@ OK = 'requests_total{outcome="ok"}'
 def client(faulty: Running) -> Iterator[Client]:
     with faulty.client(timeout_s=30, max_retries=0) as client:
         yield client
-        # Whatever was done to it, the server answers the next request.
+        # After every fault the server answers the next request.
         assert (client.chat(HELLO, seed=ANSWER).content or "").strip() == TEXT
 
 
 def test_an_engine_that_fails_in_midstream_breaks_that_stream_only(client: Client) -> None:
-    other = client.stream(HELLO, seed=ENDLESS, max_tokens=1000)
-    next(other)
+    neighbour = client.stream(HELLO, seed=ENDLESS, max_tokens=1000)
+    next(neighbour)
 
     with pytest.raises(StreamBroken, match=r"broke off the answer: the GPU has fallen off the bus"):
         list(client.stream(HELLO, seed=FAIL_IN_MIDSTREAM))
     with closing(client.stream(HELLO, seed=FAIL_IN_MIDSTREAM)) as stream:
         assert isinstance(next(stream), ContentDelta)
 
-    *_, finish = other
+    *_, finish = neighbour
     assert isinstance(finish, Finish)
     assert (finish.reason, finish.usage.output_tokens) == ("length", 1000)
 
 
-def test_an_error_nobody_foresaw_tells_the_client_nothing_of_it(client: Client, faulty: Running) -> None:
+def test_an_unexpected_error_is_not_shown_to_the_client(client: Client, faulty: Running) -> None:
     with pytest.raises(StreamBroken, match="internal error; the server's log has the details") as caught:
         client.chat(HELLO, seed=RAISE_AT_ONCE)
 
@@ -125,7 +125,7 @@ def test_an_engine_that_hangs_is_found_out_when_its_callers_have_given_up(bundle
     assert any("the engine did nothing for 1500 ms; the server stops" in line for line in faulty.log)
 
 
-def test_a_slow_reader_gets_everything_and_holds_up_nobody(client: Client, faulty: Running) -> None:
+def test_a_slow_reader_gets_everything_and_delays_nobody(client: Client, faulty: Running) -> None:
     """It reads one event, and the others when the server has sent everything and answered somebody else."""
     ended = metric(faulty.options, OK)
     slow = client.stream(HELLO, seed=ENDLESS, max_tokens=3000)
@@ -185,7 +185,7 @@ def test_who_finds_no_room_is_refused_at_once(client: Client, faulty: Running) -
             *_, response = stub.ModelStreamInfer(iter([_request(ANSWER)]), timeout=60)
             took_s = time.monotonic() - begin
 
-            # On a busy machine the forty may have given up meanwhile.
+            # On a busy machine the forty requests may have timed out by then.
             refused_s.append(took_s if "8 requests run and 40 wait" in response.error_message else math.inf)
             for call in calls:
                 call.cancel()
@@ -199,7 +199,7 @@ def test_10000_requests_at_once_are_answered_or_refused(client: Client) -> None:
     outcomes: Counter[str] = Counter()
 
     async def ask(stub: Any) -> None:
-        responses = [each async for each in stub.ModelStreamInfer(iter([_request(ANSWER)]), timeout=90)]
+        responses = [response async for response in stub.ModelStreamInfer(iter([_request(ANSWER)]), timeout=90)]
         text = "".join(map(_text, responses)).strip()
         outcomes["answered" if text == TEXT else responses[-1].error_message] += 1
 
@@ -235,7 +235,7 @@ def test_hostile_requests_are_refused_in_one_line(client: Client, tensors: dict[
     assert time.monotonic() - begin < 15
 
 
-def test_a_tensor_of_millions_of_texts_holds_up_nobody(client: Client) -> None:
+def test_a_tensor_of_millions_of_texts_delays_nobody(client: Client) -> None:
     """Four million empty texts, 16 MB; Triton's own way to read them would take half a minute."""
     request = service_pb2.ModelInferRequest(model_name="nemotron")
     request.inputs.add(name="stop_words", datatype="BYTES", shape=[1, 4_000_000])

@@ -51,12 +51,9 @@ def long_answers(client: Client, count: int) -> Iterator[list[Future[Finish]]]:
     """*count* answers that have all begun."""
     begun = [threading.Semaphore(0) for _ in range(count)]
     with ThreadPoolExecutor(count) as threads:
-        answers = [threads.submit(read_long, client, each) for each in begun]
-        assert all(each.acquire(timeout=60) for each in begun)
+        answers = [threads.submit(read_long, client, semaphore) for semaphore in begun]
+        assert all(semaphore.acquire(timeout=60) for semaphore in begun)
         yield answers
-
-
-# The end.
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -75,7 +72,7 @@ def test_running_answers_finish_and_new_requests_are_refused(
 
     assert "the server is stopping; ask another one" in str(refusal)
     assert all(running), "the answers were over before the request was refused"
-    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 6
+    assert [(finish.reason, finish.usage.output_tokens) for finish in finishes] == [("length", LONG)] * 6
     assert status == 0
     assert served.log[-1] == "stopped\n"
     assert psutil.wait_procs(family, timeout=30)[1] == []
@@ -149,7 +146,7 @@ def test_the_wait_is_bounded(bundle: Bundle) -> None:
     assert 0.3 <= drained_after_s(bundle, STANDING, drain_ms=300) < 20
 
 
-def test_what_cannot_be_told_to_drain_is_stopped_at_once_with_one_line(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_drained_is_stopped_at_once_with_one_line(bundle: Bundle, tmp_path: Path) -> None:
     with served_by_command(bundle.path, "--drain-ms", "90000", folder=tmp_path) as served:
         (run_folder,) = tmp_path.glob("nemotron-serve-*/run")
         # Cannot be made, as on a full disk.
@@ -157,12 +154,12 @@ def test_what_cannot_be_told_to_drain_is_stopped_at_once_with_one_line(bundle: B
 
         served.process.send_signal(signal.SIGTERM)
         status = served.process.wait(timeout=40)
-        said = served.wait_for("draining: ")
+        draining = served.wait_for("draining: ")
         complaint = served.wait_for("not waited for")
         served.wait_for("stopped")
 
     assert status == 0
-    assert said == "draining: answers get up to 90 s; a second signal ends them"
+    assert draining == "draining: answers get up to 90 s; a second signal ends them"
     assert re.match(r"running answers are not waited for: cannot write \S+/drain: No such file", complaint)
     assert not any("Traceback" in line for line in served.log)
 
@@ -174,9 +171,6 @@ def drained_after_s(bundle: Bundle, script: str, drain_ms: int = 60_000) -> floa
         return time.monotonic() - begin
 
 
-# A new bundle.
-
-
 @dataclass(frozen=True)
 class Reloadable:
     """A server that takes new bundles, and the place it takes them from: a link to the newest of several."""
@@ -186,7 +180,7 @@ class Reloadable:
     original: Bundle
 
     def put(self, **changes: Any) -> None:
-        """Let the link lead to a copy of the original with *changes* to its manifest."""
+        """Point the link at a copy of the original with *changes* to its manifest."""
         copy = self.folder / f"bundle-{len(os.listdir(self.folder))}"
         shutil.copytree(self.original.path, copy)
         manifest = json.loads((copy / "manifest.json").read_text())
@@ -200,7 +194,7 @@ class Reloadable:
         return link.resolve()
 
     def hang_up(self) -> str:
-        """Send SIGHUP; the line that says what came of it."""
+        """Send SIGHUP, and return the line with the result."""
         seen = len(self.served.log)
         self.served.process.send_signal(signal.SIGHUP)
         return self.served.wait_for("reloaded:", seen)
@@ -209,9 +203,9 @@ class Reloadable:
         """The context length of the bundle that answers."""
         with self.served.client() as client, pytest.raises(RequestRejected) as caught:
             client.chat(HELLO, max_tokens=1_000_000)
-        found = re.search(r"a context of (\d+)", str(caught.value))
-        assert found, str(caught.value)
-        return int(found[1])
+        match = re.search(r"a context of (\d+)", str(caught.value))
+        assert match, str(caught.value)
+        return int(match[1])
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +231,7 @@ def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -
     assert re.fullmatch(r"reloaded: llama-nemotron-nano-4b-v1.1, \S+, built \S+", line)
     assert context == 1024
     # More than the new one could.
-    assert [(each.reason, each.usage.output_tokens) for each in finishes] == [("length", LONG)] * 2
+    assert [(finish.reason, finish.usage.output_tokens) for finish in finishes] == [("length", LONG)] * 2
 
 
 @pytest.mark.parametrize(
@@ -270,7 +264,7 @@ def test_a_bundle_that_only_the_model_refuses_changes_nothing_and_can_be_replace
 
 
 def refusal_of_bundle(reloadable: Reloadable, **changes: Any) -> str:
-    """The line about a bundle with *changes* that is not taken; what was served is served on."""
+    """The line about a bundle with *changes* that is refused, while the old one is still served."""
     before = reloadable.context(), reloadable.in_repository()
     reloadable.put(**changes)
     line = reloadable.hang_up()
@@ -358,7 +352,7 @@ def test_a_bundle_is_read_once_to_be_served_and_once_to_be_replaced(bundle: Bund
     assert [count // size for count in read] == [1, 0, 0, 0, 1, 0, 0, 0]
 
 
-def test_a_server_that_was_not_told_so_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_server_without_allow_reload_takes_no_new_bundle(bundle: Bundle, tmp_path: Path) -> None:
     with served_by_command(bundle.path, folder=tmp_path) as served, served.client() as client:
         served.process.send_signal(signal.SIGHUP)
 

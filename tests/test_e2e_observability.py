@@ -1,4 +1,4 @@
-"""What an operator sees of a real tritonserver: its metrics, its log, its spans, and the dashboard over them."""
+"""The observability of a real tritonserver: its metrics, log and spans, and the dashboard."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Watched:
         return exposition.fetch(self.options)
 
     def moved(self, before: str) -> dict[str, float]:
-        """By how much series of ours differ from what they were *before*, without our prefix."""
+        """The differences of our series from *before*, by name without our prefix."""
         then, now = exposition.samples(before), exposition.samples(self.metrics())
         return {
             series.removeprefix(exposition.PREFIX): now[series] - then.get(series, 0)
@@ -54,8 +54,8 @@ class Watched:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Our lines in the server's log."""
-        found = [json.loads(line) for line in list(self.log) if line.startswith('{"time"')]
-        return [line for line in found if line["event"] == event]
+        lines = [json.loads(line) for line in list(self.log) if line.startswith('{"time"')]
+        return [line for line in lines if line["event"] == event]
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_a_call_a_cancellation_and_a_refusal_move_the_counters_by_exactly_that(
     assert moved["prompt_tokens_total"] > reply.usage.input_tokens
     assert moved["engine_generated_tokens_total"] > reply.usage.output_tokens
     counts = {series: count for series, count in moved.items() if series.endswith("_seconds_count")}
-    # The refused request never came to the engine, the cancelled one never to its end.
+    # The refused request never reached the engine, and the cancelled one never finished.
     assert counts.pop("time_to_first_answer_token_seconds_count") in (1, 2)
     assert counts == {
         "queue_time_seconds_count": 2,
@@ -139,15 +139,15 @@ def test_the_metrics_follow_the_conventions(watched: Watched, client: Client) ->
     ],
 )
 def test_the_check_of_conventions_finds_what_breaks_them(text: str, complaint: str) -> None:
-    found = "; ".join(exposition.complaints(text))
+    errors = "; ".join(exposition.complaints(text))
 
-    assert complaint in found
+    assert complaint in errors
 
 
 def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: Watched, client: Client) -> None:
     client.chat(CAPITAL)
     (job,) = yaml.safe_load((ROOT / "triton/docker/prometheus.yaml").read_text())["scrape_configs"]
-    # Prometheus says itself whether it could scrape a job.
+    # Prometheus itself reports whether it could scrape a job.
     known: exposition.Series = {**exposition.series(watched.metrics()), "up": [{"job": job["job_name"]}]}
 
     queries = [*_panels(), *_variables(), *_alerts()]
@@ -257,8 +257,8 @@ def _send(
 
 
 def _dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((OBSERVABILITY / "grafana-dashboard.json").read_text())
-    return found
+    dashboard: dict[str, Any] = json.loads((OBSERVABILITY / "grafana-dashboard.json").read_text())
+    return dashboard
 
 
 def _targets() -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -270,9 +270,9 @@ def _panels() -> list[tuple[str, str]]:
 
 
 def _variables() -> list[tuple[str, str]]:
-    found = [each for each in _dashboard()["templating"]["list"] if each["type"] == "query"]
-    assert all(each["definition"] == each["query"]["query"] for each in found)
-    return [(f"variable {each['name']}", each["definition"]) for each in found]
+    variables = [variable for variable in _dashboard()["templating"]["list"] if variable["type"] == "query"]
+    assert all(variable["definition"] == variable["query"]["query"] for variable in variables)
+    return [(f"variable {variable['name']}", variable["definition"]) for variable in variables]
 
 
 def _alerts() -> list[tuple[str, str]]:

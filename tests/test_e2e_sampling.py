@@ -1,4 +1,4 @@
-"""Sampling parameters and guides through a real tritonserver: what is asked for is what comes."""
+"""Sampling parameters and guides through a real tritonserver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server lets whom do: TLS, mutual TLS, the shared secret, and what is closed to everybody."""
+"""Access to a server: TLS, mutual TLS, the shared secret, and the endpoints that are closed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXT = {"name": "messages", "datatype": "BYTES", "shape": [1, 1], "data": [json.
 
 @dataclass(frozen=True)
 class Certificates:
-    """PEM files of an authority that signed a server and a client, and of a client of another."""
+    """PEM files of a CA, of the server and the client that it signed, and of a client of another CA."""
 
     ca: Path
     cert: Path
@@ -46,15 +46,15 @@ class Certificates:
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("certificates")
-    ca, other = trustme.CA(), trustme.CA()
+    ca, foreign_ca = trustme.CA(), trustme.CA()
     server, client = ca.issue_cert("127.0.0.1"), ca.issue_cert("client@example.org")
-    made = Certificates(*(folder / f"{name}.pem" for name in ("ca", "cert", "key", "client", "stranger")))
-    ca.cert_pem.write_to_path(str(made.ca))
-    server.cert_chain_pems[0].write_to_path(str(made.cert))
-    server.private_key_pem.write_to_path(str(made.key))
-    client.private_key_and_cert_chain_pem.write_to_path(str(made.client))
-    other.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(str(made.stranger))
-    return made
+    files = Certificates(*(folder / f"{name}.pem" for name in ("ca", "cert", "key", "client", "stranger")))
+    ca.cert_pem.write_to_path(str(files.ca))
+    server.cert_chain_pems[0].write_to_path(str(files.cert))
+    server.private_key_pem.write_to_path(str(files.key))
+    client.private_key_and_cert_chain_pem.write_to_path(str(files.client))
+    foreign_ca.issue_cert("client@example.org").private_key_and_cert_chain_pem.write_to_path(str(files.stranger))
+    return files
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def guarded(bundle: Bundle, certificates: Certificates) -> Iterator[Running]:
 
 @pytest.fixture
 def connect(guarded: Running, certificates: Certificates) -> Callable[..., Client]:
-    """A client of `guarded` that has what it needs, but for what the test changes."""
+    """A client of `guarded` with all credentials, except what the test changes."""
 
     def connect(secret: str | None = SECRET, ca: Path | None = certificates.ca, own: Path | None = None) -> Client:
         pair = own or certificates.client
@@ -76,9 +76,6 @@ def connect(guarded: Running, certificates: Certificates) -> Callable[..., Clien
         )
 
     return connect
-
-
-# The secret.
 
 
 def test_who_has_the_secret_and_a_certificate_is_answered(connect: Callable[..., Client]) -> None:
@@ -167,9 +164,6 @@ def test_the_model_processes_do_not_know_the_secret(guarded: Running) -> None:
         assert SECRET.encode() not in Path(f"/proc/{stub.pid}/environ").read_bytes()
 
 
-# TLS.
-
-
 def test_who_has_no_certificate_of_the_authority_is_not_let_in(
     connect: Callable[..., Client], certificates: Certificates
 ) -> None:
@@ -177,7 +171,7 @@ def test_who_has_no_certificate_of_the_authority_is_not_let_in(
         client.chat(HELLO)
 
 
-def test_who_speaks_without_tls_is_not_let_in(guarded: Running) -> None:
+def test_a_client_without_tls_is_refused(guarded: Running) -> None:
     with Client(guarded.options.grpc_url, timeout_s=20, secret=SECRET) as client, pytest.raises(ServerUnavailable):
         client.chat(HELLO)
 
@@ -214,7 +208,7 @@ def test_files_that_are_no_certificate_and_its_key_are_one_clear_line(
 
 
 @pytest.mark.parametrize(
-    ("given", "complaint"),
+    ("settings", "complaint"),
     [
         ({"root_ca": "/nowhere.pem"}, "cannot read /nowhere.pem: No such file or directory"),
         ({"root_ca": __file__}, "is not a PEM file"),
@@ -224,15 +218,12 @@ def test_files_that_are_no_certificate_and_its_key_are_one_clear_line(
     ],
 )
 def test_a_client_says_what_it_cannot_connect_with(
-    certificates: Certificates, given: dict[str, str], complaint: str
+    certificates: Certificates, settings: dict[str, str], complaint: str
 ) -> None:
-    options = {name: str(certificates.client) if value == "CLIENT" else value for name, value in given.items()}
+    options = {name: str(certificates.client) if value == "CLIENT" else value for name, value in settings.items()}
 
     with pytest.raises(ClientError, match=complaint):
         Client("127.0.0.1:1", **options)  # type: ignore[arg-type]
-
-
-# What is closed to everybody.
 
 
 def test_nobody_registers_shared_memory(served: ServeOptions) -> None:
@@ -270,12 +261,12 @@ def test_what_closes_them_cannot_be_seen(served: ServeOptions) -> None:
 
 
 def command_lines() -> dict[int, list[str]]:
-    """What everybody sees of this process and of those it started, but for what ends meanwhile."""
-    found = {}
+    """The command lines of this process and its children, as every user of the machine sees them."""
+    commands = {}
     for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with suppress(psutil.NoSuchProcess):
-            found[process.pid] = process.cmdline()
-    return found
+            commands[process.pid] = process.cmdline()
+    return commands
 
 
 def ask_http(

@@ -160,8 +160,10 @@ def test_a_finished_prompt_can_be_sent_instead_of_messages(served: ServeOptions)
     assert result.as_numpy("num_input_tokens")[0, 0] == same.usage.input_tokens
 
 
-def test_a_client_that_goes_away_stops_the_generation_and_frees_its_place(client: Client, served: ServeOptions) -> None:
-    """Eight are answered and one waits; how soon it is answered when one of the eight goes away."""
+def test_a_client_that_disconnects_stops_the_generation_and_frees_its_slot(
+    client: Client, served: ServeOptions
+) -> None:
+    """How soon a waiting request is answered when one of the eight that run is cancelled."""
     freed_s = []
     tokens, cancelled = metric(served, "engine_generated_tokens_total"), metric(served, CANCELLED)
     with ThreadPoolExecutor(1) as threads:

@@ -1,4 +1,4 @@
-"""A minute of everything at once; `ci/bench soak` is the same for as long as wanted."""
+"""A minute of mixed load; `ci/bench soak` runs it for longer."""
 
 from __future__ import annotations
 

@@ -38,10 +38,10 @@ def test_parallel_calls_arrive_in_order(client: Client, thinking: bool) -> None:
 def test_without_parallel_calls_the_first_one_counts(client: Client) -> None:
     both = client.chat(TWO, tools=TOOLS, thinking=False)
 
-    one = client.chat(TWO, tools=TOOLS, thinking=False, parallel_tool_calls=False)
+    single = client.chat(TWO, tools=TOOLS, thinking=False, parallel_tool_calls=False)
 
-    assert [call.arguments for call in one.tool_calls] == [both.tool_calls[0].arguments]
-    assert [problem.code for problem in one.problems] == ["surplus_tool_call"]
+    assert [call.arguments for call in single.tool_calls] == [both.tool_calls[0].arguments]
+    assert [problem.code for problem in single.problems] == ["surplus_tool_call"]
 
 
 def test_auto_is_the_default(client: Client) -> None:

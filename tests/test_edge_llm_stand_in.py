@@ -1,4 +1,4 @@
-"""The stand-in for TensorRT Edge-LLM itself: it takes what 0.11.0's binding declares, and nothing else."""
+"""The stand-in for TensorRT Edge-LLM accepts what 0.11.0's binding declares, and nothing else."""
 
 from __future__ import annotations
 

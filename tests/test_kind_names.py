@@ -1,4 +1,4 @@
-"""Only the two registries know the engine kinds by name, and they know the same: all else asks the kind."""
+"""Only the two registries name the engine kinds, and they name the same; other code asks the kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nemotron_triton.engine.registry import KINDS as ENGINES
 
 ROOT = Path(__file__).parents[1]
 REGISTRIES = (ROOT / "build/src/nemotron_build/kinds", ROOT / "triton/src/nemotron_triton/engine")
-# Beside it, `cpu` is a device of torch's.
+# `cpu` is also a device of torch.
 DEVICE = "cuda"
 
 
@@ -56,12 +56,12 @@ def _lines(node: ast.AST) -> Iterator[int]:
 def test_no_engine_kind_is_asked_for_by_name(package: str) -> None:
     modules = [path for path in (ROOT / package).rglob("*.py") if not {*REGISTRIES} & {*path.parents}]
 
-    found = [
+    places = [
         f"{path.relative_to(ROOT)}:{line}" for path in modules for line in branches_and_tables(path.read_text("utf-8"))
     ]
 
     assert modules
-    assert found == []
+    assert places == []
 
 
 @pytest.mark.parametrize(

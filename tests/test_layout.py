@@ -1,4 +1,4 @@
-"""Guards for what a review forgets: folder names, import directions, adapter sizes, what the wheel carries."""
+"""Rules of the layout: folder names, import directions, adapter sizes, the contents of the wheel."""
 
 from __future__ import annotations
 
@@ -156,8 +156,8 @@ def test_the_wheel_of_the_client_carries_the_client_only(tmp_path: Path) -> None
 def test_both_distributions_say_the_same_of_the_client(tmp_path: Path) -> None:
     whole, client = (_metadata(build_wheel(project, tmp_path / project.name)) for project in (ROOT, ROOT / "clients"))
 
-    needs = {each for each in whole.get_all("Requires-Dist", []) if "extra ==" not in each}
-    assert {each for each in needs if not each.startswith("click")} == set(client.get_all("Requires-Dist", []))
+    needs = {need for need in whole.get_all("Requires-Dist", []) if "extra ==" not in need}
+    assert {need for need in needs if not need.startswith("click")} == set(client.get_all("Requires-Dist", []))
     for name in ("Version", "Requires-Python", "License-Expression", "Author"):
         assert whole[name] == client[name]
     assert (ROOT / "LICENSE").read_text() == (ROOT / "clients" / "LICENSE").read_text()

@@ -1,4 +1,4 @@
-"""Each tag of the models' markup is spelt in one module of the packages; templates and profiles have their own."""
+"""Each tag of the models' markup is in one module of the packages, apart from templates and profiles."""
 
 from __future__ import annotations
 

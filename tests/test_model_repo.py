@@ -1,4 +1,4 @@
-"""The model repository: the protobuf's own words, complete, self-contained, and nothing on top of what is there."""
+"""The model repository: written by protobuf, complete, self-contained, and never over existing files."""
 
 from __future__ import annotations
 

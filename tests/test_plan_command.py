@@ -48,7 +48,7 @@ def test_plan_answers_with_its_status_and_one_document(arguments: tuple[str, ...
         assert document["suggestion"] == document["suggestions"][0]["options"]
     elif status == 3:
         assert "would fit: --concurrency 2" in people.stdout
-        assert {"--concurrency": "2"} in [each["options"] for each in document["suggestions"]]
+        assert {"--concurrency": "2"} in [suggestion["options"] for suggestion in document["suggestions"]]
 
 
 def test_plan_reports_the_published_numbers() -> None:
@@ -105,5 +105,5 @@ def test_wrong_questions_are_one_line(arguments: tuple[str, ...], complaint: str
 def test_gpus_lists_the_catalogue() -> None:
     listed = json.loads(run("gpus", "--json").stdout)
 
-    assert [each["name"] for each in listed] == gpu_names()
+    assert [gpu["name"] for gpu in listed] == gpu_names()
     assert all(name in run("gpus").stdout for name in gpu_names())

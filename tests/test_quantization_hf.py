@@ -169,7 +169,7 @@ def test_a_corrupted_export_is_caught(
     folder = tmp_path / "engine"
     shutil.copytree(built / f"{family}-{precision}" / "engine", folder)
     file = folder / "model.safetensors"
-    tensors = {each: values.copy() for each, values in read_tensors(file).items()}
+    tensors = {tensor: values.copy() for tensor, values in read_tensors(file).items()}
     write_tensors(file, tensors | {name: change(tensors[name])})
     row, kv = PRECISIONS.find(precision, "pytorch"), PRECISIONS.find_kv({"fp8": "fp8", "int4-awq": "bf16"}[precision])
 

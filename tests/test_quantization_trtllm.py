@@ -78,16 +78,16 @@ def source(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Callable[[str, str], Path]:
-    """Gives the bundle that a machine without a GPU makes at a precision, and its workspace beside it; made once."""
+    """Builds, once, the bundle of a precision on a machine without a GPU, with its workspace beside it."""
     folder = tmp_path_factory.mktemp("bundles")
 
-    def made(precision: str, kv_precision: str) -> Path:
+    def build_once(precision: str, kv_precision: str) -> Path:
         output = folder / f"{precision}-{kv_precision}"
         if not output.exists():
             build(spec(source, precision, kv_precision), output, host=LAPTOP)
         return output
 
-    return made
+    return build_once
 
 
 def spec(source: Path, precision: str, kv_precision: str = "auto") -> EngineSpec:
@@ -104,24 +104,24 @@ def spec(source: Path, precision: str, kv_precision: str = "auto") -> EngineSpec
 
 
 def compiler(**changes: Any) -> Callable[..., None]:
-    """A runner with a stand-in for `trtllm-build` that takes only what the real one takes."""
+    """A runner with a stand-in for `trtllm-build` that accepts only what the real one accepts."""
 
     def runner(argv: Sequence[str], log: Path, **settings: Any) -> None:
         if argv[0] != "trtllm-build":
             run(argv, log, **settings)
             return
-        given = check_argv(argv, "trtllm-build", TRTLLM_BUILD["flags"])
-        pretrained = json.loads((Path(given["--checkpoint_dir"]) / "config.json").read_text())
-        limits = {name: int(given[f"--{name}"]) for name in ("max_batch_size", "max_seq_len", "max_num_tokens")}
+        flags = check_argv(argv, "trtllm-build", TRTLLM_BUILD["flags"])
+        pretrained = json.loads((Path(flags["--checkpoint_dir"]) / "config.json").read_text())
+        limits = {name: int(flags[f"--{name}"]) for name in ("max_batch_size", "max_seq_len", "max_num_tokens")}
         config = {
             "version": "1.2.1",
             "pretrained_config": pretrained,
-            "build_config": {**limits, "kv_cache_type": given["--kv_cache_type"].upper(), **changes},
+            "build_config": {**limits, "kv_cache_type": flags["--kv_cache_type"].upper(), **changes},
         }
-        engine = Path(given["--output_dir"])
+        engine = Path(flags["--output_dir"])
         engine.mkdir()
         (engine / "config.json").write_text(json.dumps(config))
-        (engine / "rank0.engine").write_bytes(b"compiled from " + digest_of_weights(given["--checkpoint_dir"]))
+        (engine / "rank0.engine").write_bytes(b"compiled from " + digest_of_weights(flags["--checkpoint_dir"]))
 
     return runner
 
@@ -140,8 +140,8 @@ def test_modelopt_exports_what_was_asked_for(
     assert (manifest.state, manifest.next_stage) == ("unfinished", "compile")
     assert any("head size 128" in check for check in manifest.checks)
     row, kv = PRECISIONS.find(precision, "tensorrt"), PRECISIONS.find_kv(kv_precision)
-    found = check_trtllm_checkpoint(bundle.path / "resume/convert/checkpoint", inspect(source), row, kv)
-    assert found == manifest.checks
+    checked = check_trtllm_checkpoint(bundle.path / "resume/convert/checkpoint", inspect(source), row, kv)
+    assert checked == manifest.checks
     bundle.verify()
     if precision == "bf16":
         assert manifest.quality is None
@@ -243,7 +243,7 @@ def test_an_unfinished_bundle_is_finished_on_the_gpu_host(
     # As it was copied there: without the workspace, and without the source checkpoint.
     moved = Path(shutil.copytree(bundles("fp8", "fp8"), tmp_path / "bundle"))
 
-    # And as if the GPU had been at hand from the beginning.
+    # And as if there had been a GPU from the beginning.
     shutil.copytree(bundles("fp8", "fp8").with_name("fp8-fp8.build"), tmp_path / "at-once.build")
 
     finished = resume(moved, host=GPU_HOST, runner=compiler())
@@ -306,10 +306,9 @@ def test_an_interrupted_compilation_is_gone_on_with(tmp_path: Path, bundles: Cal
 
 
 class Fatal(Reporter):
-    """Kills its own process in the middle of a stage."""
+    """Kills its own process in the middle of *stage*."""
 
     def __init__(self, stage: str) -> None:
-        """Kill in *stage*."""
         self._wanted, self._now = stage, ""
 
     def stage(self, name: str) -> None:
@@ -356,7 +355,11 @@ def test_after_a_kill_in_modelopt_the_next_run_gives_the_same_bundle(
 
 def _wait_until_nobody_writes(folder: Path) -> None:
     """The worker of a killed build dies with it, but not in the same instant."""
-    workers = [each for each in psutil.process_iter(["cmdline"]) if str(folder) in " ".join(each.info["cmdline"] or [])]
+    workers = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(process.info["cmdline"] or [])
+    ]
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
 
@@ -373,10 +376,9 @@ def test_other_lengths_quantise_nothing_anew(tmp_path: Path, bundles: Callable[[
 
 
 class _Evil:
-    """Unpickling it leaves a file behind."""
+    """Unpickling it creates the file *marker*."""
 
     def __init__(self, marker: Path) -> None:
-        """The file is *marker*."""
         self._marker = marker
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What `nemotron serve` cannot serve, or not so: one clear line, and nothing is started."""
+"""`nemotron serve` refuses what it cannot serve with one clear line, and starts nothing."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ def test_what_cannot_be_served_with_is_one_clear_line(
     assert complaint in result.stderr.splitlines()[-1]
 
 
-@pytest.mark.parametrize("taken", ["--http-port", "--grpc-port", "--metrics-port"])
-def test_a_port_in_use_is_one_clear_line(bundle: Bundle, taken: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        result = invoke("serve", bundle.path, *port_flags(serve_options()), taken, port)
+@pytest.mark.parametrize("option", ["--http-port", "--grpc-port", "--metrics-port"])
+def test_a_port_in_use_is_one_clear_line(bundle: Bundle, option: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        result = invoke("serve", bundle.path, *port_flags(serve_options()), option, port)
 
     assert result.exit_code == 1
     assert (
-        result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {taken}\n"
+        result.stderr == f"Error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another {option}\n"
     )
 
 
@@ -75,8 +75,8 @@ def test_a_changed_bundle_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
 def test_a_bundle_for_another_gpu_is_not_served(bundle: Bundle, tmp_path: Path) -> None:
     shutil.copytree(bundle.path, tmp_path / "bundle")
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
-    other = manifest | {"gpu": "h100", "sm": 90, "kind": "tensorrt"}
-    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(other))
+    changed = manifest | {"gpu": "h100", "sm": 90, "kind": "tensorrt"}
+    (tmp_path / "bundle" / "manifest.json").write_text(json.dumps(changed))
 
     result = invoke("serve", tmp_path / "bundle")
 

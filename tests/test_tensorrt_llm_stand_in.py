@@ -1,4 +1,4 @@
-"""The stand-in for TensorRT-LLM itself: it takes what 1.2.1 takes, and nothing else."""
+"""The stand-in for TensorRT-LLM accepts what 1.2.1 accepts, and nothing else."""
 
 from __future__ import annotations
 

@@ -16,15 +16,15 @@ CALL = '<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>'
 ASK = [{"role": "user", "content": "hi"}]
 
 
-def run(*arguments: str, given: str = "", status: int = 0) -> str:
-    result = CliRunner().invoke(main, arguments, input=given)
+def run(*arguments: str, stdin: str = "", status: int = 0) -> str:
+    result = CliRunner().invoke(main, arguments, input=stdin)
     assert result.exit_code == status, result.output
     return result.stdout if status == 0 else result.output
 
 
 def lines(command: str, *requests: dict[str, Any], options: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    given = "".join(json.dumps(request) + "\n" for request in requests)
-    return [json.loads(line) for line in run(command, "--jsonl", *options, given=given).splitlines()]
+    stdin = "".join(json.dumps(request) + "\n" for request in requests)
+    return [json.loads(line) for line in run(command, "--jsonl", *options, stdin=stdin).splitlines()]
 
 
 def test_render_prints_the_prompt_to_the_byte() -> None:
@@ -99,7 +99,7 @@ def test_parse_answers_each_line_and_loses_none() -> None:
 
 @pytest.mark.parametrize("command", ["render", "parse"])
 def test_lines_that_are_not_requests_are_answered_with_an_error(command: str) -> None:
-    answers = run(command, "--jsonl", given='nonsense\n[1]\n\n{"id": 1, "x": 2}\n').splitlines()
+    answers = run(command, "--jsonl", stdin='nonsense\n[1]\n\n{"id": 1, "x": 2}\n').splitlines()
 
     assert [json.loads(answer)["id"] for answer in answers] == [None, None, 1]
     assert all("error" in json.loads(answer) for answer in answers)
@@ -123,7 +123,7 @@ def test_wrong_use_is_one_line(arguments: tuple[str, ...], status: int, complain
 def test_models_lists_the_profiles() -> None:
     listed = json.loads(run("models", "--json"))
 
-    assert [each["name"] for each in listed] == profile_names()
+    assert [model["name"] for model in listed] == profile_names()
     assert all(f"{name}\n" in run("models") for name in profile_names())
 
 
@@ -139,12 +139,12 @@ def test_a_template_is_compared_with_itself_and_with_a_wrong_one(tmp_path: Path,
     store(ours)
     same = CliRunner().invoke(main, ["compare-template", str(tmp_path), "--model", "nemotron-3-nano-4b"])
     store(broken)
-    other = CliRunner().invoke(main, ["compare-template", str(tmp_path), "--model", "nemotron-3-nano-4b"])
+    wrong = CliRunner().invoke(main, ["compare-template", str(tmp_path), "--model", "nemotron-3-nano-4b"])
 
     assert (same.exit_code, same.stdout) == (0, "")
-    assert other.exit_code == 1
-    assert "two results, tools, thinking on:" in other.stdout
-    assert "an earlier answer" not in other.stdout
+    assert wrong.exit_code == 1
+    assert "two results, tools, thinking on:" in wrong.stdout
+    assert "an earlier answer" not in wrong.stdout
 
 
 def test_every_profile_has_its_template() -> None:

@@ -1,4 +1,4 @@
-"""Thinking, answer and calls taken apart: nothing lost, nothing invented, the same for every way the text is cut."""
+"""Reasoning, content and calls are parsed without loss, and the same however the text is cut into chunks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def as_xml(calls: Calls, ascii_only: bool) -> str:
 
 @dataclass(frozen=True)
 class Spelling:
-    """How a model writes calls in one format: any of them, a call of `tip`, and what a call is whole with."""
+    """Calls of one format: any calls, a call of `tip`, and the text that completes a call."""
 
     written: Callable[[Calls, bool], str]
     call: str
@@ -162,19 +162,19 @@ NOTES = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), max_siz
 def test_what_was_written_is_read_back(
     style: str,
     thought: str,
-    said: str,
+    content: str,
     calls: list[tuple[str, dict[str, str]]],
     ascii_only: bool,
     data: st.DataObject,
 ) -> None:
     assume(not any("</" in value or "<parameter=" in value for _, given_ in calls for value in given_.values()))
-    text = f"<think>\n{thought}\n</think>\n\n{said}\n\n{SPELLINGS[style].written(calls, ascii_only)}"
+    text = f"<think>\n{thought}\n</think>\n\n{content}\n\n{SPELLINGS[style].written(calls, ascii_only)}"
     parser = AnswerParser(rules(style))
 
     events = [event for piece in pieces_of(text, data) for event in parser.feed(piece)] + parser.finish()
 
     parsed = fold(events, parser.problems)
-    assert (parsed.reasoning.strip(), parsed.content.strip()) == (thought.strip(), said.strip())
+    assert (parsed.reasoning.strip(), parsed.content.strip()) == (thought.strip(), content.strip())
     assert [(name, json.loads(arguments)) for name, arguments in parsed.calls] == calls
     for event in events:
         assert not isinstance(event, ReasoningDelta | ContentDelta) or "<" not in event.text
@@ -196,7 +196,7 @@ def test_text_that_cannot_begin_a_marker_is_not_held_back(drawn: tuple[str, list
         parsed = fold(parser.feed(piece), [])
         out += parsed.reasoning + parsed.content
 
-        # Only blanks wait: they are layout if a marker follows.
+        # Only blanks are held back: they are layout if a marker follows.
         assert out.rstrip() == (fed.strip() if thinking else fed.rstrip()) or out.strip() == fed.strip()
 
 

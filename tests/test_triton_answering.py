@@ -1,4 +1,4 @@
-"""From tokens to events: the same answer, and the same counts, however the tokens were gathered on their way."""
+"""From tokens to events: the same answer and the same counts however the tokens were gathered into chunks."""
 
 from __future__ import annotations
 
@@ -28,14 +28,13 @@ ANSWER = "<think>\nI think: </thi, no.\n</think>\n\nThe tip is 18 %, é, 🙂.\n
 
 
 class Scripted(Engine):
-    """An engine that puts these chunks and no others."""
+    """An engine that puts *chunks*, at once, and no others."""
 
     max_seq_len = 2048
     max_batch_size = 1
     cannot: Mapping[str, str] = {}
 
     def __init__(self, chunks: Sequence[TokenChunk]) -> None:
-        """*chunks* are put at once."""
         self.chunks = chunks
         self.stream: TokenStream | None = None
 
@@ -69,16 +68,16 @@ def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST, *, g
         answering = Answering(bundle, TokenCodec(bundle.tokenizer_path), engine)
         prepared = answering.prepare(request)
         stream = TokenStream((lambda: 0.0) if gather else None)
-        async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as found:
-            return [step async for step in found]
+        async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as answer:
+            return [step async for step in answer]
 
     return asyncio.run(run())
 
 
-def merged(found: list[Step]) -> list[Any]:
-    """The events with neighbouring text put together, for how it is cut into deltas may differ."""
+def merged(answer: list[Step]) -> list[Any]:
+    """The events with adjacent text joined, because its cut into deltas may differ."""
     events: list[Event] = []
-    for event in (event for step in found for event in step.events):
+    for event in (event for step in answer for event in step.events):
         last = events[-1] if events else None
         if isinstance(event, ContentDelta | ReasoningDelta) and type(last) is type(event):
             events[-1] = replace(event, text=last.text + event.text)
@@ -100,7 +99,7 @@ def test_the_answer_does_not_depend_on_how_tokens_were_gathered(
 ) -> None:
     cuts = sorted(data.draw(st.lists(st.integers(0, len(ids)), max_size=12)))
     chunks = [TokenChunk(tuple(ids[a:b])) for a, b in zip([0, *cuts], [*cuts, len(ids)], strict=True)]
-    one_by_one = [TokenChunk((each,)) for each in ids]
+    one_by_one = [TokenChunk((token_id,)) for token_id in ids]
     end = TokenChunk((), "stop")
     request = replace(REQUEST, stop_words=stop_words)
 
@@ -112,13 +111,13 @@ def test_the_answer_does_not_depend_on_how_tokens_were_gathered(
 
 
 def test_a_stop_word_ends_the_answer_and_the_engine(bundle: Bundle, ids: list[int]) -> None:
-    engine = Scripted([TokenChunk((each,)) for each in ids])
+    engine = Scripted([TokenChunk((token_id,)) for token_id in ids])
 
-    found = merged(steps(bundle, engine, replace(REQUEST, stop_words=("18 %",))))
+    events = merged(steps(bundle, engine, replace(REQUEST, stop_words=("18 %",))))
 
-    assert found[:2] == [ReasoningDelta("I think: </thi, no."), ContentDelta("The tip is ")]
-    assert found[2].reason == "stop"
-    assert found[2].usage.output_tokens < len(ids)
+    assert events[:2] == [ReasoningDelta("I think: </thi, no."), ContentDelta("The tip is ")]
+    assert events[2].reason == "stop"
+    assert events[2].usage.output_tokens < len(ids)
     assert engine.stream is not None
     assert engine.stream.cancelled
 
@@ -146,9 +145,9 @@ def test_a_guide_is_for_the_text_behind_the_thinking(
 
 def test_log_probabilities_come_once_for_each_token_in_order(bundle: Bundle, ids: list[int]) -> None:
     logprobs = [TokenLogprob(-float(number)) for number in range(len(ids))]
-    chunks = [TokenChunk((each,), None, (logprob,)) for each, logprob in zip(ids, logprobs, strict=True)]
+    chunks = [TokenChunk((token_id,), None, (logprob,)) for token_id, logprob in zip(ids, logprobs, strict=True)]
 
-    found = steps(bundle, Scripted([*chunks, TokenChunk((), "stop")]))
+    answer = steps(bundle, Scripted([*chunks, TokenChunk((), "stop")]))
 
-    assert [each for step in found for each in step.logprobs] == logprobs
-    assert [each for step in found for each in step.ids] == ids
+    assert [logprob for step in answer for logprob in step.logprobs] == logprobs
+    assert [token_id for step in answer for token_id in step.ids] == ids

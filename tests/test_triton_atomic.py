@@ -1,4 +1,4 @@
-"""What is written appears whole or not at all, and what was there before goes only when the new is in its place."""
+"""Files and folders appear whole or not at all, and old ones go only when the new ones are in place."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
 
 
 def theirs(folder: Path) -> Path:
-    """A file in a folder that somebody else has made meanwhile."""
+    """A file in a folder that another process has made meanwhile."""
     folder.mkdir()
     return folder / "theirs"
 

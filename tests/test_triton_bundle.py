@@ -1,4 +1,4 @@
-"""A bundle is served as it was built, where it was built for, or not at all."""
+"""A bundle is served as it was built and where it was built for, or not at all."""
 
 from __future__ import annotations
 

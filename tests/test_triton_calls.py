@@ -31,9 +31,9 @@ def test_valid_json_is_not_touched(value: dict[str, Any], ascii_only: bool, inde
 
 @given(st.text(max_size=60) | st.text(alphabet="{}[]\"':,\\ aT1", max_size=60))
 def test_whatever_comes_out_is_valid_json(text: str) -> None:
-    made = repaired("{" + text, "{")
+    repair = repaired("{" + text, "{")
 
-    assert made is None or isinstance(json.loads(made), dict)
+    assert repair is None or isinstance(json.loads(repair), dict)
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_whatever_comes_out_is_valid_json(text: str) -> None:
     ],
 )
 def test_repairs(broken: str, expected: dict[str, Any] | None) -> None:
-    made = repaired(broken, "{")
+    repair = repaired(broken, "{")
 
-    assert (None if made is None else json.loads(made)) == expected
+    assert (None if repair is None else json.loads(repair)) == expected
 
 
 @given(st.dictionaries(st.text(max_size=6), JSON, max_size=5), st.sampled_from([None, 1]))

@@ -1,4 +1,4 @@
-"""A bundle is loaded where it can run; elsewhere every reason is told, with a remedy."""
+"""A bundle is loaded where it can run; elsewhere every reason is reported, with a remedy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def with_gpu(title: str, sm: int) -> Runtime:
 
 @pytest.fixture
 def engine(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A `tensorrt` bundle; there is nothing in it but what says which TensorRT-LLM made the engine."""
+    """A `tensorrt` bundle that holds only the version of the TensorRT-LLM that made its engine."""
     write_config(tmp_path, '{"version": "1.2.1", "pretrained_config": {}}')
     return Bundle(tmp_path, replace(bundle.manifest, **ENGINE))
 
@@ -67,7 +67,7 @@ def write_config(path: Path, text: str) -> None:
 
 
 def problems(bundle: Bundle, runtime: Runtime | None) -> dict[str, tuple[str, str]]:
-    return {each.name: (each.detail, each.remedy) for each in check(bundle, runtime) if each.remedy}
+    return {finding.name: (finding.detail, finding.remedy) for finding in check(bundle, runtime) if finding.remedy}
 
 
 def only_problem(bundle: Bundle, runtime: Runtime | None) -> tuple[str, str, str]:
@@ -78,7 +78,7 @@ def only_problem(bundle: Bundle, runtime: Runtime | None) -> tuple[str, str, str
 def test_an_engine_where_it_belongs_has_no_problem(engine: Bundle) -> None:
     findings = check(engine, GPU_HOST)
 
-    assert [(each.name, each.ok) for each in findings] == [
+    assert [(finding.name, finding.ok) for finding in findings] == [
         (name, True) for name in ("state", "profile", "gpu", "tensorrt_llm", "tensorrt", "engine")
     ]
     assert "was built for SM 90, and this machine has NVIDIA H100 80GB HBM3 (SM 90)" in [f.detail for f in findings]
@@ -153,7 +153,7 @@ def test_another_gpu_means_moving_or_rebuilding(engine: Bundle) -> None:
     )
 
 
-def test_without_a_gpu_the_reason_is_told(engine: Bundle) -> None:
+def test_without_a_gpu_the_reason_is_reported(engine: Bundle) -> None:
     assert only_problem(engine, replace(GPU_HOST, nvml=NO_GPU)) == (
         "gpu",
         "was built for h100 (SM 90), and this machine has no NVIDIA driver (none)",
@@ -182,7 +182,7 @@ def test_another_tensorrt_llm_is_named_with_both_ways_out(engine: Bundle) -> Non
     )
 
 
-def test_a_tensorrt_llm_without_engines_is_told_so(engine: Bundle) -> None:
+def test_a_tensorrt_llm_without_engines_is_reported(engine: Bundle) -> None:
     _, detail, remedy = only_problem(engine, replace(GPU_HOST, tensorrt_llm="1.3.0rc21"))
 
     assert detail == (
@@ -201,12 +201,13 @@ def test_no_tensorrt_llm_and_no_container_on_record(engine: Bundle) -> None:
 
 
 def test_an_engine_of_unknown_make_is_a_problem(engine: Bundle) -> None:
-    found = problems(Bundle(engine.path, replace(engine.manifest, tool_versions={})), GPU_HOST)
+    findings = problems(Bundle(engine.path, replace(engine.manifest, tool_versions={})), GPU_HOST)
 
-    assert found["tensorrt_llm"][0] == "does not say with which TensorRT-LLM it was built"
-    assert found["tensorrt_llm"][1].startswith("serve it in ")
+    assert findings["tensorrt_llm"][0] == "does not say with which TensorRT-LLM it was built"
+    assert findings["tensorrt_llm"][1].startswith("serve it in ")
     assert (
-        found["engine"][0] == "has an engine/config.json that says TensorRT-LLM 1.2.1, and a manifest that says nothing"
+        findings["engine"][0]
+        == "has an engine/config.json that says TensorRT-LLM 1.2.1, and a manifest that says nothing"
     )
 
 
@@ -214,13 +215,13 @@ def test_an_engine_of_unknown_make_is_a_problem(engine: Bundle) -> None:
     ("here", "same"),
     [("10.14.1.48", True), ("10.14.1.48.post1", True), (None, True), ("10.13.3.9", False), ("10.14.1.99", False)],
 )
-def test_another_tensorrt_is_a_problem_where_it_can_be_told(engine: Bundle, here: str | None, same: bool) -> None:
-    found = problems(engine, replace(GPU_HOST, tensorrt=here))
+def test_another_tensorrt_is_a_problem_where_its_version_is_known(engine: Bundle, here: str | None, same: bool) -> None:
+    findings = problems(engine, replace(GPU_HOST, tensorrt=here))
 
-    assert list(found) == ([] if same else ["tensorrt"])
+    assert list(findings) == ([] if same else ["tensorrt"])
     if not same:
-        assert found["tensorrt"][0] == f"was built with TensorRT 10.14.1.48, and here is {here}"
-        assert found["tensorrt"][1].startswith(f"serve it in {IMAGE}, or build it again here: `nemotron")
+        assert findings["tensorrt"][0] == f"was built with TensorRT 10.14.1.48, and here is {here}"
+        assert findings["tensorrt"][1].startswith(f"serve it in {IMAGE}, or build it again here: `nemotron")
 
 
 @pytest.mark.parametrize(
@@ -275,25 +276,25 @@ def test_a_pytorch_bundle_needs_a_gpu_with_its_arithmetic(
 ) -> None:
     manifest = replace(engine.manifest, **PYTORCH | {"precision": precision, "requires_sm": required})
 
-    found = problems(Bundle(engine.path, manifest), with_gpu("NVIDIA X", sm))
+    findings = problems(Bundle(engine.path, manifest), with_gpu("NVIDIA X", sm))
 
-    assert list(found) == ([] if sm >= required else ["gpu"])
-    if found:
-        assert found["gpu"][0] == (
+    assert list(findings) == ([] if sm >= required else ["gpu"])
+    if findings:
+        assert findings["gpu"][0] == (
             f"needs a GPU of SM {required} or later for {precision} weights, and this machine has NVIDIA X (SM {sm})"
         )
-        assert found["gpu"][1].endswith(f"or build it for this GPU: `{REBUILD.format('')}`")
+        assert findings["gpu"][1].endswith(f"or build it for this GPU: `{REBUILD.format('')}`")
 
 
 def test_a_pytorch_bundle_of_schema_2_asks_for_a_gpu_of_no_sm_and_says_so(tmp_path: Path) -> None:
     shutil.copy(SCHEMA_2, tmp_path / "manifest.json")
     bundle = Bundle.open(tmp_path)
 
-    told = {each.name: each.detail for each in check(bundle, with_gpu("NVIDIA X", 70))}
+    details = {finding.name: finding.detail for finding in check(bundle, with_gpu("NVIDIA X", 70))}
 
     need = "needs a GPU (its manifest does not say from which SM on)"
     assert problems(bundle, with_gpu("NVIDIA X", 70)) == {}
-    assert told["gpu"] == f"{need}, and this machine has NVIDIA X (SM 70)"
+    assert details["gpu"] == f"{need}, and this machine has NVIDIA X (SM 70)"
     assert only_problem(bundle, replace(GPU_HOST, nvml=NO_GPU)) == (
         "gpu",
         f"{need}, and this machine has no NVIDIA driver (none)",
@@ -305,9 +306,9 @@ def test_a_pytorch_bundle_of_schema_2_asks_for_a_gpu_of_no_sm_and_says_so(tmp_pa
 def test_a_pytorch_bundle_needs_the_llm_api_it_is_for(engine: Bundle, here: str | None, fits: bool) -> None:
     bundle = Bundle(engine.path, replace(engine.manifest, **PYTORCH))
 
-    found = problems(bundle, replace(GPU_HOST, tensorrt_llm=here))
+    findings = problems(bundle, replace(GPU_HOST, tensorrt_llm=here))
 
-    assert found == (
+    assert findings == (
         {}
         if fits
         else {
@@ -355,11 +356,11 @@ def test_a_problem_always_has_its_remedy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "same"),
+    ("version", "other_version", "same"),
     [("1.2.1", "1.2.1+cu131", True), ("1.2.1", "1.2.1.post1", False), ("1.2.1", "1.2.10", False)],
 )
-def test_a_release_is_the_same_whatever_it_was_compiled_for(one: str, other: str, same: bool) -> None:
-    assert same_release(one, other) is same
+def test_a_release_is_the_same_whatever_it_was_compiled_for(version: str, other_version: str, same: bool) -> None:
+    assert same_release(version, other_version) is same
 
 
 def test_the_server_refuses_with_the_words_of_verify(engine: Bundle) -> None:
@@ -376,7 +377,7 @@ def test_the_server_refuses_with_the_words_of_verify(engine: Bundle) -> None:
     check_loadable(engine, GPU_HOST)
 
 
-def test_a_repository_is_not_written_for_what_nobody_can_serve(bundle: Bundle) -> None:
+def test_a_repository_is_not_written_for_a_bundle_that_cannot_be_served(bundle: Bundle) -> None:
     unfinished = Bundle(bundle.path, replace(bundle.manifest, state="unfinished", next_stage="compile"))
 
     with pytest.raises(BundleError, match=r"is unfinished: .*; finish it with `nemotron build-engine --resume "):

@@ -1,4 +1,4 @@
-"""The CPU engine: every token accounted for, limits kept, cancelled at once."""
+"""The CPU engine: every token is counted, limits hold, and a cancel takes effect at once."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_seeds_repeat_and_differ(random_bundle: Bundle) -> None:
         async with running(random_bundle) as engine:
             return [await ids_of(engine, [1, 2], replace(HOT, seed=seed)) for seed in (7, 7, 2**63 + 8)]
 
-    first, again, other = asyncio.run(generate())
+    first, again, different = asyncio.run(generate())
 
     assert first == again
-    assert first != other
+    assert first != different
 
 
 def test_a_cancelled_request_stops_at_once(random_bundle: Bundle) -> None:
@@ -155,7 +155,7 @@ def test_an_error_of_ours_ends_one_request_and_not_the_engine(
 def test_only_a_binding_that_answers_nothing_any_more_is_a_problem(
     random_bundle: Bundle, monkeypatch: pytest.MonkeyPatch, broken: list[int]
 ) -> None:
-    """A prompt that begins with a *broken* token breaks the binding; the engine looks with token 0."""
+    """A prompt that begins with a *broken* token breaks the binding; the engine checks itself with token 0."""
 
     class Server(xllamacpp.Server):  # type: ignore[misc]
         def handle_completions(self, request: dict[str, Any], receive: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How the CPU engine picks tokens: every parameter of sampling is obeyed, and every guide followed or refused."""
+"""Sampling of the CPU engine: every parameter is obeyed, and every guide followed or refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nemotron_triton.errors import RequestError
 
 
 def answers(bundle: Bundle, *samplings: Sampling) -> list[list[TokenChunk]]:
-    """What an engine of its own answers to each, one after the other."""
+    """The answers of a new engine to requests one after another."""
 
     async def generate() -> list[list[TokenChunk]]:
         async with running(bundle) as engine:
@@ -89,13 +89,13 @@ def test_a_bad_sequence_never_comes_and_the_answer_goes_on(random_bundle: Bundle
 def test_a_logit_bias_decides(random_bundle: Bundle) -> None:
     first, second = (token_of(random_bundle, text) for text in ("x", "y"))
 
-    one, other = answers(
+    first_answer, second_answer = answers(
         random_bundle,
         replace(LONG, logit_bias={first: 100.0}),
         replace(LONG, logit_bias={first: 100.0, second: 200.0}),
     )
 
-    assert (set(joined(one)), set(joined(other))) == ({first}, {second})
+    assert (set(joined(first_answer)), set(joined(second_answer))) == ({first}, {second})
 
 
 def test_min_p_leaves_only_what_is_nearly_as_likely_as_the_likeliest(random_bundle: Bundle) -> None:
@@ -107,22 +107,22 @@ def test_min_p_leaves_only_what_is_nearly_as_likely_as_the_likeliest(random_bund
 
 
 def test_log_probabilities_come_with_every_token_and_the_alternatives_asked_for(bundle: Bundle) -> None:
-    none, bare, told = answers(bundle, LONG, replace(LONG, logprobs=0), replace(LONG, logprobs=4))
+    none, bare, full = answers(bundle, LONG, replace(LONG, logprobs=0), replace(LONG, logprobs=4))
 
-    logprobs = [each for chunk in told for each in chunk.logprobs]
-    assert [each for chunk in none for each in chunk.logprobs] == []
-    assert all(not each.top for chunk in bare for each in chunk.logprobs)
-    assert len(logprobs) == len(joined(told)) == 60
-    known = [
-        (token_id, each) for token_id, each in zip(joined(told), logprobs, strict=True) if each.logprob is not None
+    logprobs = [token for chunk in full for token in chunk.logprobs]
+    assert [token for chunk in none for token in chunk.logprobs] == []
+    assert all(not token.top for chunk in bare for token in chunk.logprobs)
+    assert len(logprobs) == len(joined(full)) == 60
+    tokens = [
+        (token_id, token) for token_id, token in zip(joined(full), logprobs, strict=True) if token.logprob is not None
     ]
-    assert len(known) > 30
-    for token_id, each in known:
-        assert len(each.top) == 4
+    assert len(tokens) > 30
+    for token_id, token in tokens:
+        assert len(token.top) == 4
         # Greedy: the likeliest was picked.
-        assert each.top[0] == (token_id, each.logprob)
-        assert sorted((logprob for _, logprob in each.top), reverse=True) == [logprob for _, logprob in each.top]
-        assert 0 < sum(math.exp(logprob) for _, logprob in each.top) <= 1.000001
+        assert token.top[0] == (token_id, token.logprob)
+        assert sorted((logprob for _, logprob in token.top), reverse=True) == [logprob for _, logprob in token.top]
+        assert 0 < sum(math.exp(logprob) for _, logprob in token.top) <= 1.000001
 
 
 PERSON = {
@@ -145,7 +145,7 @@ def text_of(bundle: Bundle, chunks: Sequence[TokenChunk]) -> str:
 def test_a_guide_shapes_the_text_behind_the_thinking(bundle: Bundle, thinking: Any) -> None:
     schema = Guide(kind="json_schema", text=json.dumps(PERSON), thinking=thinking)
     regex = Guide(kind="regex", text=r"[a-c]{3}/\d{2}", thinking=thinking)
-    # Whatever it says, it must come to an end.
+    # Whatever the answer is, it must end.
     brief = replace(HOT, max_tokens=400, seed=5, logit_bias={token_of(bundle, "</think>"): 15.0})
 
     texts = [
@@ -175,19 +175,21 @@ def test_a_guide_shapes_the_text_behind_the_thinking(bundle: Bundle, thinking: A
     ],
     ids=lambda guide: f"{guide.kind} {guide.text[:30]!r}",
 )
-def test_a_guide_that_cannot_be_followed_is_refused_and_hurts_nobody_else(bundle: Bundle, guide: Guide) -> None:
+def test_a_guide_that_cannot_be_followed_is_refused_without_harm_to_other_requests(
+    bundle: Bundle, guide: Guide
+) -> None:
     async def generate() -> tuple[list[TokenChunk], list[int]]:
         async with running(bundle) as engine:
-            other = asyncio.create_task(chunks_of(engine, [5], LONG))
+            neighbour = asyncio.create_task(chunks_of(engine, [5], LONG))
             stream = begin(engine, [5] * 30, replace(GREEDY, guide=guide))
             with pytest.raises(RequestError, match="guided_decoding_guide cannot be followed"):
                 async for _ in stream:
                     pass
-            return await other, await ids_of(engine, [1], LONG)
+            return await neighbour, await ids_of(engine, [1], LONG)
 
-    other, after = asyncio.run(generate())
+    neighbour, after = asyncio.run(generate())
 
-    assert len(joined(other)) == len(after) == 60
+    assert len(joined(neighbour)) == len(after) == 60
 
 
 @pytest.mark.parametrize("tool_call_format", format_names())

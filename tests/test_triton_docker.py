@@ -68,10 +68,10 @@ def what_is_installed_is_what_the_lock_has(files: Files) -> Iterator[str]:
     pins = [(block.partition("==")[0], block) for block in blocks]  # a package may have one for each Python
     for script, names in scripts:
         yield from (f"{name} is not in the lock" for name in names.split("|") if name not in dict(pins))
-        taken = subprocess.run(
+        selected = subprocess.run(
             ["/bin/sed", "-n", "-E", script], input=files[LOCK], capture_output=True, text=True, check=True
         ).stdout
-        if taken != "".join(pin for name, pin in pins if name in names.split("|")):
+        if selected != "".join(pin for name, pin in pins if name in names.split("|")):
             yield f"sed takes something else from the lock than {names}"
 
 
@@ -97,9 +97,9 @@ def commands_are_ones_that_nemotron_takes(files: Files) -> Iterator[str]:
         except click.UsageError as error:
             yield f"{where}: {error}"
             continue
-        for each in ("host", "metrics_host"):
-            if context.params[each] != "0.0.0.0":  # noqa: S104 - inside a container
-                yield f"{where}: nobody outside of the container reaches {each} {context.params[each]}"
+        for option in ("host", "metrics_host"):
+            if context.params[option] != "0.0.0.0":  # noqa: S104 - inside a container
+                yield f"{where}: nobody outside of the container reaches {option} {context.params[option]}"
         if context.params["http_host"] is not None:
             yield f"{where}: HTTP leaves the container"
         if str(context.params["bundle"]) != "/bundle":
@@ -116,7 +116,7 @@ def ports_are_those_of_nemotron_serve(files: Files) -> Iterator[str]:
         yield "health is asked for elsewhere"
     if f"--start-period={ServeOptions.ready_timeout_s:.0f}s" not in health:
         yield "health counts before `nemotron serve` gives up loading"
-    published = {each.rpartition(":")[2] for each in services(files)["nemotron"]["ports"]}
+    published = {port.rpartition(":")[2] for port in services(files)["nemotron"]["ports"]}
     yield from (f"{port} is published and not exposed" for port in published - ports)
     (job,) = yaml.safe_load(files[SCRAPES])["scrape_configs"]
     if job["static_configs"] != [{"targets": [f"nemotron:{ServeOptions.metrics_port}"]}]:
@@ -143,7 +143,7 @@ def nemotron_gets_what_it_needs(files: Files) -> Iterator[str]:
     if not shm_gb or int(shm_gb[1]) < 1:
         yield "too little shared memory"
     options = ServeOptions()
-    # What `RunningServer.stop` waits for, and a margin.
+    # The time that `RunningServer.stop` waits, and a margin.
     takes_s = options.drain_ms / 1000 + options.exit_timeout_s + 5 + 10
     if float(service["stop_grace_period"].removesuffix("s")) < takes_s:
         yield f"docker kills it in less than the {takes_s:g} s it may take to stop"
@@ -167,10 +167,10 @@ def secrets_are_files_that_are_declared(files: Files) -> Iterator[str]:
 
 def what_is_mounted_exists_and_grafana_finds_it(files: Files) -> Iterator[str]:
     mounts = dict(
-        each.split(":")[:2]
+        volume.split(":")[:2]
         for service in services(files).values()
-        for each in service["volumes"]
-        if isinstance(each, str) and each.startswith(".")
+        for volume in service["volumes"]
+        if isinstance(volume, str) and volume.startswith(".")
     )
     yield from (f"{source} does not exist" for source in mounts if not (ROOT / DOCKER / source).is_file())
     rules = yaml.safe_load(files[SCRAPES])["rule_files"]
@@ -190,7 +190,7 @@ def what_is_mounted_exists_and_grafana_finds_it(files: Files) -> Iterator[str]:
         yield "grafana expects another interval"
 
 
-# Every check, with files that it must find fault with: a file, what is replaced in it by what, and what is said of it.
+# Every check, with changes that it must report: a file, a text in it, the replacement, and the complaint.
 BROKEN: dict[Check, list[tuple[str, str, str, str]]] = {
     image_is_the_one_that_engines_are_compiled_in: [
         (DOCKERFILE, "TRITON_TAG=26.07", "TRITON_TAG=26.08", "26.08-trtllm-python-py3 is not"),
@@ -270,14 +270,14 @@ def test_files_agree_with_the_code(check: Check) -> None:
 
 
 @pytest.mark.parametrize(
-    ("check", "path", "old", "new", "problem"), [(check, *each) for check, rows in BROKEN.items() for each in rows]
+    ("check", "path", "old", "new", "problem"), [(check, *row) for check, rows in BROKEN.items() for row in rows]
 )
 def test_checks_see_what_is_broken(check: Check, path: str, old: str, new: str, problem: str) -> None:
     assert old in FILES[path]
 
-    found = list(check(FILES | {path: FILES[path].replace(old, new)}))
+    problems = list(check(FILES | {path: FILES[path].replace(old, new)}))
 
-    assert problem in "\n".join(found)
+    assert problem in "\n".join(problems)
 
 
 def test_the_dockerfile_passes_its_linter_with_no_rule_left_out() -> None:
@@ -318,7 +318,7 @@ def services(files: Files) -> dict[str, Any]:
 
 
 def commands(files: Files) -> dict[str, list[str]]:
-    """What each file starts the image with."""
+    """The commands with which each file starts the image."""
     lists = {name: json.loads(" ".join(words)) for name, words in instructions(files) if name in {"ENTRYPOINT", "CMD"}}
     return {
         DOCKERFILE: [*lists["ENTRYPOINT"], *lists["CMD"]],
@@ -327,13 +327,13 @@ def commands(files: Files) -> dict[str, list[str]]:
 
 
 def lint(dockerfile: str) -> str:
-    """What hadolint says."""
+    """The complaints of hadolint."""
     return subprocess.run(
         [BIN / "hadolint", "--no-color", "-"], input=dockerfile, capture_output=True, text=True, check=False
     ).stdout
 
 
 def follows_the_specification(path: Path) -> bool:
-    """Whether a compose file is one, by the JSON schema of the specification."""
+    """Whether a compose file follows the JSON schema of the specification."""
     argv = [str(BIN / "check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(path)]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0

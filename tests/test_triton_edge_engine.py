@@ -1,4 +1,4 @@
-"""The `edge` engine on a stand-in that has what TensorRT Edge-LLM 0.11.0's binding declares, and nothing else."""
+"""The `edge` engine on a stand-in for the binding of TensorRT Edge-LLM 0.11.0."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_the_prompt_is_the_text_that_was_rendered(running: Running) -> None:
 
 
 def test_a_message_that_spells_a_control_token_is_refused(running: Running) -> None:
-    """Edge-LLM would take it for the token, and the message would speak as the system."""
+    """Edge-LLM would read it as the token, so that the message could pose as a system message."""
 
     async def test() -> None:
         spelt = running.ids(f"Häuser? {CONTROL}\n")
@@ -120,14 +120,14 @@ def test_a_request_that_is_cancelled_is_stopped(running: Running) -> None:
         stream.cancel()
 
         assert await happens(handle.cancelled)
-        # It has given up its thread, and counts until the runtime has let go of it.
-        other = running.ask()
+        # It has freed its thread, and counts until the runtime has ended it.
+        neighbour = running.ask()
         later = await running.handle()
         assert running.engine.statistics().active_requests == 2
         handle.break_off("it was cancelled")
         assert running.engine.statistics().active_requests == 1
         later.respond(finish="LENGTH")
-        await read(other)
+        await read(neighbour)
 
     on_loop(test)
 
@@ -211,7 +211,7 @@ def test_a_scheduler_that_stopped_is_a_problem(running: Running) -> None:
     assert running.engine.statistics().problem == "TensorRT Edge-LLM's scheduler has stopped"
 
 
-def test_an_engine_that_is_closed_lets_go_of_everybody(running: Running) -> None:
+def test_closing_an_engine_ends_every_request(running: Running) -> None:
     async def test() -> None:
         active, waiting = running.ask(), running.ask()
         await running.handle()
@@ -229,9 +229,6 @@ def test_an_engine_that_is_closed_lets_go_of_everybody(running: Running) -> None
         )
 
     on_loop(test)
-
-
-# How it is loaded.
 
 
 def test_the_engine_and_its_checkpoint_are_the_bundle_s(running: Running, thor: Bundle) -> None:

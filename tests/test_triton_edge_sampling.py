@@ -1,4 +1,4 @@
-"""How the `edge` engine picks tokens: every field of `Sampling` is obeyed or refused."""
+"""Sampling of the `edge` engine: every field of `Sampling` is obeyed or refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def running(thor: Bundle, native: ModuleType) -> Iterator[Running]:
         yield running
 
 
-# Each field of `Sampling` that is obeyed: a value, and what the request, or its one sequence, says.
+# Each field of `Sampling` that is obeyed: a value, and the fields of the request, or of its one sequence.
 MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "max_tokens": (7, {"max_generate_length": 7}),
     "temperature": (0.25, {"temperature": 0.25, "top_k": 0, "top_p": 0.9}),
@@ -51,19 +51,19 @@ MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
 ALWAYS = {"apply_chat_template": False, "add_generation_prompt": False, "skip_special_tokens": False}
 
 
-def told(running: Running, sampling: Sampling) -> Any:
+def request_of(running: Running, sampling: Sampling) -> Any:
     """The request that *sampling* becomes, with the fields of its one sequence."""
-    found: list[Any] = []
+    requests: list[Any] = []
 
     async def test() -> None:
         stream = running.ask(sampling)
         handle = await running.handle()
-        found.append(handle.request)
+        requests.append(handle.request)
         handle.respond(finish="LENGTH")
         await read(stream)
 
     on_loop(test)
-    return found[0]
+    return requests[0]
 
 
 def fields_of(request: Any) -> dict[str, Any]:
@@ -74,10 +74,10 @@ def test_every_field_is_obeyed_or_refused(running: Running) -> None:
     cannot = set(running.engine.cannot) - {"guide.thinking"}
 
     assert len(cannot) == len(running.engine.cannot) - 1
-    assert set(MAPPED) | cannot == {each.name for each in dataclasses.fields(Sampling)}
+    assert set(MAPPED) | cannot == {field.name for field in dataclasses.fields(Sampling)}
     assert not set(MAPPED) & cannot
     for name, (value, expected) in MAPPED.items():
-        fields = fields_of(told(running, replace(PLAIN, **{name: value})))
+        fields = fields_of(request_of(running, replace(PLAIN, **{name: value})))
         assert {name: fields[name] for name in (*expected, *ALWAYS)} == expected | ALWAYS
 
 
@@ -88,7 +88,7 @@ def test_every_field_is_obeyed_or_refused(running: Running) -> None:
 def test_only_temperature_0_is_greedy(
     running: Running, temperature: float, top_k: int, top_p: float, greedy: bool
 ) -> None:
-    request = told(running, Sampling(max_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p))
+    request = request_of(running, Sampling(max_tokens=1, temperature=temperature, top_k=top_k, top_p=top_p))
 
     assert request.greedy is greedy
     assert request.top_k == (1 if greedy else top_k)
@@ -96,14 +96,14 @@ def test_only_temperature_0_is_greedy(
 
 
 @pytest.mark.parametrize(("kind", "member"), [("grammar", "EBNF"), ("json_schema", "JSON_SCHEMA"), ("regex", "REGEX")])
-def test_a_guide_is_told_with_its_kind(running: Running, kind: Any, member: str) -> None:
-    guide = fields_of(told(running, replace(PLAIN, guide=Guide(kind=kind, text="text"))))["guided_decoding"]
+def test_a_guide_is_sent_with_its_kind(running: Running, kind: Any, member: str) -> None:
+    guide = fields_of(request_of(running, replace(PLAIN, guide=Guide(kind=kind, text="text"))))["guided_decoding"]
 
     assert (guide.type.name, guide.guide) == (member, "text")
 
 
 def test_a_seed_is_drawn_for_each_request_that_has_none(running: Running) -> None:
-    seeds = {fields_of(told(running, PLAIN))["sampling_seed"] for _ in range(3)}
+    seeds = {fields_of(request_of(running, PLAIN))["sampling_seed"] for _ in range(3)}
 
     assert len(seeds) == 3
     assert all(0 <= seed < 2**63 for seed in seeds)

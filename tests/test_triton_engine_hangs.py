@@ -1,4 +1,4 @@
-"""Engines that hang in their runtimes: found out, told of, and left behind by whoever waits for them."""
+"""Engines that hang in their runtimes are detected, reported, and abandoned by the requests that wait."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hanging(bundle: Bundle, **limits: int) -> AbstractContextManager[Running]:
 
 
 def hang_and_leave(options: ServeOptions) -> None:
-    """Send a request that hangs the engine, and go away."""
+    """Send a request that hangs the engine, and do not wait for it."""
     request = service_pb2.ModelInferRequest(model_name="nemotron")
     for name, datatype, data in (
         ("text_input", "BYTES", b"\5\0\0\0Hello"),
@@ -57,7 +57,7 @@ def test_an_engine_that_hangs_before_its_first_token_is_found_out_when_its_calle
 
 
 @pytest.mark.server
-def test_an_engine_that_hangs_in_its_first_answer_is_told_of(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_hangs_in_its_first_answer_is_reported(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(HANG_AT_ONCE, "1")
 
     with (
@@ -76,7 +76,7 @@ def test_a_model_whose_engine_hangs_ends_when_it_is_replaced(bundle: Bundle) -> 
         served.server.reload()
 
         # All three models are replaced; the one that hangs ends last.
-        wait_until(lambda: not any(each.is_running() for each in before))
+        wait_until(lambda: not any(process.is_running() for process in before))
     assert any("the engine hangs: it was not closed within" in line for line in served.log)
 
 
@@ -108,7 +108,7 @@ def _hang(free: threading.Event, stream: TokenStream) -> None:
 
 
 def _soon() -> threading.Event:
-    """Set in a minute, so that what would hang fails instead."""
+    """An event that is set after a minute, so that a test fails instead of hanging."""
     stop = threading.Event()
     timer = threading.Timer(60, stop.set)
     timer.daemon = True

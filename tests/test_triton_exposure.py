@@ -1,4 +1,4 @@
-"""What is told of a server's exposure, secrets that are none, and arguments that nobody sees. Serves nothing."""
+"""What `nemotron serve` prints of a server's exposure, unusable secrets, and hidden arguments. Starts no server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PRINTF: list[str | HiddenArgument] = ["printf", "%s|%s|%s|%s|"]
 TLS = Tls(cert=Path("cert"), key=Path("key"))
 
 
-def test_what_is_exposed_is_told() -> None:
+def test_what_is_exposed_is_printed() -> None:
     assert list(exposure(ServeOptions())) == [
         "gRPC     127.0.0.1:8001: plain, no secret",
         "HTTP     127.0.0.1:8000: plain, no secret",
@@ -62,9 +62,6 @@ def test_http_that_other_machines_reach_is_warned_of_whatever_protects_it() -> N
 
     assert warning in warnings(ServeOptions(http_host=EVERYWHERE, tls=TLS, secret=SECRET))
     assert warning not in warnings(ServeOptions(host=EVERYWHERE, metrics_host=EVERYWHERE))
-
-
-# Secrets that are none, and machines that cannot keep one.
 
 
 def test_a_secret_comes_from_its_file_before_the_environment(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Guides and forced calls as requests ask for them: what becomes a grammar, and what is refused before it costs."""
+"""Guides and forced calls of requests: the grammars that they become, and what is refused before it is queued."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nemotron_triton.serving.sampling_request import refuse_unsupported
 
 
 def guided(kind: str, guide: str = "", **values: Any) -> Guide | None:
-    given = {"guided_decoding_guide": guide} if guide else {}
-    return read(guided_decoding_guide_type=kind, **given, **values).sampling.guide
+    optional = {"guided_decoding_guide": guide} if guide else {}
+    return read(guided_decoding_guide_type=kind, **optional, **values).sampling.guide
 
 
 def test_a_guide_is_a_schema_or_an_expression() -> None:
@@ -86,9 +86,9 @@ def test_a_guide_that_would_cost_too_much_is_refused_quickly(kind: str, guide: s
 @pytest.mark.parametrize(
     "values", [{"guided_decoding_guide_type": "json"}, {"tools": TOOLS, "tool_choice": "required"}]
 )
-@pytest.mark.parametrize(("other", "value"), [("min_tokens", 1), ("bad_words", ("a",)), ("end_id", -1)])
-def test_a_guided_answer_takes_no_other_say_in_where_it_goes(values: dict[str, Any], other: str, value: Any) -> None:
-    assert refusal(**values, **{other: value}).startswith(f"{other} cannot go with ")
+@pytest.mark.parametrize(("field", "value"), [("min_tokens", 1), ("bad_words", ("a",)), ("end_id", -1)])
+def test_a_guide_cannot_be_combined_with_other_constraints(values: dict[str, Any], field: str, value: Any) -> None:
+    assert refusal(**values, **{field: value}).startswith(f"{field} cannot go with ")
 
 
 def test_a_guide_and_a_forced_call_exclude_each_other() -> None:

@@ -1,4 +1,4 @@
-"""The `tensorrt` and `pytorch` engines on a stand-in for TensorRT-LLM 1.2.1 that takes what its contract says."""
+"""The `tensorrt` and `pytorch` engines on a stand-in for TensorRT-LLM 1.2.1 that follows its contract."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_request_that_is_refused_fails_in_its_stream(loadable: Bundle) -> None
 
 
 @pytest.mark.parametrize("reason", ["timeout", "cancelled"])
-def test_an_end_that_nobody_asked_for_is_an_error(loadable: Bundle, reason: str) -> None:
+def test_an_end_without_a_cancel_is_an_error(loadable: Bundle, reason: str) -> None:
     engine, llm = start(loadable)
 
     async def test() -> None:
@@ -185,7 +185,7 @@ def test_a_dead_worker_is_a_problem_and_nobody_waits_for_it(loadable: Bundle) ->
     on_loop(test)
 
 
-def test_an_engine_that_is_closed_lets_go_of_everybody(loadable: Bundle) -> None:
+def test_closing_an_engine_ends_every_request(loadable: Bundle) -> None:
     engine, llm = start(loadable)
 
     async def test() -> None:
@@ -193,16 +193,13 @@ def test_an_engine_that_is_closed_lets_go_of_everybody(loadable: Bundle) -> None
 
         await asyncio.to_thread(engine.close)
 
-        for each in (stream, ask(engine)):
+        for answer in (stream, ask(engine)):
             with pytest.raises(EngineError, match=r"^the engine is closed$"):
-                await each.__anext__()
+                await answer.__anext__()
         assert llm._executor is None
         await settled(lambda: engine.statistics().waiting_requests == 0)
 
     on_loop(test)
-
-
-# How it is loaded.
 
 
 def test_paths_are_the_bundle_s_wherever_it_lies_and_foreign_code_never_runs(
@@ -281,7 +278,7 @@ def test_the_mpi_job_of_the_server_is_left_and_mpi_s_settings_are_kept() -> None
 
 
 @pytest.mark.parametrize("asked", [None, "0", "1"])
-def test_only_the_engine_in_c_runs_in_this_process_unless_told_otherwise(
+def test_only_the_engine_in_c_runs_in_this_process_by_default(
     loadable: Bundle, kind: str, asked: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if asked:

@@ -1,4 +1,4 @@
-"""How the `tensorrt` and `pytorch` engines pick tokens: every field of `Sampling` is obeyed or refused."""
+"""Sampling of the `tensorrt` and `pytorch` engines: every field of `Sampling` is obeyed or refused."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ GUIDED = {
     "json_schema": {"json": '{"type": "object"}'},
     "regex": {"regex": "[a-z]+"},
 }
-# Each field of `Sampling`: a value, and what the LLM API is told.
+# Each field of `Sampling`: a value, and the fields of `SamplingParams` that it sets.
 MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "max_tokens": (7, {"max_tokens": 7}),
     "temperature": (0.25, {"temperature": 0.25, "top_p": 0.9}),
@@ -70,7 +70,7 @@ MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "logprobs": (2, {"logprobs": 2}),
     "guide": (Guide(kind="regex", text="[a-z]+"), {}),
 }
-# What is told without any of these, greedy aside.
+# The fields that are set in any case, except for greedy sampling.
 UNASKED = {
     "n": 1,
     "end_id": END,
@@ -93,7 +93,7 @@ UNASKED = {
 }
 
 
-def told(bundle: Bundle, sampling: Sampling) -> Any:
+def params_of(bundle: Bundle, sampling: Sampling) -> Any:
     """The `SamplingParams` that *sampling* becomes."""
     engine, llm = start(bundle)
 
@@ -120,19 +120,19 @@ def test_every_field_is_obeyed_or_refused(bundle: Bundle, tmp_path: Path, stand_
     cannot |= {"frequency_penalty", "no_repeat_ngram_size", "bad_ids"} if kind == "pytorch" else set()
     cannot |= {"guide.thinking"}
 
-    assert set(MAPPED) == {each.name for each in dataclasses.fields(Sampling)}
+    assert set(MAPPED) == {field.name for field in dataclasses.fields(Sampling)}
     assert set(start(full)[0].cannot) == cannot
     assert set(start(several)[0].cannot) == cannot | {"min_tokens"} | ({"logprobs"} if kind == "tensorrt" else set())
     assert all(reason and "\n" not in reason for reason in start(several)[0].cannot.values())
     for name, (value, expected) in MAPPED.items():
         if name not in cannot:
             several_ends = name in ("ignore_end", "stop_ids")
-            params = told(several if several_ends else full, replace(PLAIN, **{name: value}))
+            params = params_of(several if several_ends else full, replace(PLAIN, **{name: value}))
             assert holds(params, expected), (name, expected)
 
 
-def test_nothing_is_told_that_was_not_asked_for(loadable: Bundle) -> None:
-    params = told(loadable, PLAIN)
+def test_nothing_is_returned_that_was_not_asked_for(loadable: Bundle) -> None:
+    params = params_of(loadable, PLAIN)
 
     assert holds(params, UNASKED | {"max_tokens": 20, "temperature": 0.5, "top_p": 0.9, "top_k": 0})
     assert not params.greedy
@@ -140,7 +140,7 @@ def test_nothing_is_told_that_was_not_asked_for(loadable: Bundle) -> None:
 
 @pytest.mark.parametrize(("temperature", "greedy"), [(0.0, True), (1.0, False)])
 def test_only_temperature_0_is_greedy(loadable: Bundle, temperature: float, greedy: bool) -> None:
-    params = told(loadable, Sampling(max_tokens=1, temperature=temperature, top_p=1.0))
+    params = params_of(loadable, Sampling(max_tokens=1, temperature=temperature, top_p=1.0))
 
     assert params.greedy is greedy
     assert holds(params, {"temperature": None if greedy else temperature})
@@ -150,7 +150,7 @@ def test_only_temperature_0_is_greedy(loadable: Bundle, temperature: float, gree
 def test_a_guide_goes_into_the_one_field_for_it(loadable: Bundle, guide: Any) -> None:
     ((field, text),) = GUIDED[guide].items()
 
-    params = told(loadable, replace(PLAIN, guide=Guide(kind=guide, text=text)))
+    params = params_of(loadable, replace(PLAIN, guide=Guide(kind=guide, text=text)))
 
     assert {name: getattr(params.guided_decoding, name) for name in ("json", "regex", "grammar")} == {
         name: text if name == field else None for name in ("json", "regex", "grammar")
@@ -168,10 +168,10 @@ def test_without_a_backend_for_them_guides_are_refused(bundle: Bundle, tmp_path:
 def test_a_seed_is_drawn_for_each_request_that_has_none(bundle: Bundle, tmp_path: Path, stand_in: ModuleType) -> None:
     compiled = gpu_bundle(bundle, tmp_path / "bundle", "tensorrt")
 
-    seeds = {told(compiled, PLAIN).seed for _ in range(3)}
+    seeds = {params_of(compiled, PLAIN).seed for _ in range(3)}
 
     assert len(seeds) == 3
-    assert told(compiled, replace(PLAIN, seed=-1)).seed == 2**64 - 1
+    assert params_of(compiled, replace(PLAIN, seed=-1)).seed == 2**64 - 1
 
 
 @pytest.mark.parametrize(

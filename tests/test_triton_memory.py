@@ -1,4 +1,4 @@
-"""Whether an engine fits, from what a machine, a control group or a GPU says to be free."""
+"""Whether an engine fits into the free memory of a machine, a control group or a GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIB = 1 << 20
 
 @pytest.fixture
 def manifest(bundle: Bundle) -> Manifest:
-    """One that needs 1000 MiB."""
+    """A bundle that needs 1000 MiB."""
     memory = Memory(
         weights_bytes=600 * MIB, kv_bytes_per_token=MIB, kv_cache_bytes=380 * MIB, state_bytes_per_sequence=5 * MIB
     )

@@ -1,4 +1,4 @@
-"""What the metrics say of requests and of the engine, told to a stand-in that has tritonserver's rules."""
+"""The metrics of requests and of the engine, on a stand-in with tritonserver's rules."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ ANSWERED = RequestRecord(
 
 
 class Server:
-    """What tritonserver 2.51 keeps: series by family and labels, shared by all who register the same."""
+    """The series of tritonserver 2.51, by family and labels; whoever registers the same ones shares them."""
 
     def __init__(self) -> None:
-        """Nothing is registered yet."""
         self.series: dict[tuple[str, str], Any] = {}
         self.messages = 0
         server = self
@@ -185,7 +184,7 @@ def test_the_known_problems_are_those_that_the_client_package_documents() -> Non
     ],
 )
 def test_every_call_has_one_outcome(passed_on: int, codes: list[str], expected: dict[str, int]) -> None:
-    problems = [Problem(code=code, function=function) for code, _, function in (each.partition(" ") for each in codes)]
+    problems = [Problem(code=code, function=function) for code, _, function in (text.partition(" ") for text in codes)]
 
     outcomes = call_outcomes(passed_on, problems)
 

@@ -1,4 +1,4 @@
-"""Model profiles: found by every name they have, and refused in one line when something in a file is wrong."""
+"""Model profiles are found by each of their names, and refused in one line when a file is wrong."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def one_of(names: Iterable[str]) -> str:
 
 
 def refusal(path: Path, text: str) -> str:
-    """What is said of a profile with this *text*."""
+    """The error of a profile with *text*."""
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ProfileError) as caught:
         read_profile(path)
@@ -49,7 +49,7 @@ def test_a_profile_is_found_by_its_name_its_repository_and_its_aliases(name: str
     known = profile(name)
 
     assert known == read_profile(FOLDER / f"{name}.yaml")
-    assert all(profile(other.upper()) is known for other in (name, known.repository, *known.aliases))
+    assert all(profile(alias.upper()) is known for alias in (name, known.repository, *known.aliases))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A reload that tritonserver does not answer in time: the old bundle is served, or what is served is not known."""
+"""A reload that tritonserver does not answer in time: the old bundle is served, or an unknown one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def slow_server(repository: Path, *, slow: int) -> Iterator[tuple[str, list[tupl
 
 @pytest.fixture
 def repository(bundle: Bundle, tmp_path: Path) -> Path:
-    """One that serves the bundle; there is a newer one at `newer` beside it."""
+    """A server of the bundle, with a newer bundle at `newer` beside it."""
     shutil.copytree(bundle.path, tmp_path / "newer")
     write_repository(bundle, tmp_path / "models", link=True)
     return tmp_path / "models"
@@ -90,8 +90,8 @@ def test_a_link_that_cannot_be_turned_is_one_clear_line(repository: Path) -> Non
 
 
 def test_a_model_reads_one_bundle_although_the_link_is_turned(bundle: Bundle, repository: Path) -> None:
-    found = bundle_beside({"model_repository": str(repository / "nemotron")})
+    target = bundle_beside({"model_repository": str(repository / "nemotron")})
     bundle_link(repository).unlink()
     bundle_link(repository).symlink_to(repository.parent / "newer")
 
-    assert found.path == bundle.path.resolve()
+    assert target.path == bundle.path.resolve()

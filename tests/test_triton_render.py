@@ -199,7 +199,7 @@ def test_a_call_cannot_be_required_without_tools() -> None:
 def test_profiles_are_found_by_repository_and_alias() -> None:
     for name in profile_names():
         known = profile(name)
-        assert {profile(each).name for each in (known.repository, *known.aliases, name.upper())} == {name}
+        assert {profile(alias).name for alias in (known.repository, *known.aliases, name.upper())} == {name}
 
 
 def test_unknown_profiles_are_refused_with_the_known_ones() -> None:

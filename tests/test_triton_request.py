@@ -1,4 +1,4 @@
-"""Requests as tensors' values: every parameter is read, checked against its limits, and refused by name."""
+"""Requests as values of tensors: every parameter is read, checked against its limits, and refused by name."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ OTHERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("field", [each.name for each in dataclasses.fields(Sampling) if each.name in OTHERS])
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Sampling) if field.name in OTHERS])
 def test_what_an_engine_cannot_do_is_refused_by_the_tensors_name(field: str) -> None:
     plain = Sampling(max_tokens=1, temperature=0.0, top_p=1.0)
 
@@ -229,11 +229,11 @@ def test_what_an_engine_cannot_do_is_refused_by_the_tensors_name(field: str) -> 
     with pytest.raises(RequestError, match="cannot be used with this model's engine: it is old") as caught:
         refuse_unsupported(dataclasses.replace(plain, **{field: OTHERS[field]}), {field: "it is old"})
 
-    assert str(caught.value).split()[0] in {each.name for each in wire.INPUTS}
+    assert str(caught.value).split()[0] in {tensor.name for tensor in wire.INPUTS}
 
 
 def test_every_field_that_can_be_left_out_is_in_the_test_above() -> None:
-    optional = {each.name for each in dataclasses.fields(Sampling)} - {"max_tokens", "temperature", "top_p"}
+    optional = {field.name for field in dataclasses.fields(Sampling)} - {"max_tokens", "temperature", "top_p"}
 
     assert set(OTHERS) == optional
 

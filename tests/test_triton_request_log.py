@@ -1,4 +1,4 @@
-"""What the stub's log says, and that no caller can write in it."""
+"""The log of the stub, into which no caller can write lines."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def test_a_hostile_id_is_one_short_line_and_read_back_as_it_was(start: Start, re
 
 
 def test_text_is_written_only_where_it_is_asked_for(start: Start) -> None:
-    said = "my PIN is 1234"
+    text = "my PIN is 1234"
     record = RequestRecord(
         request_id="a",
         outcome="ok",
-        prompt_text=said,
-        answer_text=said,
-        problems=[Problem(code="truncated_tool_call", function="f" * 1000, text=said)],
+        prompt_text=text,
+        answer_text=text,
+        problems=[Problem(code="truncated_tool_call", function="f" * 1000, text=text)],
     )
     quiet, without = start()
     quiet.request_ended(record)
@@ -120,11 +120,11 @@ def test_text_is_written_only_where_it_is_asked_for(start: Start) -> None:
     talkative.request_ended(record)
 
     (bare,), (full,) = lines(without), lines(with_text)
-    assert said not in without.getvalue()
+    assert text not in without.getvalue()
     assert bare["problems"] == [{"code": "truncated_tool_call"}]
     assert full["problems"] == [{"code": "truncated_tool_call", "function": "f" * 63 + "…"}]
     assert bare["level"] == "warning"
-    assert (full["prompt"], full["answer"]) == (said, said)
+    assert (full["prompt"], full["answer"]) == (text, text)
 
 
 def test_prompts_and_answers_are_cut(start: Start) -> None:

@@ -1,4 +1,4 @@
-"""What goes into which tensor of a response."""
+"""The tensors of a response."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_token_that_could_not_come_has_no_log_probability_in_json(bundle: Bund
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
-    told = json.loads(tensors[wire.LOGPROBS], parse_constant=refuse)
-    assert [each["logprob"] for each in told] == [None, None]
-    assert [each["logprob"] for each in told[0]["top_logprobs"]] == [-0.5, None]
+    rows = json.loads(tensors[wire.LOGPROBS], parse_constant=refuse)
+    assert [row["logprob"] for row in rows] == [None, None]
+    assert [row["logprob"] for row in rows[0]["top_logprobs"]] == [-0.5, None]
     assert tensors[wire.OUTPUT_LOG_PROBS][0][0] == -math.inf

@@ -1,4 +1,4 @@
-"""Render, tokenise, detokenise, parse: what a model would write comes back, in every profile, by a real tokenizer."""
+"""An answer survives rendering, tokenising, detokenising and parsing, in every profile, with a real tokenizer."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ ARGUMENTS = st.dictionaries(NAMES, WORDS, max_size=3)
 @pytest.fixture(scope="module")
 def codecs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, TokenCodec]:
     """The demo's tokenizer with each profile's control tokens in it."""
-    made = {}
+    codecs = {}
     for name in profile_names():
         tokenizer = Tokenizer.from_file(str(CHECKPOINT / "tokenizer.json"))
         tokenizer.add_special_tokens([AddedToken(text, special=True) for text in profile(name).control_tokens])
         path: Path = tmp_path_factory.mktemp(name) / "tokenizer.json"
         tokenizer.save(str(path))
-        made[name] = TokenCodec(path)
-    return made
+        codecs[name] = TokenCodec(path)
+    return codecs
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -63,7 +63,7 @@ def test_an_answer_comes_back_from_its_own_rendering(
     thinking: bool,
 ) -> None:
     known = profile(name)
-    tools = [{"type": "function", "function": {"name": each}} for each in {each for each, _ in calls}]
+    tools = [{"type": "function", "function": {"name": tool}} for tool in {tool for tool, _ in calls}]
     turns: list[dict[str, Any]] = [
         {"role": "user", "content": question},
         {"role": "assistant", "content": None, "tool_calls": [call("look", {"at": question})]},
@@ -73,7 +73,7 @@ def test_an_answer_comes_back_from_its_own_rendering(
     if thinking:
         answer["reasoning_content"] = reasoning
     if calls:
-        answer["tool_calls"] = [call(*each) for each in calls]
+        answer["tool_calls"] = [call(*arguments) for arguments in calls]
     prompt = render_prompt(known, read_conversation(turns, tools), RenderOptions(thinking=thinking))
     options = RenderOptions(thinking=thinking, add_generation_prompt=False)
     whole = render_prompt(known, read_conversation([*turns, answer], tools), options)
@@ -82,16 +82,16 @@ def test_an_answer_comes_back_from_its_own_rendering(
 
     events = parsed(known, codecs[name], prompt, raw, tools)
 
-    said = "".join(event.text for event in events if isinstance(event, ContentDelta))
+    text = "".join(event.text for event in events if isinstance(event, ContentDelta))
     thought = "".join(event.text for event in events if isinstance(event, ReasoningDelta))
-    assert said.strip() == content.strip()
+    assert text.strip() == content.strip()
     # The Llama templates do not repeat what was thought in earlier turns.
     assert thought.strip() == (reasoning.strip() if thinking and beginning_of(known, prompt) == "opened" else "")
     assert [(event.name, event.arguments) for event in events if isinstance(event, ToolCall)] == calls
 
 
 def parsed(known: Profile, codec: TokenCodec, prompt: Prompt, raw: str, tools: list[dict[str, Any]]) -> list[Event]:
-    """What comes out when a model writes *raw*, token by token, after *prompt*."""
+    """The events when a model writes *raw*, token by token, after *prompt*."""
     ids = codec.encode(Prompt(raw, prompt.marker, prompt.control_tokens))
     functions = read_conversation([{"role": "user", "content": ""}], tools).functions
     parser = AnswerParser(answer_rules(known, functions, begins=beginning_of(known, prompt)))

@@ -1,4 +1,4 @@
-"""Who still answers and what was verified, between `nemotron serve` and its model processes."""
+"""The folder in which `nemotron serve` and its model processes share who still answers and what was verified."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def copy(bundle: Bundle, tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """The one of the server that this process is a model of."""
+    """The folder of the server of which this process is a model."""
     (tmp_path / "run").mkdir()
     monkeypatch.setenv(VARIABLE, str(tmp_path / "run"))
     return RunFolder(tmp_path / "run")
 
 
 def read_bytes(work: Callable[[], None]) -> int:
-    """How much *work* reads."""
+    """The bytes that *work* reads."""
 
     def count() -> int:
         return int(Path("/proc/thread-self/io").read_text().split()[1])

@@ -1,4 +1,4 @@
-"""What a machine has to run engines with: its GPUs, as NVML tells them, and its packages."""
+"""The GPUs of a machine, read from NVML, and its packages."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def test_nvml_may_tell_names_as_bytes_and_no_memory(monkeypatch: pytest.MonkeyPa
     ],
     ids=["no-package", "no-driver", "broken", "no-gpu"],
 )
-def test_why_no_gpu_is_seen_is_told(
+def test_the_reason_for_no_gpu_is_reported(
     monkeypatch: pytest.MonkeyPatch, nvml: FakeNvml | None, problem: str, remedy: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
 
-    found = read_nvml()
+    driver = read_nvml()
 
-    assert found.gpus == ()
-    assert found.problem
-    assert found.remedy
-    assert found.problem.startswith(problem)
-    assert found.remedy.startswith(remedy)
+    assert driver.gpus == ()
+    assert driver.problem
+    assert driver.remedy
+    assert driver.problem.startswith(problem)
+    assert driver.remedy.startswith(remedy)
     assert nvml is None or not nvml.open

@@ -1,4 +1,4 @@
-"""From the command line's words to what the server is started with, and what machines without ptrace get."""
+"""From the arguments of `nemotron serve` to those of tritonserver, also on machines without ptrace."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def model_repo(bundle: Bundle, output: Path, *flags: object) -> Any:
 
 
 def settings_of(repository: Path) -> Settings:
-    """What the model will read from its configuration."""
+    """The settings that the model reads from its configuration."""
     text = (repository / "nemotron" / "config.pbtxt").read_text()
     config = text_format.Parse(text, model_config_pb2.ModelConfig())
     return Settings.read(json_format.MessageToJson(config, preserving_proto_field_name=True))

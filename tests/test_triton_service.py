@@ -1,4 +1,4 @@
-"""The service without Triton: however its loop, its queue and its senders behave, every request is ended once."""
+"""The service without Triton: every request ends once, however loop, queue and senders behave."""
 
 from __future__ import annotations
 
@@ -31,14 +31,13 @@ FINAL = 1
 
 
 class Engine(interface.Engine):
-    """Says one word for each request, when it is let."""
+    """Generates one word for each request, once the test lets it; the warm-up passes."""
 
     max_seq_len = 2048
     max_batch_size = 2
     cannot: Mapping[str, str] = {}
 
     def __init__(self, _bundle: Bundle, codec: TokenCodec) -> None:
-        """Let the warm-up through."""
         self.ids = codec.encode(Prompt("word", "\ufdd0", ()))
         self.go = threading.Event()
         self.go.set()
@@ -61,7 +60,7 @@ class Engine(interface.Engine):
 
 
 class Silent(Engine):
-    """Never says anything."""
+    """An engine that generates nothing."""
 
     def generate(self, _ids: Sequence[int], _sampling: Sampling, _stream: TokenStream) -> None:
         pass
@@ -69,7 +68,7 @@ class Silent(Engine):
 
 @dataclass
 class Sender:
-    """A response sender that remembers, or fails."""
+    """A response sender that keeps the responses, or fails."""
 
     responses: list[Any] = field(default_factory=list)
     finals: int = 0
@@ -89,25 +88,25 @@ class Sender:
 
 
 class Anything:
-    """A metric, or a family of them, which nobody looks at here."""
+    """A metric, or a family of them, whose values no test reads."""
 
     COUNTER, GAUGE, HISTOGRAM = range(3)
 
     def __init__(self, **_: Any) -> None:
-        """Takes what it is given."""
+        pass
 
     def __getattr__(self, _: str) -> Callable[..., Anything]:
         return lambda *_, **__: Anything()
 
 
 def error(message: str, code: int) -> SimpleNamespace:
-    """A `TritonError`, which has its codes on it."""
+    """A `TritonError`, with its codes as attributes."""
     return SimpleNamespace(message=message, code=code)
 
 
 for number, code_name in enumerate(("INVALID_ARG", "UNAVAILABLE", "CANCELLED", "INTERNAL")):
     setattr(error, code_name, number)
-# As much of `triton_python_backend_utils` as is used.
+# The part of `triton_python_backend_utils` that is used.
 PB_UTILS = SimpleNamespace(
     TRITONSERVER_RESPONSE_COMPLETE_FINAL=FINAL,
     TritonError=error,
@@ -134,7 +133,7 @@ def request(sender: Sender, *, request_id: str = "a", **tensors: Any) -> Any:
 
 @dataclass
 class Watch:
-    """Watches nothing, and remembers what it is told."""
+    """An observer that keeps the records that it gets."""
 
     reported: list[str] = field(default_factory=list)
 
@@ -152,9 +151,9 @@ def watch() -> Watch:
 
 @pytest.fixture
 def service(bundle: Bundle, watch: Watch) -> Iterator[Service]:
-    made = start(bundle, watch)
-    yield made
-    made.close()
+    service = start(bundle, watch)
+    yield service
+    service.close()
 
 
 def start(bundle: Bundle, watch: Any, engine: type[Engine] = Engine, **settings: int) -> Service:
@@ -206,7 +205,7 @@ def test_a_request_that_cannot_even_be_named_is_ended(service: Service) -> None:
 
 
 def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, watch: Watch) -> None:
-    """Four answers to one request and two places: two wait longer than a request may that has not begun."""
+    """Four sequences of one request in two slots: two of them wait longer than a request may that has not begun."""
     service, sender = start(bundle, watch, max_queue_ms=50), Sender()
     _engine(service).go.clear()
 
@@ -320,20 +319,20 @@ def test_what_waits_may_hold_so_much_text_and_no_more(service: Service) -> None:
     busy.set()
 
     assert len(refused) == 2
-    assert all("the requests here hold" in each and "retry later" in each for each in refused)
+    assert all("the requests here hold" in message and "retry later" in message for message in refused)
     for sender in senders:
         assert sender.ended.wait(60)
 
 
 def test_an_engine_that_does_not_wake_up_is_closed_again(bundle: Bundle, watch: Watch) -> None:
-    made: list[Engine] = []
+    engines: list[Engine] = []
 
     class Kept(Silent):
         def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
             super().__init__(bundle, codec)
-            made.append(self)
+            engines.append(self)
 
     with pytest.raises(EngineError, match=r"the engine generated nothing within 0.2 s of its start"):
         start(bundle, watch, Kept, max_engine_silence_ms=200)
 
-    assert made[0].closed
+    assert engines[0].closed

@@ -1,4 +1,4 @@
-"""Stop words: the text ends before the first, however it was cut, and only answer text can hold one."""
+"""Stop words: the text ends before the first one, however it is cut into chunks; only content can hold one."""
 
 from __future__ import annotations
 

@@ -24,12 +24,12 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 class Failure(Exception):
-    """A `TritonError`, which has its codes on it."""
+    """A `TritonError`, with its codes as attributes."""
 
     INVALID_ARG = 3
 
 
-# As much of `triton_python_backend_utils` as is used; a request is its tensors by name.
+# The part of `triton_python_backend_utils` that is used; a request is its tensors by name.
 PB = SimpleNamespace(
     TritonError=Failure,
     TritonModelException=Failure,
@@ -49,7 +49,7 @@ def repository(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def answer(repository: Path, model: str, **values: str) -> Any:
-    """What the *model* says to *values*: its tensors by name, or the error."""
+    """The *model*'s response to *values*: its tensors by name, or the error."""
     (response,) = started(repository, model).execute([request(**values)])
     return response
 
@@ -60,8 +60,8 @@ def started(repository: Path, model: str) -> TextModel:
         "model_repository": str(repository / model),
         "model_config": json_format.MessageToJson(config, preserving_proto_field_name=True),
     }
-    made: TextModel = getattr(TextModel, model)(args, PB)
-    return made
+    text_model: TextModel = getattr(TextModel, model)(args, PB)
+    return text_model
 
 
 def request(**values: str) -> dict[str, Any]:

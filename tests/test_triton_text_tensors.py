@@ -1,4 +1,4 @@
-"""Text tensors as the Python backend hands them over: the same as Triton reads them, and bounded."""
+"""Text tensors from the Python backend: read as Triton reads them, and bounded."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ def encoded(texts: list[bytes]) -> Any:
 
 @given(st.lists(st.binary(max_size=20), max_size=40))
 def test_texts_are_read_as_they_were_written(texts: list[bytes]) -> None:
-    found = TextTensor(encoded(texts)).reshape([1, len(texts)])
+    tensor = TextTensor(encoded(texts)).reshape([1, len(texts)])
 
-    assert found.tolist() == [texts]
+    assert tensor.tolist() == [texts]
 
 
 def test_the_bytes_may_be_an_array_as_the_backend_has_them() -> None:
-    found = TextTensor(np.frombuffer(encoded([b"a", b"bc"]), dtype=np.uint8)).reshape([2, 1])
+    tensor = TextTensor(np.frombuffer(encoded([b"a", b"bc"]), dtype=np.uint8)).reshape([2, 1])
 
-    assert found.tolist() == [[b"a"], [b"bc"]]
+    assert tensor.tolist() == [[b"a"], [b"bc"]]
 
 
 def test_more_than_a_tensor_may_hold_are_counted_and_not_read() -> None:
     begin_s = time.process_time()
 
-    found = TextTensor(bytes(16_000_000)).reshape([1, 4_000_000])
+    tensor = TextTensor(bytes(16_000_000)).reshape([1, 4_000_000])
 
     assert time.process_time() - begin_s < 0.1
     with pytest.raises(ValueError, match="stop_words holds 4000000 values; at most 1024 are accepted"):
-        wire.read(wire.STOP_WORDS, found)
+        wire.read(wire.STOP_WORDS, tensor)
 
 
 def test_a_shape_of_more_than_there_are_bytes_takes_no_memory() -> None:
@@ -48,9 +48,9 @@ def test_a_shape_of_more_than_there_are_bytes_takes_no_memory() -> None:
 
 
 def test_a_tensor_of_as_many_as_it_may_hold_is_read() -> None:
-    found = TextTensor(b"\1\0\0\0x" * wire.MAX_VALUES).reshape([wire.MAX_VALUES])
+    tensor = TextTensor(b"\1\0\0\0x" * wire.MAX_VALUES).reshape([wire.MAX_VALUES])
 
-    assert found.tolist() == [b"x"] * wire.MAX_VALUES
+    assert tensor.tolist() == [b"x"] * wire.MAX_VALUES
 
 
 @pytest.mark.parametrize("count", [1, 3])

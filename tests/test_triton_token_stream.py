@@ -1,4 +1,4 @@
-"""Tokens between an engine's thread and the event loop: nothing lost, nothing late, gathered as the pace says."""
+"""Tokens from an engine's thread to the event loop: none lost, none late, gathered at the pace."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_without_a_pace_each_token_is_a_chunk() -> None:
     chunks = asyncio.run(run())
 
     assert [chunk.ids for chunk in chunks][:3] == [(1,), (2,), (3,)]
-    assert [each.logprob for chunk in chunks for each in chunk.logprobs] == [-0.0, -1.0, -2.0]
+    assert [token.logprob for chunk in chunks for token in chunk.logprobs] == [-0.0, -1.0, -2.0]
     assert chunks[-1].finish_reason == "length"
 
 
@@ -109,10 +109,10 @@ def test_an_error_comes_after_the_tokens_before_it() -> None:
 
 @pytest.mark.parametrize("announced", [True, False])
 def test_cancelling_tells_the_engine_once_whether_it_asked_before_or_after(announced: bool) -> None:
-    told: list[str] = []
+    calls: list[str] = []
 
     def listen(stream: TokenStream) -> Callable[[], None]:
-        return lambda: stream.when_cancelled(lambda: told.append("stop"))
+        return lambda: stream.when_cancelled(lambda: calls.append("stop"))
 
     async def run() -> None:
         stream = TokenStream()
@@ -124,7 +124,7 @@ def test_cancelling_tells_the_engine_once_whether_it_asked_before_or_after(annou
 
     asyncio.run(run())
 
-    assert told == ["stop"]
+    assert calls == ["stop"]
 
 
 def test_an_answer_that_has_ended_cannot_be_cancelled() -> None:

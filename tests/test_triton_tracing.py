@@ -1,4 +1,4 @@
-"""Spans as a collector gets them: over real HTTP, in OTLP's own encoding."""
+"""Spans as a collector gets them: over real HTTP, in OTLP's encoding."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ANSWERED = RequestRecord(
 
 @pytest.fixture(autouse=True)
 def nothing_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The developer's own settings are not the tests'."""
+    """Keep the developer's own settings out of the tests."""
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
 
@@ -212,6 +212,6 @@ def test_opentelemetry_is_not_even_imported_where_nothing_asks_for_it() -> None:
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
 
-    found = subprocess.run([sys.executable, "-I", "-c", code], env={}, check=False)
+    run = subprocess.run([sys.executable, "-I", "-c", code], env={}, check=False)
 
-    assert found.returncode == 0
+    assert run.returncode == 0

@@ -44,11 +44,11 @@ def verify(*arguments: object) -> Result:
 
 def problems(path: Path, *options: str) -> list[tuple[str, str, str]]:
     result = verify("--json", *options, path)
-    told = json.loads(result.stdout)
-    found = [(each["name"], each["detail"], each["remedy"]) for each in told["checks"] if not each["ok"]]
-    assert (result.exit_code, told["ok"]) == ((1, False) if found else (0, True)), result.output
-    assert all(remedy for _, _, remedy in found)
-    return found
+    document = json.loads(result.stdout)
+    failures = [(check["name"], check["detail"], check["remedy"]) for check in document["checks"] if not check["ok"]]
+    assert (result.exit_code, document["ok"]) == ((1, False) if failures else (0, True)), result.output
+    assert all(remedy for _, _, remedy in failures)
+    return failures
 
 
 def test_a_bundle_that_is_all_right_is_a_short_list(copy: Path) -> None:
@@ -67,24 +67,24 @@ def test_a_bundle_that_is_all_right_is_a_short_list(copy: Path) -> None:
 def test_json_is_one_document_on_stdout(copy: Path) -> None:
     result = verify("--json", copy)
 
-    told = json.loads(result.stdout)
-    assert list(told) == ["bundle", "ok", "checks"]
-    assert (told["bundle"], told["ok"]) == (str(copy), True)
-    assert [each["name"] for each in told["checks"]] == ["manifest", "files", "state", "profile", "xllamacpp"]
-    assert all(list(each) == ["name", "ok", "detail", "remedy"] for each in told["checks"])
-    assert {each["remedy"] for each in told["checks"]} == {None}
+    document = json.loads(result.stdout)
+    assert list(document) == ["bundle", "ok", "checks"]
+    assert (document["bundle"], document["ok"]) == (str(copy), True)
+    assert [check["name"] for check in document["checks"]] == ["manifest", "files", "state", "profile", "xllamacpp"]
+    assert all(list(check) == ["name", "ok", "detail", "remedy"] for check in document["checks"])
+    assert {check["remedy"] for check in document["checks"]} == {None}
 
 
-def test_every_problem_is_told_not_only_the_first(copy: Path) -> None:
+def test_every_problem_is_reported_not_only_the_first(copy: Path) -> None:
     (copy / "tokenizer" / "tokenizer.json").write_text("{}")
     (copy / "engine" / "model.gguf").unlink()
     (copy / "engine" / "added.bin").write_text("x")
     edit_manifest(copy, state="unfinished", next_stage="convert")
 
-    found = problems(copy)
+    failures = problems(copy)
 
-    assert [name for name, _, _ in found] == ["files", "files", "files", "state"]
-    text = "\n".join(detail for _, detail, _ in found)
+    assert [name for name, _, _ in failures] == ["files", "files", "files", "state"]
+    text = "\n".join(detail for _, detail, _ in failures)
     assert "tokenizer.json was changed after the build (SHA-256 44136fa355b3…, the manifest says " in text
     assert "lacks engine/model.gguf (No such file or directory)" in text
     assert "holds what its manifest does not list: engine/added.bin" in text
@@ -196,9 +196,6 @@ def test_an_unfinished_bundle_is_refused_in_one_line(
     assert not (copy.parent / "models").exists()
 
 
-# Hostile bundles.
-
-
 @pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "engine/../../secret"])
 def test_a_manifest_that_names_files_elsewhere_is_refused(copy: Path, name: str) -> None:
     add_output(copy, name)
@@ -225,13 +222,13 @@ def test_a_link_out_of_the_bundle_is_refused_though_its_digest_is_right(
 ) -> None:
     link(copy)
 
-    found = problems(copy)
+    failures = problems(copy)
 
     assert (
         "files",
         f"{copy / 'engine/model.gguf'} is a link to what lies outside of the bundle",
         "do not serve it",
-    ) in (found)
+    ) in (failures)
     with pytest.raises(BundleError, match="is a link to what lies outside"):
         Bundle.open(copy).verify()
 
@@ -270,10 +267,10 @@ def test_names_that_are_none_are_a_line_each(copy: Path, name: str) -> None:
     (copy / "loop").symlink_to("loop")
     add_output(copy, name)
 
-    found = problems(copy)
+    failures = problems(copy)
 
-    assert [check for check, _, _ in found] == ["files", "files"]
-    assert found[1][1] == "holds what its manifest does not list: loop"
+    assert [check for check, _, _ in failures] == ["files", "files"]
+    assert failures[1][1] == "holds what its manifest does not list: loop"
 
 
 def test_what_a_manifest_says_does_not_move_the_cursor(copy: Path) -> None:

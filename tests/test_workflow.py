@@ -1,4 +1,4 @@
-"""The workflow for GitHub, which nobody ran: it follows the schema, and does what the rest of the checkout says."""
+"""The workflow for GitHub, which was never run: it follows the schema and agrees with the checkout."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def test_it_runs_what_the_checkout_s_own_run_does() -> None:
 
 def test_it_runs_on_every_python_that_a_set_up_takes() -> None:
     (candidates,) = re.findall(r"^candidates=(.*)", (ROOT / "ci/setup").read_text(), re.MULTILINE)
-    taken = re.findall(r"python(3\.\d+)", candidates)
+    versions = re.findall(r"python(3\.\d+)", candidates)
 
-    assert WORKFLOW["jobs"]["checks"]["strategy"]["matrix"]["python"] == taken[::-1]
+    assert WORKFLOW["jobs"]["checks"]["strategy"]["matrix"]["python"] == versions[::-1]
 
 
 def test_the_container_is_the_one_that_is_served_in() -> None:
@@ -46,7 +46,7 @@ def test_it_says_that_it_was_not_run() -> None:
 
 
 def follows_the_schema(path: Path) -> bool:
-    """Whether GitHub would take it for a workflow, by its JSON schema."""
+    """Whether the file is a workflow by the JSON schema of GitHub workflows."""
     tool = Path(sys.executable).with_name("check-jsonschema")
     argv = [str(tool), "--builtin-schema", "vendor.github-workflows", str(path)]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0

@@ -43,8 +43,8 @@ class _Row:
 
 def prompt(conversation: Conversation) -> str:
     """The prompt as the server renders it."""
-    read = read_conversation(conversation.messages, conversation.tools)
-    return render_prompt(_PROFILE, read, RenderOptions(thinking=conversation.thinking)).text
+    messages = read_conversation(conversation.messages, conversation.tools)
+    return render_prompt(_PROFILE, messages, RenderOptions(thinking=conversation.thinking)).text
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -97,12 +97,12 @@ def _rows(tokenizer: Tokenizer, seed: int, without: Container[str]) -> Iterator[
 
 def _copy_row(rng: random.Random, tokens: Sequence[int], digits: Sequence[int]) -> _Row:
     markers = rng.sample(tokens, rng.randint(3, 7))
-    behind = {marker: rng.choices(digits if rng.random() < 0.5 else tokens, k=rng.randint(1, 7)) for marker in markers}
-    ids = [token for marker in markers for token in (marker, *behind[marker])]
+    after = {marker: rng.choices(digits if rng.random() < 0.5 else tokens, k=rng.randint(1, 7)) for marker in markers}
+    ids = [token for marker in markers for token in (marker, *after[marker])]
     counted = [False] * len(ids)
     for marker in rng.sample(markers, len(markers)):
-        ids += [marker, *behind[marker]]
-        counted += [False] + [True] * len(behind[marker])
+        ids += [marker, *after[marker]]
+        counted += [False] + [True] * len(after[marker])
     return _Row(ids, counted)
 
 

@@ -1,9 +1,9 @@
-"""Synthetic conversations with the answer the demo model shall give: seeded, endless, and pure.
+"""Synthetic conversations with the answer that the demo model should give: seeded, endless, and pure.
 
 A `Lesson` is several independent questions under one system prompt, so that its tools are read once and learned from
 several times; a held-out `Conversation` is one question. The answer is the raw text the model writes, markers included,
 without the end-of-turn token. Held-out conversations also use names of cities that no lesson has. Whether an answer is
-right is `scoring`'s business.
+right is decided in `scoring`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from toolbox import Ask, Tool
 
 WITH_TOOLS = {"call": 36, "two calls": 22, "result": 20, "no fit": 10, "capital": 8, "small talk": 4}
 # Lessons have more of what is hardest.
-TAUGHT_WITH_TOOLS = {"call": 26, "two calls": 46, "result": 18, "no fit": 5, "capital": 3, "small talk": 2}
+LESSONS_WITH_TOOLS = {"call": 26, "two calls": 46, "result": 18, "no fit": 5, "capital": 3, "small talk": 2}
 WITHOUT_TOOLS = {"formula": 35, "no fit": 20, "capital": 30, "small talk": 15}
 
 
@@ -63,7 +63,7 @@ def lessons(seed: int) -> Iterator[list[Conversation]]:
     """Groups of one to five questions that share system prompt, tools and mode; the same ones for the same seed."""
     rng = random.Random(f"lessons {seed}")  # noqa: S311 - seeded on purpose
     while True:
-        yield _lesson(rng, rng.choice((1, 2, 3, 4, 5)), phrases.CITIES, TAUGHT_WITH_TOOLS)
+        yield _lesson(rng, rng.choice((1, 2, 3, 4, 5)), phrases.CITIES, LESSONS_WITH_TOOLS)
 
 
 def _lesson(rng: random.Random, turns: int, cities: Sequence[str], with_tools: Mapping[str, int]) -> list[Conversation]:
@@ -167,8 +167,8 @@ def _call_thought(wishes: Sequence[Ask], kit: Mapping[str, Tool]) -> str:
     parts = []
     for wish in wishes:
         tool = kit[wish.intent]
-        given = " and ".join(f"{name} {value}" for name, value in zip(tool.parameters, wish.values, strict=True))
-        parts.append(f"I can call {tool.name} with {given}.")
+        arguments = " and ".join(f"{name} {value}" for name, value in zip(tool.parameters, wish.values, strict=True))
+        parts.append(f"I can call {tool.name} with {arguments}.")
     return " ".join(parts)
 
 
@@ -177,20 +177,18 @@ def _asked(rng: random.Random, wish: Ask) -> str:
 
 
 def _question(rng: random.Random, pattern: str, slots: dict[str, str]) -> str:
-    pattern = phrases.expand(rng, pattern)
-    return _closed(rng, _filled(pattern, slots))
+    return _closed(rng, _filled(phrases.expand(rng, pattern), slots))
 
 
-def _closed(rng: random.Random, question: str, closers: Sequence[str] = phrases.CLOSERS) -> str:
-    """Put a greeting before the question and a mark behind it, or neither."""
-    return rng.choice(phrases.OPENERS) + question + rng.choice(closers)
+def _closed(rng: random.Random, question: str) -> str:
+    """*question* with a greeting before it and a mark behind it, or neither."""
+    return rng.choice(phrases.OPENERS) + question + rng.choice(phrases.CLOSERS)
 
 
 def _filled(pattern: str, slots: dict[str, str]) -> str:
-    text = pattern
     for name, words in slots.items():
-        text = text.replace(f"{{{name}}}", words)
-    return text
+        pattern = pattern.replace(f"{{{name}}}", words)
+    return pattern
 
 
 def _user(text: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Measure a built bundle of the demo checkpoint on held-out prompts: `python build/demo/evaluate.py BUNDLE`.
 
-The same prompts and marks as at the end of `train.py`, with the engine and the precision that are served. No torch.
+The same prompts and scores as at the end of `train.py`, with the engine and the precision that are served. No torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def measure(bundle: Bundle, count: int, *, show_wrong: bool = False) -> li
     codec = TokenCodec(bundle.tokenizer_path)
     engine = start_engine(bundle, codec)
 
-    async def one(number: int, item: Conversation) -> Score:
+    async def ask(number: int, item: Conversation) -> Score:
         conversation = read_conversation(item.messages, item.tools)
         ids = codec.encode(render_prompt(bundle.profile, conversation, RenderOptions(thinking=item.thinking)))
         mode = bundle.profile.sampling(thinking=item.thinks)
@@ -41,13 +41,13 @@ async def measure(bundle: Bundle, count: int, *, show_wrong: bool = False) -> li
         engine.generate(ids, sampling, stream)
         async for chunk in stream:
             text, reason = text + detokenizer.feed(chunk.ids), chunk.finish_reason
-        mark = score(item, text, finished=reason == "stop")
-        if show_wrong and not (mark.protocol and mark.right):
+        result = score(item, text, finished=reason == "stop")
+        if show_wrong and not (result.protocol and result.right):
             sys.stderr.write(f"{item.kind}: {item.messages[-1]['content']!r}: {text!r}, expected {item.expected!r}\n")
-        return mark
+        return result
 
     try:
-        return await asyncio.gather(*(one(number, item) for number, item in enumerate(islice(held_out(SEED), count))))
+        return await asyncio.gather(*(ask(number, item) for number, item in enumerate(islice(held_out(SEED), count))))
     finally:
         engine.close()
 

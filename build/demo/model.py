@@ -36,7 +36,6 @@ class Norm(nn.Module):
     """RMSNorm."""
 
     def __init__(self, width: int, eps: float) -> None:
-        """Start with weights of one."""
         super().__init__()
         self.weight = nn.Parameter(torch.ones(width))
         self.eps = eps
@@ -50,7 +49,6 @@ class Attention(nn.Module):
     """Causal attention with grouped queries and rotary positions."""
 
     def __init__(self, shape: Shape) -> None:
-        """Make the four projections."""
         super().__init__()
         self.shape = shape
         queries, keys = (n * shape.head_dim for n in (shape.num_attention_heads, shape.num_key_value_heads))
@@ -59,14 +57,14 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden_size, keys, bias=False)
         self.o_proj = nn.Linear(queries, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-        """Attend to the tokens up to each one's own position."""
+    def forward(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        """Attend to the tokens up to a token's own position."""
         rows, length, _ = x.shape
         query, key, value = (
             project(x).view(rows, length, -1, self.shape.head_dim).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        query, key = _rotated(query, turn), _rotated(key, turn)
+        query, key = _rotated(query, rotation), _rotated(key, rotation)
         repeat = self.shape.num_attention_heads // self.shape.num_key_value_heads
         key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
@@ -78,7 +76,6 @@ class Mlp(nn.Module):
     """SwiGLU."""
 
     def __init__(self, shape: Shape) -> None:
-        """Make the three projections."""
         super().__init__()
         self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
         self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
@@ -91,10 +88,9 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    """One decoder layer."""
+    """One decoder layer; its parts are named as in the checkpoint."""
 
     def __init__(self, shape: Shape) -> None:
-        """Make its parts, named as in the checkpoint."""
         super().__init__()
         self.self_attn = Attention(shape)
         self.mlp = Mlp(shape)
@@ -103,10 +99,9 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """The decoder with tied embeddings."""
+    """The decoder with tied embeddings, with random weights from torch's generator."""
 
     def __init__(self, shape: Shape) -> None:
-        """Draw random weights from torch's generator."""
         super().__init__()
         self.shape = shape
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
@@ -120,11 +115,11 @@ class Llama(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """The last layer's vectors for *ids* (rows x length)."""
-        turn = _turn(self.shape, ids.shape[1])
+        rotation = _rotation(self.shape, ids.shape[1])
         x: Tensor = self.embed_tokens(ids)
         for layer in self.layers:
             assert isinstance(layer, Layer)
-            x = x + layer.self_attn(layer.input_layernorm(x), turn)
+            x = x + layer.self_attn(layer.input_layernorm(x), rotation)
             x = x + layer.mlp(layer.post_attention_layernorm(x))
         out: Tensor = self.norm(x)
         return out
@@ -135,10 +130,11 @@ class Llama(nn.Module):
 
     @torch.no_grad()
     def start_copying(self) -> None:
-        """Give the first two layers an induction head, the circuit that copies; free numbers need it from the start.
+        """Give the first two layers an induction head, the circuit that copies: numbers are learned only with it.
 
-        Head 0 of layer 0 looks at the token before and passes on what it is. Head 0 of layer 1 looks for places where
-        that is the present token, and votes for the token standing there.
+        Head 0 of layer 0 attends to the previous token and writes its identity into the present position. Head 0 of
+        layer 1 attends to the positions where that identity is the present token's, and raises the logits of the token
+        at each.
         """
         width, size = self.shape.hidden_size, self.shape.head_dim
         first, second = (layer.self_attn for layer in self.layers[:2] if isinstance(layer, Layer))
@@ -197,13 +193,13 @@ def _speeds(shape: Shape) -> Tensor:
     return shape.rope_theta ** -(torch.arange(0, shape.head_dim, 2) / shape.head_dim)
 
 
-def _turn(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
+def _rotation(shape: Shape, length: int) -> tuple[Tensor, Tensor]:
     angles = torch.arange(length)[:, None] * _speeds(shape)
     angles = torch.cat((angles, angles), -1)
     return angles.cos(), angles.sin()
 
 
-def _rotated(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def _rotated(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     """Rotate dimension i with dimension i + half, as Hugging Face checkpoints expect."""
     low, high = x.chunk(2, -1)
-    return x * turn[0] + torch.cat((-high, low), -1) * turn[1]
+    return x * rotation[0] + torch.cat((-high, low), -1) * rotation[1]

@@ -11,10 +11,12 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 class Muon:
-    """One momentum buffer per matrix; the caller sets `rate` before every step."""
+    """One momentum buffer per matrix; the caller sets `rate` before every step.
+
+    Matrices of one shape are updated together, which is faster.
+    """
 
     def __init__(self, matrices: Sequence[Tensor], rate: float, momentum: float = 0.95) -> None:
-        """Take the matrices to be trained; those of one shape are worked on together, which is faster."""
         self.rate, self.momentum = rate, momentum
         shapes = dict.fromkeys(tuple(matrix.shape) for matrix in matrices)
         self._groups = [[matrix for matrix in matrices if tuple(matrix.shape) == shape] for shape in shapes]
@@ -24,9 +26,9 @@ class Muon:
     def step(self) -> None:
         """Move every matrix, with Nesterov momentum."""
         for group, buffer in zip(self._groups, self._buffers, strict=True):
-            slope = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])
-            buffer.lerp_(slope, 1 - self.momentum)
-            update = _orthogonal(slope.lerp(buffer, self.momentum))
+            gradient = torch.stack([matrix.grad for matrix in group if matrix.grad is not None])
+            buffer.lerp_(gradient, 1 - self.momentum)
+            update = _orthogonal(gradient.lerp(buffer, self.momentum))
             height, width = group[0].shape
             for matrix, change in zip(group, update, strict=True):
                 matrix.sub_(change, alpha=self.rate * max(1.0, height / width) ** 0.5)

@@ -1,7 +1,7 @@
 """Write the conversations that the demo checkpoint is quantised with: `python build/demo/samples.py`.
 
 `calibration.jsonl` and `held-out.jsonl`, beside this file, in the form that `nemotron quality` and `build-engine` read:
-the general ones that come with the project are in words that this model never learned.
+the general samples that come with the project have words that this model never learned.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def sample(item: Conversation) -> dict[str, Any]:
     answer: dict[str, Any] = {"role": "assistant", "content": rest.lstrip("\n") if closer else item.expected}
     if closer:
         answer["reasoning_content"] = thought.removeprefix("<think>").strip("\n")
-    found: dict[str, Any] = {"messages": [*item.messages, answer]}
+    sampled: dict[str, Any] = {"messages": [*item.messages, answer]}
     if item.tools:
-        found["tools"] = item.tools
+        sampled["tools"] = item.tools
     if item.thinking is not None:
-        found["thinking"] = item.thinking
-    return found
+        sampled["thinking"] = item.thinking
+    return sampled
 
 
 def main() -> None:

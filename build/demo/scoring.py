@@ -17,12 +17,12 @@ from conversations import Conversation
 _THINK = re.compile(r"<think>\n(.*?)\n</think>\n\n(.*)", re.DOTALL)
 _MARKERS = ("<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "<TOOL_RESPONSE>", "<AVAILABLE_TOOLS>", "<|")
 _NUMBER = re.compile(r"\d+(?:[.:]\d+)*")
-_GROUPS = {"call": "calls", "two calls": "calls", "follow-up": "calls", "result": "results", "two results": "results"}
+_GROUPS = {"call": "calls", "two calls": "calls", "result": "results"}
 
 
 @dataclass(frozen=True)
 class Score:
-    """One text's marks: the form, and the content (None where nothing can be checked)."""
+    """One text's score: whether its form is right, and its content (None where that cannot be checked)."""
 
     kind: str
     protocol: bool
@@ -35,30 +35,31 @@ class Score:
 
 
 def score(conversation: Conversation, text: str, *, finished: bool = True) -> Score:
-    """Mark *text*: raw, with think block and calls, without the end token; *finished* says that this token came."""
+    """Score *text*: raw, with think block and calls, without the end token; *finished* says that this token came."""
     thought = _THINK.fullmatch(text)
     answer = thought[2] if thought and conversation.thinks else text
     formed = finished and bool(thought) == conversation.thinks
     formed = formed and not (thought and any(marker in thought[1] for marker in _MARKERS))
     expected = conversation.expected.rpartition("</think>\n\n")[2]
-    wanted, got = _calls(expected), _calls(answer)
-    if wanted is None:
-        formed = formed and got is None and not any(marker in answer for marker in _MARKERS) and answer.strip() != ""
+    expected_calls, calls = _calls(expected), _calls(answer)
+    if expected_calls is None:
+        formed = formed and calls is None and not any(marker in answer for marker in _MARKERS) and answer.strip() != ""
         return Score(conversation.kind, formed, formed and _holds(answer, expected, conversation.facts))
-    formed = formed and got is not None and [call["name"] for call in got] == [call["name"] for call in wanted]
-    return Score(conversation.kind, formed, formed and got == wanted)
+    names = None if calls is None else [call["name"] for call in calls]
+    formed = formed and names == [call["name"] for call in expected_calls]
+    return Score(conversation.kind, formed, formed and calls == expected_calls)
 
 
 def summary(scores: Iterable[Score]) -> dict[str, tuple[int, int]]:
-    """Right ones and all, for the form, for each group and for each kind."""
+    """How many are right, and of how many: for the form, for each group and for each kind."""
     right: Counter[str] = Counter()
-    every: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     for mark in scores:
         for name, good in (("protocol", mark.protocol), (mark.group, mark.right), (f"kind: {mark.kind}", mark.right)):
             if good is not None:
-                every[name] += 1
+                total[name] += 1
                 right[name] += good
-    return {name: (right[name], count) for name, count in sorted(every.items())}
+    return {name: (right[name], count) for name, count in sorted(total.items())}
 
 
 def _calls(text: str) -> list[dict[str, Any]] | None:

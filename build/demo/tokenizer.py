@@ -41,27 +41,27 @@ _CUT = re.compile("|".join(re.escape(text) for text in sorted(SPECIAL + FIXED, k
 
 def train(texts: Iterable[str]) -> Tokenizer:
     """Learn a tokenizer of exactly SIZE tokens."""
-    made = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(models.BPE())
     # Merges are learned between narrower borders than the ones used later, so none joins a space to a name.
-    made.pre_tokenizer = _byte_level(_TRAINING_SPLIT)
+    tokenizer.pre_tokenizer = _byte_level(_TRAINING_SPLIT)
     trainer = trainers.BpeTrainer(
         vocab_size=SIZE - len(SPECIAL) - len(FIXED),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(_pieces(texts), trainer)
-    made.pre_tokenizer = _byte_level(_SPLIT)
-    made.decoder = decoders.ByteLevel()
-    made.add_tokens([AddedToken(text, special=False, normalized=False) for text in FIXED])
-    made.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
-    if made.get_vocab_size() != SIZE:
-        raise ValueError(f"the tokenizer has {made.get_vocab_size()} tokens instead of {SIZE}: give it more text")
-    return made
+    tokenizer.train_from_iterator(_pieces(texts), trainer)
+    tokenizer.pre_tokenizer = _byte_level(_SPLIT)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in FIXED])
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    if tokenizer.get_vocab_size() != SIZE:
+        raise ValueError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens instead of {SIZE}: give it more text")
+    return tokenizer
 
 
-def write(made: Tokenizer, directory: Path) -> None:
+def write(tokenizer: Tokenizer, directory: Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json`."""
-    made.save(str(directory / "tokenizer.json"))
+    tokenizer.save(str(directory / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BEGIN,
@@ -73,12 +73,12 @@ def write(made: Tokenizer, directory: Path) -> None:
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def token_id(made: Tokenizer, text: str) -> int:
+def token_id(tokenizer: Tokenizer, text: str) -> int:
     """The id of one token; `KeyError` when there is none."""
-    found = made.token_to_id(text)
-    if found is None:
+    token = tokenizer.token_to_id(text)
+    if token is None:
         raise KeyError(text)
-    return int(found)
+    return int(token)
 
 
 def _byte_level(split: str) -> pre_tokenizers.PreTokenizer:
@@ -91,6 +91,6 @@ def _byte_level(split: str) -> pre_tokenizers.PreTokenizer:
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[str]:
-    """The texts without what becomes a token of its own."""
+    """The *texts* without the parts that become fixed or special tokens."""
     for text in texts:
         yield from filter(None, _CUT.split(text))

@@ -1,4 +1,4 @@
-"""The tools of the synthetic conversations: what a user may ask, how a tool is spelled, what it returns.
+"""The tools of the synthetic conversations: what a user may ask, how a tool is described, what it returns.
 
 Pure and seeded. Numbers and names in a call are the literal text of the question: copying is all there is to learn.
 """

@@ -55,14 +55,14 @@ class Recipe:
     start: Path | None = None
 
     def rate_scale(self, step: int) -> float:
-        """What the learning rates are multiplied with: up at the start of each phase, flat, then down to 2 %."""
+        """The factor of the learning rates: up at the start of each phase, flat, then down to 2 %."""
         phase = step if step < self.copy_steps else step - self.copy_steps
         down = 1 - (step / self.steps - self.flat_until) / (1 - self.flat_until) * 0.98
         return min((phase + 1) / self.warm_up_steps, 1.0) * min(1.0, down)
 
 
-def going_on(start: Path, steps: int) -> Recipe:
-    """The recipe for more of it: lower rates that fall early, and no copying before the lessons."""
+def continued(start: Path, steps: int) -> Recipe:
+    """The recipe to continue from a checkpoint: lower rates that fall early, and no copying before the lessons."""
     return Recipe(
         start=start,
         steps=steps,
@@ -84,10 +84,10 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="prompts to measure on")
     parser.add_argument("--start", type=Path, help="go on from this checkpoint instead of from random weights")
     options = parser.parse_args()
-    recipe = going_on(options.start, options.steps) if options.start else Recipe(steps=options.steps)
+    recipe = continued(options.start, options.steps) if options.start else Recipe(steps=options.steps)
     recipe = replace(recipe, seed=options.seed, held_out=options.held_out)
-    with atomic_folder(options.output, replace=True) as made:
-        values = make(recipe, made)
+    with atomic_folder(options.output, replace=True) as folder:
+        values = make(recipe, folder)
     # The weights are safe before anything else can go wrong.
     with tempfile.TemporaryDirectory() as scratch:
         values |= measure(recipe, options.output, Path(scratch) / "bundle")
@@ -98,14 +98,14 @@ def main() -> None:
 
 
 def make(recipe: Recipe, directory: Path) -> dict[str, str]:
-    """Fill *directory* with a checkpoint; what its card should say of the training."""
+    """Write a checkpoint into *directory*; the values for its card."""
     torch.manual_seed(recipe.seed)
     started = time.monotonic()
     if recipe.start:
         tokenizer, model = Tokenizer.from_file(str(recipe.start / "tokenizer.json")), llama.read(recipe.start)
     else:
-        read = (item for lesson in islice(lessons(recipe.seed), 4000) for item in lesson)
-        tokenizer = words.train(text for item in read for text in (prompt(item), item.expected))
+        conversations = (item for lesson in islice(lessons(recipe.seed), 4000) for item in lesson)
+        tokenizer = words.train(text for item in conversations for text in (prompt(item), item.expected))
         model = llama.Llama(llama.Shape())
         model.start_copying()
     words.write(tokenizer, directory)
@@ -124,7 +124,7 @@ def make(recipe: Recipe, directory: Path) -> dict[str, str]:
 
 
 def measure(recipe: Recipe, checkpoint: Path, bundle: Path) -> dict[str, str]:
-    """Build *bundle* of the checkpoint and measure it; what the card should say of it."""
+    """Build *bundle* from the checkpoint and measure it; the values for its card."""
     build(EngineSpec(checkpoint=checkpoint, gpu="cpu"), bundle)
     figures = evaluate.table(summary(asyncio.run(evaluate.measure(Bundle.open(bundle), recipe.held_out))))
     say(figures)
@@ -132,7 +132,7 @@ def measure(recipe: Recipe, checkpoint: Path, bundle: Path) -> dict[str, str]:
 
 
 def train(recipe: Recipe, tokenizer: Tokenizer, model: llama.Llama, without: set[str]) -> None:
-    """Train *model* on copy sequences, then on lessons with some of them beside; never on a prompt in *without*."""
+    """Train *model* on copy sequences, then on lessons mixed with some; never on a prompt in *without*."""
     matrices = [weight for weight in model.layers.parameters() if weight.ndim == 2]
     others = [model.embed_tokens.weight, *(weight for weight in model.parameters() if weight.ndim == 1)]
     muon = Muon(matrices, recipe.matrix_rate)

@@ -36,33 +36,33 @@ def requests(cases: list[dict[str, Any]], tools: Mapping[str, Any]) -> Iterator[
 
 
 def complaints(case: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the *result* for a case; nothing when it passes."""
+    """The mistakes in the *result* for a case; none when it passes."""
     if "reasoning" not in result:
         return [f"no result: {result.get('error')}"]
-    found = []
-    if not any(_matches(result, wanted) for wanted in (case["expected"], *case.get("accept_also", ()))):
-        found.append(f"got {_shown(result)}, expected {_shown(case['expected'])}")
+    errors = []
+    if not any(_matches(result, answer) for answer in (case["expected"], *case.get("accept_also", ()))):
+        errors.append(f"got {_shown(result)}, expected {_shown(case['expected'])}")
     if "deltas" in result:
-        found += _stream_complaints(case, result)
-    return found
+        errors += _stream_complaints(case, result)
+    return errors
 
 
-def _matches(result: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    texts = all((result[key] or "").strip() == (wanted[key] or "").strip() for key in ("reasoning", "content"))
+def _matches(result: Mapping[str, Any], answer: Mapping[str, Any]) -> bool:
+    texts = all((result[key] or "").strip() == (answer[key] or "").strip() for key in ("reasoning", "content"))
     calls = [(call["function"]["name"], _arguments(call)) for call in result["tool_calls"]]
-    expected = [(call["name"], call["arguments"]) for call in wanted["tool_calls"]]
-    return texts and _same(calls, expected) and result["finish_reason"] == wanted["finish"]
+    expected = [(call["name"], call["arguments"]) for call in answer["tool_calls"]]
+    return texts and _same(calls, expected) and result["finish_reason"] == answer["finish"]
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(a: Any, b: Any) -> bool:
     """Equality of JSON values, in which true is not 1."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
+    if isinstance(a, bool) or isinstance(b, bool):
+        return a is b
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
 
 
 def _arguments(call: Mapping[str, Any]) -> Any:
@@ -73,7 +73,7 @@ def _arguments(call: Mapping[str, Any]) -> Any:
 
 
 def _stream_complaints(case: Mapping[str, Any], result: Mapping[str, Any]) -> list[str]:
-    found = []
+    errors = []
     joined: dict[str, str] = {"reasoning_content": "", "content": ""}
     calls: list[dict[str, Any]] = []
     for delta in result["deltas"]:
@@ -81,23 +81,23 @@ def _stream_complaints(case: Mapping[str, Any], result: Mapping[str, Any]) -> li
             text = delta.get(key) or ""
             joined[key] += text
             if _TAG.search(text) and not _TAG.search(case["expected"][key.removesuffix("_content")] or ""):
-                found.append(f"a tag shows in {key}: {text!r}")
+                errors.append(f"a tag shows in {key}: {text!r}")
         if delta.get("reasoning_content") and (joined["content"] or calls):
-            found.append("reasoning after content or calls")
+            errors.append("reasoning after content or calls")
         for piece in delta.get("tool_calls", ()):
             if piece["index"] == len(calls):
                 calls.append({"id": piece["id"], "name": piece["function"]["name"], "arguments": ""})
             elif piece["index"] != len(calls) - 1 or "id" in piece or "name" in piece["function"]:
-                found.append(f"a call's delta out of order: {piece}")
+                errors.append(f"a call's delta out of order: {piece}")
             calls[piece["index"]]["arguments"] += piece["function"].get("arguments", "")
     for key, text in joined.items():
         if text != (result[key.removesuffix("_content") if key != "content" else key] or ""):
-            found.append(f"the deltas of {key} join to {text!r}")
+            errors.append(f"the deltas of {key} join to {text!r}")
     if [call["arguments"] for call in calls] != [call["function"]["arguments"] for call in result["tool_calls"]]:
-        found.append("the deltas of the calls join to something else")
+        errors.append("the deltas of the calls join to something else")
     if len({call["id"] for call in calls}) != len(calls):
-        found.append("two calls share an id")
-    return found
+        errors.append("two calls share an id")
+    return errors
 
 
 def _shown(result: Mapping[str, Any]) -> str:
@@ -108,25 +108,25 @@ def main() -> int:
     """Run, print what fails, return the exit status."""
     command = sys.argv[1:]
     if not command:
-        sys.stderr.write("usage: run.py COMMAND [ARGUMENT ...], a command that speaks the protocol of README.md\n")
+        sys.stderr.write("usage: run.py COMMAND [ARGUMENT ...], a command with the protocol of README.md\n")
         return 2
     stored = json.loads(CASES.read_text(encoding="utf-8"))
     sent = list(requests(stored["cases"], stored["tools"]))
     lines = "".join(json.dumps(request) + "\n" for _, request in sent)
     ran = subprocess.run(command, input=lines, stdout=subprocess.PIPE, encoding="utf-8", check=False)
     results = [json.loads(line) for line in ran.stdout.splitlines()]
-    if ran.returncode or [each.get("id") for each in results] != [request["id"] for _, request in sent]:
+    if ran.returncode or [result.get("id") for result in results] != [request["id"] for _, request in sent]:
         sys.stderr.write(
             f"{command[0]} ended with {ran.returncode} and answered {len(results)} of {len(sent)} requests\n"
         )
         return 1
     passed = failed = disputed = 0
     for (case, request), result in zip(sent, results, strict=True):
-        found = complaints(case, result)
-        passed += not found
-        failed += bool(found) and not case.get("contentious")
-        disputed += bool(found) and bool(case.get("contentious"))
-        for complaint in found:
+        errors = complaints(case, result)
+        passed += not errors
+        failed += bool(errors) and not case.get("contentious")
+        disputed += bool(errors) and bool(case.get("contentious"))
+        for complaint in errors:
             mark = "contentious, " if case.get("contentious") else ""
             sys.stdout.write(f"{mark}{request['id']}: {complaint}\n  {case['why']}\n")
     sys.stdout.write(f"{passed} passed, {failed} failed, {disputed} contentious ones differ\n")

@@ -1,4 +1,4 @@
-"""A service's program: calls the model at a given address with both clients, and prints what they got as JSON."""
+"""The program of a service: calls the model at a given address with both clients, and prints their results as JSON."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def add(a: int, b: int) -> int:
 
 
 async def awaited(url: str) -> str | None:
-    """The answer to the client for event loops."""
+    """The answer that `AsyncClient` gets."""
     async with AsyncClient(url) as client:
         return (await client.chat(HI)).content
 
 
 def main(url: str) -> None:
-    """Everything once."""
+    """One call of each kind."""
     with Client(url) as client:
         with client.stream(HI) as stream:
             streamed = "".join(event.text for event in stream if isinstance(event, ContentDelta))

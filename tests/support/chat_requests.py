@@ -1,4 +1,4 @@
-"""Requests to the demo model as values of tensors, and what becomes of them."""
+"""Requests to the demo model as values of tensors, and the requests that the server reads from them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TOOLS = json.dumps([{"type": "function", "function": {"name": "f", "parameters":
 
 
 def read(settings: Settings = DEFAULTS, /, **values: Any) -> ChatRequest:
-    """What becomes of a request, to a conversation if it names no prompt."""
+    """The request that the server reads from values, with a conversation if they have no prompt."""
     named = values if "text_input" in values else {"messages": HI} | values
     return read_request({INPUTS[name]: value for name, value in named.items()}, PROFILE, settings, CODEC)
 

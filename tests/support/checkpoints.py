@@ -1,4 +1,4 @@
-"""Checkpoints made for a test: small random Llamas in Hugging Face layout, and a reference for what they compute."""
+"""Checkpoints for tests: small random Llamas in Hugging Face layout, and a reference for their arithmetic."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def write_checkpoint(folder: Path, demo: Path, *, seed: int = 0, **changes: Any) -> dict[str, npt.NDArray[Any]]:
-    """Write a random checkpoint with the demo's tokenizer; *changes* go into config.json. Gives back its weights."""
+    """Write a random checkpoint with the demo's tokenizer and *changes* in config.json, and return its weights."""
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(demo / name, folder / name)
@@ -46,7 +46,7 @@ def architecture_of(config: dict[str, Any]) -> Architecture:
 
 
 def logits(architecture: Architecture, weights: dict[str, Any], ids: Sequence[int]) -> Floats:
-    """The logits after *ids*, shape (vocab_size,), by the textbook: float64, no cache, Hugging Face's rotation."""
+    """The logits after *ids*, shape (vocab_size,), by the definition: float64, no cache, Hugging Face's rotation."""
     w = {name: values.astype(np.float64) for name, values in weights.items()}
     heads, groups, size = architecture.num_attention_heads, architecture.num_key_value_heads, architecture.head_dim
     cos, sin = _rotation(architecture, len(ids))
@@ -95,7 +95,7 @@ def _rotate(x: Floats, cos: Floats, sin: Floats) -> Floats:
 
 
 def write_sparse_checkpoint(folder: Path, demo: Path, config: dict[str, Any], shards: int = 2) -> None:
-    """Write a checkpoint of *config*'s real size whose weights are holes: all zeros, and no space on the disk."""
+    """Write a checkpoint of *config*'s real size with weights that are all zeros and take no space on the disk."""
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(demo / name, folder / name)

@@ -1,4 +1,4 @@
-"""Both clients behind one function, so that what holds for one is tested of the other."""
+"""Both clients behind one function, so that each test runs with both."""
 
 from __future__ import annotations
 

@@ -13,10 +13,9 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
 
 
 class Collector(ThreadingHTTPServer):
-    """Takes spans at `url`, one request of an exporter after the other."""
+    """Takes spans at `url`, on a free port, one request of an exporter after another."""
 
     def __init__(self) -> None:
-        """On a port of its own."""
         self.spans: queue.Queue[tuple[Any, dict[str, Any]]] = queue.Queue()
         keep = self._keep
 
@@ -34,7 +33,7 @@ class Collector(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """The base that `OTEL_EXPORTER_OTLP_ENDPOINT` holds."""
+        """The URL for `OTEL_EXPORTER_OTLP_ENDPOINT`."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def span(self) -> tuple[Any, dict[str, Any]]:
@@ -63,7 +62,7 @@ def plain(attributes: Any) -> dict[str, Any]:
 
     def value(any_value: Any) -> Any:
         kind = any_value.WhichOneof("value")
-        found = getattr(any_value, kind)
-        return [value(each) for each in found.values] if kind == "array_value" else found
+        content = getattr(any_value, kind)
+        return [value(item) for item in content.values] if kind == "array_value" else content
 
-    return {each.key: value(each.value) for each in attributes}
+    return {attribute.key: value(attribute.value) for attribute in attributes}

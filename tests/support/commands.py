@@ -1,4 +1,4 @@
-"""`nemotron` in this process, for what needs no process of its own."""
+"""`nemotron` in this process, for tests that need no process of its own."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nemotron_cli import main
 _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def invoke(*words: object, given: str | bytes | None = None) -> Result:
-    """What came of a command that reads *given*; settings of the developer's own are not its.
+def invoke(*words: object, stdin: str | bytes | None = None) -> Result:
+    """The result of a command that reads *stdin*, without the developer's own settings.
 
     What would be a traceback is raised. The signals that commands handle are the suite's again afterwards.
     """
     settings = {name: None for name in os.environ if name.startswith("NEMOTRON_")}
     handlers = [signal.getsignal(number) for number in _HANDLED]
     try:
-        return CliRunner().invoke(main, list(map(str, words)), input=given, env=settings, catch_exceptions=False)
+        return CliRunner().invoke(main, list(map(str, words)), input=stdin, env=settings, catch_exceptions=False)
     finally:
         for number, handler in zip(_HANDLED, handlers, strict=True):
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""A program of a service: everything that it asks of a server at a given address, and what it got, as JSON.
+"""A program of a service: makes every kind of call to a server at a given address, and prints the results as JSON.
 
 It runs with the client of this commit and with that of an older one, so it uses what both have.
 """
@@ -32,8 +32,8 @@ def calculate_tip(bill_total: int, tip_percentage: int) -> float:
     return bill_total * tip_percentage / 100
 
 
-def said(reply: Reply) -> dict[str, Any]:
-    """What a reply says, without its times and its name."""
+def parts(reply: Reply) -> dict[str, Any]:
+    """The parts of a reply that repeat: all but its times and ids."""
     calls = [[call.name, call.arguments] for call in reply.tool_calls]
     return {
         "reasoning": reply.reasoning,
@@ -46,7 +46,7 @@ def said(reply: Reply) -> dict[str, Any]:
 
 
 def error(call: Callable[[], object]) -> list[str]:
-    """The class and the status of what a call raises."""
+    """The class and the status of the error that a call raises."""
     try:
         call()
     except ClientError as raised:
@@ -55,21 +55,21 @@ def error(call: Callable[[], object]) -> list[str]:
 
 
 async def awaited(url: str) -> dict[str, Any]:
-    """What the client for event loops gets."""
+    """What `AsyncClient` gets."""
     async with AsyncClient(url) as client:
         async with client.stream(CAPITAL, thinking=True, **GREEDY) as stream:
             events = [event async for event in stream]
         run = await client.run(TIP, tools=[calculate_tip], thinking=False, **GREEDY)
         return {
-            "chat": said(await client.chat(CAPITAL, thinking=False, **GREEDY)),
-            "stream": said(Reply.of(events)),
+            "chat": parts(await client.chat(CAPITAL, thinking=False, **GREEDY)),
+            "stream": parts(Reply.of(events)),
             "run": [result.content for result in run.results],
             "tokens": await client.count_tokens(CAPITAL, thinking=False),
         }
 
 
 def main(url: str) -> dict[str, Any]:
-    """Everything once."""
+    """One call of each kind."""
     with Client(url) as client:
         events = list(client.stream(CAPITAL, thinking=True, **GREEDY))
         with client.stream(CAPITAL, thinking=True, **GREEDY) as left:
@@ -79,18 +79,18 @@ def main(url: str) -> dict[str, Any]:
         return {
             "ready": client.is_ready(),
             "models": [model.name for model in client.models()],
-            "thinking": said(client.chat(CAPITAL, thinking=True, **GREEDY)),
-            "plain": said(client.chat(CAPITAL, thinking=False, **GREEDY)),
-            "stream": said(Reply.of(events)),
+            "thinking": parts(client.chat(CAPITAL, thinking=True, **GREEDY)),
+            "plain": parts(client.chat(CAPITAL, thinking=False, **GREEDY)),
+            "stream": parts(Reply.of(events)),
             "kinds": sorted({type(event).__name__ for event in events}),
-            "short": said(client.chat(CAPITAL, thinking=False, max_tokens=1, **GREEDY)),
-            "forced": said(
+            "short": parts(client.chat(CAPITAL, thinking=False, max_tokens=1, **GREEDY)),
+            "forced": parts(
                 client.chat(TIP, tools=[calculate_tip], tool_choice="calculate_tip", thinking=False, **GREEDY)
             ),
             "run": [event.content for event in run if isinstance(event, ToolResult)],
             "prompt": prompt.text,
             "tokens": client.count_tokens(CAPITAL, thinking=False),
-            "generated": said(client.generate(prompt.text, thinking=True, **GREEDY)),
+            "generated": parts(client.generate(prompt.text, thinking=True, **GREEDY)),
             "rejected": error(lambda: client.chat(CAPITAL, temperature=-1.0)),
             "late": error(lambda: client.chat(CAPITAL, timeout_s=0.001)),
             "no server": error(lambda: Client("127.0.0.1:9", max_retries=0).chat(CAPITAL)),

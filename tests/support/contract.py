@@ -1,4 +1,4 @@
-"""Holds commands and settings against what NVIDIA's tools and runtimes take (`data/*_contract.json`)."""
+"""Checks commands and settings against what NVIDIA's tools and runtimes accept (`data/*_contract.json`)."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from nemotron_build.precisions import PRECISIONS, KvPrecision
 
 _DATA = Path(__file__).parents[1] / "data"
 CONTRACT: dict[str, Any] = json.loads((_DATA / "trtllm_contract.json").read_text())
-# What the running engines are asked, from their own classes and bindings.
+# The runtimes' classes and bindings, which requests are checked against.
 RUNTIME: dict[str, Any] = json.loads((_DATA / "runtime_contract.json").read_text())
 BUILD = CONTRACT["trtllm_build"]
 EDGE = CONTRACT["edge_llm"]["commands"]
 
 
 class BreachError(AssertionError):
-    """A command or a setting that the tool would not take."""
+    """A command or a setting that the tool would not accept."""
 
 
 def check_argv(argv: Sequence[str], command: str, flags: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What *argv* gives each flag of *command*; `BreachError` for anything its parser would refuse."""
+    """The value of each flag of *command* in *argv*; `BreachError` for anything its parser would refuse."""
     words = command.split()
     if list(argv[: len(words)]) != words:
         raise BreachError(f"{argv[: len(words)]} is not {command}")
     names = {alias: name for name, flag in flags.items() for alias in (name, *flag.get("aliases", ()))}
     positionals = [name for name, flag in flags.items() if flag["type"] == "positional"]
-    given: dict[str, str] = {}
+    values: dict[str, str] = {}
     rest = list(argv[len(words) :])
     while rest:
         word = rest.pop(0)
@@ -40,20 +40,20 @@ def check_argv(argv: Sequence[str], command: str, flags: Mapping[str, Mapping[st
         if not word.startswith("-"):
             if not positionals:
                 raise BreachError(f"{word} has no flag")
-            given[positionals.pop(0)] = word
+            values[positionals.pop(0)] = word
             continue
         if word not in names:
             raise BreachError(f"{command} has no {word}")
         name = names[word]
-        if name in given:
+        if name in values:
             raise BreachError(f"{name} is given twice")
         if flags[name].get("deprecated"):
             raise BreachError(f"{name} is deprecated")
-        given[name] = "" if flags[name]["type"] == "flag" else _value(name, flags[name], rest)
-    missing = positionals + [name for name, flag in flags.items() if flag.get("required") and name not in given]
+        values[name] = "" if flags[name]["type"] == "flag" else _value(name, flags[name], rest)
+    missing = positionals + [name for name, flag in flags.items() if flag.get("required") and name not in values]
     if missing:
         raise BreachError(f"{command} needs {', '.join(missing)}")
-    return given
+    return values
 
 
 def _value(name: str, flag: Mapping[str, Any], rest: list[str]) -> str:
@@ -69,31 +69,31 @@ def _value(name: str, flag: Mapping[str, Any], rest: list[str]) -> str:
 
 def check_trtllm_build(argv: Sequence[str], precision: str, kv_precision: str, sm: int) -> dict[str, str]:
     """`check_argv`, and the rules between flags that trtllm-build enforces or silently applies."""
-    given = check_argv(argv, "trtllm-build", BUILD["flags"])
+    values = check_argv(argv, "trtllm-build", BUILD["flags"])
     for required in ("--checkpoint_dir", "--output_dir"):
-        if required not in given:
+        if required not in values:
             raise BreachError(f"{required} is missing")
     for rule in BUILD["exclusive"]:
-        if all(flag in given and value in (None, given[flag]) for flag, value in rule):
+        if all(flag in values and value in (None, values[flag]) for flag, value in rule):
             raise BreachError(f"{' and '.join(flag for flag, _ in rule)} exclude each other")
     for flag, value in BUILD["refused"]:
-        if given.get(flag) == value:
+        if values.get(flag) == value:
             raise BreachError(f"{flag} {value} is refused")
     if sm == 100:
         for flag, off in BUILD["refused_on_sm_100"].items():
-            if given.get(flag, off) != off:
+            if values.get(flag, off) != off:
                 raise BreachError(f"{flag} raises NotImplementedError on SM 100")
-    if given["--use_fused_mlp"] == "enable" and precision not in BUILD["fused_mlp_precisions"]:
+    if values["--use_fused_mlp"] == "enable" and precision not in BUILD["fused_mlp_precisions"]:
         raise BreachError("--use_fused_mlp would be turned off")
-    fp8_attention = given["--use_fp8_context_fmha"] == "enable"
+    fp8_attention = values["--use_fp8_context_fmha"] == "enable"
     if fp8_attention and (precision not in BUILD["fp8_context_attention_precisions"] or sm < 89):
         raise BreachError("--use_fp8_context_fmha would be turned off")
-    if given["--use_paged_context_fmha"] == "enable":
+    if values["--use_paged_context_fmha"] == "enable":
         if kv_precision == "int8":
             raise BreachError("--use_paged_context_fmha does not go with an INT8 KV cache")
         if fp8_attention != (kv_precision == "fp8"):
             raise BreachError("with paged attention, FP8 attention and an FP8 KV cache go together")
-    return given
+    return values
 
 
 Types = Mapping[str, tuple[type, ...]]
@@ -109,7 +109,7 @@ _JSON_TYPES: Types = {
 
 
 def check_llm_arguments(kind: str, arguments: Mapping[str, Any]) -> None:
-    """`BreachError` for an argument that TensorRT-LLM 1.2.1's LLM API would not take, nested ones included."""
+    """`BreachError` for an argument that TensorRT-LLM 1.2.1's LLM API would not accept, nested ones included."""
     api = CONTRACT["llm_api"]
     check_fields(arguments, api[kind], kind)
     for name in ("kv_cache_config", "scheduler_config", "cuda_graph_config"):
@@ -149,7 +149,7 @@ def kv_row(kv_precision: str) -> KvPrecision:
 
 
 def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: Any) -> list[str]:
-    """A command as a plan for a small card would ask for it."""
+    """A command as a plan for a small GPU contains it."""
     return trtllm_build.trtllm_build_argv(
         checkpoint_dir="/data/checkpoint",
         output_dir="/data/engine",
@@ -161,13 +161,13 @@ def build_argv(precision: str = "bf16", kv_precision: str = "auto", **changes: A
 
 
 def limits(**changes: int) -> Limits:
-    """Limits as a plan for a small card would ask for them."""
+    """Limits as a plan for a small GPU contains them."""
     defaults = {"max_batch_size": 16, "max_input_len": 8000, "max_seq_len": 8192, "max_num_tokens": 4096}
     return Limits(**defaults | changes)
 
 
 def llm_arguments(kind: str = "pytorch", kv_precision: str = "auto", **changes: Any) -> dict[str, Any]:
-    """Arguments as a plan for a small card would ask for them."""
+    """Arguments as a plan for a small GPU contains them."""
     settings: dict[str, Any] = {
         "model": "/bundle/engine",
         "tokenizer": "/bundle/tokenizer",

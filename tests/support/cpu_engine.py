@@ -1,4 +1,4 @@
-"""The CPU engine, started and asked on the event loop of a test."""
+"""The CPU engine on the event loop of a test."""
 
 from __future__ import annotations
 

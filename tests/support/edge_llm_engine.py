@@ -1,4 +1,4 @@
-"""An engine of TensorRT Edge-LLM on a machine made up for it: a Jetson Thor, and a stand-in for version 0.11.0."""
+"""An engine of TensorRT Edge-LLM on an invented machine: a Jetson Thor, with a stand-in for version 0.11.0."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PLAIN = Sampling(max_tokens=20, temperature=0.5, top_p=0.9)
 
 @contextmanager
 def edge_llm(site: Path) -> Iterator[ModuleType]:
-    """The native module of the stand-in, installed in the folder *site*; whatever was imported of it goes again."""
+    """The native module of the stand-in, installed in the folder *site*, and no longer imported afterwards."""
     install(site, "tensorrt_edgellm", "0.11.0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pynvml", FakeNvml(THOR))
@@ -61,7 +61,7 @@ def thor_bundle(bundle: Bundle, folder: Path) -> Bundle:
 
 @dataclass
 class Running:
-    """An engine, and what the stand-in has of it."""
+    """An engine, and the stand-in's objects behind it."""
 
     engine: Engine
     native: Any

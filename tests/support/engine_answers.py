@@ -10,7 +10,7 @@ from patience import PATIENCE_S
 
 
 def on_loop(test: Callable[[], Awaitable[None]]) -> None:
-    """Run *test* on a loop of its own; one that hangs is a failure."""
+    """Run *test* on an event loop of its own; a test that hangs fails."""
 
     async def bounded() -> None:
         await asyncio.wait_for(test(), timeout=2 * PATIENCE_S)
@@ -19,7 +19,7 @@ def on_loop(test: Callable[[], Awaitable[None]]) -> None:
 
 
 async def read(stream: TokenStream) -> tuple[list[int], str | None, list[TokenLogprob]]:
-    """All of an answer."""
+    """The whole answer."""
     chunks = [chunk async for chunk in stream]
     ids = [token_id for chunk in chunks for token_id in chunk.ids]
     return ids, chunks[-1].finish_reason, [logprob for chunk in chunks for logprob in chunk.logprobs]

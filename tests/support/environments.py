@@ -1,4 +1,4 @@
-"""The Python interpreters of this machine, and environments of them with wheels of ours in them."""
+"""The Python interpreters of this machine, and environments with our wheels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _BUILD = "from hatchling.build import build_wheel; import sys; build_wheel(sys.a
 
 
 def interpreters() -> dict[Version, Path]:
-    """One of each version from 3.10: on the PATH, or of pyenv, whose programs on the PATH may be switched off."""
+    """An interpreter of each version from 3.10: on the PATH, or of pyenv, whose shims on the PATH may be disabled."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     folders = [*map(Path, os.get_exec_path()), *sorted(pyenv.glob("versions/*/bin"))]
     names = [f"python3.{minor}" for minor in range(10, 30)]
-    found: dict[Version, Path] = {}
+    pythons: dict[Version, Path] = {}
     for path in [Path(sys.executable), *(folder / name for name, folder in itertools.product(names, folders))]:
         if path.is_file() and (version := _version(path)) and version >= (3, 10):
-            found.setdefault(version, path)
-    return found
+            pythons.setdefault(version, path)
+    return pythons
 
 
 def _version(python: Path) -> Version | None:
@@ -44,19 +44,19 @@ class Environment:
 
     @classmethod
     def make(cls, folder: Path, python: Path, *, behind: Iterable[Path] = ()) -> Environment:
-        """A new one of *python*; where it has no package, it looks for it in the folders *behind*."""
+        """A new environment of *python*, which looks for packages that it lacks in the folders *behind*."""
         subprocess.run([python, "-m", "venv", "--without-pip", folder], check=True)
         (packages,) = folder.glob("lib/python*/site-packages")
         (packages / "behind.pth").write_text("".join(f"{path}\n" for path in behind))
         return cls(folder / "bin" / "python", packages)
 
     def install(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """What `pip install` makes of *arguments*."""
+        """The result of `pip install` with *arguments*."""
         pip = [sys.executable, "-m", "pip", f"--python={self.python}", "install", "--retries=1", "--no-compile"]
         return subprocess.run([*pip, *arguments], capture_output=True, text=True, check=False)
 
     def run(self, *arguments: str | Path) -> str:
-        """What this Python prints for *arguments*; nothing around it is imported."""
+        """The output of this Python for *arguments*, isolated from the developer's settings."""
         return subprocess.run([self.python, "-I", *arguments], capture_output=True, text=True, check=True).stdout
 
 

@@ -1,4 +1,4 @@
-"""A server's metrics as text, with checks that it follows the conventions and that queries ask for what exists."""
+"""A server's metrics as text, with checks that they follow the conventions and that queries name series that exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from nemotron_triton.server import ServeOptions
 
 PREFIX = "nemotron_"
-# Those with few values, all known beforehand.
+# Labels with few values, all known beforehand.
 LABELS = {"outcome", "code", "le"}
 _UNITS = re.compile(r"_(ms|us|ns|msec|milliseconds|microseconds|minutes|kb|mb|percent)(_|$)")
 # A query without what is in quotes, braces and brackets and without label lists; then names that nothing is called by.
@@ -29,19 +29,19 @@ _LABEL_VALUES = re.compile(r"label_values\(\s*(\S+)\s*,\s*(\w+)\s*\)")
 # Prometheus adds it to everything that it scrapes.
 _ADDED = "instance"
 
-# What can be queried: of each name the labels of its series.
+# The labels of every series, by name.
 Series = Mapping[str, Sequence[Mapping[str, str]]]
 
 
 def fetch(options: ServeOptions) -> str:
-    """What the metrics endpoint of a server says now."""
+    """The text of the metrics endpoint of a server."""
     url = f"http://127.0.0.1:{options.metrics_port}/metrics"
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as page:
         return str(page.read().decode())
 
 
 def metric(options: ServeOptions, name: str) -> float:
-    """The value of one series of ours at a server; *name* is without the prefix."""
+    """The value of one of our series at a server; *name* is without the prefix."""
     return samples(fetch(options))[PREFIX + name]
 
 
@@ -60,18 +60,18 @@ def samples(text: str) -> dict[str, float]:
 
 
 def series(text: str) -> dict[str, list[Mapping[str, str]]]:
-    """What can be queried of an exposition."""
-    found: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
+    """The labels of every series in an exposition, by name."""
+    labels: defaultdict[str, list[Mapping[str, str]]] = defaultdict(list)
     for line in text.splitlines():
         if line[:1] not in ("", "#"):
-            # As it is written: the parser gives every counter the ending that Triton's own lack.
+            # As written: the parser appends a suffix to every counter, which Triton's own lack.
             name, _, rest = line.rpartition(" ")[0].partition("{")
-            found[name].append(dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest)))
-    return dict(found)
+            labels[name].append(dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest)))
+    return dict(labels)
 
 
 def complaints(text: str) -> Iterator[str]:
-    """What is wrong with our metrics in an exposition."""
+    """The mistakes in our metrics in an exposition."""
     for name, metric in read(text).items():
         if not name.startswith(PREFIX):
             continue
@@ -92,7 +92,7 @@ def complaints(text: str) -> Iterator[str]:
 
 
 def unknown(query: str, known: Series) -> set[str]:
-    """What a PromQL *query*, or a dashboard's `label_values`, asks for that is not among the *known* series."""
+    """The series and labels in a PromQL *query*, or in a dashboard's `label_values`, that are not among *known*."""
     if listed := _LABEL_VALUES.fullmatch(query):
         return _unknown_labels(listed[1], [listed[2]], known) if listed[1] in known else {listed[1]}
     missing = _names(query) - set(known)
@@ -101,7 +101,7 @@ def unknown(query: str, known: Series) -> set[str]:
             values = {labels.get(label) for labels in known.get(name, ())} - {None}
             asked = value.split("|") if operator in ("=~", "!~") else [value]
             if name in known and label != _ADDED:
-                missing |= {f'{name}{{{label}="{each}"}}' for each in asked if each not in values}
+                missing |= {f'{name}{{{label}="{text}"}}' for text in asked if text not in values}
     for by in _BY.finditer(query):
         for name in _names(_behind(query[by.end() :])) & set(known):
             missing |= _unknown_labels(name, re.findall(r"\w+", by[1]), known)
@@ -118,7 +118,7 @@ def _names(query: str) -> set[str]:
 
 
 def _behind(text: str) -> str:
-    """The parenthesis that *text* begins with, which is what an aggregation is over."""
+    """The parenthesis at the start of *text*, with the operand of an aggregation."""
     depth = 0
     for at, character in enumerate(text):
         depth += (character == "(") - (character == ")")

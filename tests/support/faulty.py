@@ -17,6 +17,6 @@ _SETTINGS = Settings(max_queue_requests=40, max_queue_ms=4000, max_engine_silenc
 
 
 def faulty_server(bundle: Bundle, **limits: int) -> AbstractContextManager[Running]:
-    """A server of it with *limits* of its own."""
+    """A server of the model, with *limits*."""
     adapters = {"nemotron": Path(__file__).with_name("faulty_model.py")}
     return running(bundle, adapters=adapters, settings=replace(_SETTINGS, **limits))

@@ -16,7 +16,7 @@ from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError
 from nemotron_triton.serving.service import Service
 
-# What a request's seed means here.
+# The meanings of a request's seed.
 ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
 TEXT = "one two three four five six seven eight nine ten "
 
@@ -29,7 +29,6 @@ class FaultyEngine(Engine):
     cannot: Mapping[str, str] = {}
 
     def __init__(self, _bundle: Bundle, codec: TokenCodec) -> None:
-        """Learn to say the text."""
         self._ids = codec.encode(Prompt(TEXT, "\ufdd0", ()))
         self._running: set[asyncio.Task[None]] = set()
         self._generated = 0
@@ -44,7 +43,7 @@ class FaultyEngine(Engine):
         task.add_done_callback(self._running.discard)
 
     def statistics(self) -> EngineStatistics:
-        """As every engine has them."""
+        """The counts of every engine."""
         return EngineStatistics(
             active_requests=len(self._running),
             waiting_requests=0,
@@ -53,11 +52,11 @@ class FaultyEngine(Engine):
         )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
     async def _run(self, sampling: Sampling, stream: TokenStream) -> None:
         if sampling.seed == STUCK:
-            # Deaf to a cancel from its first words on.
+            # Ignores a cancel after its first words.
             stream.put(tuple(self._ids[:5]))
             await asyncio.sleep(3600)
         left = sampling.max_tokens
@@ -83,10 +82,10 @@ class FaultyEngine(Engine):
 
 
 class TritonPythonModel:
-    """As `model_repo/nemotron`, but for the engine."""
+    """`model_repo/nemotron` with another engine."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load everything but an engine."""
+        """Load everything except an engine."""
         self._service = Service.start(args, pb_utils, start_engine=FaultyEngine)
 
     def execute(self, requests: list[Any]) -> None:

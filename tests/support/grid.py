@@ -1,4 +1,4 @@
-"""A table of many cells, each of which a test is about."""
+"""One test for all cells of a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def every(cells: Iterable[tuple[object, ...]]) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Make one test of the test of a cell: it fails with the reason of every cell that does."""
+    """Turn the test of a cell into one test of all cells, which fails with the reason of every cell that fails."""
 
     def of_all(check: Callable[..., None]) -> Callable[[], None]:
         def test() -> None:
@@ -16,7 +16,7 @@ def every(cells: Iterable[tuple[object, ...]]) -> Callable[[Callable[..., None]]
             for cell in cells:
                 try:
                     check(*cell)
-                # What pytest says itself, such as "DID NOT RAISE", is no Exception.
+                # The failures of pytest itself, such as "DID NOT RAISE", are no Exception.
                 except (Exception, pytest.fail.Exception) as failure:
                     failures.append(f"{cell}: {type(failure).__name__}: {failure}")
             assert not failures, "\n".join(failures)

@@ -1,4 +1,4 @@
-"""The `nemotron` model with an engine that hangs in its runtime before its first token, as no request can be ended in.
+"""The `nemotron` model with an engine that hangs in its runtime before its first token, where no request can be ended.
 
 It counts requests as TensorRT-LLM's does here: what has no token yet waits.
 """
@@ -20,20 +20,19 @@ from nemotron_triton.engine.request_threads import RequestThreads
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.serving.service import Service
 
-# A request with this seed hangs; all do, the one that warms the engine up too, where the variable is set.
+# A request with this seed hangs; where the variable is set, all do, the warm-up too.
 HANG = 1
 HANG_AT_ONCE = "NEMOTRON_TEST_HANG_AT_ONCE"
 
 
 class HangingEngine(Engine):
-    """Says one word, or nothing."""
+    """Generates one word, or hangs."""
 
     max_seq_len = 2048
     max_batch_size = 2
     cannot: Mapping[str, str] = {}
 
     def __init__(self, _bundle: Bundle, codec: TokenCodec) -> None:
-        """Learn the word."""
         self._ids = codec.encode(Prompt("word", "\ufdd0", ()))
         self._threads = RequestThreads(self.max_batch_size, "The runtime")
 
@@ -48,20 +47,20 @@ class HangingEngine(Engine):
         self._threads.begin(work, stream)
 
     def statistics(self) -> EngineStatistics:
-        """What hangs is among those that wait."""
+        """Requests that hang count as waiting."""
         waiting = self._threads.active + self._threads.waiting
         return EngineStatistics(active_requests=0, waiting_requests=waiting, generated_tokens=0)
 
     def close(self) -> None:
-        """Wait for what runs, as every engine does."""
+        """Wait for the requests that run, as every engine does."""
         self._threads.close()
 
 
 class TritonPythonModel:
-    """As `model_repo/nemotron`, but for the engine."""
+    """`model_repo/nemotron` with another engine."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load everything but an engine."""
+        """Load everything except an engine."""
         self._service = Service.start(args, pb_utils, start_engine=HangingEngine)
 
     def execute(self, requests: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Exports of a checkpoint to FP8 for a test, as ModelOpt 0.47 writes them: what it renames and marks included."""
+"""Exports of a checkpoint to FP8 for tests, with the names and marks that ModelOpt 0.47 writes."""
 
 from __future__ import annotations
 

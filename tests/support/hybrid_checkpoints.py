@@ -1,4 +1,4 @@
-"""Small random `nemotron_h` checkpoints for a test, with the keys that the published config.json of the family has."""
+"""Small random `nemotron_h` checkpoints for tests, with the keys of the family's published config.json."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ HYBRID_CONFIG: dict[str, Any] = {
 
 
 def write_hybrid_checkpoint(folder: Path, demo: Path, *, seed: int = 0, **changes: Any) -> dict[str, npt.NDArray[Any]]:
-    """Write a random hybrid with the demo's tokenizer; *changes* go into config.json. Gives back its weights."""
+    """Write a random hybrid with the demo's tokenizer and *changes* in config.json, and return its weights."""
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copyfile(demo / name, folder / name)
@@ -93,5 +93,5 @@ def _values(random: np.random.Generator, name: str, shape: tuple[int, ...]) -> n
         return random.uniform(-5, -1, shape)
     if len(shape) == 1:
         return random.uniform(0.5, 1.5, shape)
-    # Squared ReLU makes what is large larger: rows of length one keep every layer's output near that.
+    # Squared ReLU amplifies large values: rows of length one keep the output of every layer near one.
     return random.normal(0, shape[-1] ** -0.5, shape)

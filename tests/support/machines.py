@@ -1,4 +1,4 @@
-"""Machines made up for a test: NVML with the GPUs asked for, and packages of which only the metadata is there."""
+"""Invented machines for tests: NVML with given GPUs, and packages of which only the metadata exists."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ THOR = (b"NVIDIA Thor", (11, 0), None)
 
 
 class FakeNvml(ModuleType):
-    """NVML on a machine with the GPUs of *seen*: (name, compute capability, bytes); None where NVML cannot tell."""
+    """NVML on a machine with the GPUs of *seen*: (name, compute capability, bytes), None where NVML cannot tell.
+
+    The function *fails* raises.
+    """
 
     class NVMLError(Exception):
-        """As NVML's own."""
+        """The error of `pynvml`."""
 
     def __init__(self, *seen: tuple[str | bytes, tuple[int, int], int | None], fails: str = "") -> None:
-        """Have *seen*; the function *fails* raises."""
         super().__init__("pynvml")
         self.seen, self.fails, self.open = seen, fails, False
 

@@ -20,18 +20,18 @@ _running: pytest.Item | None = None
 
 
 class UnmarkedServer(AssertionError):
-    """A tritonserver that a test without the mark would start."""
+    """A test without the mark starts a tritonserver."""
 
 
 def mark(item: pytest.Item) -> None:
-    """Give *item* the mark where its file or its fixtures say so."""
+    """Mark *item* where its file or its fixtures need a server."""
     if item.path.name.startswith("test_e2e_") or "served" in getattr(item, "fixturenames", ()):
         item.add_marker("server")
 
 
 @contextmanager
 def begun(item: pytest.Item) -> Iterator[None]:
-    """While this lasts it is *item* that starts processes."""
+    """Attribute the processes that start in the block to *item*."""
     global _running
     _running = item
     yield
@@ -39,7 +39,7 @@ def begun(item: pytest.Item) -> Iterator[None]:
 
 
 def watch() -> None:
-    """Look at every process that is started from now on."""
+    """Check every process that starts from now on."""
     sys.addaudithook(_refuse_unmarked)
 
 

@@ -1,4 +1,4 @@
-"""Everything at once on a served demo model, for as long as wanted: streams, whole answers, tools, cancels, mistakes.
+"""A mixed load on a served demo model: streams, whole answers, tools, cancels and mistakes at once.
 
 Every client has questions of its own, asked alone at first; afterwards each answer must be that one, to the letter.
 """
@@ -35,7 +35,7 @@ _MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
 
 @dataclass
 class Report:
-    """What happened: how often each kind of request was made, what went wrong, and each process's memory by time."""
+    """The counts of each kind of request, the errors, and the memory of each process over time."""
 
     requests: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
@@ -55,7 +55,7 @@ class Report:
 
 
 class _Caller:
-    """One client, with two questions of its own and their answers."""
+    """A client with two questions of its own and their answers."""
 
     def __init__(self, url: str, number: int, report: Report, lock: threading.Lock) -> None:
         self._client = Client(url, timeout_s=120)
@@ -69,7 +69,7 @@ class _Caller:
         self._called = self._ask(self._tip, tools=TOOLS, thinking=False)
 
     def run(self, until_s: float) -> None:
-        """One request after another."""
+        """Send one request after another."""
         actions: list[tuple[str, Callable[[], None]]] = [
             ("stream", self._stream),
             ("whole", self._whole),
@@ -105,9 +105,9 @@ class _Caller:
         seen = list(islice(stream, self._random.randrange(12)))
         stream.close()
         thought = "".join(event.text for event in seen if isinstance(event, ReasoningDelta))
-        said = "".join(event.text for event in seen if isinstance(event, ContentDelta))
+        content = "".join(event.text for event in seen if isinstance(event, ContentDelta))
         assert (self._answer.reasoning or "").startswith(thought), thought
-        assert (self._answer.content or "").startswith(said), said
+        assert (self._answer.content or "").startswith(content), content
 
     def _mistake(self) -> None:
         options, complaint = self._random.choice(_MISTAKES)
@@ -115,11 +115,11 @@ class _Caller:
             self._client.chat(self._question, **options)
 
     def _same(self, reply: Reply, expected: Reply) -> None:
-        def told(each: Reply) -> Any:
-            calls = [(call.name, call.arguments_json) for call in each.tool_calls]
-            return each.reasoning, each.content, calls, each.finish_reason, each.usage
+        def parts(answer: Reply) -> Any:
+            calls = [(call.name, call.arguments_json) for call in answer.tool_calls]
+            return answer.reasoning, answer.content, calls, answer.finish_reason, answer.usage
 
-        assert told(reply) == told(expected), f"{told(reply)} is not {told(expected)}"
+        assert parts(reply) == parts(expected), f"{parts(reply)} is not {parts(expected)}"
 
     def _note(self, name: str, error: str | None = None) -> None:
         with self._lock:
@@ -129,11 +129,11 @@ class _Caller:
 
 
 def mixed_load(url: str, server_pid: int, *, seconds: float, callers: int = 64) -> Report:
-    """Run it for *seconds*; the memory of tritonserver and its stubs is looked at 120 times."""
+    """Run the load for *seconds*, and measure the memory of tritonserver and its stubs 120 times."""
     report, lock = Report(), threading.Lock()
     clients = [_Caller(url, number, report, lock) for number in range(callers)]
     server = psutil.Process(server_pid)
-    processes = {_name(each): each for each in (server, *server.children(recursive=True))}
+    processes = {_name(process): process for process in (server, *server.children(recursive=True))}
     until_s = time.monotonic() + seconds
     with ThreadPoolExecutor(callers) as threads:
         ends = [threads.submit(client.run, until_s) for client in clients]
@@ -152,6 +152,6 @@ def _name(process: psutil.Process) -> str:
 
 
 def _own_bytes(process: psutil.Process) -> int:
-    """What the process allocated: pages of files come and go with what other processes map of them."""
+    """The memory that the process allocated, without pages of files, which other processes share."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon:"))

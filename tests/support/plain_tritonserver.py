@@ -1,4 +1,4 @@
-"""A tritonserver that no code of ours starts: the script that ci/setup puts beside `nemotron`, and what it logs."""
+"""A tritonserver started without `nemotron serve`: the script that ci/setup puts beside `nemotron`, and its log."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from served import port_flags
 
 @dataclass(frozen=True)
 class PlainTritonserver:
-    """The process, where it answers gRPC, and the file with its log."""
+    """The process, its gRPC endpoint, and the file with its log."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -42,7 +42,7 @@ def plain_tritonserver(
     cwd: Path,
     variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[PlainTritonserver]:
-    """One on *repository*, started in *cwd*, with *variables* in its environment; *folder* is for script and log."""
+    """A server of *repository*, run in *cwd* with *variables* in its environment; *folder* holds script and log."""
     options = serve_options()
     launcher, log = folder / "tritonserver", folder / "log"
     launcher.write_text(launcher_script())

@@ -1,4 +1,4 @@
-"""Ports at which nobody listens."""
+"""Free ports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def free_ports(count: int) -> list[int]:
-    """Some that are free now, from below those (32768 and up) that the kernel gives to connections."""
+    """Ports that are free now, below those (32768 and up) that the kernel gives to connections."""
     free: set[int] = set()
     while len(free) < count:
         port = 20_000 + secrets.randbelow(12_000)

@@ -6,10 +6,9 @@ from nemotron_build.reporter import Reporter
 
 
 class Heard(Reporter):
-    """Remembers the stages that ran and the notes."""
+    """Keeps the stages that ran and the notes."""
 
     def __init__(self) -> None:
-        """Nothing was heard yet."""
         self.stages: list[str] = []
         self.notes: list[str] = []
 

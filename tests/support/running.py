@@ -22,14 +22,14 @@ from ports import free_ports
 
 @dataclass(frozen=True)
 class Running:
-    """A server, and what it has said."""
+    """A server and its log."""
 
     server: RunningServer
     options: ServeOptions
     log: list[str]
 
     def client(self, **settings: Any) -> Client:
-        """A client of it, which waits a minute unless *settings* say otherwise."""
+        """A client of the server, with a time-out of a minute unless *settings* have another."""
         return Client(self.options.grpc_url, **{"timeout_s": 60} | settings)
 
 

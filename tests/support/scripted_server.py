@@ -49,10 +49,12 @@ def answer(text: str) -> Iterator[Any]:
 
 
 class ScriptedServer:
-    """One server; `requests` are those it got, `ready` is what it says of itself."""
+    """A server that answers every request for a stream with *script*, at a port to which it can come back.
+
+    `requests` are those it got, `ready` is what it answers when it is asked whether it is ready.
+    """
 
     def __init__(self, script: Script, port: int | None = None) -> None:
-        """It answers every request for a stream with *script*, at a port to which it can come back."""
         self.requests: list[Any] = []
         self.ready = True
         scripted = self

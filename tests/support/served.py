@@ -23,7 +23,7 @@ NEMOTRON = (sys.executable, "-m", "nemotron_cli")
 
 @dataclass(frozen=True)
 class Served:
-    """`nemotron serve` in a process of its own, and what it has said on stderr."""
+    """`nemotron serve` in a process of its own, and its lines on stderr."""
 
     process: subprocess.Popen[str]
     options: ServeOptions
@@ -41,8 +41,8 @@ class Served:
         """The first line of the log after *seen* lines that matches."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            if found := [line for line in self.log[seen:] if re.search(pattern, line)]:
-                return found[0].rstrip("\n")
+            if matches := [line for line in self.log[seen:] if re.search(pattern, line)]:
+                return matches[0].rstrip("\n")
             time.sleep(0.02)
         raise AssertionError(f"{pattern} is not in {''.join(self.log[seen:])}")
 
@@ -89,7 +89,7 @@ def port_flags(options: ServeOptions) -> list[str]:
 
 
 def nemotron(*words: object, wrapper: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
-    """A command that ends by itself; settings of the developer's own are not its."""
+    """The result of a command that ends by itself, run without the developer's own settings."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("NEMOTRON_")}
     return subprocess.run(
         [*wrapper, *NEMOTRON, *map(str, words)],

@@ -1,4 +1,4 @@
-"""An engine of the LLM API on a machine made up for it: an H100, and a stand-in for TensorRT-LLM 1.2.1."""
+"""An engine of the LLM API on an invented machine: an H100, with a stand-in for TensorRT-LLM 1.2.1."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ SINGLE_PROCESS = "TLLM_WORKER_USE_SINGLE_PROCESS"
 
 @contextmanager
 def tensorrt_llm(site: Path) -> Iterator[ModuleType]:
-    """`tensorrt_llm.llmapi`, installed in the folder *site*; whatever was imported of it goes again."""
+    """`tensorrt_llm.llmapi`, installed in the folder *site*, and no longer imported afterwards."""
     install(site, "tensorrt_llm", "1.2.1")
     torch = ModuleType("torch")
     torch.__dict__.update(float32="float32", tensor=lambda values, dtype: (dtype, values))
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pynvml", FakeNvml(H100))
-        # Set first, so that what an engine sets goes again.
+        # Set first, so that the values that an engine sets are removed again.
         patch.setenv(SINGLE_PROCESS, "")
         patch.delenv(SINGLE_PROCESS)
         patch.syspath_prepend(site)

@@ -1,4 +1,4 @@
-"""A program on a pseudo-terminal, and somebody who types and reads there."""
+"""A program on a pseudo-terminal, with functions that type and read."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ _ROWS, _COLUMNS = 50, 2000
 
 
 class Terminal:
-    """A context manager; whoever leaves it has ended the program."""
+    """A context manager that runs *argv* in a terminal too wide to wrap a line, and ends it when the block ends."""
 
     def __init__(self, argv: Sequence[object], environment: Mapping[str, str]) -> None:
-        """Start *argv*, in a terminal so wide that no line is wrapped."""
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
         os.set_blocking(self._master, False)
@@ -49,7 +48,7 @@ class Terminal:
                 left = left[os.write(self._master, left) :]
 
     def wait_until_idle(self) -> None:
-        """Wait until the program waits: Python's `input` misses a signal that comes just before it does."""
+        """Wait until the program reads: Python's `input` misses a signal that comes just before it reads."""
         deadline = time.monotonic() + 60
         while psutil.Process(self.process.pid).status() != psutil.STATUS_SLEEPING:
             assert time.monotonic() < deadline
@@ -60,16 +59,16 @@ class Terminal:
         self.press("\x03")
 
     def wait_for(self, text: str, within_s: float = 60) -> str:
-        """What is printed up to *text*, and behind what was waited for last; control characters included."""
-        wanted, deadline = text.encode(), time.monotonic() + within_s
-        while wanted not in self._unread:
+        """The output after the last wait up to and including *text*, with its control characters."""
+        expected, deadline = text.encode(), time.monotonic() + within_s
+        while expected not in self._unread:
             assert not self._ended, f"no {text!r} in {self._unread!r}"
             self._select(deadline, [])
-        before, _, self._unread = self._unread.partition(wanted)
-        return (before + wanted).decode()
+        before, _, self._unread = self._unread.partition(expected)
+        return (before + expected).decode()
 
     def wait_for_end(self, within_s: float = 60) -> tuple[int, str]:
-        """The program's status, and what it printed last."""
+        """The program's exit status, and the rest of its output."""
         deadline = time.monotonic() + within_s
         while not self._ended:
             self._select(deadline, [])
@@ -78,12 +77,12 @@ class Terminal:
 
     @property
     def edits_lines_itself(self) -> bool:
-        """Whether the terminal is as a shell wants to find it: it shows what is typed, and hands over whole lines."""
+        """Whether the terminal is in a shell's mode: it echoes what is typed, and delivers whole lines."""
         flags = termios.tcgetattr(self._master)[3]
         return bool(flags & termios.ECHO and flags & termios.ICANON)
 
     def _select(self, deadline: float, to_write: list[int]) -> list[int]:
-        """Wait until something can be read, which is then read, or can be written, which is returned."""
+        """Wait until there is output, and read it, or until input is accepted, and return that."""
         readable, writable, _ = select.select([self._master], to_write, [], max(0.0, deadline - time.monotonic()))
         assert readable or writable, f"nothing happened after {self._unread!r}"
         if readable:
@@ -92,7 +91,7 @@ class Terminal:
             except OSError as error:
                 if error.errno != errno.EIO:
                     raise
-                # What Linux says when nobody has the terminal open any more.
+                # Linux's error when no process has the terminal open any more.
                 self._ended = True
         return writable
 

@@ -163,7 +163,7 @@ def read(client: Client) -> None:
     for event in stream:
         assert_type(event, Event)
     with client.run_stream(HI, tools=[weather]) as running:
-        assert_type([told(event) for event in running], list[str])
+        assert_type([text_of(event) for event in running], list[str])
     assert_type(Reply.of(client.stream(HI)), Reply)
     stream.close()
 
@@ -175,7 +175,7 @@ async def read_async(client: AsyncClient) -> None:
     async for event in stream:
         assert_type(event, Event)
     async with client.run_stream(HI, tools=[weather]) as running:
-        assert_type([told(event) async for event in running], list[str])
+        assert_type([text_of(event) async for event in running], list[str])
     await stream.close()
 
 
@@ -189,7 +189,7 @@ def text(event: Event) -> str:
     return event.reason
 
 
-def told(event: RunEvent) -> str:
+def text_of(event: RunEvent) -> str:
     match event:
         case ReasoningDelta(words) | ContentDelta(words):
             return words
@@ -232,8 +232,11 @@ def whole(reply: Reply, run: Run) -> None:
 def status(health: Health, models: tuple[Model, ...], prompt: Prompt) -> None:
     assert_type(health.ready, bool)
     assert_type(health.endpoints, tuple[EndpointHealth, ...])
-    assert_type([each.url + each.problem for each in health.endpoints if each.live and not each.ready], list[str])
-    assert_type([each.versions + each.inputs + each.outputs for each in models], list[tuple[str, ...]])
+    assert_type(
+        [server.url + server.problem for server in health.endpoints if server.live and not server.ready],
+        list[str],
+    )
+    assert_type([model.versions + model.inputs + model.outputs for model in models], list[tuple[str, ...]])
     assert_type((prompt.text, prompt.token_ids, prompt.num_tokens), tuple[str, tuple[int, ...], int])
 
 

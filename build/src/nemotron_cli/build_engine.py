@@ -14,41 +14,40 @@ from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.planning.gpus import gpu_names
 from nemotron_build.precisions import KV_PRECISION_NAMES, PRECISION_NAMES
 from nemotron_build.spec import EngineSpec, make_spec, read_config
+from nemotron_cli.options import PATH, max_seq_len
 from nemotron_cli.progress import TerminalReporter
 from nemotron_cli.status import DOES_NOT_FIT, UNFINISHED
 from nemotron_triton.bundle import Manifest
 from nemotron_triton.chat.profiles import profile_names
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command("build-engine")
-@click.argument("checkpoint", type=_FILE, required=False)
+@click.argument("checkpoint", type=PATH, required=False)
 @click.option("--gpu", metavar="GPU", help=f"What the engine will run on: auto, {', '.join(gpu_names())}.")
 @click.option("--precision", metavar="P", help=f"Weights: auto (default), {', '.join(PRECISION_NAMES)}.")
 @click.option("--kv-precision", metavar="P", help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}. Default: auto.")
 @click.option("--engine-kind", metavar="KIND", help=f"Default: by GPU and model. Known: {', '.join(KIND_NAMES)}.")
-@click.option("--output", type=_FILE, help="The bundle. An older one there is replaced by the complete new one.")
+@click.option("--output", type=PATH, help="The bundle. An older one there is replaced by the complete new one.")
 @click.option(
     "--model",
     metavar="NAME",
-    help=f"Whose prompt and tool formats it speaks: {', '.join(profile_names())}. Default: {EngineSpec.model}.",
+    help=f"Whose prompt and tool-call formats it has: {', '.join(profile_names())}. Default: {EngineSpec.model}.",
 )
-@click.option("--max-seq-len", type=int, help="Prompt and answer together, tokens. Default: the model's, at most 8192.")
+@max_seq_len
 @click.option(
     "--max-batch-size",
     type=int,
     help=f"Requests generated for at once; more wait. Default: {EngineSpec.max_batch_size}.",
 )
-@click.option("--chat-template", type=_FILE, help="Jinja file to render prompts with, instead of ours.")
-@click.option("--calibration", type=_FILE, help="JSON lines of conversations to calibrate on, instead of our 96.")
+@click.option("--chat-template", type=PATH, help="Jinja file to render prompts with, instead of ours.")
+@click.option("--calibration", type=PATH, help="JSON lines of conversations to calibrate on, instead of our 96.")
 @click.option("--calibration-samples", type=int, help="How many of them at most. Default: 512.")
-@click.option("--quality-data", type=_FILE, help="JSON lines to measure the cost of quantising on, instead of our 24.")
+@click.option("--quality-data", type=PATH, help="JSON lines to measure the cost of quantising on, instead of our 24.")
 @click.option("--quality-samples", type=int, help="How many of them at most. Default: 24.")
 @click.option("--device", metavar="D", help="Where quantising computes: auto (default), cpu, cuda.")
 @click.option("--image", metavar="IMAGE", help="Container that compiles, with a tag or digest of your own.")
-@click.option("--config", "config_file", type=_FILE, help="YAML file with the same settings (max_seq_len: 4096).")
-@click.option("--resume", "resumed", type=_FILE, metavar="BUNDLE", help="Finish an unfinished bundle on this machine.")
+@click.option("--config", "config_file", type=PATH, help="YAML file with the same settings (max_seq_len: 4096).")
+@click.option("--resume", "resumed", type=PATH, metavar="BUNDLE", help="Finish an unfinished bundle on this machine.")
 @click.option("--dry-run", "dry", is_flag=True, help="Print what would be done, with exact commands; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout: the manifest, or the plan.")
 def command(
@@ -72,18 +71,18 @@ def command(
     Exit status, beside the usual: 3 the plan does not fit the GPU, 4 the combination does not exist,
     5 the bundle is unfinished, because a stage needs another machine (finish it there with --resume).
     """  # noqa: D301 - click wants the control character
-    given = {name: value for name, value in settings.items() if value is not None}
+    flags = {name: value for name, value in settings.items() if value is not None}
     if resumed:
-        image = given.pop("image", None)
-        if given or output or config_file or dry:
+        image = flags.pop("image", None)
+        if flags or output or config_file or dry:
             raise click.UsageError("--resume takes everything from the bundle; only --image and --json go with it")
         with TerminalReporter() as reporter:
             _show(resume(resumed, image=image, reporter=reporter), resumed, as_json=as_json)
         return
-    values = (read_config(config_file) if config_file else {}) | given
+    config = read_config(config_file) if config_file else {}
     if output is None:
         raise click.UsageError("--output is missing: the folder to make")
-    spec = make_spec(values)
+    spec = make_spec(config | flags)
     if dry:
         plan = dry_run(spec, output)
         _show_plan(plan, as_json=as_json)

@@ -9,26 +9,24 @@ from pathlib import Path
 import click
 
 from nemotron_build.templates import compare
-from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
+from nemotron_cli import options
+from nemotron_triton.chat.profiles import profile
 
 
 @click.command("compare-template")
-@click.argument("checkpoint", type=click.Path(path_type=Path))
-@click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")
+@click.argument("checkpoint", type=options.PATH)
+@options.model
 def command(checkpoint: Path, model: str) -> None:
     """Compare our prompts with those of CHECKPOINT's own chat template, over a fixed set of conversations.
 
     Prints what differs, as unified diffs. Exit status 0 when nothing does, 1 when something does.
     """
-    differing = total = 0
-    for result in compare(profile(model), checkpoint):
-        total += 1
-        if result.ours == result.theirs:
-            continue
-        differing += 1
+    results = list(compare(profile(model), checkpoint))
+    differing = [result for result in results if result.ours != result.theirs]
+    for result in differing:
         lines = difflib.unified_diff(
             result.theirs.splitlines(), result.ours.splitlines(), "the checkpoint's", "ours", lineterm=""
         )
         click.echo(f"{result.name}:\n" + "\n".join(f"  {line}" for line in lines))
-    click.echo(f"{total - differing} of {total} conversations render alike", err=True)
+    click.echo(f"{len(results) - len(differing)} of {len(results)} conversations render alike", err=True)
     sys.exit(1 if differing else 0)

@@ -12,11 +12,12 @@ from nemotron_build.doctor import diagnose
 from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.machine import read_machine
 from nemotron_build.needs import VERBS
+from nemotron_cli import options
 from nemotron_cli.tables import console, escaped, table
 
 
 @click.command("doctor")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 @click.pass_context
 def command(ctx: click.Context, /, as_json: bool) -> None:
     """Say what engines this machine can build and serve, what it lacks for which kind, and the fix for each.
@@ -28,22 +29,18 @@ def command(ctx: click.Context, /, as_json: bool) -> None:
     """
     diagnosis = diagnose(read_machine())
     if as_json:
-        click.echo(json.dumps(as_values(diagnosis), indent=2))
+        click.echo(json.dumps(_values(diagnosis), indent=2))
     else:
         _print(diagnosis)
     if not diagnosis.ok:
         ctx.exit(1)
 
 
-def as_values(diagnosis: Diagnosis) -> dict[str, Any]:
-    """*diagnosis* as JSON values."""
+def _values(diagnosis: Diagnosis) -> dict[str, Any]:
     return {
         "ok": diagnosis.ok,
         "kinds": {
-            kind: {
-                verb: {"ok": not diagnosis.missing(verb, kind), "missing": diagnosis.missing(verb, kind)}
-                for verb in VERBS
-            }
+            kind: {verb: {"ok": not (missing := diagnosis.missing(verb, kind)), "missing": missing} for verb in VERBS}
             for kind in KIND_NAMES
         },
         "checks": [
@@ -66,8 +63,7 @@ def _print(diagnosis: Diagnosis) -> None:
         rows.add_row(check.name, *(_cell(check, kind) for kind in KIND_NAMES), escaped(check.detail))
     rows.add_row("")
     for verb in VERBS:
-        able = ["no" if diagnosis.missing(verb, kind) else "yes" for kind in KIND_NAMES]
-        rows.add_row(f"can {verb}", *able, "")
+        rows.add_row(f"can {verb}", *("no" if diagnosis.missing(verb, kind) else "yes" for kind in KIND_NAMES), "")
     console().print(rows)
     fixes = [check for check in diagnosis.checks if check.remedy]
     if fixes:
@@ -78,9 +74,9 @@ def _print(diagnosis: Diagnosis) -> None:
 
 
 def _cell(check: Check, kind: str) -> str:
-    if any(kind == each for _, each in check.fails):
+    if any((verb, kind) in check.fails for verb in VERBS):
         return "missing"
-    return "there" if any(kind == each for _, each in check.needed) else ""
+    return "there" if any((verb, kind) in check.needed for verb in VERBS) else ""
 
 
 def _names(tasks: frozenset[Task]) -> list[str]:

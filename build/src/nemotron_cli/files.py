@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +46,3 @@ def read_messages(system: str | None, file: Path | None, question: str | None) -
     if not messages:
         raise click.UsageError("give a QUESTION or --messages FILE")
     return messages
-
-
-def json_lines() -> Iterator[dict[str, Any]]:
-    """The JSON objects on stdin, one a line; a line that is none becomes `{"error": ...}`, so that none is lost."""
-    for line in sys.stdin.buffer:
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield {"error": f"this line is not JSON: {error}"}
-            continue
-        yield value if isinstance(value, dict) else {"error": "this line is not a JSON object"}

@@ -20,25 +20,25 @@ def command(as_json: bool) -> None:
 
     A ~ marks numbers that were not looked up again; --json names the source of each.
     """
-    known = [find_gpu(name) for name in gpu_names()]
+    gpus = [find_gpu(name) for name in gpu_names()]
     if as_json:
-        click.echo(json.dumps([asdict(gpu) for gpu in known], indent=2))
+        click.echo(json.dumps([asdict(gpu) for gpu in gpus], indent=2))
         return
     numbers = ("SM", "GiB", "GB/s", *(f"{name} T/s" for name in _ARITHMETIC))
     rows = table("name", "GPU", *numbers, "also called", right=numbers)
-    for gpu in known:
+    for gpu in gpus:
         rows.add_row(gpu.name, gpu.title, *_numbers(gpu), ", ".join(gpu.aliases))
     console().print(rows)
 
 
 def _numbers(gpu: Gpu) -> list[str]:
-    def shown(value: float | None, source: str, unit: float = 1.0, digits: int = 0) -> str:
+    def number(value: float | None, source: str, unit: float, digits: int = 0) -> str:
         mark = "~" if source in gpu.unverified else ""
         return "" if value is None else f"{mark}{value / unit:.{digits}f}"
 
     return [
         "" if gpu.sm is None else str(gpu.sm),
-        shown(gpu.memory_bytes, "memory", 2**30, 1),
-        shown(gpu.bandwidth, "bandwidth", 1e9),
-        *(shown(gpu.rates[name], "rates", 1e12) for name in _ARITHMETIC),
+        number(gpu.memory_bytes, "memory", 2**30, 1),
+        number(gpu.bandwidth, "bandwidth", 1e9),
+        *(number(gpu.rates[name], "rates", 1e12) for name in _ARITHMETIC),
     ]

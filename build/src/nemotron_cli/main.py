@@ -16,37 +16,27 @@ from nemotron_build.errors import DoesNotFitError, RefusedError
 from nemotron_cli.status import DOES_NOT_FIT, REFUSED
 from nemotron_triton.extras import how_to_install
 
-# Each command's module and its line in the help, which must not need the module's own packages.
+# Each command is the `command` of its module; its line in the help must not need the packages that this module imports.
 _COMMANDS = {
-    "plan": ("nemotron_cli.plan", "Say whether a model fits a GPU, and how fast it can be."),
-    "gpus": ("nemotron_cli.gpus", "List the GPUs that are known."),
-    "build-engine": ("nemotron_cli.build_engine", "Build an engine bundle from a checkpoint."),
-    "model-repo": ("nemotron_cli.model_repo", "Write a Triton model repository for a bundle."),
-    "quality": ("nemotron_cli.quality", "Measure what each precision costs a checkpoint."),
-    "verify": ("nemotron_cli.verify", "Check a bundle, and whether this machine can load it."),
-    "doctor": ("nemotron_cli.doctor", "Say what this machine can build and serve, and what it lacks."),
-    "serve": ("nemotron_cli.serve", "Serve a bundle with tritonserver."),
-    "chat": ("nemotron_cli.chat.command", "Ask a served model."),
-    "models": ("nemotron_cli.models", "List the models that are known."),
-    "render": ("nemotron_cli.render", "Print the prompt that a model gets to read."),
-    "parse": ("nemotron_cli.parse", "Take a raw answer apart."),
-    "compare-template": (
-        "nemotron_cli.compare_template",
-        "Compare our prompts with a checkpoint's own template.",
-    ),
+    "plan": "Say whether a model fits a GPU, and how fast it can be.",
+    "gpus": "List the GPUs that are known.",
+    "build-engine": "Build an engine bundle from a checkpoint.",
+    "model-repo": "Write a Triton model repository for a bundle.",
+    "quality": "Measure what each precision costs a checkpoint.",
+    "verify": "Check a bundle, and whether this machine can load it.",
+    "doctor": "Say what this machine can build and serve, and what it lacks.",
+    "serve": "Serve a bundle with tritonserver.",
+    "chat": "Ask a served model.",
+    "models": "List the models that are known.",
+    "render": "Print the prompt that a model gets to read.",
+    "parse": "Take a raw answer apart.",
+    "compare-template": "Compare our prompts with a checkpoint's own template.",
 }
-# What an installation without extras leaves out, and the extra that brings it.
+# The packages that an installation without extras lacks, and the extra that brings each.
 _EXTRAS = {
-    "gguf": "cpu",
-    "xllamacpp": "cpu",
-    "safetensors": "cpu",
-    "ml_dtypes": "cpu",
+    **dict.fromkeys(("gguf", "ml_dtypes", "safetensors", "xllamacpp"), "cpu"),
+    **dict.fromkeys(("jinja2", "pydantic", "rich", "tokenizers", "yaml"), "serve"),
     "pynvml": "build",
-    "tokenizers": "serve",
-    "jinja2": "serve",
-    "pydantic": "serve",
-    "rich": "serve",
-    "yaml": "serve",
 }
 
 
@@ -58,6 +48,9 @@ class _DoesNotFit(click.ClickException):
     exit_code = DOES_NOT_FIT
 
 
+_FAILURES = {RefusedError: _Refused, DoesNotFitError: _DoesNotFit}
+
+
 class _Group(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(_COMMANDS)
@@ -65,15 +58,12 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if name not in _COMMANDS:
             return None
-        try:
-            command: click.Command = importlib.import_module(_COMMANDS[name][0]).command
-        except ModuleNotFoundError as error:
-            raise _missing(error) from error
+        command: click.Command = importlib.import_module(f"nemotron_cli.{name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in _COMMANDS.items()])
+            formatter.write_dl(list(_COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         # A SIGTERM unwinds like Ctrl-C, so that temporary files and child processes go.
@@ -84,19 +74,13 @@ class _Group(click.Group):
             raise SystemExit(128 + signal.SIGINT) from error
         except ModuleNotFoundError as error:
             raise _missing(error) from error
+        except BrokenPipeError:
+            raise  # the reader of our output went away, as `| head` does: click ends without a message
         except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                # The reader of our output went away, as `| head` does: nobody is left to tell.
-                sys.stderr.close()
-                raise SystemExit(1) from error
-            raise click.ClickException(
-                f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
-            ) from error
-        except Exception as error:
-            if not isinstance(error, _our_errors()):
-                raise
-            failures = {RefusedError: _Refused, DoesNotFitError: _DoesNotFit}
-            raise failures.get(type(error), click.ClickException)(str(error)) from error
+            text = str(error.strerror or error)
+            raise click.ClickException(f"{text}: {error.filename}" if error.filename else text) from error
+        except _our_errors() as error:
+            raise _FAILURES.get(type(error), click.ClickException)(str(error)) from error
 
 
 def _our_errors() -> tuple[type[Exception], ...]:

@@ -6,20 +6,18 @@ from pathlib import Path
 
 import click
 
-from nemotron_cli.limits import limits
-from nemotron_cli.sections import SectionedCommand
-from nemotron_cli.text_models import text_models
+from nemotron_cli import options
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import check_servable
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.serving.settings import Settings
 
 
-@click.command("model-repo", cls=SectionedCommand)
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder to make; it must not exist.")
-@text_models
-@limits
+@click.command("model-repo", cls=options.SectionedCommand)
+@click.argument("bundle", type=options.PATH)
+@click.option("--output", required=True, type=options.PATH, help="Folder to make; it must not exist.")
+@options.text_models
+@options.limits
 def command(bundle: Path, output: Path, text_models: bool, **settings: int) -> None:
     """Write a Triton model repository for BUNDLE, with the bundle inside.
 

@@ -14,14 +14,14 @@ from nemotron_triton.chat.profiles import profile, profile_names
 @click.option("--json", "as_json", is_flag=True, help="Print everything that is known of them as one JSON document.")
 def command(as_json: bool) -> None:
     """List the models whose prompts, thinking and tool calls are known."""
-    known = [profile(name) for name in profile_names()]
+    models = [profile(name) for name in profile_names()]
     if as_json:
-        click.echo(json.dumps([asdict(each) for each in known], indent=2))
+        click.echo(json.dumps([asdict(model) for model in models], indent=2))
         return
-    for each in known:
-        mode = {True: "on", False: "off", None: "left to the model"}[each.thinking.default]
+    for model in models:
+        mode = {True: "on", False: "off", None: "left to the model"}[model.thinking.default]
         click.echo(
-            f"{each.name}\n  {each.repository}\n  prompt {each.prompt_format}, reasoning {each.reasoning_format}, "
-            f"tool calls {each.tool_call_format}\n"
-            f"  thinking {mode} unless asked for, context {each.context_tokens} tokens"
+            f"{model.name}\n  {model.repository}\n  prompt {model.prompt_format}, reasoning {model.reasoning_format}, "
+            f"tool calls {model.tool_call_format}\n"
+            f"  thinking {mode} unless asked for, context {model.context_tokens} tokens"
         )

@@ -14,6 +14,7 @@ from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.planning.gpus import find_gpu, gpu_names
 from nemotron_build.precisions import AUTO, KV_PRECISION_NAMES, PRECISION_NAMES
 from nemotron_build.request import PlanRequest
+from nemotron_cli import options
 from nemotron_cli.plan_text import plan_document, print_comparison, print_json, print_plan, refusal_document
 from nemotron_cli.status import DOES_NOT_FIT, REFUSED
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
@@ -21,7 +22,7 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
 
 @click.command("plan")
 @click.option("--model", metavar="NAME", help=f"Default: {DEFAULT_PROFILE}. Known: {', '.join(profile_names())}.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Read the dimensions from this checkpoint instead.")
+@click.option("--checkpoint", type=options.PATH, help="Read the dimensions from this checkpoint instead.")
 @click.option(
     "--gpu",
     default=AUTO,
@@ -43,7 +44,7 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
     metavar="P",
     help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}.",
 )
-@click.option("--max-seq-len", type=int, help="Prompt and answer together, tokens. Default: the model's, at most 8192.")
+@options.max_seq_len
 @click.option(
     "--concurrency", type=int, default=PlanRequest.concurrency, show_default=True, help="Requests served at once."
 )
@@ -61,7 +62,7 @@ def command(
     gpu: str,
     all_gpus: bool,
     as_json: bool,
-    **wishes: Any,
+    **settings: Any,
 ) -> None:
     """Say whether a model fits a GPU, how fast it can be, and what would fit instead. Runs nothing, needs no GPU.
 
@@ -70,39 +71,39 @@ def command(
     """
     name, architecture = _model(model, checkpoint)
     if all_gpus:
-        _compare(name, architecture, wishes, as_json=as_json)
+        _compare(name, architecture, settings, as_json=as_json)
         return
-    request = PlanRequest(gpu=find_gpu(gpu), architecture=architecture, **wishes)
+    request = PlanRequest(gpu=find_gpu(gpu), architecture=architecture, **settings)
     try:
-        answer = request.answer()
+        plan = request.answer()
     except RefusedError as error:
         if not as_json:
             raise
         print_json(refusal_document(name, request, error))
         ctx.exit(REFUSED)
-    alternatives = [] if answer.fits else request.alternatives()
+    alternatives = [] if plan.fits else request.alternatives()
     if as_json:
-        print_json(plan_document(name, answer, alternatives))
+        print_json(plan_document(name, plan, alternatives))
     else:
-        print_plan(name, answer, alternatives)
-    if not answer.fits:
+        print_plan(name, plan, alternatives)
+    if not plan.fits:
         ctx.exit(DOES_NOT_FIT)
 
 
 def _model(model: str | None, checkpoint: Path | None) -> tuple[str, Dimensions]:
     if checkpoint is None:
-        known = profile(model or DEFAULT_PROFILE)
-        return known.name, read_architecture(known.architecture)
-    inspected = inspect(checkpoint)
-    return (profile(model).name if model else checkpoint.resolve().name), inspected.architecture
+        model_profile = profile(model or DEFAULT_PROFILE)
+        return model_profile.name, read_architecture(model_profile.architecture)
+    name = profile(model).name if model else checkpoint.resolve().name
+    return name, inspect(checkpoint).architecture
 
 
-def _compare(name: str, architecture: Dimensions, wishes: dict[str, Any], *, as_json: bool) -> None:
-    precisions = PRECISION_NAMES if wishes["precision"] == AUTO else (wishes["precision"],)
+def _compare(name: str, architecture: Dimensions, settings: dict[str, Any], *, as_json: bool) -> None:
+    precisions = PRECISION_NAMES if settings["precision"] == AUTO else (settings["precision"],)
     rows = []
     for gpu in map(find_gpu, gpu_names()):
         for precision in precisions:
-            request = PlanRequest(gpu=gpu, architecture=architecture, **wishes | {"precision": precision})
+            request = PlanRequest(gpu=gpu, architecture=architecture, **settings | {"precision": precision})
             try:
                 rows.append(plan_document(name, request.answer(), ()))
             except RefusedError as error:

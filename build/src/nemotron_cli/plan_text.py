@@ -150,15 +150,15 @@ def print_plan(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]
     else:
         out.print("speed at most, tokens/s (from data sheets; expect half to two thirds):")
         for bound in (plan.roofline.batch_1_empty, plan.roofline.batch_1_full, plan.roofline.asked):
-            what = f"{bound.concurrency} x {bound.context_tokens} tokens of context"
-            out.print(f"  {bound.tokens_per_second:,.0f} with {what}, {bound.bytes_per_step / 1e9:.2f} GB a step")
+            batch = f"{bound.concurrency} x {bound.context_tokens} tokens of context"
+            out.print(f"  {bound.tokens_per_second:,.0f} with {batch}, {bound.bytes_per_step / 1e9:.2f} GB a step")
         if prefill := plan.roofline.prefill_tokens_per_second:
             out.print(f"  {prefill:,.0f} reading prompts")
     for heading, lines in (("why", decision.why), ("note", decision.notes), ("warning", decision.warnings)):
         for line in lines:
             out.print(f"{heading}: {line}", style="yellow" if heading == "warning" else None)
-    for each in alternatives:
-        out.print(f"would fit: {each}")
+    for alternative in alternatives:
+        out.print(f"would fit: {alternative}")
 
 
 def print_comparison(rows: Sequence[PlanDocument]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -11,10 +9,9 @@ from nemotron_build.reporter import Reporter
 
 
 class TerminalReporter(Reporter):
-    """A context manager that shows the stages of a build as they run."""
+    """A context manager that shows the stages of a build as they run, on stderr: stdout is for results."""
 
     def __init__(self) -> None:
-        """Write to stderr, so that stdout stays free for results."""
         self._console = Console(stderr=True, highlight=False, markup=False)
         self._stage = ""
         self._percent = 0
@@ -51,7 +48,5 @@ class TerminalReporter(Reporter):
         self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()

@@ -5,21 +5,21 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
 from nemotron_build.precisions import PRECISION_NAMES
 from nemotron_build.quality import Measured, measure
 from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT
+from nemotron_cli.options import PATH, as_json
 from nemotron_cli.progress import TerminalReporter
 from nemotron_cli.tables import console, table
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command("quality")
-@click.argument("checkpoint", type=_FILE)
+@click.argument("checkpoint", type=PATH)
 @click.option(
     "--precision",
     "precisions",
@@ -28,45 +28,27 @@ _FILE = click.Path(path_type=Path)
     help="What to measure, with commas between. Default: all.",
 )
 @click.option("--model", "profile_name", default=DEFAULT_PROFILE, metavar="NAME", help=", ".join(profile_names()))
-@click.option("--calibration", type=_FILE, default=CALIBRATION, help="JSON lines of conversations. Default: our 96.")
-@click.option("--data", type=_FILE, default=HELD_OUT, help="JSON lines to measure on. Default: our 24.")
+@click.option("--calibration", type=PATH, default=CALIBRATION, help="JSON lines of conversations. Default: our 96.")
+@click.option("--data", "held_out", type=PATH, default=HELD_OUT, help="JSON lines to measure on. Default: our 24.")
 @click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda.")
-@click.option("--plot", type=_FILE, help="PNG file to draw.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
-def command(
-    *,
-    checkpoint: Path,
-    precisions: str,
-    profile_name: str,
-    calibration: Path,
-    data: Path,
-    device: str,
-    plot: Path | None,
-    as_json: bool,
-) -> None:
+@click.option("--plot", type=PATH, help="PNG file to draw.")
+@as_json
+def command(*, checkpoint: Path, precisions: str, as_json: bool, **settings: Any) -> None:
     """Measure what each precision costs CHECKPOINT: perplexity, agreement and divergence on held-out text.
 
     ModelOpt quantises a copy in memory, with the weights and activations rounded as the engine would; nothing is built.
     The first use makes ModelOpt's environment (1.4 GB without CUDA).
     """
     with TerminalReporter() as reporter:
-        found = measure(
-            checkpoint,
-            profile_name=profile_name,
-            precisions=[name.strip() for name in precisions.split(",") if name.strip()],
-            calibration=calibration,
-            held_out=data,
-            device=device,
-            plot=plot,
-            reporter=reporter,
-        )
+        names = [name.strip() for name in precisions.split(",") if name.strip()]
+        measured = measure(checkpoint, precisions=names, reporter=reporter, **settings)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(row) for row in found], indent=2))
+        click.echo(json.dumps([dataclasses.asdict(row) for row in measured], indent=2))
         return
     numbers = ("perplexity", "source's", "same best token", "KL divergence, nats")
     rows = table("precision", *numbers, "", right=numbers)
-    for each in found:
-        rows.add_row(*_row(each))
+    for row in measured:
+        rows.add_row(*_row(row))
     console().print(rows)
 
 

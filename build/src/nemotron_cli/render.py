@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,30 +10,30 @@ from typing import Any
 import click
 
 from nemotron_build.templates import read_template
-from nemotron_cli.files import json_lines, read_json_list, read_messages
+from nemotron_cli import options
+from nemotron_cli.files import read_json_list, read_messages
+from nemotron_cli.jsonl import answer_lines
 from nemotron_triton.chat.conversation import read_conversation
-from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile
-from nemotron_triton.chat.render import RenderOptions, render_options, render_prompt
-from nemotron_triton.errors import RequestError, ServingError
+from nemotron_triton.chat.profiles import profile
+from nemotron_triton.chat.render import render_options, render_prompt
+from nemotron_triton.errors import RequestError
 
 _FIELDS = {"id", "model", "messages", "tools", "thinking", "chat_template_kwargs", "add_generation_prompt"}
 
 
 @click.command("render")
 @click.argument("question", required=False)
-@click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")
-@click.option("--thinking", type=click.Choice(["on", "off"]), help="Whether to think first. Default: the model's.")
-@click.option("--system", help="Instructions for the whole conversation.")
-@click.option("--tools", "tools_file", type=click.Path(path_type=Path), help="JSON file with OpenAI-shaped tools.")
-@click.option(
-    "--messages", "messages_file", type=click.Path(path_type=Path, allow_dash=True), help="JSON file; - is stdin."
-)
-@click.option("--chat-template", "template_file", type=click.Path(path_type=Path), help="Use this Jinja file instead.")
-@click.option("--jsonl", is_flag=True, help="Read requests from stdin, one JSON object a line, and answer each.")
+@options.model
+@options.thinking("Whether to think first.")
+@options.system
+@options.tools
+@options.messages
+@click.option("--chat-template", "template_file", type=options.PATH, help="Use this Jinja file instead.")
+@options.jsonl
 def command(
     question: str | None,
     model: str,
-    thinking: str | None,
+    thinking: bool | None,
     system: str | None,
     tools_file: Path | None,
     messages_file: Path | None,
@@ -48,30 +47,21 @@ def command(
     """
     template = read_template(template_file) if template_file else None
     if jsonl:
-        for request in json_lines():
-            click.echo(json.dumps({"id": request.get("id")} | _answer(request, model, template)))
+        answer_lines(_FIELDS, lambda request: {"prompt": _prompt(request, model, template)})
         return
     messages = read_messages(system, messages_file, question)
     tools = read_json_list(tools_file, "tools") if tools_file else None
-    options = RenderOptions(thinking=None if thinking is None else thinking == "on", template=template)
-    click.echo(render_prompt(profile(model), read_conversation(messages, tools), options).text, nl=False)
+    click.echo(_prompt({"messages": messages, "tools": tools, "thinking": thinking}, model, template), nl=False)
 
 
-def _answer(request: Mapping[str, Any], model: str, template: str | None) -> dict[str, str]:
-    try:
-        if "error" in request and request.keys() <= {"id", "error"}:
-            raise RequestError(request["error"])
-        if unknown := sorted(request.keys() - _FIELDS):
-            raise RequestError(f"unknown keys {', '.join(unknown)}; known: {', '.join(sorted(_FIELDS))}")
-        thinking = request.get("thinking")
-        if thinking not in (True, False, None):
-            raise RequestError("thinking must be true, false or null")
-        options = replace(
-            render_options(thinking, request.get("chat_template_kwargs")),
-            add_generation_prompt=bool(request.get("add_generation_prompt", True)),
-            template=template,
-        )
-        conversation = read_conversation(request.get("messages"), request.get("tools"))
-        return {"prompt": render_prompt(profile(request.get("model") or model), conversation, options).text}
-    except ServingError as error:
-        return {"error": str(error)}
+def _prompt(request: Mapping[str, Any], model: str, template: str | None) -> str:
+    thinking = request.get("thinking")
+    if thinking not in (True, False, None):
+        raise RequestError("thinking must be true, false or null")
+    render = replace(
+        render_options(thinking, request.get("chat_template_kwargs")),
+        add_generation_prompt=bool(request.get("add_generation_prompt", True)),
+        template=template,
+    )
+    conversation = read_conversation(request.get("messages"), request.get("tools"))
+    return render_prompt(profile(request.get("model") or model), conversation, render).text

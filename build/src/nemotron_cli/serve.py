@@ -11,9 +11,7 @@ from typing import Any
 
 import click
 
-from nemotron_cli.limits import limits
-from nemotron_cli.sections import SectionedCommand, SectionOption
-from nemotron_cli.text_models import text_models
+from nemotron_cli.options import PATH, SectionedCommand, SectionOption, limits, text_models
 from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError, ServingError
@@ -22,18 +20,14 @@ from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
 
-_FILE = click.Path(path_type=Path)
 _PORT = click.IntRange(1, 65535)
 _security = functools.partial(click.option, cls=SectionOption, section="Security")
 
 
 @click.command("serve", cls=SectionedCommand)
-@click.argument("bundle", type=_FILE)
+@click.argument("bundle", type=PATH)
 @click.option(
-    "--host",
-    default=ServeOptions.host,
-    show_default=True,
-    help="Address for gRPC; loopback unless you say otherwise.",
+    "--host", default=ServeOptions.host, show_default=True, help="Address for gRPC; loopback unless you say otherwise."
 )
 @click.option("--http-port", default=ServeOptions.http_port, show_default=True, type=_PORT)
 @click.option("--http-host", help="Address for HTTP, which has no TLS. Default: loopback, whatever --host says.")
@@ -58,10 +52,10 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
 @text_models
 @click.option("--quiet", is_flag=True, help="Keep tritonserver's log to yourself unless it fails.")
-@_security("--tls-cert", type=_FILE, help="PEM file: the certificate chain of the gRPC endpoint.")
-@_security("--tls-key", type=_FILE, help="PEM file: its key.")
-@_security("--tls-client-ca", type=_FILE, help="PEM file: who must have signed the certificates of clients.")
-@_security("--secret-file", type=_FILE, help="File with a secret that every caller must send. Or $NEMOTRON_SECRET.")
+@_security("--tls-cert", type=PATH, help="PEM file: the certificate chain of the gRPC endpoint.")
+@_security("--tls-key", type=PATH, help="PEM file: its key.")
+@_security("--tls-client-ca", type=PATH, help="PEM file: who must have signed the certificates of clients.")
+@_security("--secret-file", type=PATH, help="File with a secret that every caller must send. Or $NEMOTRON_SECRET.")
 @limits
 def command(
     bundle: Path,
@@ -84,10 +78,6 @@ def command(
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []
 
-    def log(line: str) -> None:
-        if not quiet:
-            _say(line)
-
     def ask_to_stop(*_: object) -> None:
         (hurry if stop.is_set() else stop).set()
 
@@ -95,15 +85,15 @@ def command(
         # On a thread: loading takes long, and meanwhile the server is watched.
         threading.Thread(target=_reload, args=(serving,), daemon=True).start()
 
-    opened = Bundle.open(bundle)
+    served_bundle = Bundle.open(bundle)
     for line in warnings(options):
         _say(line)
-    # From here on a signal asks for an orderly end; before, it interrupts. Not later: the server's log may be read, and
-    # answered with a signal, as soon as it is started.
+    # A signal interrupts until here, and asks for an orderly end from here on. The handlers are set before the server
+    # starts: whoever reads its log may send a signal at once.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
     signal.signal(signal.SIGHUP, ask_to_reload)
-    with serve(opened, options, log=log) as server:
+    with serve(served_bundle, options, log=(lambda _: None) if quiet else _say) as server:
         if server.wait_ready(stop):
             serving.append(server)
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
@@ -118,13 +108,13 @@ def command(
 
 
 def _say(line: str) -> None:
-    """A line on stderr. Where it cannot be written, as on a full disk, serving and draining go on without it."""
+    """Print a line on stderr; where that fails, as on a full disk, serving and draining go on without it."""
     with contextlib.suppress(OSError):
         click.echo(line, err=True)
 
 
 def _reload(serving: list[RunningServer]) -> None:
-    """Load what lies at the bundle's path now; one line says what came of it."""
+    """Load what is at the bundle's path now, and print whether that worked."""
     if not serving:
         _say("not reloaded: nothing is served yet")
         return

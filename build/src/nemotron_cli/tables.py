@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 # Wider than any of our tables: a narrow terminal wraps whole lines, which reads better than wrapped cells.
 _WIDTH = 200
@@ -18,12 +18,10 @@ def console() -> Console:
 
 def table(*headers: str, right: Collection[str]) -> Table:
     """An empty table without lines; the columns named in *right* are aligned there."""
-    made = Table(*headers, box=None, pad_edge=False)
-    for column in made.columns:
-        column.justify = "right" if column.header in right else "left"
-    return made
+    columns = [Column(header, justify="right" if header in right else "left") for header in headers]
+    return Table(*columns, box=None, pad_edge=False)
 
 
 def escaped(text: str) -> str:
-    """*text* of somebody else's file with escapes for what would move the cursor or end the line."""
+    """*text* from outside, such as a file's name, with escapes for what would move the cursor or end the line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from nemotron_build.reporter import Reporter
+from nemotron_cli import options
 from nemotron_cli.progress import TerminalReporter
 from nemotron_cli.tables import escaped
 from nemotron_triton.bundle import Bundle
@@ -20,12 +21,12 @@ _SHOWN = 10
 
 
 @click.command("verify")
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=options.PATH)
 @click.option("--bundle-only", is_flag=True, help="Leave this machine out: its GPU, TensorRT-LLM and engine kinds.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
+@options.as_json
 @click.pass_context
 def command(ctx: click.Context, /, bundle: Path, bundle_only: bool, as_json: bool) -> None:
-    """Check whether BUNDLE is whole and can be loaded on this machine; every problem is told, with its remedy.
+    """Check whether BUNDLE is whole and can be loaded on this machine, and name every problem with its remedy.
 
     The manifest, the SHA-256 of every file, files that the manifest does not list, and what the server checks before
     it loads: GPU, versions, engine kind. Progress goes to stderr.
@@ -36,7 +37,10 @@ def command(ctx: click.Context, /, bundle: Path, bundle_only: bool, as_json: boo
         findings = _findings(bundle, reporter, bundle_only=bundle_only)
     ok = all(finding.ok for finding in findings)
     if as_json:
-        checks = [{"name": each.name, "ok": each.ok, "detail": each.detail, "remedy": each.remedy} for each in findings]
+        checks = [
+            {"name": finding.name, "ok": finding.ok, "detail": finding.detail, "remedy": finding.remedy}
+            for finding in findings
+        ]
         click.echo(json.dumps({"bundle": str(bundle), "ok": ok, "checks": checks}, indent=2))
     else:
         click.echo(f"the bundle {escaped(str(bundle))}")
@@ -52,7 +56,7 @@ def _findings(path: Path, reporter: Reporter, *, bundle_only: bool) -> list[Find
     try:
         bundle = Bundle.open(path)
     except BundleError as error:
-        return [_problem("manifest", error)]
+        return [Finding("manifest", error.detail, error.remedy)]
     return [
         Finding("manifest", f"has a manifest of schema {bundle.manifest.schema_version}"),
         *_files(bundle, reporter),
@@ -61,24 +65,23 @@ def _findings(path: Path, reporter: Reporter, *, bundle_only: bool) -> list[Find
 
 
 def _files(bundle: Bundle, reporter: Reporter) -> list[Finding]:
-    total = sum(_size(bundle, name) for name in bundle.manifest.outputs)
+    outputs = bundle.manifest.outputs
+    total = sum(_size(bundle, name) for name in outputs)
     done = 0
 
-    def read(count: int) -> None:
+    def count(read: int) -> None:
         nonlocal done
-        done += count
+        done += read
         reporter.progress(done >> 20, total >> 20)
 
     reporter.stage("MiB read")
-    found = [_problem("files", problem) for problem in bundle.problems(read=read)]
+    problems = [Finding("files", error.detail, error.remedy) for error in bundle.problems(read=count)]
     if unlisted := bundle.unlisted():
-        shown = ", ".join(unlisted[:_SHOWN]) + (f" and {len(unlisted) - _SHOWN} more" if unlisted[_SHOWN:] else "")
-        found.append(
-            Finding("files", f"holds what its manifest does not list: {shown}", "remove it, or copy the bundle again")
+        names = ", ".join(unlisted[:_SHOWN]) + (f" and {len(unlisted) - _SHOWN} more" if unlisted[_SHOWN:] else "")
+        problems.append(
+            Finding("files", f"holds what its manifest does not list: {names}", "remove it, or copy the bundle again")
         )
-    if found:
-        return found
-    return [Finding("files", f"has its {len(bundle.manifest.outputs)} files as they were built ({total / 1e6:.1f} MB)")]
+    return problems or [Finding("files", f"has its {len(outputs)} files as they were built ({total / 1e6:.1f} MB)")]
 
 
 def _size(bundle: Bundle, name: str) -> int:
@@ -86,7 +89,3 @@ def _size(bundle: Bundle, name: str) -> int:
         return bundle.file(name).stat().st_size
     except (BundleError, OSError):
         return 0
-
-
-def _problem(name: str, error: BundleError) -> Finding:
-    return Finding(name, error.detail, error.remedy)

@@ -1,4 +1,4 @@
-"""An answer on the terminal, as it comes. Nothing that a model says may drive the terminal."""
+"""An answer on the terminal, as it comes. No text of a model may control the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nemotron_client import ContentDelta, Event, Finish, ReasoningDelta, ToolCal
 
 
 def show(events: Iterable[Event]) -> None:
-    """Print *events* as they come; a line that is begun is ended, whatever happens."""
+    """Print *events* as they come; an unfinished line is ended, whatever happens."""
     view = _AnswerView()
     try:
         for event in events:
@@ -25,11 +25,10 @@ class _AnswerView:
     """The answer and its calls on stdout, the thinking on stderr, each kind of text on a line of its own."""
 
     def __init__(self) -> None:
-        """Nothing is printed yet."""
         self._open: bool | None = None  # whether the unfinished line is thinking; None at the start of a line
 
     def add(self, event: Event) -> None:
-        """Print *event*; what is no part of a finished answer, such as a piece of a call, is not shown."""
+        """Print *event*, except a piece of a call, which is printed whole."""
         if isinstance(event, (ReasoningDelta, ContentDelta)):
             self._text(event.text, thinking=isinstance(event, ReasoningDelta))
         elif isinstance(event, ToolCall):
@@ -43,7 +42,6 @@ class _AnswerView:
                 click.echo("(cut off by the token limit)", err=True)
 
     def end_line(self) -> None:
-        """Begin a new line, where one is unfinished."""
         if self._open is not None:
             click.echo(err=self._open)
             self._open = None
@@ -59,14 +57,14 @@ class _AnswerView:
 def call_text(name: str, arguments: Any) -> str:
     """A call as Python would write it, for people; not yet `printable`."""
     if isinstance(arguments, dict):
-        shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in arguments.items())
+        text = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
     else:
-        shown = json.dumps(arguments, ensure_ascii=False)
-    return f"{name}({shown})"
+        text = json.dumps(arguments, ensure_ascii=False)
+    return f"{name}({text})"
 
 
 def printable(text: str) -> str:
-    """*text* without the control characters that would let a model drive the terminal."""
+    """*text* without the control characters that would let a model control the terminal."""
     return "".join(char if char in "\n\t" or char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 

@@ -16,18 +16,20 @@ _FAILURES = (OSError, RuntimeError, ValueError)
 
 
 class ChatHistory:
-    """The last lines in a file that only their owner reads; the lines of one entry end with a backslash."""
+    """The last lines in *file*, which only its owner can read; None keeps nothing.
+
+    An entry of several lines has a backslash at the end of each but the last.
+    """
 
     def __init__(self, file: Path | None) -> None:
-        """Keep them in *file*, or nowhere."""
         self._file = file
 
     @classmethod
     def of_environment(cls) -> ChatHistory:
         """The history in the state folder, or in the file that `NEMOTRON_CHAT_HISTORY` names; an empty name is none."""
-        named = os.environ.get("NEMOTRON_CHAT_HISTORY")
-        if named is not None:
-            return cls(Path(named) if named else None)
+        name = os.environ.get("NEMOTRON_CHAT_HISTORY")
+        if name is not None:
+            return cls(Path(name) if name else None)
         state = Path(os.environ.get("XDG_STATE_HOME", ""))
         if not state.is_absolute():
             try:
@@ -46,7 +48,7 @@ class ChatHistory:
         return [entry.replace("\0", "\n") for entry in joined.split("\n") if entry]
 
     def add(self, entry: str) -> None:
-        """Keep *entry* too, unless it is longer than anybody wants to see again."""
+        """Keep *entry* too, unless it is longer than `_MAX_ENTRY_CHARS`."""
         if self._file is None or len(entry) > _MAX_ENTRY_CHARS:
             return
         with contextlib.suppress(*_FAILURES):

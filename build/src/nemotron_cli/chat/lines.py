@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import signal
 import sys
@@ -20,21 +21,27 @@ _HELD_DOWN_S = 0.5
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C on the terminal of a conversation: what runs now stops, the program does not."""
+    """Ctrl-C on the terminal of a conversation: it stops what runs now, not the program."""
 
 
 class ChatLines:
-    """The texts of one user. Where stdin is no terminal, Ctrl-C ends the program as it ends others."""
+    """The texts that a user types, from stdin; *history* is what up-arrow brings back on a terminal.
+
+    Where stdin is no terminal, Ctrl-C ends the program, as it ends any other.
+    """
 
     def __init__(self, history: ChatHistory) -> None:
-        """Read stdin; *history* is where a terminal's up-arrow begins."""
         self.interactive = sys.stdin.isatty()
         self._history = history
         self._interrupted_at_s = 0.0
-        # Bytes that are no text are found in `_line`; an error inside stdin's decoder would lose the lines behind it.
+        # Bytes that are no text are refused in `_line`: an error in stdin's decoder would lose the lines behind them.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(errors="surrogateescape")
-        self._readline = _readline() if self.interactive and sys.stdout.isatty() else None
+        # The module that makes `input` edit lines, which some Pythons lack.
+        self._readline: ModuleType | None = None
+        if self.interactive and sys.stdout.isatty():
+            with suppress(ModuleNotFoundError):
+                self._readline = importlib.import_module("readline")
         if self._readline:
             self._readline.set_auto_history(False)
             for entry in history.entries():
@@ -81,7 +88,7 @@ class ChatLines:
 
     @property
     def interrupted_text(self) -> str:
-        """What stood in the line when it was interrupted, as far as that can be known."""
+        """The text in the line when it was interrupted; empty without line editing, which cannot say."""
         return str(self._readline.get_line_buffer()) if self._readline else ""
 
     def _offer(self, entry: str) -> None:
@@ -117,22 +124,13 @@ class ChatLines:
         return line.removesuffix("\n") if line else None
 
     def _leave_line(self) -> None:
-        """After an interrupted prompt, or one that got the end of input, the cursor stands behind it."""
+        """Put the cursor, which an interrupted prompt or the end of input leaves behind the prompt, on a new line."""
         if self.interactive:
             click.echo(err=True)
 
     def _interrupt(self, *_: object) -> None:
-        """A Ctrl-C that is held down must not interrupt the clearing up after its first."""
+        """Raise `Interrupted`, but not again while Ctrl-C is held down: that would interrupt its handling."""
         now_s = time.monotonic()
         if now_s - self._interrupted_at_s > _HELD_DOWN_S:
             self._interrupted_at_s = now_s
             raise Interrupted
-
-
-def _readline() -> ModuleType | None:
-    """The module that makes `input` edit lines, which some Pythons lack."""
-    try:
-        import readline
-    except ModuleNotFoundError:
-        return None
-    return readline

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from nemotron_cli.chat import slash_commands
 from nemotron_cli.chat.answer_view import one_line
 from nemotron_cli.chat.dialogue import Dialogue
 from nemotron_cli.chat.lines import ChatLines, Interrupted
-from nemotron_cli.chat.slash_commands import ChatCommands, Quit
-from nemotron_client import ClientError, ToolCall
+from nemotron_cli.chat.slash_commands import Quit
+from nemotron_client import ClientError
 
 _PROMPT = "> "
 _HOW_TO = "Ask, and /help lists what else can be typed; Ctrl-C stops an answer, Ctrl-D leaves."
@@ -18,58 +19,47 @@ class ChatSession:
     """Takes *lines* until they end, and goes on with *dialogue*; whatever goes wrong with one is a line on stderr."""
 
     def __init__(self, dialogue: Dialogue, lines: ChatLines) -> None:
-        """Begin with what was said in *dialogue*."""
         self._dialogue = dialogue
         self._lines = lines
-        self._commands = ChatCommands(dialogue)
         self._empty_interrupts = 0
 
     def run(self) -> None:
-        """Go on until the input ends, or /quit. Only a terminal is told how to use this."""
+        """Go on until the input ends, or /quit. Only a terminal shows how to use this."""
         if self._lines.interactive:
             click.echo(_HOW_TO, err=True)
         with self._lines.interruptible():
-            going_on = True
-            while going_on:
+            while True:
                 try:
-                    going_on = self._step()
+                    self._step()
                 except Quit:
                     return
                 except Interrupted:
                     click.echo("(stopped)", err=True)
-                except ClientError as error:
-                    _complain(str(error))
-                except click.ClickException as error:
-                    _complain(error.message)
+                except (ClientError, click.ClickException) as error:
+                    click.echo(f"error: {one_line(str(error))}", err=True)
 
-    def _step(self) -> bool:
-        """Take one text; whether there may be another."""
+    def _step(self) -> None:
+        """Take one text; `Quit` where there is none."""
         try:
             text = self._lines.read(_PROMPT)
         except Interrupted:
-            self._clear()
-            return True
+            self._hint()
+            return
         self._empty_interrupts = 0
         if text is None:
-            return False
+            raise Quit
         if not text.strip():
-            return True
+            return
         self._lines.remember(text)
         if text.startswith("/") and not text.startswith("//"):
-            self._commands.run(text)
+            slash_commands.run(text, self._dialogue)
         else:
-            self._dialogue.ask(text.removeprefix("/"), self._result_of)
-        return True
+            self._dialogue.ask(
+                text.removeprefix("/"), lambda call: self._lines.read(f"result of {one_line(call.name)}: ")
+            )
 
-    def _clear(self) -> None:
-        """Ctrl-C where nothing runs has cleared the line; who does it again gets to know what leaves."""
+    def _hint(self) -> None:
+        """Ctrl-C at the prompt only clears the line; the second one in a row on an empty line says how to leave."""
         self._empty_interrupts = 0 if self._lines.interrupted_text else self._empty_interrupts + 1
         if self._empty_interrupts > 1:
             click.echo("(Ctrl-D or /quit leaves)", err=True)
-
-    def _result_of(self, call: ToolCall) -> str | None:
-        return self._lines.read(f"result of {one_line(call.name)}: ")
-
-
-def _complain(message: str) -> None:
-    click.echo(f"error: {one_line(message)}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,115 +34,97 @@ def read_tools(path: Path) -> list[Any]:
     return tools
 
 
-class ChatCommands:
-    """The commands of one conversation; `click.ClickException` is what is wrong with one."""
-
-    def __init__(self, dialogue: Dialogue) -> None:
-        """Look at *dialogue*, and change it."""
-        self._dialogue = dialogue
-
-    def run(self, text: str) -> None:
-        """Do what *text* says; `Quit` when that is to leave."""
-        name, words = [*text.split(maxsplit=1), ""][:2]
-        if name not in _COMMANDS:
-            remedy = did_you_mean(name, _COMMANDS) or "/help lists what there is, and // begins a text with /"
-            raise click.ClickException(f"there is no {name:.60}; {remedy}")
-        _COMMANDS[name].run(self, words.strip())
-
-    def help(self, _words: str) -> None:
-        """List the commands, and what else is to know."""
-        usages = {f"{name} {each.arguments}".rstrip(): each.about for name, each in _COMMANDS.items()}
-        width = max(map(len, usages))
-        for usage, about in usages.items():
-            click.echo(f"{usage:{width}}  {about}")
-        click.echo(f"{'//...':{width}}  Ask a question that begins with /.")
-        click.echo(f"{'...' + chr(92):{width}}  Go on in the next line.")
-
-    def thinking(self, words: str) -> None:
-        """Set whether the model thinks, or say what is set."""
-        if words:
-            if words not in _MODES:
-                raise click.ClickException(f"/thinking is {words!r:.60}; it must be on, off or default")
-            self._dialogue.thinking = _MODES[words]
-        mode = next(name for name, value in _MODES.items() if value is self._dialogue.thinking)
-        click.echo(f"thinking: {mode}", err=True)
-
-    def tools(self, words: str) -> None:
-        """Set what the model may call, or say what it may."""
-        if words:
-            self._dialogue.tools = None if words == "off" else read_tools(_path(words))
-        names = [function["name"] for function in read_functions(self._dialogue.tools)]
-        click.echo(f"tools: {one_line(', '.join(names)) or 'off'}", err=True)
-
-    def system(self, words: str) -> None:
-        """Set the instructions of the conversation."""
-        self._dialogue.system = words or None
-        click.echo(f"system: {'set' if words else 'off'}", err=True)
-
-    def history(self, _words: str) -> None:
-        """Print the conversation."""
-        messages = self._dialogue.messages
-        if not messages:
-            click.echo("(nothing was said yet)", err=True)
-        for message in messages:
-            who = f"{message['role']} {message.get('name', '')}".rstrip()
-            if message["content"]:
-                click.echo(printable(f"{who}: {message['content']}"))
-            for call in message.get("tool_calls", ()):
-                function = call["function"]
-                shown = call_text(function["name"], json.loads(function["arguments"]))
-                click.echo(printable(f"{who}: {shown}"))
-
-    def reset(self, _words: str) -> None:
-        """Forget the conversation."""
-        self._dialogue.forget()
-        click.echo("(forgotten)", err=True)
-
-    def save(self, words: str) -> None:
-        """Write the conversation where `--messages` finds it."""
-        if not words:
-            raise click.ClickException("/save needs the name of a file")
-        messages, path = self._dialogue.messages, _path(words)
-        if not messages:
-            raise click.ClickException("nothing was said yet, so there is nothing to save")
-        try:
-            text = json.dumps(messages, ensure_ascii=False, indent=2) + "\n"
-            write_atomically(path, text, replace=False, mode=0o600)
-        except FileExistsError as error:
-            raise click.ClickException(f"{path} exists; give another name") from error
-        except (OSError, ValueError) as error:
-            raise click.ClickException(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
-        click.echo(one_line(f"saved {len(messages)} messages in {path}"), err=True)
-
-    def quit(self, _words: str) -> None:
-        """Leave."""
-        raise Quit
+def run(text: str, dialogue: Dialogue) -> None:
+    """Do what *text* says; `Quit` when that is to leave, `click.ClickException` when it is wrong."""
+    name, argument = [*text.split(maxsplit=1), ""][:2]
+    if name not in _COMMANDS:
+        remedy = did_you_mean(name, _COMMANDS) or "/help lists what there is, and // begins a text with /"
+        raise click.ClickException(f"there is no {name:.60}; {remedy}")
+    _, _, command = _COMMANDS[name]
+    command(dialogue, argument.strip())
 
 
-def _path(words: str) -> Path:
+def _help(_dialogue: Dialogue, _argument: str) -> None:
+    lines = {f"{name} {argument}".rstrip(): about for name, (argument, about, _) in _COMMANDS.items()}
+    lines |= {"//...": "Ask a question that begins with /.", "...\\": "Go on in the next line."}
+    width = max(map(len, lines))
+    for usage, about in lines.items():
+        click.echo(f"{usage:{width}}  {about}")
+
+
+def _thinking(dialogue: Dialogue, mode: str) -> None:
+    if mode:
+        if mode not in _MODES:
+            raise click.ClickException(f"/thinking is {mode!r:.60}; it must be on, off or default")
+        dialogue.thinking = _MODES[mode]
+    click.echo(f"thinking: {next(name for name in _MODES if _MODES[name] is dialogue.thinking)}", err=True)
+
+
+def _tools(dialogue: Dialogue, file: str) -> None:
+    if file:
+        dialogue.tools = None if file == "off" else read_tools(_path(file))
+    names = [function["name"] for function in read_functions(dialogue.tools)]
+    click.echo(f"tools: {one_line(', '.join(names)) or 'off'}", err=True)
+
+
+def _system(dialogue: Dialogue, text: str) -> None:
+    dialogue.system = text or None
+    click.echo(f"system: {'set' if text else 'off'}", err=True)
+
+
+def _history(dialogue: Dialogue, _argument: str) -> None:
+    if not dialogue.messages:
+        click.echo("(nothing was said yet)", err=True)
+    for message in dialogue.messages:
+        role = f"{message['role']} {message.get('name', '')}".rstrip()
+        if message["content"]:
+            click.echo(printable(f"{role}: {message['content']}"))
+        for call in message.get("tool_calls", ()):
+            function = call["function"]
+            click.echo(printable(f"{role}: {call_text(function['name'], json.loads(function['arguments']))}"))
+
+
+def _reset(dialogue: Dialogue, _argument: str) -> None:
+    dialogue.forget()
+    click.echo("(forgotten)", err=True)
+
+
+def _save(dialogue: Dialogue, file: str) -> None:
+    if not file:
+        raise click.ClickException("/save needs the name of a file")
+    messages, path = dialogue.messages, _path(file)
+    if not messages:
+        raise click.ClickException("nothing was said yet, so there is nothing to save")
+    try:
+        text = json.dumps(messages, ensure_ascii=False, indent=2) + "\n"
+        write_atomically(path, text, replace=False, mode=0o600)
+    except FileExistsError as error:
+        raise click.ClickException(f"{path} exists; give another name") from error
+    except (OSError, ValueError) as error:
+        raise click.ClickException(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+    click.echo(one_line(f"saved {len(messages)} messages in {path}"), err=True)
+
+
+def _quit(_dialogue: Dialogue, _argument: str) -> None:
+    raise Quit
+
+
+def _path(file: str) -> Path:
     # Absolute, for `-` would be stdin.
     try:
-        return Path(words).expanduser().absolute()
+        return Path(file).expanduser().absolute()
     except (OSError, RuntimeError) as error:
-        raise click.ClickException(f"{words} cannot be found: {error}") from error
+        raise click.ClickException(f"{file} cannot be found: {error}") from error
 
 
-@dataclass(frozen=True)
-class _Command:
-    arguments: str
-    about: str
-    run: Callable[[ChatCommands, str], None]
-
-
-_COMMANDS = {
-    "/help": _Command("", "List what can be typed.", ChatCommands.help),
-    "/thinking": _Command("on|off|default", "Whether the model thinks first.", ChatCommands.thinking),
-    "/tools": _Command(
-        "FILE|off", "What the model may call: a JSON file with OpenAI-shaped tools.", ChatCommands.tools
-    ),
-    "/system": _Command("TEXT", "Instructions for the whole conversation; without TEXT none.", ChatCommands.system),
-    "/history": _Command("", "Print the conversation so far.", ChatCommands.history),
-    "/reset": _Command("", "Forget the conversation.", ChatCommands.reset),
-    "/save": _Command("FILE", "Write the conversation to a new file, for --messages.", ChatCommands.save),
-    "/quit": _Command("", "Leave, as the end of the input does.", ChatCommands.quit),
+# Each with its argument, its line in /help, and what it does.
+_COMMANDS: dict[str, tuple[str, str, Callable[[Dialogue, str], None]]] = {
+    "/help": ("", "List what can be typed.", _help),
+    "/thinking": ("on|off|default", "Whether the model thinks first.", _thinking),
+    "/tools": ("FILE|off", "What the model may call: a JSON file with OpenAI-shaped tools.", _tools),
+    "/system": ("TEXT", "Instructions for the whole conversation; without TEXT none.", _system),
+    "/history": ("", "Print the conversation so far.", _history),
+    "/reset": ("", "Forget the conversation.", _reset),
+    "/save": ("FILE", "Write the conversation to a new file, for --messages.", _save),
+    "/quit": ("", "Leave, as the end of the input does.", _quit),
 }

@@ -29,14 +29,13 @@ GuideType, FinishReason, ShutdownMode = _enum("GuideType"), _enum("FinishReason"
 
 
 class SubmitError(Exception):
-    """A request that is not taken."""
+    """A request that is refused."""
 
 
 class _Bound:
-    """Has the fields of its binding, which take their types only."""
+    """Has the fields of its binding with their first values, read-only ones too; a field takes only its own type."""
 
     def __init__(self, **values: Any) -> None:
-        """Give fields their first values, those that can only be read too."""
         self.__dict__.update(values)
 
     def __getattr__(self, name: str) -> Any:
@@ -68,10 +67,9 @@ def _types(declared: str) -> tuple[type, ...]:
 
 
 class GuidedDecodingParams(_Bound):
-    """A guide."""
+    """A guide of an answer."""
 
     def __init__(self, type: Any, guide: str = "") -> None:  # noqa: A002
-        """Both by position or by name."""
         super().__init__(type=type, guide=guide)
 
 
@@ -79,7 +77,6 @@ class MessageContent(_Bound):
     """A part of a message."""
 
     def __init__(self, type: str, content: str) -> None:  # noqa: A002
-        """Both by position or by name."""
         super().__init__(type=type, content=content)
 
 
@@ -87,27 +84,24 @@ class Message(_Bound):
     """A message."""
 
     def __init__(self, role: str, contents: list[MessageContent]) -> None:
-        """Both by position or by name."""
         super().__init__(role=role, contents=contents)
 
 
 class ContextCacheConfig(_Bound):
-    """Off."""
+    """The cache of contexts, which is off."""
 
 
 class Request(_Bound):
     """One sequence."""
 
     def __init__(self, messages: list[Message]) -> None:
-        """Without anything else."""
         super().__init__(messages=messages, logit_bias={}, guided_decoding=None, sampling_seed=None, stop_strings=[])
 
 
 class LLMGenerationRequest(_Bound):
-    """A request with the binding's own defaults, which ask for no token."""
+    """A request without a sequence and with the binding's own defaults, which ask for no token."""
 
     def __init__(self) -> None:
-        """Without a sequence."""
         super().__init__(
             requests=[],
             stream_channels=[],
@@ -132,7 +126,7 @@ class LLMGenerationRequest(_Bound):
 
 
 class LogprobEntry(_Bound):
-    """One of the likeliest tokens of a step."""
+    """A likely token of a step, with its log probability."""
 
 
 class StreamChunk(_Bound):
@@ -140,12 +134,11 @@ class StreamChunk(_Bound):
 
 
 class StreamChannel:
-    """Where tokens come out; one that is `late` has its last just after it was waited for."""
+    """The tokens of a request; one that is `late` has its last token just after somebody waited for it."""
 
     late: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        """Empty."""
         self._chunks: queue.Queue[StreamChunk] = queue.Queue()
         self._finished = False
 
@@ -178,10 +171,9 @@ class StreamChannel:
 
 
 class RequestHandle:
-    """One request that was taken; a test answers it."""
+    """A request that was accepted; a test answers it."""
 
     def __init__(self, request: LLMGenerationRequest, prompt: str) -> None:
-        """Taken."""
         self.request, self.prompt = request, prompt
         self.cancelled = threading.Event()
         self._error: RuntimeError | None = None
@@ -193,7 +185,7 @@ class RequestHandle:
         channel.push(StreamChunk(token_ids=[*ids], finished=finish is not None, reason=reason, logprobs=logprobs or []))
 
     def break_off(self, message: str) -> None:
-        """Fail, without a word to the channel."""
+        """Fail, without an end in the channel."""
         self._error = RuntimeError(message)
 
     def cancel(self) -> None:
@@ -208,12 +200,11 @@ class RequestHandle:
 
 
 class RequestEngine:
-    """One loaded engine."""
+    """A loaded engine; `BreachError` for what the binding does not take, `RuntimeError` where there is no engine."""
 
     started: ClassVar[list[RequestEngine]] = []
 
     def __init__(self, **arguments: Any) -> None:
-        """`BreachError` for what the binding does not take, `RuntimeError` where there is no engine."""
         types: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "dict": (dict,)}
         types["ContextCacheConfig"] = (ContextCacheConfig,)
         check_fields(arguments, _CONTRACT["request_engine"], "RequestEngine", types)
@@ -248,7 +239,7 @@ class RequestEngine:
 
 
 def validate_guided_decoding_params(params: GuidedDecodingParams) -> tuple[bool, str]:
-    """Refuses what a test has spelt so."""
+    """Refuses the grammars that a test marks as wrong."""
     return ("refused" not in params.guide, "it uses refused" if "refused" in params.guide else "")
 
 

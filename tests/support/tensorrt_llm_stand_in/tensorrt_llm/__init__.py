@@ -6,6 +6,6 @@ from .llmapi import BaseLLM
 
 
 class LLM(BaseLLM):
-    """On a Hugging Face checkpoint."""
+    """Loads a Hugging Face checkpoint."""
 
     kind: ClassVar[str] = "pytorch"

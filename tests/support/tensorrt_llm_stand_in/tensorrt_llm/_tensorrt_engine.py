@@ -6,6 +6,6 @@ from .llmapi import BaseLLM
 
 
 class LLM(BaseLLM):
-    """On an engine directory."""
+    """Loads an engine directory."""
 
     kind: ClassVar[str] = "tensorrt"

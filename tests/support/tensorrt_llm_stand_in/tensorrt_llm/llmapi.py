@@ -22,17 +22,16 @@ class RequestError(RuntimeError):
 
 
 class _Fields:
-    """Fields with defaults by the contract, and no others."""
+    """Fields with the contract's defaults; `BreachError` for one that 1.2.1 lacks, or a value of another type."""
 
     fields: ClassVar[dict[str, Any]]
     types: ClassVar[dict[str, tuple[type, ...]]]
     hidden: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, **values: Any) -> None:
-        """`BreachError` for a field that 1.2.1 does not have, or a value of another type."""
-        known = {name: each for name, each in self.fields.items() if not each.get("not_in")}
-        for name, each in known.items():
-            setattr(self, name, values.get(name, each["default"]))
+        fields = {name: row for name, row in self.fields.items() if not row.get("not_in")}
+        for name, row in fields.items():
+            setattr(self, name, values.get(name, row["default"]))
         check_fields(values, self.fields, type(self).__name__, self.types)
 
     def __getattr__(self, name: str) -> Any:
@@ -45,25 +44,24 @@ class _Fields:
 
 
 class GuidedDecodingParams(_Fields):
-    """One guide at most."""
+    """At most one guide; `ValueError` for two."""
 
     fields = _CONTRACT["guided_decoding_params"]
     types: ClassVar = {"str": (str,), "dict": (dict,), "bool": (bool,), "None": (NoneType,), "BaseModel": ()}
 
     def __init__(self, **values: Any) -> None:
-        """`ValueError` for two guides."""
         super().__init__(**values)
-        given = sum(bool(getattr(self, name)) for name in self.fields)
-        if given > 1:
-            raise ValueError(f"Only one guide can be used for a request, but got {given}.")
+        count = sum(bool(getattr(self, name)) for name in self.fields)
+        if count > 1:
+            raise ValueError(f"Only one guide can be used for a request, but got {count}.")
 
 
 class _NoSuch:
-    """The type of what no test gives."""
+    """The type of an argument that no test passes."""
 
 
 class SamplingParams(_Fields):
-    """As the real one, with its words for stopping and for what must not come."""
+    """As in TensorRT-LLM, with its stop words and bad words."""
 
     fields = _CONTRACT["sampling_params"]
     types: ClassVar = {
@@ -83,14 +81,13 @@ class SamplingParams(_Fields):
     hidden = ("_bad_word_ids",)
 
     def __init__(self, **values: Any) -> None:
-        """See `_Fields`."""
         self._bad_word_ids: list[list[int]] | None = None
         super().__init__(**values)
 
     @property
     def bad_words(self) -> list[list[int]]:
-        """What the executor is told."""
-        words: list[list[int]] = [[each] for each in self.bad_token_ids or ()]
+        """The words as the executor gets them."""
+        words: list[list[int]] = [[token_id] for token_id in self.bad_token_ids or ()]
         if self.bad is None:
             return words
         if self._bad_word_ids is None:
@@ -99,11 +96,11 @@ class SamplingParams(_Fields):
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken."""
+        """Whether the likeliest token is chosen."""
         return self.top_k == 1 or (self.top_k is None and self.top_p in (None, 0.0))
 
     def check(self) -> None:
-        """What the C++ decoder refuses."""
+        """Refuse what the C++ decoder refuses."""
         if self.temperature is not None and self.temperature <= 0:
             raise RequestError("temperature must be greater than 0")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -113,7 +110,7 @@ class SamplingParams(_Fields):
 
 @dataclass
 class Logprob:
-    """Of one token at one place."""
+    """The log probability of one token at one position."""
 
     logprob: float
     rank: int | None = None
@@ -130,10 +127,9 @@ class CompletionOutput:
 
 
 class RequestOutput:
-    """One request: an iterable of itself, which has grown each time."""
+    """A request, made on the event loop that reads it: an iterable of itself, which has grown each time."""
 
     def __init__(self, prompt_token_ids: list[int], sampling_params: SamplingParams) -> None:
-        """Made on the event loop that reads it."""
         self.prompt_token_ids = prompt_token_ids
         self.sampling_params = sampling_params
         self.outputs = [CompletionOutput()]
@@ -150,7 +146,7 @@ class RequestOutput:
         self._responses.put_nowait(error)
 
     def abort(self) -> None:
-        """As the real one: the worker answers once more."""
+        """Abort the request, after which the worker sends one more response, as in TensorRT-LLM."""
         self.aborted = True
         self.respond(finish="cancelled")
 
@@ -170,7 +166,7 @@ class RequestOutput:
         self.finished = finish is not None
         output.finish_reason = finish
         stops = self.sampling_params.stop_token_ids or []
-        # A stop token is taken back, an end token is not.
+        # A stop token is removed, an end token is not.
         if finish == "stop" and ids and ids[-1] in stops:
             output.stop_reason = ids[-1]
             output.token_ids = output.token_ids[:-1]
@@ -178,10 +174,9 @@ class RequestOutput:
 
 
 class Executor:
-    """What an `LLM` has while it lives."""
+    """The executor of an `LLM`, as long as that lives."""
 
     def __init__(self) -> None:
-        """Alive."""
         self.doing_shutdown = False
 
     def is_shutdown(self) -> bool:
@@ -189,13 +184,12 @@ class Executor:
 
 
 class BaseLLM:
-    """One loaded model."""
+    """A loaded model; `BreachError` for arguments that 1.2.1 would not take, `ValueError` where there is no model."""
 
     kind: ClassVar[str]
     started: ClassVar[list[BaseLLM]] = []
 
     def __init__(self, **arguments: Any) -> None:
-        """`BreachError` for arguments that 1.2.1 would not take; `ValueError` where there is no model."""
         check_llm_arguments(self.kind, arguments)
         for name in ("model", "tokenizer"):
             if not Path(arguments[name]).is_absolute():
@@ -208,11 +202,11 @@ class BaseLLM:
         self.started.append(self)
 
     def generate_async(self, inputs: list[int], *, sampling_params: SamplingParams, streaming: bool) -> RequestOutput:
-        """As the real one, for token ids."""
+        """As in TensorRT-LLM, for token ids."""
         asyncio.get_running_loop()
         if self._executor is None or self._executor.is_shutdown():
             raise RuntimeError("LLM is shutting down")
-        if not (streaming and isinstance(inputs, list) and all(type(each) is int for each in inputs)):
+        if not (streaming and isinstance(inputs, list) and all(type(token_id) is int for token_id in inputs)):
             raise BreachError("only streams of token ids are stood in for")
         if sampling_params.end_id is None:
             raise BreachError("without end_id the tokenizer of the LLM API decides what ends an answer")
@@ -223,7 +217,7 @@ class BaseLLM:
         return self.requests[-1]
 
     def die(self) -> None:
-        """Have the worker die: the executor is shut down, and those who wait are not woken."""
+        """Kill the worker: the executor shuts down, and does not wake those that wait."""
         assert self._executor
         self._executor.doing_shutdown = True
 
