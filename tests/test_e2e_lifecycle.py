@@ -33,7 +33,7 @@ from running import serve_options, stubs
 from served import Served, served_by_command
 
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
-LONG = 1200
+LONG = 1900
 
 
 def read_long(client: Client, begun: threading.Semaphore) -> Finish:
