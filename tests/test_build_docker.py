@@ -49,6 +49,7 @@ def test_no_docker_is_not_asked() -> None:
     assert read_docker(nothing, lambda argv: pytest.fail("asked")) is None
 
 
+@pytest.mark.slow
 def test_a_dead_daemon_and_its_plugins_do_not_hold_us_up(tmp_path: Path) -> None:
     docker = tmp_path / "docker"
     docker.write_text("#!/bin/sh\nsleep 300 &\necho $! > $0.pid\nwait\n")

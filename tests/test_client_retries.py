@@ -244,6 +244,7 @@ def test_the_least_loaded_server_gets_the_next_request() -> None:
     assert loads == [1, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_dead_server_is_left_out_and_taken_back() -> None:
     servers = [ScriptedServer(lambda request, context: answer("ja")) for _ in range(2)]
     with Client([server.url for server in servers], timeout_s=20) as client:

@@ -136,6 +136,7 @@ def test_a_schema_is_read_as_its_draft_has_it() -> None:
         bind(of_x(pair), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("expression", "text"),
     [
@@ -274,6 +275,7 @@ def test_names_are_found_by_patterns_that_refer_to_a_group() -> None:
     assert not fits(schema, {"ab": 1})
 
 
+@pytest.mark.slow
 def test_many_slow_matches_take_no_longer_than_one() -> None:
     schema, slow = of_x({"items": {"pattern": "(?=a*b)"}}), "a" * 6000
     started = time.monotonic()

@@ -19,6 +19,7 @@ def test_the_weights_stay_small(checkpoint: Path) -> None:
     assert (checkpoint / "model.safetensors").stat().st_size < 5_000_000
 
 
+@pytest.mark.slow
 def test_held_out_answers_follow_the_protocol(bundle: Bundle) -> None:
     figures = summary(asyncio.run(evaluate.measure(bundle, 300)))
 

@@ -77,6 +77,7 @@ def test_a_model_that_may_yet_be_loaded_is_loaded_from_the_old_bundle_again(bund
     assert "not known" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_server_that_answers_to_neither_may_serve_either(repository: Path) -> None:
     with slow_server(repository, slow=2) as (url, _), pytest.raises(ServerError, match="it serves is not known"):
         reload(repository, url)

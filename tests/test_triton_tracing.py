@@ -153,6 +153,7 @@ def test_the_service_can_be_named(collector: Collector, monkeypatch: pytest.Monk
     assert collector.span()[1]["service.name"] == "tips"
 
 
+@pytest.mark.slow
 def test_a_dead_collector_costs_a_request_nothing_and_the_end_a_few_seconds(collector: Collector) -> None:
     tracing = started()
     collector.shutdown()
