@@ -5,11 +5,9 @@ The checkpoint has the real shapes and no contents (sparse files of zeros), so n
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -19,18 +17,24 @@ from checkpoints import write_sparse_checkpoint  # noqa: E402 - found through th
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile  # noqa: E402
 
 _TURNS = 5
+# Between this process and the measured one: a new process begins with the peak memory of the one that starts it.
+_LAUNCHER = """
+import os, sys, time
+started = time.perf_counter()
+_, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
+print(time.perf_counter() - started, usage.ru_maxrss, file=sys.stderr)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 def measure(arguments: list[str]) -> tuple[float, int]:
     """Seconds and peak KiB of one run of `nemotron`."""
-    started = time.perf_counter()
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "nemotron_cli", *arguments], stdout=subprocess.DEVNULL
-    )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"nemotron {' '.join(arguments)} ended with status {os.waitstatus_to_exitcode(status)}")
-    return time.perf_counter() - started, usage.ru_maxrss
+    argv = [sys.executable, "-S", "-c", _LAUNCHER, sys.executable, "-m", "nemotron_cli", *arguments]
+    run = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own command
+    if run.returncode:
+        raise SystemExit(f"nemotron {' '.join(arguments)} failed: {run.stderr}")
+    seconds, peak_kib = run.stderr.split()[-2:]
+    return float(seconds), int(peak_kib)
 
 
 def main() -> None:
