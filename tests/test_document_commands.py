@@ -115,3 +115,11 @@ def test_what_a_page_prints_runs(terminal: Terminal, name: str) -> None:
     assert commands
     for block in commands:
         terminal.run(block)
+
+
+def test_the_demo_prints_what_the_front_page_says() -> None:
+    ran = subprocess.run(["make", "demo"], cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S607 - as printed
+
+    # Its folder and its ports are new each time.
+    printed = re.sub(r"/tmp/tmp\.\w+", "/tmp/demo", re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", ran.stdout))  # noqa: S108
+    assert f"```\n{printed.lstrip()}```\n" in (ROOT / "README.md").read_text()
