@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from types import MappingProxyType
 
 from nemotron_client import Client
 from nemotron_triton.tritonserver import launcher_script
+from patience import wait_until
 from running import serve_options
 from served import port_flags
 
@@ -26,12 +26,12 @@ class PlainTritonserver:
     log: Path
 
     def wait_ready(self) -> None:
-        deadline = time.monotonic() + 60
         with Client(self.url) as client:
-            while not client.is_ready():
-                assert self.process.poll() is None, self.log.read_text()[-2000:]
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+            wait_until(lambda: self._is_ready(client), patience_s=60)
+
+    def _is_ready(self, client: Client) -> bool:
+        assert self.process.poll() is None, self.log.read_text()[-2000:]
+        return client.is_ready()
 
 
 @contextmanager
