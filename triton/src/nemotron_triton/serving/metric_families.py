@@ -1,10 +1,12 @@
 """The metrics that are served, as data: names, types, HELP lines, labels and buckets. Counts nothing.
 
-Labels have few values, all known here; those of a request, such as its id, are the log's and the traces' business.
+Labels have few values; those of a request, such as its id, are the log's and the traces' business.
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import get_args
 
@@ -13,13 +15,22 @@ from nemotron_triton.serving.record import Outcome
 
 @dataclass(frozen=True)
 class Family:
-    """One metric: its name, what its HELP line says, and the values of its one label, if it has one."""
+    """One metric: its name, what its HELP line says, and the names of its `labels`.
+
+    `values` has, for each label, those that are known beforehand: their series exist from the start, at 0. Series of
+    other values are made when they are first written.
+    """
 
     name: str
     about: str
-    label: str = ""
-    values: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    values: tuple[tuple[str, ...], ...] = ()
     buckets: tuple[float, ...] = ()
+
+    @property
+    def known(self) -> Iterator[tuple[str, ...]]:
+        """The values of the labels of each series that is there from the start."""
+        return itertools.product(*self.values) if len(self.values) == len(self.labels) else iter(())
 
     @property
     def kind(self) -> str:
@@ -33,7 +44,7 @@ LEFT_OUT = ("surplus_tool_call", "truncated_tool_call", "invalid_tool_call", "mi
 OF_CALLS = PASSED_ON + LEFT_OUT
 PROBLEM_CODES = (*OF_CALLS, "tool_choice_unsatisfied")
 
-REQUESTS = Family("nemotron_requests_total", "Requests that are over, by outcome", "outcome", get_args(Outcome))
+REQUESTS = Family("nemotron_requests_total", "Requests that are over, by outcome", ("outcome",), (get_args(Outcome),))
 TIME_TO_FIRST_TOKEN = Family(
     "nemotron_time_to_first_token_seconds",
     "From a request's arrival to its first token, thinking included",
@@ -67,10 +78,12 @@ ANSWER_TOKENS = Family("nemotron_answer_tokens_total", "Tokens after the thinkin
 TOOL_CALLS = Family(
     "nemotron_tool_calls_total",
     "Tool calls that the model began, by outcome: ok, or what was wrong first",
-    "outcome",
-    ("ok", *OF_CALLS),
+    ("outcome",),
+    (("ok", *OF_CALLS),),
 )
-PROBLEMS = Family("nemotron_answer_problems_total", "Problems with the model's answers, by code", "code", PROBLEM_CODES)
+PROBLEMS = Family(
+    "nemotron_answer_problems_total", "Problems with the model's answers, by code", ("code",), (PROBLEM_CODES,)
+)
 REPAIRS = Family("nemotron_parse_repairs_total", "Tool calls whose JSON had to be repaired to be read")
 ACTIVE = Family("nemotron_active_requests", "Answers that the engine was asked for and has not ended")
 WAITING = Family("nemotron_waiting_requests", "Requests that wait until the engine is asked")

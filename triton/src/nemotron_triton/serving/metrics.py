@@ -1,7 +1,7 @@
 """What Prometheus reads about requests and the engine, on Triton's metrics endpoint.
 
-Every series exists from the start, at 0: a rate needs a first value. Each write is a message to tritonserver (about
-30 µs), so what can be added up is written with the next update, and only if it changed.
+Every series whose labels are known exists from the start, at 0: a rate needs a first value. Each write is a message to
+tritonserver (about 30 µs), so what can be added up is written with the next update, and only if it changed.
 
 Gauges are moved by differences, never set, and returned to 0 at the end: when a model is loaded anew, tritonserver
 keeps its series, and for a while both loads write to them; their sum is right.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
@@ -19,6 +19,8 @@ from nemotron_triton.serving import metric_families as families
 from nemotron_triton.serving.metric_families import Family
 from nemotron_triton.serving.record import RequestRecord
 
+# A family, and the values of its labels.
+_Series: TypeAlias = tuple[Family, tuple[str, ...]]
 # Differences of multiples of 1/1024 add up without rounding errors.
 _RATIO_STEPS = 1024
 
@@ -34,16 +36,12 @@ class Metrics:
             )
             for family in families.FAMILIES
         }
-        self._metrics = {
-            (family, value): registered.Metric(
-                labels={family.label: value} if family.label else {},
-                **({"buckets": list(family.buckets)} if family.buckets else {}),
-            )
-            for family, registered in self._families.items()
-            for value in family.values or ("",)
-        }
-        self._unwritten: defaultdict[tuple[Family, str], float] = defaultdict(float)
-        self._levels: dict[Family, float] = {}
+        self._metrics: dict[_Series, Any] = {}
+        for family in families.FAMILIES:
+            for values in family.known:
+                self._metric((family, values))
+        self._unwritten: defaultdict[_Series, float] = defaultdict(float)
+        self._levels: dict[_Series, float] = {}
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count *record*; what is only added up shows with the next `update`."""
@@ -77,28 +75,37 @@ class Metrics:
 
     def close(self) -> None:
         """Write the rest, and take this load's part out of the gauges."""
-        for family in self._levels:
+        for family, values in tuple(self._levels):
             if family.kind == "GAUGE":
-                self._level(family, 0)
+                self._level(family, 0, *values)
         self._write()
 
-    def _add(self, family: Family, amount: float, value: str = "") -> None:
-        self._unwritten[family, value] += amount
+    def _metric(self, series: _Series) -> Any:
+        if series not in self._metrics:
+            family, values = series
+            self._metrics[series] = self._families[family].Metric(
+                labels=dict(zip(family.labels, values, strict=True)),
+                **({"buckets": list(family.buckets)} if family.buckets else {}),
+            )
+        return self._metrics[series]
 
-    def _level(self, family: Family, level: float) -> None:
-        self._add(family, level - self._levels.get(family, 0))
-        self._levels[family] = level
+    def _add(self, family: Family, amount: float, *values: str) -> None:
+        self._unwritten[family, values] += amount
+
+    def _level(self, family: Family, level: float, *values: str) -> None:
+        self._add(family, level - self._levels.get((family, values), 0), *values)
+        self._levels[family, values] = level
 
     def _observe(self, family: Family, value: float | None) -> None:
         if value is not None:
-            self._metrics[family, ""].observe(max(value, 0.0))
+            self._metric((family, ())).observe(max(value, 0.0))
 
     def _write(self) -> None:
         while self._unwritten:
-            (family, value), amount = self._unwritten.popitem()
+            series, amount = self._unwritten.popitem()
             # Triton refuses to decrease a counter; an engine's would go back if the engine started anew.
-            if amount > 0 or (amount and family.kind == "GAUGE"):
-                self._metrics[family, value].increment(amount)
+            if amount > 0 or (amount and series[0].kind == "GAUGE"):
+                self._metric(series).increment(amount)
 
 
 def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:
