@@ -1,7 +1,9 @@
 """Which caller sent a request, by the secret in its headers.
 
-tritonserver forwards headers to the models as parameters of the request. It knows none of the secrets: they are in a
-file, which is read again when it changes, so that a caller who is struck from it is refused from then on.
+tritonserver forwards headers to the models as parameters of the request, which a caller may as well send itself: it
+must for HTTP generate, where none are forwarded (triton-inference-server/server#8790, seen with 2.51). tritonserver
+knows none of the secrets: they are in a file, which is read again when it changes, so that a caller who is struck from
+it is refused from then on.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ _NAME = re.compile(r"[!-~]{1,64}")
 # Clients know a refusal by "protocol is restricted", tritonserver's words, also those of before models checked secrets.
 _DENIED = (
     "no secret, or a wrong one: this protocol is restricted to callers who send theirs in the header "
-    f"{wire.SECRET_HEADER}"
+    f"{wire.SECRET_HEADER}, and with HTTP generate, which has no headers for models, in the parameter of that name"
 )
 _log = logging.getLogger(__name__)
 
