@@ -201,7 +201,7 @@ def test_a_request_that_cannot_even_be_named_is_ended(service: Service) -> None:
     service.submit(odd)
 
     assert sender.ended.wait(10)
-    assert sender.responses[-1].error.message == "INVALID_ARGUMENT: the request's id, or its parameters, are not UTF-8"
+    assert sender.responses[-1].error.message == "INVALID_ARGUMENT: the request's id is not UTF-8"
 
 
 def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, watch: Watch) -> None:
