@@ -57,6 +57,11 @@ class ServeOptions:
         return f"http://{join(_reached(self.hosts['--http-port']), self.http_port)}"
 
     @property
+    def metrics_url(self) -> str:
+        """The metrics as this machine reaches them."""
+        return f"http://{join(_reached(self.hosts['--metrics-port']), self.metrics_port)}/metrics"
+
+    @property
     def grpc_url(self) -> str:
         """The gRPC endpoint as this machine reaches it."""
         return join(_reached(self.host), self.grpc_port)

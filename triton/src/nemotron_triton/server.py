@@ -70,11 +70,12 @@ class RunningServer:
     def wait_ready(self, stop: threading.Event) -> bool:
         """Wait until the server can answer; False when *stop* was set first. `ServerError` when it never will."""
         deadline = time.monotonic() + self._options.ready_timeout_s
-        url = f"{self._options.http_url}/v2/health/ready"
+        # tritonserver opens the metrics last, up to 50 ms after it says that it is ready.
+        urls = f"{self._options.http_url}/v2/health/ready", self._options.metrics_url
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise self._death("while loading")
-            if _answers(url):
+            if all(map(_answers, urls)):
                 return True
             if stop.wait(_POLL_S):
                 return False
