@@ -102,6 +102,7 @@ def test_a_call_a_cancellation_and_a_refusal_move_the_counters_by_exactly_that(
         "queue_time_seconds_count": 2,
         "time_to_first_token_seconds_count": 2,
         "request_duration_seconds_count": 1,
+        "time_per_output_token_seconds_count": 1,
         "inter_token_latency_seconds_count": 1,
     }
     assert not [series for series in moved if series.startswith(("answer_problems", "parse_repairs", "active_req"))]
@@ -216,6 +217,8 @@ def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: W
         attributes = plain(span.attributes)
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
     assert attributes["gen_ai.usage.output_tokens"] > 0
+    assert attributes["gen_ai.response.id"] == request_id
+    assert (attributes["server.address"], attributes["server.port"]) == ("127.0.0.1", watched.options.grpc_port)
     assert attributes["gen_ai.response.finish_reasons"] == ["stop"]
     assert [event.name for event in span.events] == ["started", "first_token", "first_answer_token"]
     times = [span.start_time_unix_nano, *(event.time_unix_nano for event in span.events), span.end_time_unix_nano]
