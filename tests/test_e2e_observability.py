@@ -149,11 +149,14 @@ def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: W
     client.chat(CAPITAL)
     (job,) = yaml.safe_load((ROOT / "triton/docker/prometheus.yaml").read_text())["scrape_configs"]
     # Prometheus itself reports whether it could scrape a job.
-    known: exposition.Series = {**exposition.series(watched.metrics()), "up": [{"job": job["job_name"]}]}
+    scraped: exposition.Series = {**exposition.series(watched.metrics()), "up": [{"job": job["job_name"]}]}
+    recorded = _recordings()
+    known = {**scraped, **{name: [{}] for name, _ in recorded}}
 
-    queries = [*_panels(), *_variables(), *_alerts()]
+    queries = [*_panels(), *_variables(), *_alerts(), *recorded]
 
-    assert len(queries) > 40
+    assert [name for name, _ in recorded] == ["nemotron:load:ratio"]
+    assert len(queries) > 50
     assert not {f"{where}: {missing}" for where, query in queries if (missing := exposition.unknown(query, known))}
 
 
@@ -172,6 +175,9 @@ def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: W
         ("label_values(known_total, a)", set()),
         ("label_values(known_total, instance)", set()),
         ("label_values(known_total, code)", {"known_total{code}"}),
+        ('label_values(known_total{namespace=~"$namespace", a=~"$a"}, le)', set()),
+        ('label_values(known_total{code=~"$code"}, le)', {'known_total{code="$code"}'}),
+        ("a:known:ratio > avg by (job) (known_total)", {"a:known:ratio"}),
         ("label_values(gone_total, instance)", {"gone_total"}),
         ("known_total / on (instance) group_left (job) other_total", {"other_total"}),
         ("sum(rate(gone_total[5m])) / clamp_min(known_total, 1e-9)", {"gone_total"}),
@@ -187,11 +193,12 @@ def test_the_check_of_queries_finds_what_does_not_exist(query: str, missing: set
 def test_the_dashboard_is_one_that_grafana_can_load() -> None:
     dashboard = _dashboard()
     panels = dashboard["panels"]
-    (source, instance) = dashboard["templating"]["list"]
+    source, *choices = dashboard["templating"]["list"]
 
     assert dashboard["schemaVersion"] >= 38
     assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
-    assert instance["datasource"]["uid"] == "${datasource}"
+    assert [choice["name"] for choice in choices] == ["namespace", "bundle", "instance"]
+    assert {choice["datasource"]["uid"] for choice in choices} == {"${datasource}"}
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel, target in _targets():
         assert panel["datasource"] == target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
@@ -286,6 +293,11 @@ def _alerts() -> list[tuple[str, str]]:
     ]
     assert all(rule["labels"]["severity"] and rule["annotations"]["summary"] for rule in rules)
     return [(f"alert {rule['alert']}", rule["expr"]) for rule in rules]
+
+
+def _recordings() -> list[tuple[str, str]]:
+    groups = yaml.safe_load((OBSERVABILITY / "recording.yaml").read_text())["groups"]
+    return [(rule["record"], rule["expr"]) for group in groups for rule in group["rules"]]
 
 
 def _outcomes(moved: dict[str, float]) -> dict[str, float]:
