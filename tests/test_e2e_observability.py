@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +21,11 @@ from conftest import ROOT
 from nemotron_client import Client, RequestRejected
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import ServeOptions
+from nemotron_triton.serving import metric_families
 from patience import wait_until
 from running import running
 
+SERVING = ROOT / "docs" / "serving.md"
 OBSERVABILITY = ROOT / "triton" / "observability"
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
 TIP = [{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}]
@@ -158,6 +161,20 @@ def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: W
     assert [name for name, _ in recorded] == ["nemotron:load:ratio"]
     assert len(queries) > 50
     assert not {f"{where}: {missing}" for where, query in queries if (missing := exposition.unknown(query, known))}
+
+
+def test_the_picker_is_told_of_metrics_that_exist(watched: Watched) -> None:
+    (text,) = re.findall(r"```yaml\n(- type: core-metrics-extractor\n.*?)```", SERVING.read_text(), re.DOTALL)
+    ((config,),) = (plugin["parameters"]["engineConfigs"] for plugin in yaml.safe_load(text))
+
+    names = {metric for key, metric in config.items() if key.endswith("Spec")}
+
+    assert names - set(exposition.series(watched.metrics())) == {
+        # Of engines with blocks only, which this one is not.
+        "nemotron_kv_cache_tokens_per_block",
+        "nemotron_kv_cache_blocks",
+    }
+    assert names <= {family.name for family in metric_families.FAMILIES}
 
 
 @pytest.mark.parametrize(

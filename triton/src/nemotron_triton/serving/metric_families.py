@@ -64,10 +64,10 @@ TIME_PER_OUTPUT_TOKEN = Family(
     "Mean time between two tokens of one answer, its first token aside; one observation for each answered request",
     buckets=_TOKEN_BUCKETS,
 )
-# Removed in the release after the next: others mean every single gap by this name.
+# Kept for one release, the first after 0.1.0: others mean every single gap by this name.
 INTER_TOKEN_LATENCY = Family(
     "nemotron_inter_token_latency_seconds",
-    "Deprecated, and gone in the release after the next: nemotron_time_per_output_token_seconds under its old name",
+    "Deprecated, kept for one release: nemotron_time_per_output_token_seconds under its old name",
     buckets=_TOKEN_BUCKETS,
 )
 REQUEST_DURATION = Family(
