@@ -89,6 +89,7 @@ class Watcher:
             active=self._requests.generating,
             waiting=self._requests.waiting,
             kv_cache_used_ratio=self._requests.kv_cache_used_ratio,
+            draining=self._requests.draining,
         )
 
     def _check_engine(self) -> None:
