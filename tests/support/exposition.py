@@ -14,7 +14,7 @@ from nemotron_triton.server import ServeOptions
 
 PREFIX = "nemotron_"
 # Labels with few values, all known beforehand.
-LABELS = {"outcome", "code", "le", "profile", "gpu", "precision", "kind", "bundle_digest", "version"}
+LABELS = {"outcome", "code", "caller", "le", "profile", "gpu", "precision", "kind", "bundle_digest", "version"}
 _UNITS = re.compile(r"_(ms|us|ns|msec|milliseconds|microseconds|minutes|kb|mb|percent)(_|$)")
 # A query without what is in quotes, braces and brackets and without label lists; then names that nothing is called by.
 _NOT_NAMES = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)')

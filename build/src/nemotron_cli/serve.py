@@ -12,8 +12,8 @@ from typing import Any
 import click
 
 from nemotron_cli.options import PATH, SectionedCommand, SectionOption, limits, text_models
-from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.callers import Callers, caller_file, read_callers
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.exposure import exposure, warnings
 from nemotron_triton.server import RunningServer, ServeOptions, serve
@@ -55,7 +55,12 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
 @_security("--tls-cert", type=PATH, help="PEM file: the certificate chain of the gRPC endpoint.")
 @_security("--tls-key", type=PATH, help="PEM file: its key.")
 @_security("--tls-client-ca", type=PATH, help="PEM file: who must have signed the certificates of clients.")
-@_security("--secret-file", type=PATH, help="File with a secret that every caller must send. Or $NEMOTRON_SECRET.")
+@_security(
+    "--secret-file",
+    type=PATH,
+    help="File with a line `name: secret` for each caller, or one secret for all; SIGHUP reads it again. "
+    "Or $NEMOTRON_SECRET_FILE, or the secret in $NEMOTRON_SECRET.",
+)
 @limits
 def command(
     bundle: Path,
@@ -73,7 +78,7 @@ def command(
     """
     settings = Settings(**{name: values.pop(name) for name in Settings().as_parameters()})
     options = ServeOptions(
-        tls=_tls(tls_cert, tls_key, tls_client_ca), secret=read_secret(secret_file), settings=settings, **values
+        tls=_tls(tls_cert, tls_key, tls_client_ca), callers=read_callers(secret_file), settings=settings, **values
     )
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []
@@ -83,7 +88,7 @@ def command(
 
     def ask_to_reload(*_: object) -> None:
         # On a thread: loading takes long, and meanwhile the server is watched.
-        threading.Thread(target=_reload, args=(serving,), daemon=True).start()
+        threading.Thread(target=_reload, args=(serving, secret_file or caller_file()), daemon=True).start()
 
     served_bundle = Bundle.open(bundle)
     for line in warnings(options):
@@ -113,17 +118,32 @@ def _say(line: str) -> None:
         click.echo(line, err=True)
 
 
-def _reload(serving: list[RunningServer]) -> None:
-    """Load what is at the bundle's path now, and print whether that worked."""
+def _reload(serving: list[RunningServer], secret_file: Path | None) -> None:
+    """Read the secrets again, load what is at the bundle's path now, and print whether that worked."""
     if not serving:
         _say("not reloaded: nothing is served yet")
         return
+    if secret_file:
+        _read_secrets(serving[0], secret_file)
+        if not serving[0].takes_bundles:
+            return
     try:
         manifest = serving[0].reload().manifest
     except (ServingError, OSError) as error:
         _say(f"not reloaded: {error}")
     else:
         _say(f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}")
+
+
+def _read_secrets(server: RunningServer, file: Path) -> None:
+    """Take over the callers that *file* names now, and print who may call."""
+    try:
+        callers = Callers.read(file)
+        server.replace_callers(callers)
+    except ServerError as error:
+        _say(f"the secrets stay as they were: {error}")
+    else:
+        _say(f"secrets read: {callers}")
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

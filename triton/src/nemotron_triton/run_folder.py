@@ -1,8 +1,8 @@
-"""The folder through which `nemotron serve` and the model processes communicate, by empty files in it.
+"""The folder through which `nemotron serve` and the model processes communicate, by files in it.
 
-Their names say which processes still answer, and which bundle was verified, so that its gigabytes are hashed once. An
-environment variable names the folder. Without it tritonserver itself waits for running requests, and each model
-verifies what it loads.
+The names of empty ones say which processes still answer, and which bundle was verified, so that its gigabytes are
+hashed once; another holds the digests of the callers' secrets. An environment variable names the folder. Without it
+tritonserver itself waits for running requests, and each model verifies what it loads.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.callers import Callers
 from nemotron_triton.errors import BundleError, ServerError
 
 VARIABLE = "NEMOTRON_RUN_DIR"
 _DRAIN = "drain"
 _SERVING = "serving-"
 _VERIFIED = "verified-"
+_CALLERS = "callers"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one server, which calls `verify`, `drain` and `anyone_serves`; its models call the rest."""
+    """The folder of one server, which calls all down to `anyone_serves`; its models call the rest."""
 
     path: Path
 
@@ -48,6 +50,22 @@ class RunFolder:
             return (self.path / f"{_VERIFIED}{bundle.stamp()}").exists()
         except BundleError:
             return False
+
+    def write_callers(self, callers: Callers) -> Path:
+        """The file with the digests of the callers' secrets, for the models; `ServerError` where it cannot be written.
+
+        It is replaced at once: the models never see a part of it.
+        """
+        file = self.path / _CALLERS
+        new = file.with_suffix(".new")
+        try:
+            new.unlink(missing_ok=True)
+            new.touch(mode=0o600)
+            new.write_text(callers.text(), encoding="ascii")
+            new.replace(file)
+        except OSError as error:
+            raise ServerError(f"cannot write {file}: {error.strerror}") from error
+        return file
 
     def drain(self) -> None:
         """Have the models refuse new requests; `ServerError` where that fails, as on a full disk."""

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nemotron_triton.callers import Callers
+from nemotron_triton.serving.authentication import FORWARDED
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
 
@@ -17,7 +19,7 @@ LOOPBACK = "127.0.0.1"
 class ServeOptions:
     """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback by default.
 
-    `secret` is what every caller must send. With `allow_reload` the server takes a new bundle while it runs, without
+    Without `callers` everybody may call. With `allow_reload` the server takes a new bundle while it runs, without
     `text_models` it serves `nemotron` alone. `drain_ms` is the longest time that running answers get when it stops.
     """
 
@@ -28,7 +30,7 @@ class ServeOptions:
     metrics_port: int = 8002
     metrics_host: str | None = None
     tls: Tls | None = None
-    secret: str | None = field(default=None, repr=False)
+    callers: Callers | None = None
     allow_reload: bool = False
     text_models: bool = True
     settings: Settings = field(default_factory=Settings)
@@ -80,9 +82,9 @@ class ServeOptions:
             f"--exit-timeout-secs={self.exit_timeout_s}",
             "--disable-auto-complete-config",
             "--allow-gpu-metrics=false",
-            # The one header that a model gets, as a parameter of the request: the caller's trace (W3C).
-            "--grpc-header-forward-pattern=traceparent",
-            "--http-header-forward-pattern=traceparent",
+            # The headers that a model gets, as parameters of the request: the caller's trace (W3C), name and secret.
+            f"--grpc-header-forward-pattern={FORWARDED}",
+            f"--http-header-forward-pattern={FORWARDED}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             *(self.tls.arguments() if self.tls else []),
             *(explicit if self.allow_reload else []),

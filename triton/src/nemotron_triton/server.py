@@ -20,8 +20,9 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from nemotron_triton import hidden_arguments
-from nemotron_triton.access import SECRET_VARIABLE, Access, new_value
+from nemotron_triton.access import Access, new_value
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.callers import FILE_VARIABLE, SECRET_VARIABLE, Callers
 from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
@@ -89,6 +90,11 @@ class RunningServer:
             if self._process.poll() is not None:
                 raise self._death("while serving")
 
+    @property
+    def takes_bundles(self) -> bool:
+        """Whether it can be given another bundle."""
+        return self._reload is not None
+
     def reload(self) -> Bundle:
         """Serve the bundle that now lies where the first was opened; see `Reload.run`."""
         if not self._reload:
@@ -99,6 +105,12 @@ class RunningServer:
             return self._reload.run()
         finally:
             self._reloading.release()
+
+    def replace_callers(self, callers: Callers) -> None:
+        """Take requests of *callers* from now on, and of nobody else; answers that run go on. Raises `ServerError`."""
+        if self._options.callers is None:
+            raise ServerError("this server asks for no secret", "start it with --secret-file")
+        self._run_folder.write_callers(callers)
 
     def drain(self, hurry: threading.Event) -> None:
         """Take no new requests, and wait until the running ones are answered, their time is up, or *hurry* is set.
@@ -166,7 +178,7 @@ def serve(
         options.tls.check()
     for option, port in options.ports.items():
         _check_free(options.hosts[option], port, option)
-    access = Access(secret=options.secret, control=new_value() if options.allow_reload else None)
+    access = Access(has_secrets=options.callers is not None, control=new_value() if options.allow_reload else None)
     with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
         folder = Path(temporary)
         repository = folder / "models"
@@ -185,7 +197,8 @@ def serve(
             timeout_s=options.ready_timeout_s,
         )
         arguments = options.arguments(repository, folder.name, configs(text_models=options.text_models))
-        process = _start(server, arguments, access, run_folder, log)
+        secrets = {FILE_VARIABLE: str(run_folder.write_callers(options.callers))} if options.callers is not None else {}
+        process = _start(server, arguments, access, run_folder, secrets, log)
         running = RunningServer(process, options, run_folder, reload or None, log)
         try:
             yield running
@@ -196,11 +209,19 @@ def serve(
                 region.unlink(missing_ok=True)
 
 
-def _start(server: Tritonserver, arguments: list[str], access: Access, run_folder: RunFolder, log: LogLine) -> Process:
+def _start(
+    server: Tritonserver,
+    arguments: list[str],
+    access: Access,
+    run_folder: RunFolder,
+    secrets: Mapping[str, str],
+    log: LogLine,
+) -> Process:
     folder = run_folder.path.parent
-    # The model need not know the secret. What the server and its stubs leave in their temporary folder goes with ours.
-    environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
-    environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(run_folder.path)}
+    # The models get the digests of the secrets alone. What the server and its stubs leave in their temporary folder
+    # goes with ours.
+    environment = {name: value for name, value in os.environ.items() if name not in (SECRET_VARIABLE, FILE_VARIABLE)}
+    environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(run_folder.path), **secrets}
 
     def start(guards: Sequence[str | HiddenArgument]) -> Process:
         try:
@@ -224,7 +245,7 @@ def _start(server: Tritonserver, arguments: list[str], access: Access, run_folde
     try:
         return start(guards)
     except HidingError as error:
-        if access.secret or access.control:
+        if access.control:
             raise
         # The values only close shared memory and the like, and only other users of this machine could read them.
         log(f"warning: {error}")

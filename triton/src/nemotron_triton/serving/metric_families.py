@@ -47,7 +47,16 @@ LEFT_OUT = ("surplus_tool_call", "truncated_tool_call", "invalid_tool_call", "mi
 OF_CALLS = PASSED_ON + LEFT_OUT
 PROBLEM_CODES = (*OF_CALLS, "tool_choice_unsatisfied")
 
-REQUESTS = Family("nemotron_requests_total", "Requests that are over, by outcome", ("outcome",), (get_args(Outcome),))
+# The label of who called, and what is known of it beforehand: nobody has a name where no secrets are asked for.
+_CALLER = ("caller",)
+_NOBODY = ("",)
+
+REQUESTS = Family(
+    "nemotron_requests_total",
+    "Requests that are over, by outcome and caller",
+    ("outcome", *_CALLER),
+    (get_args(Outcome), _NOBODY),
+)
 TIME_TO_FIRST_TOKEN = Family(
     "nemotron_time_to_first_token_seconds",
     "From a request's arrival to its first token, thinking included",
@@ -81,14 +90,23 @@ QUEUE_TIME = Family(
     buckets=(0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 PROMPT_TOKENS = Family(
-    "nemotron_prompt_tokens_total", "Tokens in the prompts of requests that are over, answered or not"
+    "nemotron_prompt_tokens_total",
+    "Tokens in the prompts of requests that are over, answered or not",
+    _CALLER,
+    (_NOBODY,),
+)
+REASONING_TOKENS = Family(
+    "nemotron_reasoning_tokens_total", "Tokens of thinking in complete answers", _CALLER, (_NOBODY,)
+)
+ANSWER_TOKENS = Family(
+    "nemotron_answer_tokens_total", "Tokens after the thinking in complete answers", _CALLER, (_NOBODY,)
 )
 CACHED_PROMPT_TOKENS = Family(
     "nemotron_cached_prompt_tokens_total",
     "Those of the prompt tokens that were in the KV cache from earlier requests, where the engine tells",
+    _CALLER,
+    (_NOBODY,),
 )
-REASONING_TOKENS = Family("nemotron_reasoning_tokens_total", "Tokens of thinking in complete answers")
-ANSWER_TOKENS = Family("nemotron_answer_tokens_total", "Tokens after the thinking in complete answers")
 TOOL_CALLS = Family(
     "nemotron_tool_calls_total",
     "Tool calls that the model began, by outcome: ok, or what was wrong first",

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
 from nemotron_triton.serving import metric_families as families
+from nemotron_triton.serving.caller_labels import CallerLabels
 from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.metric_families import Family
 from nemotron_triton.serving.record import RequestRecord
@@ -37,6 +38,7 @@ class Metrics:
         for family in families.FAMILIES:
             for values in family.known:
                 self._metric((family, values))
+        self._callers = CallerLabels()
         self._unwritten: defaultdict[_Series, float] = defaultdict(float)
         self._levels: dict[_Series, float] = {}
         self._level(families.BUNDLE_INFO, 1, *loaded.identity(families.BUNDLE_INFO.labels))
@@ -48,7 +50,8 @@ class Metrics:
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count *record*; what is only added up shows with the next `update`."""
-        self._add(families.REQUESTS, 1, record.outcome)
+        caller = self._callers.label(record.caller)
+        self._add(families.REQUESTS, 1, record.outcome, caller)
         self._observe(families.QUEUE_TIME, record.queue_s)
         self._observe(families.TIME_TO_FIRST_TOKEN, record.since_arrival(record.first_token_s))
         self._observe(families.TIME_TO_FIRST_ANSWER_TOKEN, record.since_arrival(record.first_answer_token_s))
@@ -57,10 +60,10 @@ class Metrics:
             self._observe(families.REQUEST_DURATION, record.since_arrival(record.ended_s))
             self._observe(families.TIME_PER_OUTPUT_TOKEN, record.time_per_output_token_s)
             self._observe(families.INTER_TOKEN_LATENCY, record.time_per_output_token_s)
-        self._add(families.PROMPT_TOKENS, record.prompt_tokens)
-        self._add(families.CACHED_PROMPT_TOKENS, record.cached_tokens or 0)
-        self._add(families.REASONING_TOKENS, record.reasoning_tokens)
-        self._add(families.ANSWER_TOKENS, record.output_tokens - record.reasoning_tokens)
+        self._add(families.PROMPT_TOKENS, record.prompt_tokens, caller)
+        self._add(families.CACHED_PROMPT_TOKENS, record.cached_tokens or 0, caller)
+        self._add(families.REASONING_TOKENS, record.reasoning_tokens, caller)
+        self._add(families.ANSWER_TOKENS, record.output_tokens - record.reasoning_tokens, caller)
         self._add(families.REPAIRS, record.repairs)
         for outcome, calls in call_outcomes(record.tool_calls, record.problems).items():
             self._add(families.TOOL_CALLS, calls, outcome)
@@ -105,7 +108,8 @@ class Metrics:
                     kind=getattr(self._pb.MetricFamily, family.kind),
                 )
             self._metrics[series] = self._families[family].Metric(
-                labels=dict(zip(family.labels, values, strict=True)),
+                # To Prometheus a label without a value is none.
+                labels={label: value for label, value in zip(family.labels, values, strict=True) if value},
                 **({"buckets": list(family.buckets)} if family.buckets else {}),
             )
         return self._metrics[series]

@@ -10,7 +10,7 @@ from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.serving.answering import Prepared
 
-Outcome = Literal["ok", "invalid", "rejected", "cancelled", "deadline", "failed"]
+Outcome = Literal["ok", "invalid", "denied", "throttled", "rejected", "cancelled", "deadline", "failed"]
 # The outcomes of a request whose turn did not come.
 _GIVEN_UP: tuple[Outcome, ...] = ("rejected", "cancelled", "deadline")
 
@@ -19,14 +19,16 @@ _GIVEN_UP: tuple[Outcome, ...] = ("rejected", "cancelled", "deadline")
 class RequestRecord:
     """One request, filled in as it goes; times are seconds on `time.monotonic`'s clock, None until they came.
 
-    `outcome` is ok, invalid (the caller's mistake), rejected (no room, or waited too long), cancelled (the client went
-    away), deadline (its time was up) or failed (ours). Tokens are counted over all `choices` of the request, and so are
-    the `gaps` between two tokens of one answer, which took `gaps_s` together. `cached_tokens` are those of the prompt
-    that every answer found in the KV cache, None where the engine does not tell. `admitted` is False when it was
-    refused at once.
+    `outcome` is ok, invalid (the caller's mistake), denied (no secret, or a wrong one), throttled (the caller has all
+    the requests it may have), rejected (no room, or waited too long), cancelled (the client went away), deadline (its
+    time was up) or failed (ours). Tokens are counted over all `choices` of the request, and so are the `gaps` between
+    two tokens of one answer, which took `gaps_s` together. `cached_tokens` are those of the prompt that every answer
+    found in the KV cache, None where the engine does not tell. `admitted` is False when it was refused at once.
     """
 
     request_id: str
+    # The name that goes with its secret; empty where no secrets are asked for, or it had none of them.
+    caller: str = ""
     arrived_ns: int = field(default_factory=time.time_ns)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None

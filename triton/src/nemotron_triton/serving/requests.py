@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from nemotron_triton.bundle import Memory
 from nemotron_triton.engine.stream import TokenStream
-from nemotron_triton.errors import EngineError, OverloadedError
+from nemotron_triton.errors import CallerLimitError, EngineError, OverloadedError
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.record import RequestRecord
 
@@ -19,13 +19,15 @@ _MAX_TEXT_BYTES = 256 << 20
 class Requests:
     """What the service and the watcher share, on any thread: room for *slots* requests that run and *queue* that wait.
 
+    Of one caller there may be *per_caller* together, where that is not 0.
     *memory* says how many tokens the KV cache holds. No request is admitted once `draining` is set, because the server
     stops, or `problem`, which says why the engine cannot answer.
     """
 
-    def __init__(self, memory: Memory, *, slots: int, queue: int) -> None:
+    def __init__(self, memory: Memory, *, slots: int, queue: int, per_caller: int = 0) -> None:
         self._slots = slots
         self._queue = queue
+        self._per_caller = per_caller
         self.draining = False
         self.problem: str | None = None
         self._calls: set[Call] = set()
@@ -44,8 +46,8 @@ class Requests:
         self._calls.discard(call)
         self._ended.append(call.record)
 
-    def check_room(self) -> None:
-        """Raise `EngineError` or `OverloadedError` where there is no room for the request that began last."""
+    def check_room(self, caller: str) -> None:
+        """Raise `EngineError` or `OverloadedError` where there is no room for *caller*'s request, which began last."""
         if self.problem:
             raise EngineError(self.problem)
         if self.draining:
@@ -53,6 +55,11 @@ class Requests:
         if len(self._calls) > self._slots + self._queue:
             raise OverloadedError(
                 f"{self._slots} requests run and {self._queue} wait, which is all there is room for; retry later"
+            )
+        if self._per_caller and sum(call.record.caller == caller for call in self.calls()) > self._per_caller:
+            raise CallerLimitError(
+                f"{caller or 'all callers together'} may have {self._per_caller} requests here, running and waiting, "
+                "and has them; retry when one has ended"
             )
 
     def check_bytes(self) -> None:

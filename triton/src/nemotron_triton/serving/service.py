@@ -24,7 +24,9 @@ from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServingError
 from nemotron_triton.run_folder import verify_once
+from nemotron_triton.serving.admission import Admission
 from nemotron_triton.serving.answering import Answering, Prepared
+from nemotron_triton.serving.authentication import Authentication
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
 from nemotron_triton.serving.loaded import Loaded
@@ -75,6 +77,7 @@ class Service:
         start_engine: StartEngine,
         watch: StartWatcher = Watcher,
     ) -> None:
+        self._authentication = Authentication.named_in()
         verify_once(bundle)
         self._settings = settings
         self._profile = bundle.profile
@@ -83,8 +86,13 @@ class Service:
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
         slots = self._engine.max_batch_size
-        self.requests = Requests(bundle.manifest.memory, slots=slots, queue=settings.max_queue_requests)
-        self._slots = asyncio.Semaphore(slots)
+        self.requests = Requests(
+            bundle.manifest.memory,
+            slots=slots,
+            queue=settings.max_queue_requests,
+            per_caller=settings.max_requests_per_caller,
+        )
+        self._admission = Admission(slots)
         self._thread = LoopThread("nemotron-loop")
         self._loop = self._thread.loop
         try:
@@ -101,8 +109,8 @@ class Service:
         call = Call(request.get_response_sender(), self._pb)
         self.requests.begin(call)
         try:
-            call.identify(request)
-            self.requests.check_room()
+            call.identify(request, self._authentication)
+            self.requests.check_room(call.record.caller)
             values = call.read(request)
             self.requests.check_bytes()
             call.record.admitted = True
@@ -187,7 +195,7 @@ class Service:
         """Generate and send one of the answers to a request."""
         delivery = Delivery(call, prepared, index, self._codec)
         sampling = sampling_of_choice(prepared.sampling, index)
-        async with self._slots:
+        async with self._admission.slot(call.record.caller, prepared.request.priority):
             call.record.started_s = call.record.started_s or time.monotonic()
             stream = TokenStream(self._pause_s if self._settings.stream_interval_ms else None)
             try:
