@@ -24,6 +24,7 @@ import pytest
 from nemotron_client import Client, ClientError, Finish, RequestRejected, ServerUnavailable
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import ServerError
+from nemotron_triton.model_control import ModelControl
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import write_repository
 from nemotron_triton.run_folder import RunFolder
@@ -293,8 +294,7 @@ def test_the_way_back_hides_no_reason_and_leaves_no_model_out(bundle: Bundle, tm
             bundle_path=bundle.path,
             repository=tmp_path / "models",
             run_folder=RunFolder(tmp_path),
-            http_url=f"http://127.0.0.1:{server.server_port}",
-            control="control",
+            control=ModelControl(http_url=f"http://127.0.0.1:{server.server_port}", value="control"),
             timeout_s=20,
         )
         try:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,19 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     help="Seconds the server may take to load.",
 )
 @click.option(
+    "--drain-delay-ms",
+    default=ServeOptions.drain_delay_ms,
+    show_default=True,
+    type=click.IntRange(0, 24 * 3600 * 1000),
+    help="Time in which a server that is stopped takes requests yet, while its health says already that it is not "
+    "ready: as long as load balancers may take to notice.",
+)
+@click.option(
     "--drain-ms",
     default=ServeOptions.drain_ms,
     show_default=True,
     type=click.IntRange(0, 24 * 3600 * 1000),
-    help="Longest time that running answers get when the server is stopped.",
+    help="Longest time that running answers get after that.",
 )
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
 @text_models
@@ -99,12 +108,28 @@ def command(
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
             click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
             server.wait(stop)
-            _say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
-            try:
-                server.drain(hurry)
-            except ServerError as error:
-                _say(str(error))
+            _leave(server, options, hurry)
     _say("stopped")
+
+
+def _leave(server: RunningServer, options: ServeOptions, hurry: threading.Event) -> None:
+    """Not ready, then no requests, then no answers; a step that fails is a line, and the next one is taken."""
+    with _failure_said():
+        server.withdraw()
+    if options.drain_delay_ms:
+        _say(f"not ready: requests are taken for {options.drain_delay_ms / 1000:g} s yet; a second signal ends answers")
+        server.wait(hurry, options.drain_delay_ms / 1000)
+    _say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
+    with _failure_said():
+        server.drain(hurry)
+
+
+@contextlib.contextmanager
+def _failure_said() -> Iterator[None]:
+    try:
+        yield
+    except ServerError as error:
+        _say(str(error))
 
 
 def _say(line: str) -> None:

@@ -17,6 +17,7 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import BundleError, ServerError
 
 VARIABLE = "NEMOTRON_RUN_DIR"
+_WITHDRAWN = "withdrawn"
 _DRAIN = "drain"
 _SERVING = "serving-"
 _VERIFIED = "verified-"
@@ -24,7 +25,7 @@ _VERIFIED = "verified-"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one server, which calls `verify`, `drain` and `anyone_serves`; its models call the rest."""
+    """The folder of one server, which verifies, withdraws and drains, and sees who serves; its models call the rest."""
 
     path: Path
 
@@ -49,6 +50,12 @@ class RunFolder:
         except BundleError:
             return False
 
+    def withdraw(self) -> None:
+        """Have the models say that they are not ready, while they take requests."""
+        # On a full disk `drain` fails too, and says so.
+        with contextlib.suppress(OSError):
+            (self.path / _WITHDRAWN).touch()
+
     def drain(self) -> None:
         """Have the models refuse new requests; `ServerError` where that fails, as on a full disk."""
         file = self.path / _DRAIN
@@ -62,8 +69,13 @@ class RunFolder:
         return any(Path("/proc", file.name.removeprefix(_SERVING)).exists() for file in self.path.glob(f"{_SERVING}*"))
 
     @property
+    def withdrawn(self) -> bool:
+        """Whether the server is about to end, and says so."""
+        return (self.path / _WITHDRAWN).exists()
+
+    @property
     def draining(self) -> bool:
-        """Whether the server is about to end."""
+        """Whether the server takes no new requests."""
         return (self.path / _DRAIN).exists()
 
     def enter(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +17,8 @@ class ServeOptions:
     """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback by default.
 
     `secret` is what every caller must send. With `allow_reload` the server takes a new bundle while it runs, without
-    `text_models` it serves `nemotron` alone. `drain_ms` is the longest time that running answers get when it stops.
+    `text_models` it serves `nemotron` alone. A server that stops is not ready, takes requests for `drain_delay_ms` yet,
+    and then gives running answers `drain_ms` at most.
     """
 
     host: str = LOOPBACK
@@ -33,6 +33,7 @@ class ServeOptions:
     text_models: bool = True
     settings: Settings = field(default_factory=Settings)
     ready_timeout_s: float = 600.0
+    drain_delay_ms: int = 0
     drain_ms: int = 30_000
     exit_timeout_s: int = 10
 
@@ -61,9 +62,8 @@ class ServeOptions:
         """The gRPC endpoint as this machine reaches it."""
         return join(_reached(self.host), self.grpc_port)
 
-    def arguments(self, repository: Path, shm_prefix: str, models: Iterable[str]) -> list[str]:
-        """Tritonserver's arguments, without the hidden ones."""
-        explicit = ["--model-control-mode=explicit", *(f"--load-model={model}" for model in models)]
+    def arguments(self, repository: Path, shm_prefix: str) -> list[str]:
+        """Tritonserver's arguments, without those of model control and the hidden ones."""
         return [
             f"--model-repository={repository}",
             f"--http-address={_for_libevent(self.hosts['--http-port'])}",
@@ -80,7 +80,6 @@ class ServeOptions:
             "--http-header-forward-pattern=traceparent",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             *(self.tls.arguments() if self.tls else []),
-            *(explicit if self.allow_reload else []),
         ]
 
 

@@ -20,12 +20,14 @@ class Requests:
     """What the service and the watcher share, on any thread: room for *slots* requests that run and *queue* that wait.
 
     *memory* says how many tokens the KV cache holds. No request is admitted once `draining` is set, because the server
-    stops, or `problem`, which says why the engine cannot answer.
+    stops, or `problem`, which says why the engine cannot answer. Before `draining` comes `withdrawn`: requests should
+    go elsewhere, and are still admitted.
     """
 
     def __init__(self, memory: Memory, *, slots: int, queue: int) -> None:
         self._slots = slots
         self._queue = queue
+        self.withdrawn = False
         self.draining = False
         self.problem: str | None = None
         self._calls: set[Call] = set()
