@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import signal
 import threading
@@ -12,9 +13,10 @@ from typing import Any
 
 import click
 
-from nemotron_cli.options import PATH, SectionedCommand, SectionOption, limits, text_models
+from nemotron_cli.options import PATH, SectionedCommand, SectionOption, connections, limits, text_models
 from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.connections import Connections
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.exposure import exposure, warnings
 from nemotron_triton.server import RunningServer, ServeOptions, serve
@@ -22,6 +24,7 @@ from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
 
 _PORT = click.IntRange(1, 65535)
+_MILLISECONDS = click.IntRange(0, 24 * 3600 * 1000)
 _security = functools.partial(click.option, cls=SectionOption, section="Security")
 
 
@@ -47,7 +50,7 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     "--drain-delay-ms",
     default=ServeOptions.drain_delay_ms,
     show_default=True,
-    type=click.IntRange(0, 24 * 3600 * 1000),
+    type=_MILLISECONDS,
     help="Time in which a server that is stopped takes requests yet, while its health says already that it is not "
     "ready: as long as load balancers may take to notice.",
 )
@@ -55,7 +58,7 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     "--drain-ms",
     default=ServeOptions.drain_ms,
     show_default=True,
-    type=click.IntRange(0, 24 * 3600 * 1000),
+    type=_MILLISECONDS,
     help="Longest time that running answers get after that.",
 )
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
@@ -65,6 +68,7 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
 @_security("--tls-key", type=PATH, help="PEM file: its key.")
 @_security("--tls-client-ca", type=PATH, help="PEM file: who must have signed the certificates of clients.")
 @_security("--secret-file", type=PATH, help="File with a secret that every caller must send. Or $NEMOTRON_SECRET.")
+@connections
 @limits
 def command(
     bundle: Path,
@@ -80,9 +84,12 @@ def command(
     tritonserver is the one of NVIDIA's container, or of the nvidia-pytriton wheel. Its log goes to stderr; the
     endpoints are printed on stdout once it can answer.
     """
-    settings = Settings(**{name: values.pop(name) for name in Settings().as_parameters()})
     options = ServeOptions(
-        tls=_tls(tls_cert, tls_key, tls_client_ca), secret=read_secret(secret_file), settings=settings, **values
+        tls=_tls(tls_cert, tls_key, tls_client_ca),
+        secret=read_secret(secret_file),
+        settings=Settings(**{field.name: values.pop(field.name) for field in dataclasses.fields(Settings)}),
+        connections=Connections(**{field.name: values.pop(field.name) for field in dataclasses.fields(Connections)}),
+        **values,
     )
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nemotron_triton.addresses import join, resolve
+from nemotron_triton.connections import Connections
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
 
@@ -32,6 +34,7 @@ class ServeOptions:
     allow_reload: bool = False
     text_models: bool = True
     settings: Settings = field(default_factory=Settings)
+    connections: Connections = field(default_factory=Connections)
     ready_timeout_s: float = 600.0
     drain_delay_ms: int = 0
     drain_ms: int = 30_000
@@ -62,6 +65,16 @@ class ServeOptions:
         """The gRPC endpoint as this machine reaches it."""
         return join(_reached(self.host), self.grpc_port)
 
+    def resolved(self) -> ServeOptions:
+        """The same with numbers for the names of hosts; `ServerError` where it cannot listen on one of the ports."""
+        numbers = {option: resolve(self.hosts[option], port, option) for option, port in self.ports.items()}
+        return replace(
+            self,
+            host=numbers["--grpc-port"],
+            http_host=numbers["--http-port"],
+            metrics_host=numbers["--metrics-port"],
+        )
+
     def arguments(self, repository: Path, shm_prefix: str) -> list[str]:
         """Tritonserver's arguments, without those of model control and the hidden ones."""
         return [
@@ -79,6 +92,7 @@ class ServeOptions:
             "--grpc-header-forward-pattern=traceparent",
             "--http-header-forward-pattern=traceparent",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            *self.connections.arguments(),
             *(self.tls.arguments() if self.tls else []),
         ]
 
@@ -98,8 +112,3 @@ def _reached(host: str) -> str:
 def _for_libevent(host: str) -> str:
     """*host* as tritonserver's HTTP server takes it."""
     return f"ipv6:{host}" if ":" in host else host
-
-
-def join(host: str, port: int) -> str:
-    """`host:port`, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

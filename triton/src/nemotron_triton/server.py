@@ -9,7 +9,6 @@ import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -31,7 +30,7 @@ from nemotron_triton.reload import Reload
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.run_folder import VARIABLE as RUN_FOLDER
 from nemotron_triton.run_folder import RunFolder
-from nemotron_triton.serve_options import ServeOptions, join
+from nemotron_triton.serve_options import ServeOptions
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 
 __all__ = ["RunningServer", "ServeOptions", "serve"]
@@ -192,8 +191,7 @@ def serve(
     server = server or find_tritonserver()
     if options.tls:
         options.tls.check()
-    for option, port in options.ports.items():
-        _check_free(options.hosts[option], port, option)
+    options = options.resolved()
     control = ModelControl(http_url=options.http_url, value=new_value())
     access = Access(secret=options.secret, control=control.value)
     with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
@@ -263,21 +261,6 @@ def _start(
         )
     except OSError as error:
         raise ServerError(f"cannot start {server.argv[0]}: {error.strerror}") from error
-
-
-def _check_free(host: str, port: int, option: str) -> None:
-    if not host:
-        # To the operating system that means every address. The flag of gRPC's host is plain `--host`.
-        flag = option.replace("grpc-", "").replace("port", "host")
-        raise ServerError(f"there is no address to listen on at port {port}", f"give {flag} one; 0.0.0.0 means all")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ServerError(f"cannot listen on {join(host, port)}: {reason}; choose another {option}") from error
 
 
 def _answers(url: str) -> bool:
