@@ -30,6 +30,7 @@ from nemotron_triton.repository import write_repository
 from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.server import RunningServer, serve
 from nemotron_triton.tritonserver import Tritonserver
+from probes import readiness
 from running import serve_options, stubs
 from served import Served, served_by_command
 
@@ -67,11 +68,13 @@ def test_running_answers_finish_and_new_requests_are_refused(
             served.process.send_signal(number)
             served.wait_for("draining: answers get up to 80 s")
             refusal = refused(client)
+            ready = readiness(served.options)
             running = [not answer.done() for answer in answers]
             finishes = [answer.result(90) for answer in answers]
         status = served.process.wait(timeout=30)
 
     assert "the server is stopping; ask another one" in str(refusal)
+    assert ready == {False}
     assert all(running), "the answers were over before the request was refused"
     assert [(finish.reason, finish.usage.output_tokens) for finish in finishes] == [("length", LONG)] * 6
     assert status == 0

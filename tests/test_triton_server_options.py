@@ -139,8 +139,9 @@ def test_without_ptrace_a_server_without_secrets_is_served_with_a_warning(bundle
         served.process.terminate()
         status = served.process.wait(timeout=60)
 
-    warning = "warning: the server's secrets cannot be hidden from its command line: ptrace is refused"
+    warning = "warning: the server's secrets cannot be hidden from its command line: ptrace is refused; "
     assert served.log[0].startswith(warning)
+    assert served.log[0].endswith("; without it health says ready until the server ends\n")
     assert status == 0
 
 
