@@ -24,14 +24,14 @@ def resolve(host: str, port: int, option: str) -> str:
     if host.startswith(("unix:", "unix-abstract:", "/")):
         raise ServerError(f"cannot listen on {host}: tritonserver needs an address and a port", f"give {flag} one")
     remedy = f"give {flag} an address of this machine"
+    if "%" in host and option != GRPC_PORT:
+        raise ServerError(f"cannot listen on {host}: tritonserver's HTTP knows no interfaces of IPv6", remedy)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
         raise ServerError(f"cannot listen on {host}: {getattr(error, 'strerror', None) or error}", remedy) from error
-    if "%" in host and option != GRPC_PORT:
-        raise ServerError(f"cannot listen on {host}: tritonserver's HTTP knows no interfaces of IPv6", remedy)
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
