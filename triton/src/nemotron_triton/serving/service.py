@@ -133,8 +133,8 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are taken."""
-        return not (self.requests.problem or self.requests.draining)
+        """Whether requests should come here."""
+        return not (self.requests.problem or self.requests.withdrawn or self.requests.draining)
 
     def _stop(self) -> bool:
         """End the loop and the engine; False where the engine hangs and does not let go of its memory."""
