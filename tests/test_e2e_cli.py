@@ -134,7 +134,7 @@ def test_chat_json_is_one_document(served: ServeOptions) -> None:
     reply = json.loads(result.stdout)
     assert reply["tool_calls"][0]["function"]["name"] == "calculate_tip"
     assert reply["finish_reason"] == "tool_calls"
-    assert set(reply["usage"]) == {"input_tokens", "output_tokens", "reasoning_tokens"}
+    assert set(reply["usage"]) == {"input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens"}
 
 
 def test_messages_can_come_from_stdin(served: ServeOptions) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from nemotron_triton.bundle import Bundle, bundle_beside, bundle_link
 from nemotron_triton.errors import ServerError
+from nemotron_triton.model_control import ModelControl
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import write_repository
 from nemotron_triton.run_folder import RunFolder
@@ -58,8 +59,7 @@ def reload(repository: Path, url: str) -> Bundle:
         bundle_path=newer,
         repository=repository,
         run_folder=RunFolder(repository.parent),
-        http_url=url,
-        control="control",
+        control=ModelControl(http_url=url, value="control"),
         timeout_s=1,
     ).run()
 

@@ -17,17 +17,25 @@ from nemotron_triton.run_folder import VARIABLE, RunFolder, verify_once
 def test_the_server_and_a_model_see_each_other(tmp_path: Path) -> None:
     server, model = RunFolder(tmp_path), RunFolder.named_in({VARIABLE: str(tmp_path)})
     assert model
-    seen = [(server.anyone_serves(), model.draining)]
+    seen = [(server.anyone_serves(), model.withdrawn, model.draining)]
 
     model.enter()
-    seen.append((server.anyone_serves(), model.draining))
+    seen.append((server.anyone_serves(), model.withdrawn, model.draining))
+    server.withdraw()
+    seen.append((server.anyone_serves(), model.withdrawn, model.draining))
     server.drain()
-    seen.append((server.anyone_serves(), model.draining))
+    seen.append((server.anyone_serves(), model.withdrawn, model.draining))
     model.leave()
     model.leave()
-    seen.append((server.anyone_serves(), model.draining))
+    seen.append((server.anyone_serves(), model.withdrawn, model.draining))
 
-    assert seen == [(False, False), (True, False), (True, True), (False, True)]
+    assert seen == [
+        (False, False, False),
+        (True, False, False),
+        (True, True, False),
+        (True, True, True),
+        (False, True, True),
+    ]
 
 
 def test_a_model_that_died_does_not_serve(tmp_path: Path) -> None:

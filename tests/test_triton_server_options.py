@@ -7,6 +7,7 @@ import json
 import platform
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tritonclient.grpc import model_config_pb2
 
 from nemotron_cli import main
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.connections import Connections
 from nemotron_triton.errors import ServerError
 from nemotron_triton.serve_options import ServeOptions
 from nemotron_triton.serving.settings import Settings
@@ -46,7 +48,7 @@ def test_every_setting_has_an_option_and_becomes_a_parameter(
     result = model_repo(bundle, tmp_path / "models", f"--{setting.name.replace('_', '-')}", value)
 
     assert result.exit_code == 0, result.output
-    assert settings_of(tmp_path / "models") == dataclasses.replace(Settings(), **{setting.name: value})
+    assert settings_of(tmp_path / "models") == replace(Settings(), **{setting.name: value})
 
 
 def test_settings_that_are_not_given_have_their_defaults(bundle: Bundle, tmp_path: Path) -> None:
@@ -114,6 +116,23 @@ def test_a_server_on_every_address_is_reached_by_loopback() -> None:
     assert ServeOptions(http_host="::").http_url == "http://[::1]:8000"
 
 
+def test_a_name_is_listened_on_as_the_number_it_stands_for() -> None:
+    # Its HTTP server takes a name for 255.255.255.255.
+    options = replace(serve_options(), host="localhost", http_host="localhost", metrics_host="localhost").resolved()
+
+    assert set(options.hosts.values()) <= {"127.0.0.1", "::1"}
+
+
+@pytest.mark.parametrize("option", dataclasses.fields(Connections), ids=lambda field: field.name)
+def test_every_time_of_a_connection_has_an_option_and_becomes_an_argument(option: dataclasses.Field[int]) -> None:
+    changed = Connections(**{option.name: 12_345})
+
+    text = CliRunner().invoke(main, ["serve", "--help"]).output
+
+    assert f"--{option.name.replace('_', '-')} N" in text
+    assert len(set(changed.arguments()) - set(Connections().arguments())) == 1
+
+
 @pytest.mark.server
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the filter knows the system calls of x86-64")
 def test_without_ptrace_the_value_that_loads_models_is_refused_not_shown(bundle: Bundle) -> None:
@@ -141,8 +160,9 @@ def test_without_ptrace_a_bundle_is_served_with_a_warning_and_callers_have_secre
         served.process.terminate()
         status = served.process.wait(timeout=60)
 
-    warning = "warning: the server's secrets cannot be hidden from its command line: ptrace is refused"
+    warning = "warning: the server's secrets cannot be hidden from its command line: ptrace is refused; "
     assert served.log[0].startswith(warning)
+    assert served.log[0].endswith("; without it health says ready until the server ends\n")
     assert status == 0
 
 

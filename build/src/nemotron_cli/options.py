@@ -79,18 +79,30 @@ class SectionedCommand(click.Command):
 
 
 def limits(command: Command) -> Command:
-    """An option for every field of `Settings`, with its name, default, range and help."""
+    """An option for every field of `Settings`."""
     from nemotron_triton.serving.settings import Settings
 
-    for setting in reversed(dataclasses.fields(Settings)):
-        about = setting.metadata["about"]
+    return _of_fields(command, Settings, section="Limits")
+
+
+def connections(command: Command) -> Command:
+    """An option for every field of `Connections`."""
+    from nemotron_triton.connections import Connections
+
+    return _of_fields(command, Connections, section="Connections")
+
+
+def _of_fields(command: Command, settings: Any, *, section: str) -> Command:
+    """An option for every field of the dataclass *settings*, with its name, default, range and help."""
+    for field in reversed(dataclasses.fields(settings)):
+        about = field.metadata["about"]
         command = click.option(
-            f"--{setting.name.replace('_', '-')}",
+            f"--{field.name.replace('_', '-')}",
             cls=SectionOption,
-            section="Limits",
-            type=click.IntRange(setting.metadata["low"], setting.metadata["high"]),
+            section=section,
+            type=click.IntRange(field.metadata["low"], field.metadata["high"]),
             metavar="N",
-            default=setting.default,
+            default=field.default,
             show_default=True,
             help=f"{about[0].upper()}{about[1:]}.",
         )(command)

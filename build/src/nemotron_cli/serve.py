@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
-from nemotron_cli.options import PATH, SectionedCommand, SectionOption, limits, text_models
+from nemotron_cli.options import PATH, SectionedCommand, SectionOption, connections, limits, text_models
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.callers import Callers, caller_file, read_callers
+from nemotron_triton.connections import Connections
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.exposure import exposure, warnings
 from nemotron_triton.server import RunningServer, ServeOptions, serve
@@ -21,6 +24,7 @@ from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
 
 _PORT = click.IntRange(1, 65535)
+_MILLISECONDS = click.IntRange(0, 24 * 3600 * 1000)
 _security = functools.partial(click.option, cls=SectionOption, section="Security")
 
 
@@ -43,11 +47,19 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     help="Seconds the server may take to load.",
 )
 @click.option(
+    "--drain-delay-ms",
+    default=ServeOptions.drain_delay_ms,
+    show_default=True,
+    type=_MILLISECONDS,
+    help="Time in which a server that is stopped takes requests yet, while its health says already that it is not "
+    "ready: as long as load balancers may take to notice.",
+)
+@click.option(
     "--drain-ms",
     default=ServeOptions.drain_ms,
     show_default=True,
-    type=click.IntRange(0, 24 * 3600 * 1000),
-    help="Longest time that running answers get when the server is stopped.",
+    type=_MILLISECONDS,
+    help="Longest time that running answers get after that.",
 )
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
 @text_models
@@ -61,6 +73,7 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     help="File with a line `name: secret` for each caller, or one secret for all; SIGHUP reads it again. "
     "Or $NEMOTRON_SECRET_FILE, or the secret in $NEMOTRON_SECRET.",
 )
+@connections
 @limits
 def command(
     bundle: Path,
@@ -76,9 +89,12 @@ def command(
     tritonserver is the one of NVIDIA's container, or of the nvidia-pytriton wheel. Its log goes to stderr; the
     endpoints are printed on stdout once it can answer.
     """
-    settings = Settings(**{name: values.pop(name) for name in Settings().as_parameters()})
     options = ServeOptions(
-        tls=_tls(tls_cert, tls_key, tls_client_ca), callers=read_callers(secret_file), settings=settings, **values
+        tls=_tls(tls_cert, tls_key, tls_client_ca),
+        callers=read_callers(secret_file),
+        settings=Settings(**{field.name: values.pop(field.name) for field in dataclasses.fields(Settings)}),
+        connections=Connections(**{field.name: values.pop(field.name) for field in dataclasses.fields(Connections)}),
+        **values,
     )
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []
@@ -104,12 +120,28 @@ def command(
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
             click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
             server.wait(stop)
-            _say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
-            try:
-                server.drain(hurry)
-            except ServerError as error:
-                _say(str(error))
+            _leave(server, options, hurry)
     _say("stopped")
+
+
+def _leave(server: RunningServer, options: ServeOptions, hurry: threading.Event) -> None:
+    """Not ready, then no requests, then no answers; a step that fails is a line, and the next one is taken."""
+    with _failure_said():
+        server.withdraw()
+    if options.drain_delay_ms:
+        _say(f"not ready: requests are taken for {options.drain_delay_ms / 1000:g} s yet; a second signal ends answers")
+        server.wait(hurry, options.drain_delay_ms / 1000)
+    _say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
+    with _failure_said():
+        server.drain(hurry)
+
+
+@contextlib.contextmanager
+def _failure_said() -> Iterator[None]:
+    try:
+        yield
+    except ServerError as error:
+        _say(str(error))
 
 
 def _say(line: str) -> None:

@@ -136,6 +136,8 @@ class AnswerReader:
 
     def _finish(self, reason: str, data: dict[str, bytes]) -> Finish:
         self.finished = True
+        # Not every engine tells, and a server from before the first release has no such tensor.
+        cached = data.get(wire.NUM_CACHED_TOKENS.name)
         problems = json.loads(unpacked(wire.PROBLEMS, raw)) if (raw := data.get(wire.PROBLEMS.name)) else ()
         return Finish(
             reason=reason,
@@ -143,6 +145,7 @@ class AnswerReader:
                 input_tokens=unpacked(wire.NUM_INPUT_TOKENS, data[wire.NUM_INPUT_TOKENS.name]),
                 output_tokens=unpacked(wire.NUM_OUTPUT_TOKENS, data[wire.NUM_OUTPUT_TOKENS.name]),
                 reasoning_tokens=unpacked(wire.NUM_REASONING_TOKENS, data[wire.NUM_REASONING_TOKENS.name]),
+                cached_tokens=unpacked(wire.NUM_CACHED_TOKENS, cached) if cached else None,
             ),
             problems=tuple(Problem(**problem) for problem in problems),
             timings=Timings(

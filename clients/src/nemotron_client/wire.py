@@ -110,6 +110,7 @@ PROBLEMS = Tensor("problems", "BYTES")  # JSON: list of what was wrong with the 
 NUM_INPUT_TOKENS = Tensor("num_input_tokens", "INT32")
 NUM_OUTPUT_TOKENS = Tensor("num_output_tokens", "INT32")
 NUM_REASONING_TOKENS = Tensor("num_reasoning_tokens", "INT32")
+NUM_CACHED_TOKENS = Tensor("num_cached_tokens", "INT32")  # of the prompt; left out where the engine does not tell
 # With every response of a request that asks for them.
 SEQUENCE_INDEX = Tensor("sequence_index", "INT32")  # which of several answers
 OUTPUT_LOG_PROBS = Tensor("output_log_probs", "FP32", dims=(-1, -1))  # one row: of each token that came

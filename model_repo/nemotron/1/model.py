@@ -20,7 +20,7 @@ class TritonPythonModel:
             self._service.submit(request)
 
     def is_ready(self) -> bool:
-        """Whether requests are taken; asked by tritonserver 26.03 and later."""
+        """Whether requests should come here; asked by tritonserver 26.03 and later."""
         return self._service.is_ready
 
     def finalize(self) -> None:

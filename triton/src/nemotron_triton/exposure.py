@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nemotron_triton.serve_options import ServeOptions, is_loopback, join
+from nemotron_triton.addresses import join
+from nemotron_triton.serve_options import ServeOptions, is_loopback
 
 
 def exposure(options: ServeOptions) -> Iterator[str]:

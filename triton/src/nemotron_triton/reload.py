@@ -6,27 +6,17 @@ it finishes (seen with 2.51). So both need memory for a while, and where there i
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
-import re
-import urllib.parse
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from nemotron_triton.access import CONTROL_HEADER
 from nemotron_triton.bundle import Bundle, bundle_link
 from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError, ServingError
+from nemotron_triton.model_control import ModelControl, UnansweredError
 from nemotron_triton.repository import configs
 from nemotron_triton.run_folder import RunFolder
-
-_WHY = re.compile(r"(?:TritonModelException|Error): (.+)")
-
-
-class _UnansweredError(ServerError):
-    """tritonserver did not answer, so it is not known what it does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +26,7 @@ class Reload:
     bundle_path: Path
     repository: Path
     run_folder: RunFolder
-    http_url: str
-    control: str = field(repr=False)
+    control: ModelControl
     timeout_s: float
 
     def run(self) -> Bundle:
@@ -58,7 +47,7 @@ class Reload:
                 self._load(model)
             except (ServingError, OSError) as error:
                 # tritonserver goes on with a load that it did not answer to, and may serve that model yet.
-                loaded = models[: number + isinstance(error, _UnansweredError)]
+                loaded = models[: number + isinstance(error, UnansweredError)]
                 raise ServerError("; ".join([str(error), *self._put_back(link, before, loaded)])) from error
         return bundle
 
@@ -72,7 +61,7 @@ class Reload:
         for model in loaded:
             try:
                 self._load(model)
-            except _UnansweredError as error:
+            except UnansweredError as error:
                 failures.append(f"{error} again: which bundle it serves is not known; start the server anew")
             except (ServingError, OSError) as error:
                 failures.append(f"{model} could not be put back: {error}")
@@ -81,21 +70,7 @@ class Reload:
     def _load(self, model: str) -> None:
         # Without a change in its folder tritonserver would not load a model again.
         os.utime(self.repository / model / "1" / "model.py")
-        # HTTP, which is on this machine's own address and needs no certificates.
-        url = urllib.parse.urlsplit(self.http_url)
-        assert url.hostname
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=self.timeout_s)
-        try:
-            path = f"/v2/repository/models/{model}/load"
-            connection.request("POST", path, body="{}", headers={CONTROL_HEADER: self.control})
-            response = connection.getresponse()
-            text = response.read().decode(errors="replace")
-        except (OSError, http.client.HTTPException) as error:
-            raise _UnansweredError(f"tritonserver did not answer to loading {model}: {error!r}") from error
-        finally:
-            connection.close()
-        if response.status != http.client.OK:
-            raise ServerError(_reason(text))
+        self.control.load(model, timeout_s=self.timeout_s)
 
 
 def _point(link: Path, target: Path) -> None:
@@ -104,13 +79,3 @@ def _point(link: Path, target: Path) -> None:
     new.unlink(missing_ok=True)
     new.symlink_to(target)
     new.replace(link)
-
-
-def _reason(text: str) -> str:
-    """The sentence in tritonserver's answer that gives the reason."""
-    try:
-        message = str(json.loads(text)["error"])
-    except (ValueError, LookupError, TypeError):
-        message = text
-    match = _WHY.search(message)
-    return match[1].strip() if match else message.strip().partition("\n")[0]

@@ -18,6 +18,7 @@ from nemotron_triton.callers import Callers
 from nemotron_triton.errors import BundleError, ServerError
 
 VARIABLE = "NEMOTRON_RUN_DIR"
+_WITHDRAWN = "withdrawn"
 _DRAIN = "drain"
 _SERVING = "serving-"
 _VERIFIED = "verified-"
@@ -67,6 +68,12 @@ class RunFolder:
             raise ServerError(f"cannot write {file}: {error.strerror}") from error
         return file
 
+    def withdraw(self) -> None:
+        """Have the models say that they are not ready, while they take requests."""
+        # On a full disk `drain` fails too, and says so.
+        with contextlib.suppress(OSError):
+            (self.path / _WITHDRAWN).touch()
+
     def drain(self) -> None:
         """Have the models refuse new requests; `ServerError` where that fails, as on a full disk."""
         file = self.path / _DRAIN
@@ -80,8 +87,13 @@ class RunFolder:
         return any(Path("/proc", file.name.removeprefix(_SERVING)).exists() for file in self.path.glob(f"{_SERVING}*"))
 
     @property
+    def withdrawn(self) -> bool:
+        """Whether the server is about to end, and says so."""
+        return (self.path / _WITHDRAWN).exists()
+
+    @property
     def draining(self) -> bool:
-        """Whether the server is about to end."""
+        """Whether the server takes no new requests."""
         return (self.path / _DRAIN).exists()
 
     def enter(self) -> None:

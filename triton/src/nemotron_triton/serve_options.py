@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nemotron_triton.addresses import join, resolve
 from nemotron_triton.callers import Callers
+from nemotron_triton.connections import Connections
 from nemotron_triton.serving.authentication import FORWARDED
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
@@ -20,7 +21,8 @@ class ServeOptions:
     """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback by default.
 
     Without `callers` everybody may call. With `allow_reload` the server takes a new bundle while it runs, without
-    `text_models` it serves `nemotron` alone. `drain_ms` is the longest time that running answers get when it stops.
+    `text_models` it serves `nemotron` alone. A server that stops is not ready, takes requests for `drain_delay_ms` yet,
+    and then gives running answers `drain_ms` at most.
     """
 
     host: str = LOOPBACK
@@ -34,7 +36,9 @@ class ServeOptions:
     allow_reload: bool = False
     text_models: bool = True
     settings: Settings = field(default_factory=Settings)
+    connections: Connections = field(default_factory=Connections)
     ready_timeout_s: float = 600.0
+    drain_delay_ms: int = 0
     drain_ms: int = 30_000
     exit_timeout_s: int = 10
 
@@ -59,13 +63,27 @@ class ServeOptions:
         return f"http://{join(_reached(self.hosts['--http-port']), self.http_port)}"
 
     @property
+    def metrics_url(self) -> str:
+        """The metrics as this machine reaches them."""
+        return f"http://{join(_reached(self.hosts['--metrics-port']), self.metrics_port)}/metrics"
+
+    @property
     def grpc_url(self) -> str:
         """The gRPC endpoint as this machine reaches it."""
         return join(_reached(self.host), self.grpc_port)
 
-    def arguments(self, repository: Path, shm_prefix: str, models: Iterable[str]) -> list[str]:
-        """Tritonserver's arguments, without the hidden ones."""
-        explicit = ["--model-control-mode=explicit", *(f"--load-model={model}" for model in models)]
+    def resolved(self) -> ServeOptions:
+        """The same with numbers for the names of hosts; `ServerError` where it cannot listen on one of the ports."""
+        numbers = {option: resolve(self.hosts[option], port, option) for option, port in self.ports.items()}
+        return replace(
+            self,
+            host=numbers["--grpc-port"],
+            http_host=numbers["--http-port"],
+            metrics_host=numbers["--metrics-port"],
+        )
+
+    def arguments(self, repository: Path, shm_prefix: str) -> list[str]:
+        """Tritonserver's arguments, without those of model control and the hidden ones."""
         return [
             f"--model-repository={repository}",
             f"--http-address={_for_libevent(self.hosts['--http-port'])}",
@@ -81,8 +99,8 @@ class ServeOptions:
             f"--grpc-header-forward-pattern={FORWARDED}",
             f"--http-header-forward-pattern={FORWARDED}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+            *self.connections.arguments(),
             *(self.tls.arguments() if self.tls else []),
-            *(explicit if self.allow_reload else []),
         ]
 
 
@@ -101,8 +119,3 @@ def _reached(host: str) -> str:
 def _for_libevent(host: str) -> str:
     """*host* as tritonserver's HTTP server takes it."""
     return f"ipv6:{host}" if ":" in host else host
-
-
-def join(host: str, port: int) -> str:
-    """`host:port`, with an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import http.client
+import math
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -19,18 +19,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from nemotron_triton import hidden_arguments
+from nemotron_triton import hidden_arguments, readiness
 from nemotron_triton.access import Access, new_value
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.callers import FILE_VARIABLE, SECRET_VARIABLE, Callers
 from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
+from nemotron_triton.model_control import ModelControl
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.run_folder import VARIABLE as RUN_FOLDER
 from nemotron_triton.run_folder import RunFolder
-from nemotron_triton.serve_options import ServeOptions, join
+from nemotron_triton.serve_options import ServeOptions
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 
 __all__ = ["RunningServer", "ServeOptions", "serve"]
@@ -48,14 +49,25 @@ _SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}(?!.*CudaDriverHelper).*)$")
 
 
 class RunningServer:
-    """A tritonserver that `serve` started. Each line of its log goes to *log*; without *reload* it keeps its bundle."""
+    """A tritonserver that `serve` started. Each line of its log goes to *log*.
+
+    Without *reload* it keeps its bundle; without *control* its health says ready until it ends.
+    """
 
     def __init__(
-        self, process: Process, options: ServeOptions, run_folder: RunFolder, reload: Reload | None, log: LogLine
+        self,
+        process: Process,
+        options: ServeOptions,
+        run_folder: RunFolder,
+        control: ModelControl | None,
+        reload: Reload | None,
+        log: LogLine,
     ) -> None:
         self._process = process
         self._options = options
         self._run_folder = run_folder
+        self._control = control
+        self._withdrawn = False
         self._reload = reload
         self._reloading = threading.Lock()
         self._patience_s = options.exit_timeout_s + 5.0
@@ -71,11 +83,12 @@ class RunningServer:
     def wait_ready(self, stop: threading.Event) -> bool:
         """Wait until the server can answer; False when *stop* was set first. `ServerError` when it never will."""
         deadline = time.monotonic() + self._options.ready_timeout_s
-        url = f"{self._options.http_url}/v2/health/ready"
+        # tritonserver opens the metrics last, up to 50 ms after it says that it is ready.
+        urls = f"{self._options.http_url}/v2/health/ready", self._options.metrics_url
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise self._death("while loading")
-            if _answers(url):
+            if all(map(_answers, urls)):
                 return True
             if stop.wait(_POLL_S):
                 return False
@@ -83,9 +96,10 @@ class RunningServer:
             f"tritonserver was not ready within {self._options.ready_timeout_s:g} s; its log says what it does"
         )
 
-    def wait(self, stop: threading.Event) -> None:
-        """Wait until *stop* is set; `ServerError` when the server dies first."""
-        while not stop.wait(_POLL_S):
+    def wait(self, stop: threading.Event, timeout_s: float = math.inf) -> None:
+        """Wait until *stop* is set, or *timeout_s*; `ServerError` when the server dies first."""
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0 and not stop.wait(min(_POLL_S, left_s)):
             if self._process.poll() is not None:
                 raise self._death("while serving")
 
@@ -98,6 +112,8 @@ class RunningServer:
         """Serve the bundle that now lies where the first was opened; see `Reload.run`."""
         if not self._reload:
             raise ServerError("this server takes no new bundle", "start it with --allow-reload")
+        if self._withdrawn:
+            raise ServerError("the server is stopping")
         if not self._reloading.acquire(blocking=False):
             raise ServerError("a new bundle is being loaded already")
         try:
@@ -110,6 +126,19 @@ class RunningServer:
         if self._options.callers is None:
             raise ServerError("this server asks for no secret", "start it with --secret-file")
         self._run_folder.write_callers(callers)
+
+    def withdraw(self) -> None:
+        """Say to all who ask that the server is not ready, and go on answering; `ServerError` where its health may not.
+
+        That takes some milliseconds, and 4 s at most.
+        """
+        self._withdrawn = True
+        self._run_folder.withdraw()
+        if self._control:
+            try:
+                readiness.withdraw(self._control)
+            except ServerError as error:
+                raise ServerError(f"the server may say that it is ready until it ends: {error}") from error
 
     def drain(self, hurry: threading.Event) -> None:
         """Take no new requests, and wait until the running ones are answered, their time is up, or *hurry* is set.
@@ -175,9 +204,9 @@ def serve(
     server = server or find_tritonserver()
     if options.tls:
         options.tls.check()
-    for option, port in options.ports.items():
-        _check_free(options.hosts[option], port, option)
-    access = Access(has_secrets=options.callers is not None, control=new_value() if options.allow_reload else None)
+    options = options.resolved()
+    control = ModelControl(http_url=options.http_url, value=new_value())
+    access = Access(has_secrets=options.callers is not None, control=control.value)
     with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
         folder = Path(temporary)
         repository = folder / "models"
@@ -187,18 +216,32 @@ def serve(
         write_repository(
             bundle, repository, options.settings, text_models=options.text_models, link=True, adapters=adapters
         )
-        reload = access.control and Reload(
+        reload = options.allow_reload and Reload(
             bundle_path=bundle.path,
             repository=repository,
             run_folder=run_folder,
-            http_url=options.http_url,
-            control=access.control,
+            control=control,
             timeout_s=options.ready_timeout_s,
         )
-        arguments = options.arguments(repository, folder.name, configs(text_models=options.text_models))
+        arguments = options.arguments(repository, folder.name)
+        explicit = [
+            "--model-control-mode=explicit",
+            *(f"--load-model={model}" for model in configs(text_models=options.text_models)),
+            f"--model-repository={readiness.prepare(folder)}",
+        ]
         secrets = {FILE_VARIABLE: str(run_folder.write_callers(options.callers))} if options.callers is not None else {}
-        process = _start(server, arguments, access, run_folder, secrets, log)
-        running = RunningServer(process, options, run_folder, reload or None, log)
+        try:
+            controlled = True
+            process = _start(server, [*arguments, *explicit], access.arguments(), run_folder, secrets)
+        except HidingError as error:
+            if options.callers is not None or options.allow_reload:
+                raise
+            # The other values only close shared memory and the like, and only users of this machine could read them.
+            log(f"warning: {error}; without it health says ready until the server ends")
+            controlled = False
+            guards = [guard.shown + guard.value for guard in Access().arguments()]
+            process = _start(server, arguments, guards, run_folder, secrets)
+        running = RunningServer(process, options, run_folder, control if controlled else None, reload or None, log)
         try:
             yield running
         finally:
@@ -210,60 +253,32 @@ def serve(
 
 def _start(
     server: Tritonserver,
-    arguments: list[str],
-    access: Access,
+    arguments: Sequence[str],
+    guards: Sequence[str | HiddenArgument],
     run_folder: RunFolder,
     secrets: Mapping[str, str],
-    log: LogLine,
 ) -> Process:
     folder = run_folder.path.parent
     # The models get the digests of the secrets alone. What the server and its stubs leave in their temporary folder
     # goes with ours.
     environment = {name: value for name, value in os.environ.items() if name not in (SECRET_VARIABLE, FILE_VARIABLE)}
     environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(run_folder.path), **secrets}
-
-    def start(guards: Sequence[str | HiddenArgument]) -> Process:
-        try:
-            return hidden_arguments.start(
-                [*server.argv, *arguments, *guards],
-                environment=environment,
-                # Not the user's folder: the stub puts '' on sys.path, where a folder `triton` poses as the package.
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                # Ctrl-C is ours to handle; when we are killed ourselves, the server ends too.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ServerError(f"cannot start {server.argv[0]}: {error.strerror}") from error
-
-    guards = access.arguments()
     try:
-        return start(guards)
-    except HidingError as error:
-        if access.control:
-            raise
-        # The values only close shared memory and the like, and only other users of this machine could read them.
-        log(f"warning: {error}")
-        return start([guard.shown + guard.value for guard in guards])
-
-
-def _check_free(host: str, port: int, option: str) -> None:
-    if not host:
-        # To the operating system that means every address. The flag of gRPC's host is plain `--host`.
-        flag = option.replace("grpc-", "").replace("port", "host")
-        raise ServerError(f"there is no address to listen on at port {port}", f"give {flag} one; 0.0.0.0 means all")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise ServerError(f"cannot listen on {join(host, port)}: {reason}; choose another {option}") from error
+        return hidden_arguments.start(
+            [*server.argv, *arguments, *guards],
+            environment=environment,
+            # Not the user's folder: the stub puts '' on sys.path, where a folder `triton` poses as the package.
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Ctrl-C is ours to handle; when we are killed ourselves, the server ends too.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ServerError(f"cannot start {server.argv[0]}: {error.strerror}") from error
 
 
 def _answers(url: str) -> bool:

@@ -110,6 +110,7 @@ class CpuEngine(Engine):
             nonlocal stopped
             before = answer.tokens
             stopped = answer.receive(message) or stream.cancelled or self._threads.closed
+            stream.cached_tokens = answer.cached_tokens
             with self._lock:
                 self._generated_tokens += answer.tokens - before
                 self._prompt_steps += answer.tokens == before

@@ -57,6 +57,8 @@ class LlmApiEngine(Engine):
 
     _module: ClassVar[str]
     _single_process: ClassVar[bool]
+    # Whether TensorRT-LLM is asked for a request's own metrics.
+    _perf_metrics: ClassVar[bool] = False
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
@@ -86,6 +88,10 @@ class LlmApiEngine(Engine):
     def _lacking(self) -> dict[str, str]:
         """The part of `cannot` that differs between the kinds."""
 
+    @abstractmethod
+    def _cached_tokens(self, answer: Any) -> int | None:
+        """How many tokens of the prompt of *answer*, a `RequestOutput`, were in the KV cache; None if not told yet."""
+
     def _seed(self, _sampling: Sampling) -> int | None:
         """The seed for TensorRT-LLM, for a kind that supports seeds."""
         return None
@@ -94,7 +100,13 @@ class LlmApiEngine(Engine):
         try:
             if problem := self._problem():
                 raise EngineError(problem)
-            params = sampling_params(self._api, sampling, self.manifest, seed=self._seed(sampling))
+            params = sampling_params(
+                self._api,
+                sampling,
+                self.manifest,
+                seed=self._seed(sampling),
+                perf_metrics=self._perf_metrics,
+            )
             result = self._llm.generate_async(list(ids), sampling_params=params, streaming=True)
         except (ValueError, self._api.RequestError) as error:  # as the LLM API refuses a guide, a number, a prompt
             stream.fail(RequestError(f"TensorRT-LLM refuses the request: {first_line(error)}"))
@@ -140,6 +152,7 @@ class LlmApiEngine(Engine):
         result, stream = running.result, running.stream
         try:
             async for answer in result:
+                stream.cached_tokens = self._cached_tokens(answer)
                 if self._take(running, answer.outputs[0]):
                     return
             raise EngineError("TensorRT-LLM ended an answer without saying why")

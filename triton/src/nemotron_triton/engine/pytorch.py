@@ -8,11 +8,13 @@ is Python and would share our interpreter, so it runs in a worker process that T
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from packaging.version import Version
 
-from nemotron_triton.bundle import Manifest
-from nemotron_triton.engine.llm_api import LlmApiEngine
+from nemotron_triton.bundle import Bundle, Manifest
+from nemotron_triton.chat.tokens import TokenCodec
+from nemotron_triton.engine.llm_api import LlmApiEngine, llm_arguments
 from nemotron_triton.findings import Finding, elsewhere, gpus_seen
 from nemotron_triton.releases import release_key
 from nemotron_triton.runtime import Runtime
@@ -28,11 +30,19 @@ class PytorchEngine(LlmApiEngine):
     _module = "tensorrt_llm"
     _single_process = False
 
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+        super().__init__(bundle, codec)
+        self.kv_tokens_per_block = llm_arguments(bundle).get("kv_cache_config", {}).get("tokens_per_block")
+
     def _lacking(self) -> dict[str, str]:
         return {
             **dict.fromkeys(_IGNORED, "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"),
             "seed": "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator",
         }
+
+    def _cached_tokens(self, answer: Any) -> int | None:
+        cached: int = answer.cached_tokens
+        return cached
 
     @classmethod
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ class Family:
     """One metric: its name, what its HELP line says, and the names of its `labels`.
 
     `values` has, for each label, those that are known beforehand: their series exist from the start, at 0. Series of
-    other values are made when they are first written.
+    other values, and of a metric that is not for every engine (`everywhere`), are made when they are first written.
     """
 
     name: str
@@ -26,11 +26,14 @@ class Family:
     labels: tuple[str, ...] = ()
     values: tuple[tuple[str, ...], ...] = ()
     buckets: tuple[float, ...] = ()
+    everywhere: bool = True
 
     @property
     def known(self) -> Iterator[tuple[str, ...]]:
         """The values of the labels of each series that is there from the start."""
-        return itertools.product(*self.values) if len(self.values) == len(self.labels) else iter(())
+        if not self.everywhere or len(self.values) != len(self.labels):
+            return iter(())
+        return itertools.product(*self.values)
 
     @property
     def kind(self) -> str:
@@ -64,10 +67,17 @@ TIME_TO_FIRST_ANSWER_TOKEN = Family(
     "From a request's arrival to its first token after the thinking",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300),
 )
+_TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1)
+TIME_PER_OUTPUT_TOKEN = Family(
+    "nemotron_time_per_output_token_seconds",
+    "Mean time between two tokens of one answer, its first token aside; one observation for each answered request",
+    buckets=_TOKEN_BUCKETS,
+)
+# Kept for one release, the first after 0.1.0: others mean every single gap by this name.
 INTER_TOKEN_LATENCY = Family(
     "nemotron_inter_token_latency_seconds",
-    "Mean time between two tokens of one answer; one observation for each answered request, not for each token",
-    buckets=(0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1),
+    "Deprecated, kept for one release: nemotron_time_per_output_token_seconds under its old name",
+    buckets=_TOKEN_BUCKETS,
 )
 REQUEST_DURATION = Family(
     "nemotron_request_duration_seconds",
@@ -91,6 +101,12 @@ REASONING_TOKENS = Family(
 ANSWER_TOKENS = Family(
     "nemotron_answer_tokens_total", "Tokens after the thinking in complete answers", _CALLER, (_NOBODY,)
 )
+CACHED_PROMPT_TOKENS = Family(
+    "nemotron_cached_prompt_tokens_total",
+    "Those of the prompt tokens that were in the KV cache from earlier requests, where the engine tells",
+    _CALLER,
+    (_NOBODY,),
+)
 TOOL_CALLS = Family(
     "nemotron_tool_calls_total",
     "Tool calls that the model began, by outcome: ok, or what was wrong first",
@@ -103,12 +119,32 @@ PROBLEMS = Family(
 REPAIRS = Family("nemotron_parse_repairs_total", "Tool calls whose JSON had to be repaired to be read")
 ACTIVE = Family("nemotron_active_requests", "Answers that the engine was asked for and has not ended")
 WAITING = Family("nemotron_waiting_requests", "Requests that wait until the engine is asked")
+QUEUED = Family(
+    "nemotron_queued_requests",
+    "All that waits: nemotron_waiting_requests and nemotron_engine_waiting_requests together",
+)
+MAX_ACTIVE = Family("nemotron_max_active_requests", "Answers that the engine generates at once; more of them wait")
+MAX_WAITING = Family(
+    "nemotron_max_waiting_requests", "Requests that may wait until the engine is asked; more of them are refused"
+)
+BUNDLE_INFO = Family(
+    "nemotron_bundle_info",
+    "Loads of the bundle that the labels describe: 1, 0 for one that was replaced",
+    ("profile", "gpu", "precision", "kind", "bundle_digest", "version"),
+)
+DRAINING = Family("nemotron_draining", "Whether the server is leaving, and must get no more requests: 1 or 0")
 ENGINE_HEALTHY = Family("nemotron_engine_healthy", "Loaded engines that can generate: 1, or 0 when it is broken")
 ENGINE_ACTIVE = Family("nemotron_engine_active_requests", "Answers the engine is generating")
 ENGINE_WAITING = Family("nemotron_engine_waiting_requests", "Answers that wait inside the engine")
 ENGINE_TOKENS = Family("nemotron_engine_generated_tokens_total", "Tokens the engine generated, cancelled ones too")
 KV_CACHE_USED = Family(
     "nemotron_kv_cache_used_ratio", "Part of the KV cache that the prompts and answers in progress take, from 0 to 1"
+)
+KV_TOKENS_PER_BLOCK = Family(
+    "nemotron_kv_cache_tokens_per_block", "Tokens in a block of the KV cache, where it has blocks", everywhere=False
+)
+KV_BLOCKS = Family(
+    "nemotron_kv_cache_blocks", "Blocks of the KV cache as the build planned it, where it has blocks", everywhere=False
 )
 
 FAMILIES = tuple(family for family in globals().copy().values() if isinstance(family, Family))

@@ -17,6 +17,7 @@ from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
 from nemotron_triton.serving import metric_families as families
 from nemotron_triton.serving.caller_labels import CallerLabels
+from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.metric_families import Family
 from nemotron_triton.serving.record import RequestRecord
 
@@ -29,14 +30,10 @@ _RATIO_STEPS = 1024
 class Metrics:
     """The metrics of one loaded model, registered with Triton. Not for several threads at once."""
 
-    def __init__(self, pb_utils: Any) -> None:
+    def __init__(self, pb_utils: Any, loaded: Loaded) -> None:
+        self._pb = pb_utils
         # A family must outlive its metrics, so both are kept.
-        self._families = {
-            family: pb_utils.MetricFamily(
-                name=family.name, description=family.about, kind=getattr(pb_utils.MetricFamily, family.kind)
-            )
-            for family in families.FAMILIES
-        }
+        self._families: dict[Family, Any] = {}
         self._metrics: dict[_Series, Any] = {}
         for family in families.FAMILIES:
             for values in family.known:
@@ -44,6 +41,12 @@ class Metrics:
         self._callers = CallerLabels()
         self._unwritten: defaultdict[_Series, float] = defaultdict(float)
         self._levels: dict[_Series, float] = {}
+        self._level(families.BUNDLE_INFO, 1, *loaded.identity(families.BUNDLE_INFO.labels))
+        self._level(families.MAX_ACTIVE, loaded.max_active_requests)
+        self._level(families.MAX_WAITING, loaded.max_waiting_requests)
+        if loaded.kv_tokens_per_block and loaded.kv_blocks:
+            self._level(families.KV_TOKENS_PER_BLOCK, loaded.kv_tokens_per_block)
+            self._level(families.KV_BLOCKS, loaded.kv_blocks)
 
     def request_ended(self, record: RequestRecord) -> None:
         """Count *record*; what is only added up shows with the next `update`."""
@@ -55,8 +58,10 @@ class Metrics:
         if record.outcome == "ok":
             # Refused and broken-off requests end early: they would make the server look fast.
             self._observe(families.REQUEST_DURATION, record.since_arrival(record.ended_s))
-            self._observe(families.INTER_TOKEN_LATENCY, record.inter_token_latency_s)
+            self._observe(families.TIME_PER_OUTPUT_TOKEN, record.time_per_output_token_s)
+            self._observe(families.INTER_TOKEN_LATENCY, record.time_per_output_token_s)
         self._add(families.PROMPT_TOKENS, record.prompt_tokens, caller)
+        self._add(families.CACHED_PROMPT_TOKENS, record.cached_tokens or 0, caller)
         self._add(families.REASONING_TOKENS, record.reasoning_tokens, caller)
         self._add(families.ANSWER_TOKENS, record.output_tokens - record.reasoning_tokens, caller)
         self._add(families.REPAIRS, record.repairs)
@@ -65,10 +70,20 @@ class Metrics:
         for problem in record.problems:
             self._add(families.PROBLEMS, 1, problem.code)
 
-    def update(self, statistics: EngineStatistics, active: int, waiting: int, kv_cache_used_ratio: float) -> None:
+    def update(
+        self,
+        statistics: EngineStatistics,
+        active: int,
+        waiting: int,
+        kv_cache_used_ratio: float,
+        *,
+        draining: bool = False,
+    ) -> None:
         """Write the current state, and what was counted since the last update."""
         self._level(families.ACTIVE, active)
         self._level(families.WAITING, waiting)
+        self._level(families.QUEUED, waiting + statistics.waiting_requests)
+        self._level(families.DRAINING, draining)
         self._level(families.ENGINE_HEALTHY, statistics.problem is None)
         self._level(families.ENGINE_ACTIVE, statistics.active_requests)
         self._level(families.ENGINE_WAITING, statistics.waiting_requests)
@@ -86,6 +101,12 @@ class Metrics:
     def _metric(self, series: _Series) -> Any:
         if series not in self._metrics:
             family, values = series
+            if family not in self._families:
+                self._families[family] = self._pb.MetricFamily(
+                    name=family.name,
+                    description=family.about,
+                    kind=getattr(self._pb.MetricFamily, family.kind),
+                )
             self._metrics[series] = self._families[family].Metric(
                 # To Prometheus a label without a value is none.
                 labels={label: value for label, value in zip(family.labels, values, strict=True) if value},

@@ -89,6 +89,7 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
         "first_answer_ms": _ms(record.since_arrival(record.first_answer_token_s)),
         "duration_ms": _ms(record.since_arrival(record.ended_s)),
         "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
         "output_tokens": record.output_tokens,
         "reasoning_tokens": record.reasoning_tokens,
         "responses": record.responses,

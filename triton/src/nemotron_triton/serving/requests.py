@@ -21,13 +21,15 @@ class Requests:
 
     Of one caller there may be *per_caller* together, where that is not 0.
     *memory* says how many tokens the KV cache holds. No request is admitted once `draining` is set, because the server
-    stops, or `problem`, which says why the engine cannot answer.
+    stops, or `problem`, which says why the engine cannot answer. Before `draining` comes `withdrawn`: requests should
+    go elsewhere, and are still admitted.
     """
 
     def __init__(self, memory: Memory, *, slots: int, queue: int, per_caller: int = 0) -> None:
         self._slots = slots
         self._queue = queue
         self._per_caller = per_caller
+        self.withdrawn = False
         self.draining = False
         self.problem: str | None = None
         self._calls: set[Call] = set()

@@ -29,6 +29,7 @@ from nemotron_triton.serving.answering import Answering, Prepared
 from nemotron_triton.serving.authentication import Authentication
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
+from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.loop_thread import LoopThread
 from nemotron_triton.serving.observers import Observers
 from nemotron_triton.serving.request import read_request
@@ -96,7 +97,7 @@ class Service:
         self._loop = self._thread.loop
         try:
             self._warm_up()
-            observers = Observers(pb_utils, settings, bundle.profile.name)
+            observers = Observers(pb_utils, settings, Loaded.of(bundle, self._engine, settings))
             self._watcher = watch(self.requests, self._engine, observers, settings, self.stop)
         except BaseException:
             # Free the memory: a server that reloads goes on with its old engine.
@@ -132,8 +133,8 @@ class Service:
 
     @property
     def is_ready(self) -> bool:
-        """Whether requests are taken."""
-        return not (self.requests.problem or self.requests.draining)
+        """Whether requests should come here."""
+        return not (self.requests.problem or self.requests.withdrawn or self.requests.draining)
 
     def _stop(self) -> bool:
         """End the loop and the engine; False where the engine hangs and does not let go of its memory."""
@@ -205,6 +206,7 @@ class Service:
             finally:
                 # Counted here and not by responses: the tokens that begin a tool call give none.
                 call.record.add_tokens(stream.tokens, stream.first_token_s, stream.last_token_s)
+                call.record.add_cached_tokens(stream.cached_tokens)
 
     def _pause_s(self) -> float:
         """How long a stream gathers tokens: not at all when it is alone, longer the more streams share the process."""

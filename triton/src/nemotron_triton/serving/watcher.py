@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Watcher:
     """Checks *requests* and *engine* ten times a second, and ends requests early with *stop*.
 
-    It sets `draining` and `problem` of *requests*, and ends tritonserver if this process dies.
+    It sets `withdrawn`, `draining` and `problem` of *requests*, and ends tritonserver if this process dies.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class Watcher:
             active=self._requests.generating,
             waiting=self._requests.waiting,
             kv_cache_used_ratio=self._requests.kv_cache_used_ratio,
+            draining=self._requests.draining,
         )
 
     def _check_engine(self) -> None:
@@ -118,7 +119,10 @@ class Watcher:
         os._exit(1)
 
     def _drain(self) -> None:
-        if self._folder and self._folder.draining:
+        if not self._folder:
+            return
+        self._requests.withdrawn = self._folder.withdrawn
+        if self._folder.draining:
             self._requests.draining = True
             if not self._requests.calls():
                 self._folder.leave()
