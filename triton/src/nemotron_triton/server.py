@@ -15,6 +15,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
@@ -234,12 +235,12 @@ def serve(
             controlled = True
             process = _start(server, [*arguments, *explicit], access.arguments(), run_folder, secrets)
         except HidingError as error:
-            if options.callers is not None or options.allow_reload:
+            if options.allow_reload:
                 raise
             # The other values only close shared memory and the like, and only users of this machine could read them.
             log(f"warning: {error}; without it health says ready until the server ends")
             controlled = False
-            guards = [guard.shown + guard.value for guard in Access().arguments()]
+            guards = [guard.shown + guard.value for guard in replace(access, control=None).arguments()]
             process = _start(server, arguments, guards, run_folder, secrets)
         running = RunningServer(process, options, run_folder, control if controlled else None, reload or None, log)
         try:
