@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nemotron_triton.access import read_secret
 from nemotron_triton.callers import Caller, Callers, read_callers
 from nemotron_triton.errors import AccessError, RequestError, ServerError
 from nemotron_triton.run_folder import RunFolder
@@ -109,6 +110,14 @@ def test_a_secret_that_no_header_carries_or_that_is_guessed_is_refused(secret: s
 def test_a_file_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ServerError, match=r"can be read by every user of this machine; chmod 600 \S+secrets"):
         read_callers(secrets(tmp_path, ALICE, 0o644))
+
+
+def test_a_client_takes_a_file_with_its_own_secret_alone(tmp_path: Path) -> None:
+    assert read_secret(secrets(tmp_path, f"{ALICE}\n")) == ALICE
+    with pytest.raises(
+        ServerError, match="secrets holds more than a secret; a client takes a file with its own secret"
+    ):
+        read_secret(secrets(tmp_path, f"alice: {ALICE}"))
 
 
 def test_the_copy_for_the_models_is_private_and_replaced_at_once(tmp_path: Path) -> None:

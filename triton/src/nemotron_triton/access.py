@@ -9,12 +9,14 @@ the models (metadata), are open to everybody. Who may ask the models they check 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nemotron_triton.callers import SECRET_VARIABLE, private_text
+from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument
 
 CONTROL_HEADER = "nemotron-control"
@@ -49,5 +51,15 @@ def new_value() -> str:
 
 
 def read_secret(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The secret that a client sends: in *file*, else in the environment, if there is one."""
-    return private_text(file) if file else environment.get(SECRET_VARIABLE)
+    """The secret that a client sends: in *file*, else in the environment, if there is one.
+
+    Raises `ServerError` where the file cannot be used.
+    """
+    if not file:
+        return environment.get(SECRET_VARIABLE)
+    secret = private_text(file)
+    if re.search(r"\s", secret):
+        raise ServerError(
+            f"{file} holds more than a secret", "a client takes a file with its own secret and nothing else"
+        )
+    return secret
