@@ -144,7 +144,7 @@ def test_http_generate_takes_it_in_a_parameter(server: Served) -> None:
         assert post(server, path, body | {"parameters": {"nemotron-secret": SECRETS["bob"]}}, {})[0] == 200
         status, text = post(server, path, body, {})
         assert status == 400
-        assert "with HTTP generate, which has no headers for models, in the parameter of that name" in text
+        assert "(for HTTP generate in the parameter of that name)" in text
 
 
 def test_a_gateway_says_for_whom_it_asks_and_nobody_else_does(server: Served) -> None:

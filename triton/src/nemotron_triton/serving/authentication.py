@@ -27,7 +27,7 @@ _NAME = re.compile(r"[!-~]{1,64}")
 # Clients know a refusal by "protocol is restricted", tritonserver's words, also those of before models checked secrets.
 _DENIED = (
     "no secret, or a wrong one: this protocol is restricted to callers who send theirs in the header "
-    f"{wire.SECRET_HEADER}, and with HTTP generate, which has no headers for models, in the parameter of that name"
+    f"{wire.SECRET_HEADER} (for HTTP generate in the parameter of that name)"
 )
 _log = logging.getLogger(__name__)
 
