@@ -29,6 +29,7 @@ from nemotron_triton.serving.answering import Answering, Prepared
 from nemotron_triton.serving.authentication import Authentication
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
+from nemotron_triton.serving.guard import Guard
 from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.loop_thread import LoopThread
 from nemotron_triton.serving.observers import Observers
@@ -61,10 +62,18 @@ class Service:
     @classmethod
     def start(cls, args: dict[str, str], pb_utils: Any, *, start_engine: StartEngine = start_engine) -> Service:
         """What `initialize` does; an error becomes Triton's own exception with our one line in it."""
-        prepare_stub(pb_utils)
         try:
-            bundle, settings = bundle_beside(args), Settings.read(args["model_config"])
-            return cls(bundle, settings, pb_utils, start_engine=start_engine)
+            lock = prepare_stub(pb_utils)
+            # Before the engine is loaded, which takes long: meanwhile `nemotron serve` may die.
+            guard = Guard(lock) if lock else None
+            try:
+                bundle, settings = bundle_beside(args), Settings.read(args["model_config"])
+                return cls(bundle, settings, pb_utils, start_engine=start_engine, guard=guard)
+            except BaseException:
+                # A server that reloads goes on without this process.
+                if guard:
+                    guard.close()
+                raise
         except ServingError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
@@ -76,9 +85,12 @@ class Service:
         *,
         start_engine: StartEngine,
         watch: StartWatcher = Watcher,
+        guard: Guard | None = None,
     ) -> None:
         self._authentication = Authentication.named_in()
         verify_once(bundle)
+        self._guard = guard
+        self._closing, self._closed = threading.Lock(), False
         self._settings = settings
         self._profile = bundle.profile
         self._codec = TokenCodec(bundle.tokenizer_path)
@@ -98,11 +110,13 @@ class Service:
         try:
             self._warm_up()
             observers = Observers(pb_utils, settings, Loaded.of(bundle, self._engine, settings))
-            self._watcher = watch(self.requests, self._engine, observers, settings, self.stop)
+            self._watcher = watch(self.requests, self._engine, observers, settings, self.stop, self.close)
         except BaseException:
             # Free the memory: a server that reloads goes on with its old engine.
             self._stop()
             raise
+        if guard:
+            guard.serving()
 
     def submit(self, request: Any) -> None:
         """Take over one Triton request; returns at once."""
@@ -125,11 +139,18 @@ class Service:
         self._loop.call_soon_threadsafe(call.stop, why)
 
     def close(self) -> None:
-        """What `finalize` does; Triton calls it when no request is left."""
-        self._watcher.close()
-        if not self._stop():
-            # Only the end of this process frees the memory of an engine that hangs.
-            os._exit(1)
+        """End the engine, when no request is left: on Triton's `finalize`, or earlier where the server drained."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            if self._guard:
+                self._guard.close()
+            self._watcher.close()
+            if not self._stop():
+                # Only the end of this process frees the memory of an engine that hangs.
+                os._exit(1)
+            self._watcher.leave()
 
     @property
     def is_ready(self) -> bool:

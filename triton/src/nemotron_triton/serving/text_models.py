@@ -43,11 +43,11 @@ class TextModel:
         inputs: Sequence[wire.Tensor],
         compute: Callable[[TextModel, Values], Response],
     ) -> None:
-        prepare_stub(pb_utils)
         self._pb = pb_utils
         self._inputs = inputs
         self._compute = compute
         try:
+            prepare_stub(pb_utils)
             self._authentication = Authentication.named_in()
             bundle = bundle_beside(args)
             verify_once(bundle, only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
