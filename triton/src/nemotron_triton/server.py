@@ -6,7 +6,6 @@ import collections
 import contextlib
 import http.client
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -25,11 +24,13 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
+from nemotron_triton.places import SHARED_MEMORY, check_shared_memory, temporary_parent
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.run_folder import VARIABLE as RUN_FOLDER
 from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.serve_options import ServeOptions, join
+from nemotron_triton.server_log import reason_of_death
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 
 __all__ = ["RunningServer", "ServeOptions", "serve"]
@@ -41,9 +42,6 @@ _POLL_S = 0.1
 _FAREWELL_S = 3.0
 # The server is on this machine: http_proxy does not apply.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
-# But not the error that is logged at start on every machine without a GPU.
-_SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}(?!.*CudaDriverHelper).*)$")
 
 
 class RunningServer:
@@ -75,6 +73,8 @@ class RunningServer:
             if self._process.poll() is not None:
                 raise self._death("while loading")
             if _answers(url):
+                # What went wrong until here did not keep it from serving.
+                self._tail.clear()
                 return True
             if stop.wait(_POLL_S):
                 return False
@@ -142,7 +142,7 @@ class RunningServer:
         self._reader.join(timeout=2)
         code = self._process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        return ServerError(f"tritonserver {how} {when}: {_reason(list(self._tail))}")
+        return ServerError(f"tritonserver {how} {when}: {reason_of_death(list(self._tail), code)}")
 
 
 @contextlib.contextmanager
@@ -166,7 +166,8 @@ def serve(
     for option, port in options.ports.items():
         _check_free(options.hosts[option], port, option)
     access = Access(secret=options.secret, control=new_value() if options.allow_reload else None)
-    with tempfile.TemporaryDirectory(prefix="nemotron-serve-") as temporary:
+    check_shared_memory(len(configs(text_models=options.text_models)), options.settings.max_prompt_bytes, log)
+    with tempfile.TemporaryDirectory(prefix="nemotron-serve-", dir=temporary_parent(log)) as temporary:
         folder = Path(temporary)
         repository = folder / "models"
         run_folder = RunFolder(folder / "run")
@@ -191,7 +192,7 @@ def serve(
         finally:
             running.stop()
             # A stub that was killed leaves its shared memory behind.
-            for region in Path("/dev/shm").glob(f"{folder.name}*"):  # noqa: S108 - Triton's place, not a temporary file
+            for region in SHARED_MEMORY.glob(f"{folder.name}*"):
                 region.unlink(missing_ok=True)
 
 
@@ -251,12 +252,3 @@ def _answers(url: str) -> bool:
             return bool(reply.status == 200)
     except (OSError, http.client.HTTPException):
         return False
-
-
-def _reason(tail: list[str]) -> str:
-    """The line of the log that gives the reason: one of this package, else one of tritonserver, else the last."""
-    for pattern in (_MODEL_FAILURE, _SERVER_FAILURE):
-        for line in reversed(tail):
-            if match := pattern.search(line):
-                return match[match.lastindex or 0]
-    return next((line for line in reversed(tail) if line.strip()), "its log is empty")

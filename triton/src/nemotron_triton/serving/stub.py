@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 from nemotron_client import wire
+from nemotron_triton.errors import ServingError
+from nemotron_triton.native_path import printable_path
 
 _LENGTH = struct.Struct("<I")
 
@@ -29,6 +31,12 @@ def prepare_stub(pb_utils: Any) -> None:
     # pose as the packages of those names, and PyTorch takes `find_spec("triton")` for a compiler.
     sys.path[:] = [entry for entry in sys.path if entry]
     pb_utils.deserialize_bytes_tensor = TextTensor
+
+
+def load_error(pb_utils: Any, error: ServingError) -> Exception:
+    """Triton's own exception with our one line in it; a name that is no text in it would kill the stub."""
+    failure: Exception = pb_utils.TritonModelException(printable_path(str(error)))
+    return failure
 
 
 @dataclass(frozen=True)
