@@ -6,16 +6,20 @@ import contextlib
 import functools
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
+from nemotron_cli.ask_line import ask_line
 from nemotron_cli.options import PATH, SectionedCommand, SectionOption, limits, text_models
+from nemotron_cli.serve_log import ServeLog, say
 from nemotron_triton.access import read_secret
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.exposure import exposure, warnings
+from nemotron_triton.pid_file import PidFile
 from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
@@ -51,7 +55,9 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
 )
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
 @text_models
-@click.option("--quiet", is_flag=True, help="Keep tritonserver's log to yourself unless it fails.")
+@click.option("--pid-file", type=PATH, help="File for the id of this process, which `nemotron reload` takes.")
+@click.option("--verbose", is_flag=True, help="Show all of tritonserver's log, not only models, warnings and errors.")
+@click.option("--quiet", is_flag=True, help="Show nothing of tritonserver's log.")
 @_security("--tls-cert", type=PATH, help="PEM file: the certificate chain of the gRPC endpoint.")
 @_security("--tls-key", type=PATH, help="PEM file: its key.")
 @_security("--tls-client-ca", type=PATH, help="PEM file: who must have signed the certificates of clients.")
@@ -63,13 +69,15 @@ def command(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     secret_file: Path | None,
+    pid_file: Path | None,
+    verbose: bool,
     quiet: bool,
     **values: Any,
 ) -> None:
     """Serve BUNDLE with tritonserver until Ctrl-C or SIGTERM, which let running answers finish; the second does not.
 
-    tritonserver is the one of NVIDIA's container, or of the nvidia-pytriton wheel. Its log goes to stderr; the
-    endpoints are printed on stdout once it can answer.
+    tritonserver is the one of NVIDIA's container, or of the nvidia-pytriton wheel. Its warnings and errors,
+    and a line for each request, go to stderr; the endpoints are printed on stdout once it can answer.
     """
     settings = Settings(**{name: values.pop(name) for name in Settings().as_parameters()})
     options = ServeOptions(
@@ -83,47 +91,63 @@ def command(
 
     def ask_to_reload(*_: object) -> None:
         # On a thread: loading takes long, and meanwhile the server is watched.
-        threading.Thread(target=_reload, args=(serving,), daemon=True).start()
+        threading.Thread(target=_reload, args=(serving, named), daemon=True).start()
 
     served_bundle = Bundle.open(bundle)
+    named = PidFile(pid_file) if pid_file else None
+    log = ServeLog(verbose=verbose, quiet=quiet)
     for line in warnings(options):
-        _say(line)
+        say(line)
     # A signal interrupts until here, and asks for an orderly end from here on. The handlers are set before the server
     # starts: whoever reads its log may send a signal at once.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
     signal.signal(signal.SIGHUP, ask_to_reload)
-    with serve(served_bundle, options, log=(lambda _: None) if quiet else _say) as server:
+    # Its number is for signals, so the handlers come first.
+    with (
+        named.held() if named else contextlib.nullcontext(),
+        _failure_shown(log),
+        serve(served_bundle, options, log=log) as server,
+    ):
         if server.wait_ready(stop):
             serving.append(server)
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
-            click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
+            click.echo(ask_line(options, secret_file))
             server.wait(stop)
-            _say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
+            say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
             try:
                 server.drain(hurry)
             except ServerError as error:
-                _say(str(error))
-    _say("stopped")
+                say(str(error))
+    say("stopped")
 
 
-def _say(line: str) -> None:
-    """Print a line on stderr; where that fails, as on a full disk, serving and draining go on without it."""
-    with contextlib.suppress(OSError):
-        click.echo(line, err=True)
-
-
-def _reload(serving: list[RunningServer]) -> None:
-    """Load what is at the bundle's path now, and print whether that worked."""
-    if not serving:
-        _say("not reloaded: nothing is served yet")
-        return
+@contextlib.contextmanager
+def _failure_shown(log: ServeLog) -> Iterator[None]:
+    """Show what was held back of the log before the line that says why the server failed."""
     try:
+        yield
+    except ServerError:
+        log.show_held_back()
+        raise
+
+
+def _reload(serving: list[RunningServer], pid_file: PidFile | None) -> None:
+    """Load what is at the bundle's path now, and say whether that worked, also to a `nemotron reload` that waits."""
+    try:
+        if not serving:
+            raise ServerError("nothing is served yet")
         manifest = serving[0].reload().manifest
     except (ServingError, OSError) as error:
-        _say(f"not reloaded: {error}")
+        ok, line = False, f"not reloaded: {error}"
     else:
-        _say(f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}")
+        ok, line = True, f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}"
+    say(line)
+    if pid_file:
+        try:
+            pid_file.report(ok=ok, line=line)
+        except OSError as error:
+            say(f"the result of the reload cannot be written beside {pid_file.path}: {error.strerror}")
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,19 @@ def new_value() -> str:
     return secrets.token_hex(32)
 
 
+def check_private(file: Path) -> None:
+    """Raise `ServerError` for a folder, and for what other users can read; `OSError` where *file* is not there.
+
+    On a read-only mount its mode is left to whoever mounted it, and no chmod can change it: Kubernetes' Secret volumes
+    are 0644 and Docker's secrets 0444, for containers that have no other users.
+    """
+    mode = file.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ServerError(f"{file} is a folder", "give the file in it that holds the secret")
+    if mode & stat.S_IRWXO and not os.statvfs(file).f_flag & os.ST_RDONLY:
+        raise ServerError(f"{file} can be read by every user of this machine", f"chmod 600 {shlex.quote(str(file))}")
+
+
 def read_secret(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
     """The secret in *file*, else in the environment, if there is one; `ServerError` when it cannot be used."""
     if file is None:
@@ -69,8 +83,7 @@ def read_secret(file: Path | None, environment: Mapping[str, str] = os.environ) 
             raise ServerError(f"{SECRET_VARIABLE} is set but empty", "give it the secret, or unset it to serve without")
         return secret
     try:
-        if file.stat().st_mode & stat.S_IRWXO:
-            raise ServerError(f"{file} can be read by every user of this machine", f"chmod 600 {file}")
+        check_private(file)
         return file.read_text(encoding="ascii").strip()
     except OSError as error:
         raise ServerError(f"cannot read the secret in {file}: {error.strerror}") from error

@@ -202,10 +202,12 @@ def _start(server: Tritonserver, arguments: list[str], access: Access, run_folde
     environment = {name: value for name, value in os.environ.items() if name != SECRET_VARIABLE}
     environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(run_folder.path)}
 
+    command = server.command(folder)
+
     def start(guards: Sequence[str | HiddenArgument]) -> Process:
         try:
             return hidden_arguments.start(
-                [*server.argv, *arguments, *guards],
+                [*command, *arguments, *guards],
                 environment=environment,
                 # Not the user's folder: the stub puts '' on sys.path, where a folder `triton` poses as the package.
                 cwd=folder,

@@ -9,9 +9,10 @@ import re
 import signal
 from collections.abc import Sequence
 
-# Level I but for models that are loaded and unloaded; tables; and what is logged on every machine without a GPU.
+_TABLE = re.compile(r"[|+]|\s*$")
+# Level I but for models that are loaded and unloaded, and what is logged on every machine without a GPU.
 _CHATTER = re.compile(
-    r"I\d{4} (?!.*model_lifecycle)|[|+]|\s*$|Signal \(\d+\) received|.*CudaDriverHelper has not been initialized"
+    r"I\d{4} (?!.*model_lifecycle)|Signal \(\d+\) received|.*CudaDriverHelper has not been initialized"
     r"|W\d{4} .*pinned memory pool will not be available: CUDA driver version"
 )
 # What our own code says on purpose: `serving/guardian.py`.
@@ -25,9 +26,14 @@ _LEVEL_E = re.compile(r"^E\d{4} [^]]*\] \"?(.+?)\"?$")
 _MEMORY = "was there too little memory? `dmesg` says whether the kernel ended it"
 
 
+def is_table(line: str) -> bool:
+    """Whether *line* is of a table or empty: settings and models, as tritonserver prints them at start."""
+    return _TABLE.match(line) is not None
+
+
 def is_chatter(line: str) -> bool:
     """Whether nobody needs *line* of a server that is all right."""
-    return _CHATTER.match(line) is not None
+    return is_table(line) or _CHATTER.match(line) is not None
 
 
 def reason_of_death(lines: Sequence[str], status: int) -> str:
