@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,12 +23,11 @@ def lock() -> Iterator[ServerLock]:
 
 
 def test_the_folder_and_the_lock_are_the_owners_alone_and_go_at_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = os.umask(0)
     try:
-        with locked_folder() as (folder, _):
+        with locked_folder(tmp_path) as (folder, _):
             lock = ServerLock.of_folder(folder)
             modes = [path.stat().st_mode & 0o777 for path in (folder, lock.path)]
             (folder / "file").touch()
@@ -42,17 +40,16 @@ def test_the_folder_and_the_lock_are_the_owners_alone_and_go_at_the_end(
 
 
 def test_what_a_dead_process_left_is_collected_and_what_a_living_one_holds_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     program = (
-        f"import sys, tempfile; tempfile.tempdir = {str(tmp_path)!r}\n"
+        "import sys; from pathlib import Path\n"
         "from nemotron_triton.server_lock import SHM, locked_folder\n"
-        "with locked_folder() as (folder, _):\n"
+        "with locked_folder(Path(sys.argv[1])) as (folder, _):\n"
         "    (SHM / (folder.name + 'region')).touch(); print(folder, flush=True); sys.stdin.read()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdout
     assert process.stdin

@@ -122,7 +122,7 @@ def serving(folder: Path, bundle: Bundle, **settings: int) -> Iterator[Server]:
     ]
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603 - tritonserver
-            [*triton.argv, *arguments], env=environment, cwd=folder, stdout=log, stderr=log
+            [*triton.command(folder), *arguments], env=environment, cwd=folder, stdout=log, stderr=log
         )
         try:
             yield Server(process)

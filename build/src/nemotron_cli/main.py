@@ -26,6 +26,7 @@ _COMMANDS = {
     "verify": "Check a bundle, and whether this machine can load it.",
     "doctor": "Say what this machine can build and serve, and what it lacks.",
     "serve": "Serve a bundle with tritonserver.",
+    "reload": "Have a running server take a new bundle.",
     "chat": "Ask a served model.",
     "models": "List the models that are known.",
     "render": "Print the prompt that a model gets to read.",
@@ -111,7 +112,7 @@ def main() -> None:
     \b
       nemotron build-engine CHECKPOINT --gpu cpu --output BUNDLE
       nemotron serve BUNDLE
-      nemotron chat "What is an 18% tip on $100?" --thinking on
+      nemotron chat 'What is an 18% tip on $100?' --thinking on
 
     Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 it
     does not fit the GPU, 4 GPU, model, precision and engine kind do not go together

@@ -8,7 +8,6 @@ import functools
 import http.client
 import math
 import os
-import re
 import resource
 import signal
 import subprocess
@@ -28,12 +27,14 @@ from nemotron_triton.compatibility import check_loadable
 from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError
 from nemotron_triton.model_control import ModelControl
+from nemotron_triton.places import check_shared_memory, temporary_parent
 from nemotron_triton.reload import Reload
 from nemotron_triton.repository import configs, write_repository
 from nemotron_triton.run_folder import VARIABLE as RUN_FOLDER
 from nemotron_triton.run_folder import RunFolder, is_alive
 from nemotron_triton.serve_options import ServeOptions
 from nemotron_triton.server_lock import LockError, locked_folder
+from nemotron_triton.server_log import reason_of_death
 from nemotron_triton.tritonserver import Tritonserver, find_tritonserver
 
 __all__ = ["RunningServer", "ServeOptions", "serve"]
@@ -49,9 +50,6 @@ _GUARDIAN_S = 3.0
 _FLUSH_S = 0.3
 # The server is on this machine: http_proxy does not apply.
 _NO_PROXY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-_MODEL_FAILURE = re.compile(r"TritonModelException: (.+?)\s*(?:\||$)")
-# But not the error that is logged at start on every machine without a GPU.
-_SERVER_FAILURE = re.compile(r"^(?:error: .*|E\d{4}(?!.*CudaDriverHelper).*)$")
 
 
 class RunningServer:
@@ -96,6 +94,8 @@ class RunningServer:
             if self._process.poll() is not None:
                 raise self._death("while loading")
             if all(map(_answers, urls)):
+                # What went wrong until here did not keep it from serving.
+                self._tail.clear()
                 return True
             if stop.wait(_POLL_S):
                 return False
@@ -209,7 +209,7 @@ class RunningServer:
         self._reader.join(timeout=2)
         code = self._process.returncode
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
-        return ServerError(f"tritonserver {how} {when}: {_reason(list(self._tail))}")
+        return ServerError(f"tritonserver {how} {when}: {reason_of_death(list(self._tail), code)}")
 
 
 @contextlib.contextmanager
@@ -233,7 +233,8 @@ def serve(
     options = options.resolved()
     control = ModelControl(http_url=options.http_url, value=new_value())
     access = Access(has_secrets=options.callers is not None, control=control.value)
-    with _locked_folder() as (folder, lock):
+    check_shared_memory(len(configs(text_models=options.text_models)), options.settings.max_prompt_bytes, log)
+    with _locked_folder(temporary_parent(log)) as (folder, lock):
         repository = folder / "models"
         run_folder = RunFolder(folder / "run")
         run_folder.create()
@@ -274,9 +275,9 @@ def serve(
 
 
 @contextlib.contextmanager
-def _locked_folder() -> Iterator[tuple[Path, int]]:
+def _locked_folder(parent: Path) -> Iterator[tuple[Path, int]]:
     try:
-        with locked_folder() as locked:
+        with locked_folder(parent) as locked:
             yield locked
     except LockError as error:
         raise ServerError(str(error)) from error
@@ -297,7 +298,7 @@ def _start(
     environment |= server.environment | {"TMPDIR": str(folder), RUN_FOLDER: str(run_folder.path), **secrets}
     try:
         process = hidden_arguments.start(
-            [*server.argv, *arguments],
+            [*server.command(folder), *arguments],
             environment=environment,
             # Not the user's folder: the stub puts '' on sys.path, where a folder `triton` poses as the package.
             cwd=folder,
@@ -327,12 +328,3 @@ def _answers(url: str) -> bool:
             return bool(reply.status == 200)
     except (OSError, http.client.HTTPException):
         return False
-
-
-def _reason(tail: list[str]) -> str:
-    """The line of the log that gives the reason: one of this package, else one of tritonserver, else the last."""
-    for pattern in (_MODEL_FAILURE, _SERVER_FAILURE):
-        for line in reversed(tail):
-            if match := pattern.search(line):
-                return match[match.lastindex or 0]
-    return next((line for line in reversed(tail) if line.strip()), "its log is empty")

@@ -14,7 +14,6 @@ import os
 import secrets
 import shutil
 import stat
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,13 +125,13 @@ def collect_all() -> None:
 
 
 @contextlib.contextmanager
-def locked_folder() -> Iterator[tuple[Path, int]]:
-    """A new temporary folder, mode 0700, and the descriptor that holds its lock; both are removed at the end.
+def locked_folder(parent: Path) -> Iterator[tuple[Path, int]]:
+    """A new folder in *parent*, mode 0700, and the descriptor that holds its lock; both are removed at the end.
 
     Raises `LockError`.
     """
     collect_all()
-    folder = Path(tempfile.gettempdir()) / f"{_PREFIX}serve-{secrets.token_hex(4)}"
+    folder = parent / f"{_PREFIX}serve-{secrets.token_hex(4)}"
     lock = ServerLock.of_folder(folder)
     descriptor = lock.hold()
     try:

@@ -37,7 +37,7 @@ from nemotron_triton.serving.request import read_request
 from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.stub import prepare_stub
+from nemotron_triton.serving.stub import load_error, prepare_stub
 from nemotron_triton.serving.values import Values
 from nemotron_triton.serving.watcher import StartWatcher, Watcher
 
@@ -75,7 +75,7 @@ class Service:
                     guard.close()
                 raise
         except ServingError as error:
-            raise pb_utils.TritonModelException(str(error)) from error
+            raise load_error(pb_utils, error) from error
 
     def __init__(
         self,

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from nemotron_client import wire
-from nemotron_triton.errors import ServerError
+from nemotron_triton.errors import ServerError, ServingError
+from nemotron_triton.native_path import printable_path
 from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.server_lock import SHM, LockError, ServerLock, record
 
@@ -72,6 +73,12 @@ def _close_to_others(region: Path) -> None:
         os.fchmod(descriptor, stat.S_IRUSR | stat.S_IWUSR)
     finally:
         os.close(descriptor)
+
+
+def load_error(pb_utils: Any, error: ServingError) -> Exception:
+    """Triton's own exception with our one line in it; a name that is no text in it would kill the stub."""
+    failure: Exception = pb_utils.TritonModelException(printable_path(str(error)))
+    return failure
 
 
 @dataclass(frozen=True)
