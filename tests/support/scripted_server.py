@@ -51,12 +51,13 @@ def answer(text: str) -> Iterator[Any]:
 class ScriptedServer:
     """A server that answers every request for a stream with *script*, at a port to which it can come back.
 
-    `requests` are those it got, `ready` is what it answers when it is asked whether it is ready.
+    `requests` are those it got, `ready` is what it says when it is looked at, `looks` how often it was.
     """
 
     def __init__(self, script: Script, port: int | None = None) -> None:
         self.requests: list[Any] = []
         self.ready = True
+        self.looks = 0
         scripted = self
 
         class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -69,6 +70,7 @@ class ScriptedServer:
                 return service_pb2.ServerLiveResponse(live=True)
 
             def ModelReady(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
+                scripted.looks += 1
                 return service_pb2.ModelReadyResponse(ready=scripted.ready)
 
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])

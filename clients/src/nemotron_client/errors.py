@@ -34,7 +34,12 @@ class InvalidRequest(ClientError):
 
 
 class ServerUnavailable(ClientError):
-    """Nothing answered, or the server has no room now or is stopping: safe to retry."""
+    """Nothing answered, or the server has no room now or is stopping: safe to retry.
+
+    `stopping` is whether the server said that it is stopping.
+    """
+
+    stopping: bool = False
 
 
 class DeadlineExceeded(ClientError):

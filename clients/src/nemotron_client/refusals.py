@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nemotron_client import wire
 from nemotron_client.errors import (
     AccessDenied,
     ClientError,
@@ -58,7 +59,17 @@ def of_message(message: str, url: str, *, started: bool) -> ClientError:
         ServerUnavailable: f"{url} takes no request now: {text}",
         DeadlineExceeded: f"{url}: {text}",
     }
-    return _error(status, text, messages, started=started)
+    error = _error(status, text, messages, started=started)
+    if isinstance(error, ServerUnavailable):
+        error.stopping = text.startswith(wire.STOPPING)
+    return error
+
+
+def of_silence(url: str, *, started: bool) -> ClientError:
+    """The error of a request on *url* that was broken off because the server went silent."""
+    if started:
+        return StreamBroken(f"{url} went silent in the middle of the answer")
+    return ServerUnavailable(f"{url} went silent: its machine, or the network between, hangs")
 
 
 def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
