@@ -17,6 +17,8 @@ _OPTIONS = [
     ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
     # http_proxy is meant for the web, not for an inference server nearby.
     ("grpc.enable_http_proxy", 0),
+    # Else all channels of a process to one address share a connection: also with one that hangs, or is the parent's.
+    ("grpc.use_local_subchannel_pool", 1),
     # A connection that is not made after this long fails (despite the name), and the request goes elsewhere.
     ("grpc.min_reconnect_backoff_ms", 5_000),
     # A restarted server is connected to within a second, not within gRPC's two minutes.
