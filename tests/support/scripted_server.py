@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,10 +51,11 @@ def answer(text: str) -> Iterator[Any]:
 class ScriptedServer:
     """A server that answers every request for a stream with *script*, at a port to which it can come back.
 
+    It listens at further *addresses* too, whose `ports` follow its own.
     `requests` are those it got, `ready` is what it says when it is looked at, `looks` how often it was.
     """
 
-    def __init__(self, script: Script, port: int | None = None) -> None:
+    def __init__(self, script: Script, port: int | None = None, addresses: Sequence[str] = ()) -> None:
         self.requests: list[Any] = []
         self.ready = True
         self.looks = 0
@@ -76,6 +77,7 @@ class ScriptedServer:
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port or free_ports(1)[0]}")
+        self.ports = [self.port, *map(self._server.add_insecure_port, addresses)]
         self.url = f"127.0.0.1:{self.port}"
         self._server.start()
 

@@ -222,6 +222,7 @@ class AsyncClient(BaseClient[AsyncServers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
+                    await asyncio.to_thread(self._explain, error)
                     raise
             await asyncio.sleep(pause_s)
 
@@ -243,6 +244,7 @@ class AsyncClient(BaseClient[AsyncServers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
+                    await asyncio.to_thread(self._explain, error)
                     raise
             await asyncio.sleep(pause_s)
 

@@ -206,6 +206,7 @@ class Client(BaseClient[Servers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
+                    self._explain(error)
                     raise
             time.sleep(pause_s)
 
@@ -249,6 +250,7 @@ class Client(BaseClient[Servers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
+                    self._explain(error)
                     raise
             time.sleep(pause_s)
 

@@ -8,13 +8,12 @@ from typing import Any
 import grpc
 
 from nemotron_client.errors import InvalidRequest
-from nemotron_client.protocol import Methods
+from nemotron_client.protocol import MAX_MESSAGE_BYTES, Methods
 from nemotron_client.settings import Credentials
 
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OPTIONS = [
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # http_proxy is meant for the web, not for an inference server nearby.
     ("grpc.enable_http_proxy", 0),
     # Else all channels of a process to one address share a connection: also with one that hangs, or is the parent's.

@@ -20,6 +20,8 @@ DEFAULT_KEEPALIVE_S = 30.0
 # Thirty years; gRPC takes much longer ones for times that have passed.
 LONGEST_TIMEOUT_S = 1e9
 _DNS = "dns:///"
+# Of a socket in the file system.
+UNIX = "unix:"
 _URL = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 
@@ -125,16 +127,32 @@ def read_urls(url: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | N
     urls = tuple(dict.fromkeys(part.strip() for part in parts))
     if not urls:
         raise InvalidRequest("url is an empty list; give host:port of a server")
+    urls = tuple(dict.fromkeys(_address(part) for part in urls))
     for part in urls:
-        match = _URL.fullmatch(part.removeprefix(_DNS))
-        if match is None or not 0 < int(match["port"]) < 65536:
-            raise InvalidRequest(
-                f"url is {part!r}; give host:port without a scheme, such as {DEFAULT_URL}, "
-                f"or {_DNS}host:port for all the servers behind a name"
-            )
         if part.startswith(_DNS) and len(urls) > 1:
             raise InvalidRequest(f"{part} stands for all servers behind a name, and goes with no other url")
     return ((), urls[0].removeprefix(_DNS)) if urls[0].startswith(_DNS) else (urls, None)
+
+
+def _address(part: str) -> str:
+    if part.startswith(UNIX):
+        # gRPC takes a path after one slash or after three.
+        path = part.removeprefix(UNIX)
+        if not path.startswith("/") or (path.startswith("//") and not path.startswith("///")):
+            raise InvalidRequest(
+                f"url is {part!r}; give {UNIX} and the whole path of a socket, such as {UNIX}/run/it.sock"
+            )
+        return UNIX + "/" + path.lstrip("/")
+    if scheme := re.match(r"https?://(?P<host>\[[^\]]*\]|[^:/]*)", part):
+        tls = ", and root_ca for TLS" if part.startswith("https") else ""
+        raise InvalidRequest(f"url is {part!r}; give host:port of gRPC without a scheme: {scheme['host']}:8001{tls}")
+    match = _URL.fullmatch(part.removeprefix(_DNS))
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise InvalidRequest(
+            f"url is {part!r}; give host:port without a scheme, such as {DEFAULT_URL} or [::1]:8001, "
+            f"{_DNS}host:port for all the servers behind a name, or {UNIX}/path of a socket"
+        )
+    return part
 
 
 def read_seconds(value_s: float | None, variable: str, default_s: float) -> float:
