@@ -65,7 +65,7 @@ class Thinking(Engine):
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
-        self.ids = codec.encode(Prompt("<think>\nWhy not.\n</think>\n\n" + "A word and another one. " * 10, "\ufdd0", ()))
+        self.ids = codec.encode(Prompt(f"<think>\nYes.\n</think>\n\n{'A word and another one. ' * 10}", "\ufdd0", ()))
 
     def generate(self, _ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         async def say() -> None:
@@ -374,7 +374,7 @@ def test_the_first_text_does_not_wait_for_a_pause_behind_tokens_that_show_nothin
 
         assert sender.ended.wait(10)
     assert took_s < 5
-    assert first[0].tensors["reasoning_output"].item().startswith(b"W")
+    assert first[0].tensors["reasoning_output"].item().startswith(b"Y")
     # All that was ready is in one response, with the end of the answer.
     assert len(sender.responses) == 2
     assert sender.responses[1].tensors["text_output"].item().rstrip().endswith(b"another one.")

@@ -1,7 +1,8 @@
 """What Prometheus reads about requests and the engine, on Triton's metrics endpoint.
 
 Every series exists from the start, at 0: a rate needs a first value. Each write is a message to tritonserver (about
-30 µs), so what can be added up is written with the next update, and only if it changed.
+30 µs), so what can be added up is written with the next update, and only if it changed. What histograms observe
+cannot be added up; where more than 100 requests a second end for long, they get a random sample of them.
 
 Gauges are moved by differences, never set, and returned to 0 at the end: when a model is loaded anew, tritonserver
 keeps its series, and for a while both loads write to them; their sum is right.
@@ -9,6 +10,8 @@ keeps its series, and for a while both loads write to them; their sum is right.
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -21,6 +24,8 @@ from nemotron_triton.serving.record import RequestRecord
 
 # Differences of multiples of 1/1024 add up without rounding errors.
 _RATIO_STEPS = 1024
+# Requests that histograms observe: so many at once, and so many more with each update. Counters count all of them.
+_OBSERVED_AT_ONCE, _OBSERVED_PER_UPDATE = 100, 10
 
 
 class Metrics:
@@ -43,10 +48,13 @@ class Metrics:
             for value in family.values or ("",)
         }
         self._unwritten: defaultdict[tuple[Family, str], float] = defaultdict(float)
+        self._unobserved: list[list[tuple[Family, float]]] = []
+        self._observable = _OBSERVED_AT_ONCE
         self._levels: dict[Family, float] = {}
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Count *record*; what is only added up shows with the next `update`."""
+        """Count *record*; it shows with the next `update`."""
+        self._unobserved.append([])
         self._add(families.REQUESTS, 1, record.outcome)
         self._observe(families.QUEUE_TIME, record.queue_s)
         self._observe(families.TIME_TO_FIRST_TOKEN, record.since_arrival(record.first_token_s))
@@ -91,14 +99,19 @@ class Metrics:
 
     def _observe(self, family: Family, value: float | None) -> None:
         if value is not None:
-            self._metrics[family, ""].observe(max(value, 0.0))
+            self._unobserved[-1].append((family, max(value, 0.0)))
 
     def _write(self) -> None:
+        ended, self._unobserved = self._unobserved, []
+        observed = random.sample(ended, min(len(ended), self._observable))
+        self._observable = min(_OBSERVED_AT_ONCE, self._observable - len(observed) + _OBSERVED_PER_UPDATE)
+        for family, value in itertools.chain.from_iterable(observed):
+            self._metrics[family, ""].observe(value)
         while self._unwritten:
-            (family, value), amount = self._unwritten.popitem()
+            (family, label), amount = self._unwritten.popitem()
             # Triton refuses to decrease a counter; an engine's would go back if the engine started anew.
             if amount > 0 or (amount and family.kind == "GAUGE"):
-                self._metrics[family, value].increment(amount)
+                self._metrics[family, label].increment(amount)
 
 
 def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:
