@@ -44,6 +44,8 @@ from nemotron_triton.serving.watcher import StartWatcher, Watcher
 StartEngine = Callable[[Bundle, TokenCodec], Engine]
 # Streams share this many responses a second while their interval lasts: a third of what one Python process can send.
 _RESPONSES_PER_S = 3000
+# What even a stream that is alone gathers for: no reader sees it, and every response saved is CPU for the next tokens.
+_LEAST_PAUSE_S = 0.004
 # Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4
@@ -218,7 +220,7 @@ class Service:
         sampling = sampling_of_choice(prepared.sampling, index)
         async with self._admission.slot(call.record.caller, prepared.request.priority):
             call.record.started_s = call.record.started_s or time.monotonic()
-            stream = TokenStream(self._pause_s if self._settings.stream_interval_ms else None)
+            stream = TokenStream(self._pace(delivery) if self._settings.stream_interval_ms else None)
             try:
                 with self.requests.answering(stream, len(prepared.ids)):
                     async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:
@@ -229,9 +231,19 @@ class Service:
                 call.record.add_tokens(stream.tokens, stream.first_token_s, stream.last_token_s)
                 call.record.add_cached_tokens(stream.cached_tokens)
 
-    def _pause_s(self) -> float:
-        """How long a stream gathers tokens: not at all when it is alone, longer the more streams share the process."""
-        return min(self._settings.stream_interval_ms / 1000, (self.requests.generating - 1) / _RESPONSES_PER_S)
+    def _pace(self, delivery: Delivery) -> Callable[[], float]:
+        """How long a stream gathers tokens: the longer, the more streams share the process.
+
+        Not at all before its reader has something to read: the first tokens may show nothing, as `<think>` does.
+        """
+        longest_s = self._settings.stream_interval_ms / 1000
+
+        def pause_s() -> float:
+            if delivery.awaited:
+                return 0.0
+            return min(longest_s, max(_LEAST_PAUSE_S, self.requests.generating / _RESPONSES_PER_S))
+
+        return pause_s
 
     def _warm_up(self) -> None:
         async def generate() -> None:

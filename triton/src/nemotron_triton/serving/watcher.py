@@ -15,6 +15,7 @@ from nemotron_triton.engine.interface import Engine
 from nemotron_triton.errors import ClientGoneError, EngineError, ServingError
 from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.serving.call import Call
+from nemotron_triton.serving.observation import Observation
 from nemotron_triton.serving.observers import Observers
 from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.settings import Settings
@@ -45,7 +46,6 @@ class Watcher:
     ) -> None:
         self._requests = requests
         self._engine = engine
-        self._observers = observers
         self._settings = settings
         self._stop = stop
         self._drained: threading.Thread | None = None
@@ -56,6 +56,7 @@ class Watcher:
         self._done = 0
         self._reported: str | None = None
         self._silent_since_s = time.monotonic()
+        self._observation = Observation(requests, engine, observers)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="nemotron-watcher", daemon=True)
         self._thread.start()
@@ -68,7 +69,7 @@ class Watcher:
         """Stop watching, once the last requests are logged and counted."""
         self._closing.set()
         self._thread.join(timeout=5)
-        self._observers.close()
+        self._observation.close()
 
     def leave(self) -> None:
         """Note that this process has nothing to finish any more: it may be killed."""
@@ -77,29 +78,17 @@ class Watcher:
 
     def _watch(self) -> None:
         while not self._closing.wait(_TICK_S):
-            for check in (self._cancel_abandoned, self._observe, self._check_engine, self._drain):
+            for check in (self._cancel_abandoned, self._check_engine, self._drain):
                 try:
                     check()
                 except Exception:
-                    # An error with one request, or a full disk, must not end the watch over the others.
+                    # An error with one request must not end the watch over the others.
                     _log.exception("the watch over requests failed; it goes on")
-        self._observe()
 
     def _cancel_abandoned(self) -> None:
         for call in self._requests.calls():
             if call.is_abandoned():
                 self._stop(call, ClientGoneError("cancelled: the client went away"))
-
-    def _observe(self) -> None:
-        for record in self._requests.ended():
-            self._observers.request_ended(record)
-        self._observers.update(
-            self._engine.statistics(),
-            active=self._requests.generating,
-            waiting=self._requests.waiting,
-            kv_cache_used_ratio=self._requests.kv_cache_used_ratio,
-            draining=self._requests.withdrawn or self._requests.draining,
-        )
 
     def _check_engine(self) -> None:
         """End the server when the engine failed, or hangs: neither heals by itself."""
@@ -123,8 +112,7 @@ class Watcher:
         for call in self._requests.calls():
             self._stop(call, EngineError(self._requests.problem))
         self._closing.wait(_FAREWELL_S)
-        self._observe()
-        self._observers.close()
+        self._observation.close()
         os._exit(1)
 
     def _drain(self) -> None:
