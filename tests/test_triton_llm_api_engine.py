@@ -105,6 +105,20 @@ def test_a_tensorrt_engine_that_does_not_say_its_block_size_tells_no_cached_toke
     on_loop(test)
 
 
+def test_a_release_that_tells_no_cached_tokens_answers_all_the_same(loadable: Bundle) -> None:
+    engine, llm = start(loadable)
+
+    async def test() -> None:
+        stream = ask(engine)
+        del llm.requests[0].cached_tokens
+        llm.requests[0].respond(5, finish="length")
+
+        assert await read(stream) == ([5], "length", [])
+        assert stream.cached_tokens is None
+
+    on_loop(test)
+
+
 @pytest.mark.parametrize("end", [*ENDS, 77])
 def test_an_end_token_is_not_among_the_tokens(loadable: Bundle, end: int) -> None:
     engine, llm = start(loadable)

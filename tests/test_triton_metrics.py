@@ -91,6 +91,12 @@ class Server:
         }
 
 
+def observe(server: Server, record: RequestRecord) -> None:
+    metrics = Metrics(server, DEMO)
+    metrics.request_ended(record)
+    metrics.update(IDLE, 0, 0, 0.0)
+
+
 def test_an_answered_request_is_seen_in_every_latency_and_token_count() -> None:
     server = Server()
     metrics = Metrics(server, DEMO)
@@ -144,7 +150,7 @@ def test_who_waits_in_vain_is_in_the_time_that_requests_wait(
     server = Server()
     record = RequestRecord(request_id="a", arrived_s=1.0, ended_s=31.0, outcome=outcome, admitted=admitted)
 
-    Metrics(server, DEMO).request_ended(record)
+    observe(server, record)
 
     assert server["queue_time_seconds"] == waited_s
 
@@ -157,7 +163,7 @@ def test_each_answer_of_a_request_with_several_has_the_latency_of_its_own_tokens
     record.add_tokens(11, 1.0, 2.0)
     record.add_tokens(0, None, None)
 
-    Metrics(server, DEMO).request_ended(record)
+    observe(server, record)
 
     assert server["time_per_output_token_seconds"] == [0.1]
     assert server["time_to_first_token_seconds"] == [1.0]
@@ -168,7 +174,7 @@ def test_an_answer_of_one_token_has_no_time_between_tokens() -> None:
     record = RequestRecord(request_id="a", arrived_s=0.0, ended_s=6.0, outcome="ok")
     record.add_tokens(1, 4.0, 4.0)
 
-    Metrics(server, DEMO).request_ended(record)
+    observe(server, record)
 
     assert server["time_per_output_token_seconds"] == []
 
@@ -262,6 +268,24 @@ def test_only_what_changed_is_written() -> None:
     # One for a thousand requests, one for the gauge.
     assert server.messages == 2
     assert server.labelled("requests_total") == {"rejected": 1000}
+
+
+def test_histograms_see_a_sample_of_very_many_requests_and_counters_all_of_them() -> None:
+    server = Server()
+    metrics = Metrics(server, DEMO)
+
+    seen = []
+    for ended in (60, 0, 500, 5, 500):
+        for duration_s in range(ended):
+            metrics.request_ended(RequestRecord(request_id="a", arrived_s=0.0, ended_s=float(duration_s), outcome="ok"))
+        metrics.update(IDLE, 0, 0, 0.0)
+        seen.append(len(server["request_duration_seconds"]))
+
+    # All of 60; as many as there is room for again; then 10 with each update.
+    assert seen == [60, 60, 120, 125, 140]
+    assert server.labelled("requests_total") == {"ok": 1065}
+    # A sample of all of them, not the first ones.
+    assert max(server["request_duration_seconds"][60:120]) > 200
 
 
 def test_two_loads_of_the_model_add_up_and_each_takes_its_part_away_again() -> None:

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that `nemotron chat` works wher
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from typing import Any
@@ -26,6 +27,7 @@ _COMMANDS = {
     "verify": "Check a bundle, and whether this machine can load it.",
     "doctor": "Say what this machine can build and serve, and what it lacks.",
     "serve": "Serve a bundle with tritonserver.",
+    "reload": "Have a running server take a new bundle.",
     "chat": "Ask a served model.",
     "models": "List the models that are known.",
     "render": "Print the prompt that a model gets to read.",
@@ -58,6 +60,9 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if name not in _COMMANDS:
             return None
+        if name == "chat":
+            # Before gRPC is imported: what its log lines say is in our errors. The client leaves that to its programs.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         command: click.Command = importlib.import_module(f"nemotron_cli.{name.replace('-', '_')}").command
         return command
 
@@ -111,7 +116,7 @@ def main() -> None:
     \b
       nemotron build-engine CHECKPOINT --gpu cpu --output BUNDLE
       nemotron serve BUNDLE
-      nemotron chat "What is an 18% tip on $100?" --thinking on
+      nemotron chat 'What is an 18% tip on $100?' --thinking on
 
     Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 it
     does not fit the GPU, 4 GPU, model, precision and engine kind do not go together

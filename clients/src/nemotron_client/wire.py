@@ -24,6 +24,8 @@ STATUSES = (
 SECRET_HEADER = "nemotron-secret"  # noqa: S105 - a name
 # The header in which a gateway says for whom it asks.
 CALLER_HEADER = "nemotron-caller"
+# How the refusal of a server that is stopping begins, behind "UNAVAILABLE: ": by it clients know it from a full queue.
+STOPPING = "the server is stopping"
 # In one tensor of a request.
 MAX_VALUES = 1024
 DType = Literal["BYTES", "BOOL", "INT32", "UINT64", "FP32"]

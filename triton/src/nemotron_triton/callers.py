@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from nemotron_triton.errors import ServerError
 SECRET_VARIABLE = "NEMOTRON_SECRET"  # noqa: S105 - the name of the variable
 FILE_VARIABLE = "NEMOTRON_SECRET_FILE"
 MAX_CALLERS = 256
-_DEFAULT = "default"
+DEFAULT_CALLER = "default"
 _SHORTEST, _LONGEST = 16, 1024
 _SECRET = re.compile(rf"[!-~]{{{_SHORTEST},{_LONGEST}}}")
 _DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
@@ -55,7 +56,7 @@ class Callers:
         if len(lines) > MAX_CALLERS:
             raise ServerError(f"{source} names {len(lines)} callers; at most {MAX_CALLERS} can be told apart")
         if len(lines) == 1 and not re.search(r"\s", lines[0][1]):
-            return cls({_digest(lines[0][1], source): Caller(_DEFAULT)})
+            return cls({_digest(lines[0][1], source): Caller(DEFAULT_CALLER)})
         by_digest: dict[str, Caller] = {}
         for number, line in lines:
             where = f"line {number} of {source}"
@@ -111,7 +112,7 @@ def read_callers(file: Path | None, environment: Mapping[str, str] = os.environ)
     if secret == "":
         # Whoever sets it does not mean to serve everybody.
         raise ServerError(f"{SECRET_VARIABLE} is set but empty", "give it the secret, or unset it to serve without")
-    return None if secret is None else Callers({_digest(secret, SECRET_VARIABLE): Caller(_DEFAULT)})
+    return None if secret is None else Callers({_digest(secret, SECRET_VARIABLE): Caller(DEFAULT_CALLER)})
 
 
 def caller_file(environment: Mapping[str, str] = os.environ) -> Path | None:
@@ -125,13 +126,25 @@ def caller_file(environment: Mapping[str, str] = os.environ) -> Path | None:
 def private_text(file: Path) -> str:
     """The text of a *file* with secrets; `ServerError` where it cannot be read, or every user of the machine can."""
     try:
-        if file.stat().st_mode & stat.S_IRWXO:
-            raise ServerError(f"{file} can be read by every user of this machine", f"chmod 600 {file}")
+        _check_private(file)
         return file.read_text(encoding="ascii").strip()
     except OSError as error:
         raise ServerError(f"cannot read the secret in {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ServerError(f"the secret in {file} is not ASCII text", _HOW) from error
+
+
+def _check_private(file: Path) -> None:
+    """Raise `ServerError` for a folder, and for what other users can read; `OSError` where *file* is not there.
+
+    On a read-only mount its mode is left to whoever mounted it, and no chmod can change it: Kubernetes' Secret volumes
+    are 0644 and Docker's secrets 0444, for containers that have no other users.
+    """
+    mode = file.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise ServerError(f"{file} is a folder", "give the file in it that holds the secret")
+    if mode & stat.S_IRWXO and not os.statvfs(file).f_flag & os.ST_RDONLY:
+        raise ServerError(f"{file} can be read by every user of this machine", f"chmod 600 {shlex.quote(str(file))}")
 
 
 def _digest(secret: str, where: str) -> str:

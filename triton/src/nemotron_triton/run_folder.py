@@ -20,6 +20,7 @@ from nemotron_triton.errors import BundleError, ServerError
 VARIABLE = "NEMOTRON_RUN_DIR"
 _WITHDRAWN = "withdrawn"
 _DRAIN = "drain"
+_SERVER = "server-"
 _SERVING = "serving-"
 _VERIFIED = "verified-"
 _CALLERS = "callers"
@@ -35,6 +36,18 @@ class RunFolder:
     def named_in(cls, environment: Mapping[str, str]) -> RunFolder | None:
         """The folder that the server made, if it did."""
         return cls(Path(name)) if (name := environment.get(VARIABLE)) else None
+
+    def create(self) -> None:
+        """Make the folder, of this process."""
+        self.path.mkdir()
+        (self.path / f"{_SERVER}{os.getpid()}").touch()
+
+    @property
+    def server_pid(self) -> int:
+        """The process that made the folder; `ServerError` when the folder is gone."""
+        for file in self.path.glob(f"{_SERVER}*"):
+            return int(file.name.removeprefix(_SERVER))
+        raise ServerError(f"{self.path} is gone, and with it the nemotron serve that made it")
 
     def verify(self, bundle: Bundle) -> None:
         """Verify *bundle* for the models that will load it; `BundleError` says what was changed."""
@@ -82,9 +95,13 @@ class RunFolder:
         except OSError as error:
             raise ServerError(f"running answers are not waited for: cannot write {file}: {error.strerror}") from error
 
+    def serving(self) -> set[int]:
+        """The model processes that have entered and not left; they may be dead."""
+        return {int(file.name.removeprefix(_SERVING)) for file in self.path.glob(f"{_SERVING}*")}
+
     def anyone_serves(self) -> bool:
         """Whether a model process that has entered and not left is alive."""
-        return any(Path("/proc", file.name.removeprefix(_SERVING)).exists() for file in self.path.glob(f"{_SERVING}*"))
+        return any(map(is_alive, self.serving()))
 
     @property
     def withdrawn(self) -> bool:
@@ -104,12 +121,20 @@ class RunFolder:
             raise ServerError(f"cannot write {self._presence}: {error.strerror}") from error
 
     def leave(self) -> None:
-        """Note that nothing runs in this process any more."""
+        """Note that this process has nothing to finish any more."""
         self._presence.unlink(missing_ok=True)
 
     @property
     def _presence(self) -> Path:
         return self.path / f"{_SERVING}{os.getpid()}"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether process *pid* runs: one whose parent has not asked for its status yet has ended too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def verify_once(bundle: Bundle, *, only: Iterable[str] = ()) -> None:

@@ -31,6 +31,7 @@ from nemotron_triton.engine.llm_sampling import end_ids, sampling_params, unsupp
 from nemotron_triton.engine.request_threads import CLOSED
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
+from nemotron_triton.native_path import native_path
 
 _DEAD = "TensorRT-LLM's executor has stopped"
 # The others are timeout and cancelled, which end requests whose callers no longer wait.
@@ -189,7 +190,7 @@ def llm_arguments(bundle: Bundle) -> dict[str, Any]:
     for name in ("model", "tokenizer"):
         if not isinstance(arguments.get(name), str):
             raise BundleError(f"the bundle {bundle.path} does not say where its {name} is", "build it again")
-        arguments[name] = str(bundle.folder(arguments[name]).absolute())
+        arguments[name] = native_path(bundle.folder(arguments[name]).absolute())
     return arguments
 
 

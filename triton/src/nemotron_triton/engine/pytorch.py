@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from nemotron_triton.bundle import Bundle, Manifest
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.llm_api import LlmApiEngine, llm_arguments
+from nemotron_triton.engine.llm_api import LlmApiEngine
 from nemotron_triton.findings import Finding, elsewhere, gpus_seen
 from nemotron_triton.releases import release_key
 from nemotron_triton.runtime import Runtime
@@ -32,7 +32,8 @@ class PytorchEngine(LlmApiEngine):
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
-        self.kv_tokens_per_block = llm_arguments(bundle).get("kv_cache_config", {}).get("tokens_per_block")
+        arguments = self.manifest.llm_args or {}
+        self.kv_tokens_per_block = arguments.get("kv_cache_config", {}).get("tokens_per_block")
 
     def _lacking(self) -> dict[str, str]:
         return {
@@ -41,7 +42,8 @@ class PytorchEngine(LlmApiEngine):
         }
 
     def _cached_tokens(self, answer: Any) -> int | None:
-        cached: int = answer.cached_tokens
+        # `tensorrt_llm/executor/result.py` of NVIDIA/TensorRT-LLM at a678b91a, not of the release: it may lack it.
+        cached: int | None = getattr(answer, "cached_tokens", None)
         return cached
 
     @classmethod

@@ -45,7 +45,7 @@ class TensorrtEngine(LlmApiEngine):
 
     def _cached_tokens(self, answer: Any) -> int | None:
         # The C++ executor counts blocks, and reports them with the last response; a block may be reused in part.
-        metrics = answer.outputs[0].request_perf_metrics
+        metrics = getattr(answer.outputs[0], "request_perf_metrics", None)
         if metrics is None or self.kv_tokens_per_block is None:
             return None
         reused: int = metrics.kv_cache_metrics.num_reused_blocks

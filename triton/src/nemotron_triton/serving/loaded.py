@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from dataclasses import dataclass
 
 from nemotron_triton import bundle as bundles
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.interface import Engine
+from nemotron_triton.runtime import installed_version
 from nemotron_triton.serving.settings import Settings
 
 
@@ -40,7 +40,7 @@ class Loaded:
             precision=manifest.precision,
             kind=manifest.kind,
             bundle_digest=bundles.digest(bundle.path / bundles.MANIFEST),
-            version=importlib.metadata.version("nemotron-triton"),
+            version=installed_version("nemotron-triton") or "",
             max_active_requests=engine.max_batch_size,
             max_waiting_requests=settings.max_queue_requests,
             kv_tokens_per_block=block,

@@ -1,7 +1,8 @@
 """What Prometheus reads about requests and the engine, on Triton's metrics endpoint.
 
 Every series whose labels are known exists from the start, at 0: a rate needs a first value. Each write is a message to
-tritonserver (about 30 µs), so what can be added up is written with the next update, and only if it changed.
+tritonserver (about 30 µs), so what can be added up is written with the next update, and only if it changed. What
+histograms observe cannot be added up; where more than 100 requests a second end for long, they get a random sample.
 
 Gauges are moved by differences, never set, and returned to 0 at the end: when a model is loaded anew, tritonserver
 keeps its series, and for a while both loads write to them; their sum is right.
@@ -9,6 +10,8 @@ keeps its series, and for a while both loads write to them; their sum is right.
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -25,6 +28,8 @@ from nemotron_triton.serving.record import RequestRecord
 _Series: TypeAlias = tuple[Family, tuple[str, ...]]
 # Differences of multiples of 1/1024 add up without rounding errors.
 _RATIO_STEPS = 1024
+# Requests that histograms observe: so many at once, and so many more with each update. Counters count all of them.
+_OBSERVED_AT_ONCE, _OBSERVED_PER_UPDATE = 100, 10
 
 
 class Metrics:
@@ -40,6 +45,8 @@ class Metrics:
                 self._metric((family, values))
         self._callers = CallerLabels()
         self._unwritten: defaultdict[_Series, float] = defaultdict(float)
+        self._unobserved: list[list[tuple[Family, float]]] = []
+        self._observable = _OBSERVED_AT_ONCE
         self._levels: dict[_Series, float] = {}
         self._level(families.BUNDLE_INFO, 1, *loaded.identity(families.BUNDLE_INFO.labels))
         self._level(families.MAX_ACTIVE, loaded.max_active_requests)
@@ -49,7 +56,8 @@ class Metrics:
             self._level(families.KV_BLOCKS, loaded.kv_blocks)
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Count *record*; what is only added up shows with the next `update`."""
+        """Count *record*; it shows with the next `update`."""
+        self._unobserved.append([])
         caller = self._callers.label(record.caller)
         self._add(families.REQUESTS, 1, record.outcome, caller)
         self._observe(families.QUEUE_TIME, record.queue_s)
@@ -123,9 +131,14 @@ class Metrics:
 
     def _observe(self, family: Family, value: float | None) -> None:
         if value is not None:
-            self._metric((family, ())).observe(max(value, 0.0))
+            self._unobserved[-1].append((family, max(value, 0.0)))
 
     def _write(self) -> None:
+        ended, self._unobserved = self._unobserved, []
+        observed = random.sample(ended, min(len(ended), self._observable))
+        self._observable = min(_OBSERVED_AT_ONCE, self._observable - len(observed) + _OBSERVED_PER_UPDATE)
+        for family, value in itertools.chain.from_iterable(observed):
+            self._metric((family, ())).observe(value)
         while self._unwritten:
             series, amount = self._unwritten.popitem()
             # Triton refuses to decrease a counter; an engine's would go back if the engine started anew.

@@ -6,6 +6,7 @@ import collections
 import contextlib
 from collections.abc import Iterator
 
+from nemotron_client import wire
 from nemotron_triton.bundle import Memory
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import CallerLimitError, EngineError, OverloadedError
@@ -14,6 +15,8 @@ from nemotron_triton.serving.record import RequestRecord
 
 # The memory that the texts of all requests together may take, which a limit on each does not bound.
 _MAX_TEXT_BYTES = 256 << 20
+# Records that wait for a log that nobody reads must not fill the memory; a second has some hundred.
+_MAX_ENDED = 4096
 
 
 class Requests:
@@ -34,6 +37,7 @@ class Requests:
         self.problem: str | None = None
         self._calls: set[Call] = set()
         self._ended: collections.deque[RequestRecord] = collections.deque()
+        self._lost = 0
         # The answers being generated, each with the number of tokens in its prompt.
         self._streams: dict[TokenStream, int] = {}
         # A model of Mamba layers alone would have no KV cache.
@@ -46,14 +50,17 @@ class Requests:
     def end(self, call: Call) -> None:
         """*call* is over, and its record complete."""
         self._calls.discard(call)
-        self._ended.append(call.record)
+        if len(self._ended) < _MAX_ENDED:
+            self._ended.append(call.record)
+        else:
+            self._lost += 1
 
     def check_room(self, caller: str) -> None:
         """Raise `EngineError` or `OverloadedError` where there is no room for *caller*'s request, which began last."""
         if self.problem:
             raise EngineError(self.problem)
         if self.draining:
-            raise OverloadedError("the server is stopping; ask another one, or retry later")
+            raise OverloadedError(f"{wire.STOPPING}; ask another one, or retry later")
         if len(self._calls) > self._slots + self._queue:
             raise OverloadedError(
                 f"{self._slots} requests run and {self._queue} wait, which is all there is room for; retry later"
@@ -88,6 +95,11 @@ class Requests:
     def ended(self) -> list[RequestRecord]:
         """The records of the requests that ended since the last call."""
         return [self._ended.popleft() for _ in range(len(self._ended))]
+
+    def lost(self) -> int:
+        """About how many records were dropped since the last call, because nobody took them."""
+        lost, self._lost = self._lost, 0
+        return lost
 
     @property
     def generating(self) -> int:

@@ -26,7 +26,7 @@ from nemotron_triton.serving.call import triton_error
 from nemotron_triton.serving.request import read_chat, read_render_options, read_tool_choice
 from nemotron_triton.serving.responses import Response, whole
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.stub import prepare_stub
+from nemotron_triton.serving.stub import load_error, prepare_stub
 from nemotron_triton.serving.values import Values, check_sizes, json_value
 
 
@@ -43,11 +43,11 @@ class TextModel:
         inputs: Sequence[wire.Tensor],
         compute: Callable[[TextModel, Values], Response],
     ) -> None:
-        prepare_stub(pb_utils)
         self._pb = pb_utils
         self._inputs = inputs
         self._compute = compute
         try:
+            prepare_stub(pb_utils)
             self._authentication = Authentication.named_in()
             bundle = bundle_beside(args)
             verify_once(bundle, only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
@@ -56,7 +56,7 @@ class TextModel:
             self._template = bundle.chat_template
             self._settings = Settings.read(args["model_config"])
         except ServingError as error:
-            raise pb_utils.TritonModelException(str(error)) from error
+            raise load_error(pb_utils, error) from error
 
     @classmethod
     def preprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
