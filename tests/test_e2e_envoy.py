@@ -39,11 +39,11 @@ class Load:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def call(self, client: Client, number: int) -> None:
-        """Ask for long and for short answers in turn."""
+        """Ask for a long answer, then for three short ones, and so on."""
         while not self.end.is_set():
             number += 1
             try:
-                retries = self._ask(client, max_tokens=1500 if number % 2 else 30)
+                retries = self._ask(client, max_tokens=8 if number % 4 else 1500)
             except ClientError as error:
                 with self.lock:
                     self.errors[f"{type(error).__name__}: {error}"] += 1
