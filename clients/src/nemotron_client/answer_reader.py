@@ -71,8 +71,8 @@ class AnswerReader:
     def _events(self, response: Any) -> list[Event]:
         if self.finished:
             raise ValueError("a response behind the last one")
-        # On the path of every token: only the tensors that a response has are looked at, by their places, for to iterate
-        # over a repeated field of protobuf costs more than all else here.
+        # On the path of every token: only the tensors that a response has are looked at, and by their places, because
+        # to iterate over a repeated field of protobuf costs as much as all else here.
         outputs, contents = response.outputs, response.raw_output_contents
         if (count := len(outputs)) != len(contents):
             raise ValueError(f"{count} tensors with {len(contents)} contents")
