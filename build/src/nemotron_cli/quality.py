@@ -14,7 +14,7 @@ from nemotron_build.quality import Measured, measure
 from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT
 from nemotron_cli.options import PATH, as_json
 from nemotron_cli.progress import TerminalReporter
-from nemotron_cli.tables import console, table
+from nemotron_cli.tables import Table
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
 
 
@@ -46,10 +46,10 @@ def command(*, checkpoint: Path, precisions: str, as_json: bool, **settings: Any
         click.echo(json.dumps([dataclasses.asdict(row) for row in measured], indent=2))
         return
     numbers = ("perplexity", "source's", "same best token", "KL divergence, nats")
-    rows = table("precision", *numbers, "", right=numbers)
+    rows = Table("precision", *numbers, "", right=numbers)
     for row in measured:
         rows.add_row(*_row(row))
-    console().print(rows)
+    rows.show()
 
 
 def _row(row: Measured) -> list[str]:
