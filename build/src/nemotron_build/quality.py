@@ -56,12 +56,13 @@ def measure(
     """
     if unknown := [name for name in precisions if name not in PRECISION_NAMES]:
         raise SettingError(f"--precision {unknown[0]} does not exist; known: {', '.join(PRECISION_NAMES)}")
+    model = profile(profile_name)
     source = inspect(checkpoint)
     reporter = reporter or Reporter()
     dtype = "fp16" if source.dtype == "float16" else "bf16"
     rows = [row for row in map(PRECISIONS.weights.__getitem__, precisions) if row.modelopt or not row.quantized]
     blocks = {row.name: _block(source.architecture, row) for row in rows}
-    read = functools.partial(read_samples, profile=profile(profile_name), codec=source.tokenizer, max_samples=samples)
+    read = functools.partial(read_samples, profile=model, codec=source.tokenizer, max_samples=samples)
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "plot.png"
         settings: dict[str, Any] = {

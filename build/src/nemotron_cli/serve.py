@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -83,6 +84,7 @@ def command(
     options = ServeOptions(
         tls=_tls(tls_cert, tls_key, tls_client_ca), secret=read_secret(secret_file), settings=settings, **values
     )
+    _check_apart(options)
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []
 
@@ -148,6 +150,13 @@ def _reload(serving: list[RunningServer], pid_file: PidFile | None) -> None:
             pid_file.report(ok=ok, line=line)
         except OSError as error:
             say(f"the result of the reload cannot be written beside {pid_file.path}: {error.strerror}")
+
+
+def _check_apart(options: ServeOptions) -> None:
+    """Refuse two endpoints on one port, which tritonserver would only say when it has loaded."""
+    for first, second in itertools.combinations(options.ports, 2):
+        if options.ports[first] == options.ports[second] and options.hosts[first] == options.hosts[second]:
+            raise click.UsageError(f"{first} and {second} are both {options.ports[first]}; give each its own")
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

@@ -50,9 +50,6 @@ class Table:
     def _paragraph(self, cells: Sequence[str], room: int) -> str:
         first, *others = zip(self._headers, cells, strict=True)
         values = ", ".join(f"{header} {cell}".strip() for header, cell in others if cell)
-        return textwrap.fill(
-            f"{first[1]}: {values}" if values else first[1],
-            max(room, 20),
-            subsequent_indent=_GAP,
-            break_on_hyphens=False,
-        )
+        text = ": ".join(filter(None, (first[1], values)))
+        begin = "" if first[1] else _GAP
+        return textwrap.fill(text, max(room, 20), initial_indent=begin, subsequent_indent=_GAP, break_on_hyphens=False)

@@ -22,7 +22,7 @@ def takes_escapes() -> bool:
 
 def styled(text: str, **style: Any) -> str:
     """*text* in a *style* of click, which `click.echo` takes away again where the output is no terminal."""
-    return click.style(text, **style) if takes_escapes() else text
+    return click.style(text, **style) if style and takes_escapes() else text
 
 
 def printable(text: str) -> str:

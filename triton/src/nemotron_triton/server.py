@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import errno
 import http.client
 import os
 import signal
@@ -234,9 +235,10 @@ def _start(server: Tritonserver, arguments: list[str], access: Access, run_folde
 
 
 def _check_free(host: str, port: int, option: str) -> None:
+    # The flag of gRPC's host is plain `--host`.
+    flag = option.replace("grpc-", "").replace("port", "host")
     if not host:
-        # To the operating system that means every address. The flag of gRPC's host is plain `--host`.
-        flag = option.replace("grpc-", "").replace("port", "host")
+        # To the operating system that means every address.
         raise ServerError(f"there is no address to listen on at port {port}", f"give {flag} one; 0.0.0.0 means all")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -245,7 +247,9 @@ def _check_free(host: str, port: int, option: str) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ServerError(f"cannot listen on {join(host, port)}: {reason}; choose another {option}") from error
+            taken = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+            remedy = f"choose another {option}" if taken else f"give {flag} an address of this machine"
+            raise ServerError(f"cannot listen on {join(host, port)}: {reason}", remedy) from error
 
 
 def _answers(url: str) -> bool:
