@@ -1,21 +1,19 @@
-"""`nemotron serve` where names have accents and spaces, and how it is reloaded and ends there."""
+"""`nemotron serve` of a read-only bundle where names have accents and spaces; how it is reloaded and ends there."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import psutil
 
+from mounts import on_read_only_mount
 from nemotron_triton.bundle import Bundle
 from served import nemotron, served_by_command
 
 HELLO = [{"role": "user", "content": "What is the capital of France?"}]
-# A bundle on a read-only mount, where this user may mount.
-READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
 
 
 def test_accents_and_spaces_a_reload_and_the_true_reason_of_an_end(bundle: Bundle, tmp_path: Path) -> None:
@@ -23,12 +21,10 @@ def test_accents_and_spaces_a_reload_and_the_true_reason_of_an_end(bundle: Bundl
     (home / "tmp").mkdir(parents=True)
     served_bundle, pid_file = home / "büñdle", home / "pid"
     shutil.copytree(bundle.path, served_bundle)
-    wrapper = ["env", "-u", "HOME"]
-    if not subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
-        wrapper += ["unshare", "-m", "sh", "-c", READ_ONLY, str(served_bundle)]
-
     flags = ("--allow-reload", f"--pid-file={pid_file}")
-    with served_by_command(served_bundle, *flags, folder=home / "tmp", wrapper=wrapper) as served:
+    with served_by_command(
+        served_bundle, *flags, folder=home / "tmp", wrapper=["env", "-u", "HOME", *on_read_only_mount(served_bundle)]
+    ) as served:
         said = served.log[0]
         second = nemotron("serve", bundle.path, "--pid-file", pid_file, "--http-port", "1", "--grpc-port", "2")
         reload = nemotron("reload", "--pid-file", pid_file)

@@ -25,7 +25,7 @@ from served import port_flags
         (["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"], 1, "cannot read /nowhere.pem: No such file"),
         (["--secret-file", "/nowhere"], 1, "cannot read the secret in /nowhere: No such file or directory"),
         (["--secret-file", "WORLD"], 1, "can be read by every user of this machine; chmod 600 '"),
-        (["--secret-file", "/tmp"], 1, "/tmp is a folder; give the file in it that holds the secret"),
+        (["--secret-file", "/proc"], 1, "/proc is a folder; give the file in it that holds the secret"),
         (["--http-port", "8001", "--grpc-port", "8001"], 2, "--http-port and --grpc-port are both 8001"),
         (["--pid-file", "CERT"], 1, "is no pid file; give --pid-file another name"),
         (["--pid-file", "/nowhere/pid"], 1, "cannot write the pid file /nowhere/pid: No such file or directory"),

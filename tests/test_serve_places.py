@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mounts import on_read_only_mount
 from nemotron_cli.ask_line import ask_line
 from nemotron_cli.serve_log import ServeLog
 from nemotron_triton.access import read_secret
@@ -89,9 +90,7 @@ def test_shared_memory_that_is_too_small_is_refused_and_what_is_small_is_said() 
     log: list[str] = []
 
     check_shared_memory(3, 1 << 20, log.append)
-    with pytest.raises(
-        ServerError, match=r"MiB free of .* MiB, and 1000000000 models need .*; make it larger: `docker"
-    ):
+    with pytest.raises(ServerError, match=r"MiB free of .*, and 1000000000 models need .*; make it larger: `docker"):
         check_shared_memory(10**9, 1 << 20, log.append)
     assert log == []
     check_shared_memory(3, 1 << 60, log.append)
@@ -141,17 +140,16 @@ def test_names_that_are_no_text_reach_libraries_and_messages(tmp_path: Path, che
 
 def test_a_secret_on_a_read_only_mount_is_taken_as_it_was_mounted(tmp_path: Path) -> None:
     """As Kubernetes and Docker mount them."""
-    code = f"from pathlib import Path; from nemotron_triton.access import read_secret; print(read_secret(Path({str(tmp_path / 'secret')!r})))"
     (tmp_path / "secret").write_text("correct-horse-battery-staple\n")
     (tmp_path / "secret").chmod(0o444)
-    mount = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+    code = "import sys, pathlib, nemotron_triton.access as a; print(a.read_secret(pathlib.Path(sys.argv[1])))"
+    if not (mounted := on_read_only_mount(tmp_path)):
         pytest.skip("this user may not mount")
 
     with pytest.raises(ServerError, match="can be read by every user"):
         read_secret(tmp_path / "secret")
-    mounted = ["unshare", "-m", "sh", "-c", mount, str(tmp_path), sys.executable, "-c", code]
-    result = subprocess.run(mounted, capture_output=True, text=True, check=True)
+    command = [*mounted, sys.executable, "-c", code, str(tmp_path / "secret")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert result.stdout == "correct-horse-battery-staple\n"
 
@@ -174,10 +172,10 @@ def test_a_pid_file_has_one_living_owner(tmp_path: Path) -> None:
 
 
 def test_a_reload_without_a_server_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match="no server has the pid file .*; start it with `nemotron serve --pid-file`"):
+    with pytest.raises(ServerError, match=r"no server has the pid file .*; start it with `nemotron serve --pid-file`"):
         PidFile(tmp_path / "none").reload(1)
     (tmp_path / "stale").write_text("4711\n")
-    with pytest.raises(ServerError, match="the server of the pid file .* runs no more"):
+    with pytest.raises(ServerError, match=r"the server of the pid file .* runs no more"):
         PidFile(tmp_path / "stale").reload(1)
 
 
