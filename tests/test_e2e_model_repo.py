@@ -59,7 +59,8 @@ def test_without_a_bundle_each_model_says_in_one_line_what_is_missing(tmp_path: 
     ],
 )
 def test_a_wrong_bundle_is_one_line(bundle: Bundle, tmp_path: Path, wrong: str, complaint: str) -> None:
-    named = tmp_path / "bundle"
+    named = tmp_path / "José Müller" / "büñdle"
+    named.parent.mkdir()
     if wrong != "missing":
         shutil.copytree(bundle.path, named)
     if wrong == "unfinished":
