@@ -287,6 +287,7 @@ def refusal_of_bundle(reloadable: Reloadable, **changes: Any) -> str:
     with reloadable.served.client() as client:
         assert client.is_ready()
         assert client.chat(HELLO, thinking=False).content
+    assert readiness(reloadable.served.options) == {True}
     return line
 
 

@@ -162,6 +162,9 @@ class Watch:
     def close(self) -> None:
         pass
 
+    def leave(self) -> None:
+        pass
+
 
 @pytest.fixture
 def watch() -> Watch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -103,6 +104,7 @@ def command(
         connections=Connections(**{field.name: values.pop(field.name) for field in dataclasses.fields(Connections)}),
         **values,
     )
+    _check_apart(options)
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []
 
@@ -196,6 +198,13 @@ def _renew(server: RunningServer, secret_file: Path | None) -> Iterator[str]:
     if server.takes_bundles or not secret_file:
         manifest = server.reload().manifest
         yield f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}"
+
+
+def _check_apart(options: ServeOptions) -> None:
+    """Refuse two endpoints on one port, which tritonserver would only say when it has loaded."""
+    for first, second in itertools.combinations(options.ports, 2):
+        if options.ports[first] == options.ports[second] and options.hosts[first] == options.hosts[second]:
+            raise click.UsageError(f"{first} and {second} are both {options.ports[first]}; give each its own")
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

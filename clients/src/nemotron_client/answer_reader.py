@@ -71,11 +71,15 @@ class AnswerReader:
     def _events(self, response: Any) -> list[Event]:
         if self.finished:
             raise ValueError("a response behind the last one")
-        # On the path of every token: only the tensors that a response has are looked at.
+        # On the path of every token: only the tensors that a response has are looked at, and by their places, because
+        # to iterate over a repeated field of protobuf costs as much as all else here.
+        outputs, contents = response.outputs, response.raw_output_contents
+        if (count := len(outputs)) != len(contents):
+            raise ValueError(f"{count} tensors with {len(contents)} contents")
         reasoning = text = _NO_TEXT
         data: dict[str, bytes] = {}
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-            name = output.name
+        for place in range(count):
+            name, raw = outputs[place].name, contents[place]
             if name == _TEXT:
                 text = raw
             elif name == _REASONING:

@@ -149,10 +149,11 @@ class Service:
             if self._guard:
                 self._guard.close()
             self._watcher.close()
-            if not self._stop():
+            stopped = self._stop()
+            self._watcher.leave()
+            if not stopped:
                 # Only the end of this process frees the memory of an engine that hangs.
                 os._exit(1)
-            self._watcher.leave()
 
     @property
     def is_ready(self) -> bool:
