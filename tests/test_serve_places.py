@@ -15,6 +15,7 @@ from mounts import on_read_only_mount
 from nemotron_cli.ask_line import ask_line
 from nemotron_cli.serve_log import ServeLog
 from nemotron_triton.access import read_secret
+from nemotron_triton.callers import Callers
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import ServerError
 from nemotron_triton.native_path import native_path, printable_path
@@ -187,8 +188,12 @@ def test_the_line_that_asks_has_what_the_server_wants(tmp_path: Path) -> None:
     question = 'nemotron chat "What is the capital of France?"'
 
     assert ask_line(ServeOptions(), None) == f"ask it: {question} --url 127.0.0.1:8001"
-    assert ask_line(ServeOptions(secret="x" * 16), None).startswith("ask it, with NEMOTRON_SECRET set: ")
-    assert ask_line(ServeOptions(secret="x" * 16, tls=Tls(cert=cert, key=key, client_ca=cert)), secret) == (
+    one = Callers.parse("x" * 16, "a test")
+    assert ask_line(ServeOptions(callers=one), None).startswith("ask it, with NEMOTRON_SECRET set: ")
+    assert ask_line(ServeOptions(callers=one, tls=Tls(cert=cert, key=key, client_ca=cert)), secret) == (
         f"ask it: {question} --url model.internal:8001 --root-ca '{cert}' --client-cert CLIENT.pem "
         f"--client-key CLIENT-KEY.pem --secret-file {secret}"
     )
+    # A file that names its callers is the server's, and no client's.
+    named = Callers.parse(f"alice: {'x' * 16}", "a test")
+    assert ask_line(ServeOptions(callers=named), secret).startswith("ask it, with NEMOTRON_SECRET set: ")
