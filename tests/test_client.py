@@ -338,8 +338,9 @@ def test_a_timeout_that_is_none_is_refused(timeout_s: float) -> None:
         client.stream(HI, timeout_s=timeout_s)
 
 
-def test_a_closed_client_says_so() -> None:
-    client = Client("127.0.0.1:1")
+@pytest.mark.parametrize("url", ["127.0.0.1:1", "127.0.0.1:1,127.0.0.1:2"])
+def test_a_closed_client_says_so(url: str) -> None:
+    client = Client(url)
     client.close()
 
     with pytest.raises(ClientError, match="is closed; make a new one"):

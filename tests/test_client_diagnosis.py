@@ -18,7 +18,7 @@ from nemotron_client import AccessDenied, Client, ClientError, InvalidRequest, R
 from nemotron_client.diagnosis import why_unreachable
 from nemotron_client.settings import Credentials
 from ports import free_ports
-from scripted_server import HI, ScriptedServer, answer, scripted_server
+from scripted_server import HI, ScriptedServer, answer, failure, scripted_server
 from served import nemotron
 
 NOT_GRPC = "that is not gRPC, but HTTP or something else; gRPC's port is 8001"
@@ -40,9 +40,9 @@ def complaint(ask: Ask, url: str, **settings: Any) -> str:
     with pytest.raises(ServerUnavailable) as caught:
         ask(url, HI, settings)
     line = str(caught.value)
-    assert line.startswith(f"{url} cannot be reached: ")
+    assert line.startswith(f"{url} is not available: ")
     assert "\n" not in line
-    return line.removeprefix(f"{url} cannot be reached: ")
+    return line.removeprefix(f"{url} is not available: ")
 
 
 @both_clients
@@ -139,6 +139,18 @@ def test_a_proxy_that_answers_in_place_of_the_server_is_named(ask: Ask, status: 
 
 
 @both_clients
+def test_a_server_that_loads_its_model_says_so(ask: Ask) -> None:
+    # As tritonserver 2.51 says it.
+    message = "Request for unknown model: 'nemotron' has no available versions"
+
+    with (
+        scripted_server(lambda request, context: iter([failure(message)])) as server,
+        pytest.raises(ServerUnavailable, match="the server is loading its model, or could not"),
+    ):
+        ask(server.url, HI)
+
+
+@both_clients
 @pytest.mark.parametrize(("secret", "what"), [(None, "missing"), ("wrong", "wrong")])
 def test_a_server_that_wants_a_secret_says_which(ask: Ask, secret: str | None, what: str) -> None:
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -195,4 +207,4 @@ def test_chat_prints_the_same_line_and_nothing_of_grpc(ca: trustme.CA, root_ca: 
 
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"Error: {url} cannot be reached: its certificate was not signed by")
+    assert line.startswith(f"Error: {url} is not available: its certificate was not signed by")

@@ -21,7 +21,7 @@ def test_the_other_ports_of_a_server_are_not_grpc(served: ServeOptions, port: st
     with Client(url, max_retries=0) as client, pytest.raises(ServerUnavailable) as caught:
         client.chat(CAPITAL)
 
-    assert str(caught.value).startswith(f"{url} cannot be reached: that is not gRPC, but HTTP or something else;")
+    assert str(caught.value).startswith(f"{url} is not available: that is not gRPC, but HTTP or something else;")
     assert "8001" in str(caught.value)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from nemotron_client.endpoints import Attempt, Balance
-from nemotron_client.errors import ClientError, ServerUnavailable
+from nemotron_client.errors import ClientError
 from nemotron_client.outgoing import Outgoing
 from nemotron_client.refusals import of_silence, of_status
 from nemotron_client.settings import (
@@ -103,8 +103,7 @@ class BaseClient(abc.ABC, Generic[ServersT]):
 
     def _explain(self, error: ClientError) -> None:
         """Have *error* say why its server could not be reached, where that can be found; that takes a second or two."""
-        if isinstance(error, ServerUnavailable) and error.unreached:
-            from nemotron_client.diagnosis import why_unreachable
+        from nemotron_client.diagnosis import why_unreachable
 
-            if why := why_unreachable(error.unreached, self._settings.credentials, self._settings.authority):
-                error.args = (f"{error.unreached} cannot be reached: {why}",)
+        if why := why_unreachable(error.unreached, self._settings.credentials, self._settings.authority):
+            error.args = (f"{error.unreached} is not available: {why}",)

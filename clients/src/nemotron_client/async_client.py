@@ -222,7 +222,8 @@ class AsyncClient(BaseClient[AsyncServers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
-                    await asyncio.to_thread(self._explain, error)
+                    if error.unreached:
+                        await asyncio.to_thread(self._explain, error)
                     raise
             await asyncio.sleep(pause_s)
 
@@ -244,7 +245,8 @@ class AsyncClient(BaseClient[AsyncServers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
-                    await asyncio.to_thread(self._explain, error)
+                    if error.unreached:
+                        await asyncio.to_thread(self._explain, error)
                     raise
             await asyncio.sleep(pause_s)
 

@@ -206,7 +206,8 @@ class Client(BaseClient[Servers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
-                    self._explain(error)
+                    if error.unreached:
+                        self._explain(error)
                     raise
             time.sleep(pause_s)
 
@@ -250,7 +251,8 @@ class Client(BaseClient[Servers]):
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
                 if pause_s is None:
-                    self._explain(error)
+                    if error.unreached:
+                        self._explain(error)
                     raise
             time.sleep(pause_s)
 

@@ -21,12 +21,14 @@ class ClientError(Exception):
     """Base of every error this package raises on purpose.
 
     `status` is gRPC's name for it, where the server gave one; `request_id` is the request's in the server's log, empty
-    where none was sent; `retries` counts how often the client tried again before it gave up.
+    where none was sent; `retries` counts how often the client tried again before it gave up. `unreached` is the address
+    of the server where nothing came from it.
     """
 
     status: str = ""
     request_id: str = ""
     retries: int = 0
+    unreached: str = ""
 
 
 class InvalidRequest(ClientError):
@@ -36,11 +38,10 @@ class InvalidRequest(ClientError):
 class ServerUnavailable(ClientError):
     """Nothing answered, or the server has no room now or is stopping: safe to retry.
 
-    `stopping` is whether the server said that it is stopping, `unreached` its address where nothing came from it.
+    `stopping` is whether the server said that it is stopping.
     """
 
     stopping: bool = False
-    unreached: str = ""
 
 
 class DeadlineExceeded(ClientError):

@@ -41,7 +41,7 @@ class Servers:
                     self._watching = True
                     arguments = self._stop, self._watch, self._looked
                     threading.Thread(target=_watch_until, args=arguments, name="nemotron-health", daemon=True).start()
-        if self._watch.several and not self._looked.is_set():
+        if self._watch.several and not self._looked.is_set() and not self.connections.closed:
             self._looked.wait(timeout_s)
 
     def after_fork(self) -> None:
