@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -51,12 +51,14 @@ def answer(text: str) -> Iterator[Any]:
 class ScriptedServer:
     """A server that answers every request for a stream with *script*, at a port to which it can come back.
 
-    `requests` are those it got, `ready` is what it answers when it is asked whether it is ready.
+    It listens at further *addresses* too, whose `ports` follow its own.
+    `requests` are those it got, `ready` is what it says when it is looked at, `looks` how often it was.
     """
 
-    def __init__(self, script: Script, port: int | None = None) -> None:
+    def __init__(self, script: Script, port: int | None = None, addresses: Sequence[str] = ()) -> None:
         self.requests: list[Any] = []
         self.ready = True
+        self.looks = 0
         scripted = self
 
         class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -69,11 +71,13 @@ class ScriptedServer:
                 return service_pb2.ServerLiveResponse(live=True)
 
             def ModelReady(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
+                scripted.looks += 1
                 return service_pb2.ModelReadyResponse(ready=scripted.ready)
 
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port or free_ports(1)[0]}")
+        self.ports = [self.port, *map(self._server.add_insecure_port, addresses)]
         self.url = f"127.0.0.1:{self.port}"
         self._server.start()
 

@@ -6,6 +6,7 @@ Commands import what they need when they run, so that `nemotron chat` works wher
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from typing import Any
@@ -58,6 +59,9 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if name not in _COMMANDS:
             return None
+        if name == "chat":
+            # Before gRPC is imported: what its log lines say is in our errors. The client leaves that to its programs.
+            os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         command: click.Command = importlib.import_module(f"nemotron_cli.{name.replace('-', '_')}").command
         return command
 

@@ -6,15 +6,20 @@ import abc
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from nemotron_client.endpoints import Balance
+from nemotron_client.endpoints import Attempt, Balance
+from nemotron_client.errors import ClientError, ServerUnavailable
+from nemotron_client.outgoing import Outgoing
+from nemotron_client.refusals import of_silence, of_status
 from nemotron_client.settings import (
+    DEFAULT_KEEPALIVE_S,
     DEFAULT_MAX_RETRIES,
+    DEFAULT_TIMEOUT_S,
     ClientSettings,
     Credentials,
     read_metadata,
-    read_timeout_s,
+    read_seconds,
     read_urls,
 )
 
@@ -38,6 +43,7 @@ class BaseClient(abc.ABC, Generic[ServersT]):
         root_ca: str | Path | None = None,
         client_cert: str | Path | None = None,
         client_key: str | Path | None = None,
+        keepalive_s: float | None = None,
     ) -> None:
         """*url* is `host:port` of a gRPC endpoint, or several, or `dns:///host:port` for all servers behind a name.
 
@@ -58,10 +64,11 @@ class BaseClient(abc.ABC, Generic[ServersT]):
             urls=urls,
             name=name,
             balance=balance,
-            timeout_s=read_timeout_s(timeout_s),
+            timeout_s=read_seconds(timeout_s, "NEMOTRON_TIMEOUT_S", DEFAULT_TIMEOUT_S),
             max_retries=max_retries,
             metadata=read_metadata(secret),
             credentials=Credentials.read(root_ca, client_cert, client_key),
+            keepalive_s=read_seconds(keepalive_s, "NEMOTRON_KEEPALIVE_S", DEFAULT_KEEPALIVE_S),
         )
         self._servers = self._reach(self._settings)
 
@@ -80,3 +87,23 @@ class BaseClient(abc.ABC, Generic[ServersT]):
     @abc.abstractmethod
     def _reach(settings: ClientSettings) -> ServersT:
         """The servers that *settings* name; nothing is connected yet."""
+
+    def _error(self, error: Any, request: Outgoing, attempt: Attempt, *, started: bool) -> ClientError:
+        """The error of an *attempt* that gRPC ended with a `grpc.RpcError`; *started* is whether a response came."""
+        if attempt.broken_off:
+            return of_silence(attempt.url, started=started)
+        return of_status(
+            error,
+            attempt.url,
+            request.limits.timeout_s,
+            started=started,
+            with_secret=bool(self._settings.metadata),
+        )
+
+    def _explain(self, error: ClientError) -> None:
+        """Have *error* say why its server could not be reached, where that can be found; that takes a second or two."""
+        if isinstance(error, ServerUnavailable) and error.unreached:
+            from nemotron_client.diagnosis import why_unreachable
+
+            if why := why_unreachable(error.unreached, self._settings.credentials, self._settings.authority):
+                error.args = (f"{error.unreached} cannot be reached: {why}",)

@@ -14,13 +14,14 @@ from nemotron_client._base import BaseClient
 from nemotron_client.async_servers import AsyncServers
 from nemotron_client.attempts import Attempts
 from nemotron_client.cancellation import asked_to_stop
+from nemotron_client.endpoints import Attempt
 from nemotron_client.errors import ClientError, RequestRejected, StreamBroken
 from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
 from nemotron_client.outgoing import Outgoing
 from nemotron_client.protocol import Methods
-from nemotron_client.refusals import of_status
+from nemotron_client.refusals import of_silence
 from nemotron_client.reply import Reply
 from nemotron_client.run import Run, RunEvent
 from nemotron_client.settings import ClientSettings, check_timeout_s
@@ -199,20 +200,19 @@ class AsyncClient(BaseClient[AsyncServers]):
         await self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
-                with attempts.one() as endpoint:
+                with attempts.one() as attempt:
                     # Not a generator of its own: there is no `yield from` here, and each event would pay for another.
-                    reader = request.reader(endpoint.url, attempts)
-                    methods = self._servers.connections.methods(endpoint.url)
-                    call = self._call(methods.stream_infer, request, attempts)
+                    reader = request.reader(attempt.url, attempts)
+                    call = self._begun(lambda methods: methods.stream_infer, request, attempt, attempts)
                     try:
                         while (response := await call.read()) is not grpc.aio.EOF:
+                            attempt.heard = True
                             for event in reader.read(response):
                                 yield event
                     except grpc.RpcError as error:
-                        foreign = of_status(error, endpoint.url, request.limits.timeout_s, started=reader.started)
-                        raise reader.failure or foreign from error
+                        raise reader.failure or self._error(error, request, attempt, started=reader.started) from error
                     except asyncio.CancelledError as error:
-                        self._raise_if_closed(error, endpoint.url)
+                        self._raise_if_ended(error, attempt, started=reader.started)
                         raise
                     finally:
                         if not call.done():
@@ -221,6 +221,9 @@ class AsyncClient(BaseClient[AsyncServers]):
                 return
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
+                if pause_s is None:
+                    await asyncio.to_thread(self._explain, error)
+                    raise
             await asyncio.sleep(pause_s)
 
     async def _ask(self, request: Outgoing, method: Callable[[Methods], Any]) -> Any:
@@ -229,24 +232,34 @@ class AsyncClient(BaseClient[AsyncServers]):
         await self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
-                with attempts.one() as endpoint:
-                    call = self._call(method(self._servers.connections.methods(endpoint.url)), request, attempts)
+                with attempts.one() as attempt:
+                    call = self._begun(method, request, attempt, attempts)
                     try:
                         return await call
                     except grpc.RpcError as error:
-                        raise of_status(error, endpoint.url, request.limits.timeout_s, started=False) from error
+                        raise self._error(error, request, attempt, started=False) from error
                     except asyncio.CancelledError as error:
-                        self._raise_if_closed(error, endpoint.url)
+                        self._raise_if_ended(error, attempt, started=False)
                         raise
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
+                if pause_s is None:
+                    await asyncio.to_thread(self._explain, error)
+                    raise
             await asyncio.sleep(pause_s)
 
-    def _raise_if_closed(self, error: asyncio.CancelledError, url: str) -> None:
-        """Calls of a client that is closed end in gRPC as if the tasks that read them had been cancelled."""
-        if self._servers.connections.closed and not asked_to_stop(unknown=False):
-            raise StreamBroken(f"the client was closed while {url} answered") from error
+    def _raise_if_ended(self, error: asyncio.CancelledError, attempt: Attempt, *, started: bool) -> None:
+        """Calls that others end, *attempt* among them, look in gRPC as if the tasks that read them were cancelled."""
+        if asked_to_stop(unknown=False):
+            return
+        if self._servers.connections.closed:
+            raise StreamBroken(f"the client was closed while {attempt.url} answered") from error
+        if attempt.broken_off:
+            raise of_silence(attempt.url, started=started) from error
 
-    def _call(self, method: Any, request: Outgoing, attempts: Attempts) -> Any:
+    def _begun(self, method: Callable[[Methods], Any], request: Outgoing, attempt: Attempt, attempts: Attempts) -> Any:
+        """The call of *method* for this attempt, begun."""
         remaining_s = attempts.remaining_s()
-        return method(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)
+        begin = method(self._servers.connections.methods(attempt.url))
+        call = begin(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)
+        return attempt.begin(call)

@@ -1,4 +1,4 @@
-"""The servers behind an `AsyncClient`: their channels, and a task that watches their health where there are several."""
+"""The servers behind an `AsyncClient`: their channels, and a task that looks after them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from nemotron_client.cancellation import asked_to_stop
 from nemotron_client.connection import Connections, closed
 from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import ClientError, InvalidRequest
+from nemotron_client.forking import tell_after_fork
 from nemotron_client.refusals import of_status
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import EndpointHealth, Health
-from nemotron_client.watch import CHECK_INTERVAL_S, CHECK_TIMEOUT_S, Watch
+from nemotron_client.watch import Watch, ready_despite
 
 
 class AsyncServers:
@@ -26,14 +27,15 @@ class AsyncServers:
     def __init__(self, settings: ClientSettings) -> None:
         self.endpoints = Endpoints(settings.urls, settings.balance, settings.name)
         self.connections = Connections(grpc.aio, settings.credentials, settings.authority)
-        self._watch = Watch(self.endpoints, self.connections, settings.name) if settings.several else None
+        self._watch = Watch(self.endpoints, self.connections, settings)
         self._looked = asyncio.Event()
         self._where = settings.where
         self._loop: asyncio.AbstractEventLoop | None = None
         self._watching: asyncio.Task[None] | None = None
+        tell_after_fork(self)
 
     async def ensure_watched(self, timeout_s: float) -> None:
-        """See that the servers are looked at from time to time, and wait for the first look, *timeout_s* at most."""
+        """See that the servers are looked at from time to time; of several wait for the first look, for *timeout_s*."""
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -41,16 +43,22 @@ class AsyncServers:
             raise InvalidRequest(
                 f"this client of {self._where} belongs to another event loop; make one for each asyncio.run"
             )
-        if self._watch is None or self._looked.is_set():
-            return
         if self.connections.closed:
             raise closed(self._where)
         if self._watching is None:
             self._watching = asyncio.create_task(_keep_looking(self._watch, self._looked), name="nemotron-health")
             # A client that is dropped without `close` leaves no task behind.
             weakref.finalize(self, _cancel, loop, self._watching)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._looked.wait(), timeout_s)
+        if self._watch.several and not self._looked.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._looked.wait(), timeout_s)
+
+    def after_fork(self) -> None:
+        """Begin anew, with connections and a task of this process."""
+        self.endpoints.after_fork()
+        self.connections.after_fork()
+        self._looked = asyncio.Event()
+        self._loop = self._watching = None
 
     async def health(self, timeout_s: float) -> Health:
         """Ask every server."""
@@ -88,12 +96,14 @@ class AsyncServers:
 
 
 async def _keep_looking(watch: Watch, looked: asyncio.Event) -> None:
+    if not watch.several:
+        await asyncio.sleep(watch.rhythm.interval_s)
     while True:
         try:
             await _look(watch)
         finally:
             looked.set()
-        await asyncio.sleep(CHECK_INTERVAL_S)
+        await asyncio.sleep(watch.rhythm.interval_s)
 
 
 async def _look(watch: Watch) -> None:
@@ -105,16 +115,21 @@ async def _look(watch: Watch) -> None:
             infos = []  # the servers that are known stay
         for channel in watch.resolved(infos):
             await channel.close()
-    await asyncio.gather(*(_check(watch, url) for url in watch.endpoints.urls))
+    await asyncio.gather(*(_look_at(watch, url) for url in watch.endpoints.watched_urls))
 
 
-async def _check(watch: Watch, url: str) -> None:
+async def _look_at(watch: Watch, url: str) -> None:
+    ready: bool | None
+    watch.endpoints.look_at(url)
     try:
         methods = watch.connections.methods(url)
-        ready = (await methods.model_ready(methods.ready_request, timeout=CHECK_TIMEOUT_S)).ready
-    except (grpc.RpcError, ClientError):
+        ready = (await methods.model_ready(methods.ready_request, timeout=watch.rhythm.timeout_s)).ready
+    except grpc.RpcError as error:
+        ready = ready_despite(error)
+    except ClientError:
         ready = False
-    watch.endpoints.mark(url, ready=ready)
+    for channel in watch.looked(url, ready):
+        await channel.close()
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[None]) -> None:

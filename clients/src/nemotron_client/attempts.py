@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from nemotron_client.endpoints import Endpoint, Endpoints
+from nemotron_client.endpoints import Attempt, Endpoints
 from nemotron_client.errors import ClientError, DeadlineExceeded, ServerUnavailable
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
@@ -41,14 +41,14 @@ class Attempts:
         self._draw = draw
 
     @contextmanager
-    def one(self) -> Iterator[Endpoint]:
-        """The server of the next attempt; one that proves unavailable within the block is ejected."""
-        with self._endpoints.one(self._failed) as endpoint:
+    def one(self) -> Iterator[Attempt]:
+        """The next attempt; a server that proves unavailable within the block is ejected."""
+        with self._endpoints.one(self._failed) as attempt:
             try:
-                yield endpoint
-            except ServerUnavailable:
-                self._endpoints.mark(endpoint.url, ready=False)
-                self._failed.append(endpoint.url)
+                yield attempt
+            except ServerUnavailable as error:
+                self._endpoints.eject(attempt.endpoint, stopping=error.stopping)
+                self._failed.append(attempt.url)
                 raise
 
     def remaining_s(self) -> float:
@@ -58,15 +58,15 @@ class Attempts:
             raise self._described(DeadlineExceeded(f"no server answered within {self.timeout_s:g} s"))
         return left_s
 
-    def pause_s(self, error: ClientError) -> float:
-        """How long to wait before the next attempt; raises *error* where there is to be none."""
-        if not isinstance(error, ServerUnavailable) or self.retries >= self._max_retries:
-            raise self._described(error)
-        pause_s = self._draw(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.retries))
-        if pause_s >= self.begin_s + self.timeout_s - self._clock():
-            raise self._described(error)
-        self.retries += 1
-        return pause_s
+    def pause_s(self, error: ClientError) -> float | None:
+        """How long to wait before the next attempt; None where there is to be none, and *error* is the request's."""
+        if isinstance(error, ServerUnavailable) and self.retries < self._max_retries:
+            pause_s = self._draw(0, min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self.retries))
+            if pause_s < self.begin_s + self.timeout_s - self._clock():
+                self.retries += 1
+                return pause_s
+        self._described(error)
+        return None
 
     def _described(self, error: ClientError) -> ClientError:
         """*error* with the request's id and retries."""

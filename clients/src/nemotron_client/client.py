@@ -12,13 +12,14 @@ from nemotron_client import outgoing
 from nemotron_client._base import BaseClient
 from nemotron_client.attempts import Attempts
 from nemotron_client.connection import closed
+from nemotron_client.endpoints import Attempt
 from nemotron_client.errors import ClientError, RequestRejected
 from nemotron_client.events import Event
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
 from nemotron_client.outgoing import Outgoing
 from nemotron_client.protocol import Methods
-from nemotron_client.refusals import of_status
+from nemotron_client.refusals import of_silence
 from nemotron_client.reply import Reply
 from nemotron_client.run import Run, RunEvent
 from nemotron_client.servers import Servers
@@ -199,23 +200,27 @@ class Client(BaseClient[Servers]):
         self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
-                with attempts.one() as endpoint:
-                    yield from self._answer(request, endpoint.url, attempts, running)
+                with attempts.one() as attempt:
+                    yield from self._answer(request, attempt, attempts, running)
                 return
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
+                if pause_s is None:
+                    self._explain(error)
+                    raise
             time.sleep(pause_s)
 
     def _answer(
-        self, request: Outgoing, url: str, attempts: Attempts, running: RunningCall
+        self, request: Outgoing, attempt: Attempt, attempts: Attempts, running: RunningCall
     ) -> Generator[Event, None, None]:
-        reader = request.reader(url, attempts)
-        call = running.begin(self._call(self._servers.connections.methods(url).stream_infer, request, url, attempts))
+        reader = request.reader(attempt.url, attempts)
+        call = running.begin(self._begun(lambda methods: methods.stream_infer, request, attempt, attempts))
         try:
             for response in call:
+                attempt.heard = True
                 yield from reader.read(response)
         except grpc.RpcError as error:
-            raise reader.failure or of_status(error, url, request.limits.timeout_s, started=reader.started) from error
+            raise reader.failure or self._error(error, request, attempt, started=reader.started) from error
         except RuntimeError as error:
             # A Ctrl-C in the moment when gRPC's lock is not held shows as the failure to release it.
             if isinstance(error.__context__, KeyboardInterrupt):
@@ -232,19 +237,30 @@ class Client(BaseClient[Servers]):
         self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
-                with attempts.one() as endpoint:
-                    return self._call(
-                        method(self._servers.connections.methods(endpoint.url)), request, endpoint.url, attempts
-                    )
+                with attempts.one() as attempt:
+                    call = self._begun(lambda methods: method(methods).future, request, attempt, attempts)
+                    try:
+                        return call.result()
+                    except grpc.RpcError as error:
+                        raise self._error(error, request, attempt, started=False) from error
+                    except grpc.FutureCancelledError as error:
+                        raise self._error(call, request, attempt, started=False) from error
+                    finally:
+                        call.cancel()
             except ClientError as error:
                 pause_s = attempts.pause_s(error)
+                if pause_s is None:
+                    self._explain(error)
+                    raise
             time.sleep(pause_s)
 
-    def _call(self, method: Any, request: Outgoing, url: str, attempts: Attempts) -> Any:
+    def _begun(self, method: Callable[[Methods], Any], request: Outgoing, attempt: Attempt, attempts: Attempts) -> Any:
+        """The call of *method* for this attempt, begun."""
         remaining_s = attempts.remaining_s()
         try:
-            return method(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)
+            begin = method(self._servers.connections.methods(attempt.url))
+            call = begin(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)
         except ValueError as error:
-            raise closed(url) from error
-        except grpc.RpcError as error:
-            raise of_status(error, url, request.limits.timeout_s, started=False) from error
+            # Of a channel that is closed.
+            raise (of_silence(attempt.url, started=False) if attempt.broken_off else closed(attempt.url)) from error
+        return attempt.begin(call)

@@ -8,26 +8,24 @@ from typing import Any
 import grpc
 
 from nemotron_client.errors import InvalidRequest
-from nemotron_client.protocol import Methods
+from nemotron_client.protocol import MAX_MESSAGE_BYTES, Methods
 from nemotron_client.settings import Credentials
 
-_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _OPTIONS = [
-    ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     # http_proxy is meant for the web, not for an inference server nearby.
     ("grpc.enable_http_proxy", 0),
+    # Else all channels of a process to one address share a connection: also with one that hangs, or is the parent's.
+    ("grpc.use_local_subchannel_pool", 1),
     # A connection that is not made after this long fails (despite the name), and the request goes elsewhere.
     ("grpc.min_reconnect_backoff_ms", 5_000),
     # A restarted server is connected to within a second, not within gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    # Finds a peer that vanished under a long answer. tritonserver takes a ping each 300 s and hangs up on more.
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.keepalive_permit_without_calls", 0),
-    ("grpc.http2.max_pings_without_data", 0),
 ]
+# Open channels that this process shares with the one it was forked from.
+_of_the_parent: list[Any] = []
 
 
 class Connections:
@@ -61,6 +59,15 @@ class Connections:
         with self._lock:
             channel, _ = self._open.pop(url, (None, None))
             return channel
+
+    def after_fork(self) -> None:
+        """This process is a forked child, which may not use the connections of its parent, nor end them: it keeps them.
+
+        gRPC shuts down the socket of a channel that is freed, and both processes have the same one.
+        """
+        self._lock = threading.Lock()
+        _of_the_parent.extend(self._open.values())
+        self._open = {}
 
     def take_all(self) -> list[Any]:
         """Every channel, for the caller to close; from now on none is opened."""

@@ -34,7 +34,13 @@ class InvalidRequest(ClientError):
 
 
 class ServerUnavailable(ClientError):
-    """Nothing answered, or the server has no room now or is stopping: safe to retry."""
+    """Nothing answered, or the server has no room now or is stopping: safe to retry.
+
+    `stopping` is whether the server said that it is stopping, `unreached` its address where nothing came from it.
+    """
+
+    stopping: bool = False
+    unreached: str = ""
 
 
 class DeadlineExceeded(ClientError):

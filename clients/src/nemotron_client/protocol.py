@@ -15,6 +15,10 @@ from typing import Any
 from nemotron_client import wire
 from nemotron_client.errors import InvalidRequest
 
+# tritonserver's limit, and the client's for what it takes.
+MAX_MESSAGE_BYTES = 64 << 20
+# What is added to a request when it is sent.
+_RESERVED_BYTES = 1024
 _TENSORS = {tensor.name: tensor for tensor in (*wire.INPUTS, *wire.PREPROCESSING_INPUTS, *wire.PREPROCESSING_OUTPUTS)}
 _PACKED = {"BOOL": "<?", "INT32": "<i", "UINT64": "<Q", "FP32": "<f"}
 _LIMITS = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
@@ -51,12 +55,15 @@ def triton_messages() -> Any:
 def infer_request(model: str, values: Mapping[str, Any], *, request_id: str) -> Any:
     """A request for *model*. *values* are by tensor name; None is left out.
 
-    Raises `InvalidRequest` when a value cannot be sent, such as messages that are not JSON or a number out of range.
+    Raises `InvalidRequest` when a value cannot be sent, such as messages that are not JSON, a
+    number out of range, or too much altogether.
     """
     request = triton_messages().ModelInferRequest(model_name=model, id=request_id)
     for name, value in values.items():
         if value is not None:
             _add(request, _TENSORS[name], value)
+    if (size := request.ByteSize()) > MAX_MESSAGE_BYTES - _RESERVED_BYTES:
+        raise InvalidRequest(f"the request has {size:,} bytes; gRPC takes {MAX_MESSAGE_BYTES:,} in a message")
     return request
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nemotron_client import wire
 from nemotron_client.errors import (
     AccessDenied,
     ClientError,
@@ -39,12 +40,16 @@ BY_STATUS: dict[str, type[ClientError]] = {
 }
 # What tritonserver answers, as UNAVAILABLE, to a request without its secret.
 _RESTRICTED = "protocol is restricted"
-# gRPC's own limit, which another attempt exceeds too.
+# The limit of gRPC at the server, which another attempt exceeds too.
 _TOO_LARGE = "message larger than max"
+# What gRPC says of an answer over HTTP/2 that is none of gRPC.
+_FROM_A_PROXY = ("Received http2 header with status", "Data frame with END_STREAM flag", "content-type")
 # What tritonserver says of a model that it was started without.
 _NO_PREPROCESSING = "unknown model: 'preprocessing' is not found"
-# What tritonserver says while it starts and stops, and when the process of the model has died.
-_NOT_SERVING = ("has no available versions", "is not ready", "is exiting", "is not healthy", "Stub process")
+# What tritonserver says while it loads a model.
+_LOADING = ("has no available versions", "is not ready")
+# And while it stops, and when the process of the model has died.
+_NOT_SERVING = (*_LOADING, "is exiting", "is not healthy", "Stub process")
 
 
 def of_message(message: str, url: str, *, started: bool) -> ClientError:
@@ -53,36 +58,61 @@ def of_message(message: str, url: str, *, started: bool) -> ClientError:
     if status not in BY_STATUS:
         text = message
         status = "UNAVAILABLE" if any(part in message for part in _NOT_SERVING) else "INVALID_ARGUMENT"
+        if any(part in message for part in _LOADING):
+            text = f"the server is loading its model, or could not; {message}"
     messages = {
         StreamBroken: f"{url} broke off the answer: {text}",
         ServerUnavailable: f"{url} takes no request now: {text}",
         DeadlineExceeded: f"{url}: {text}",
     }
-    return _error(status, text, messages, started=started)
+    error = _error(status, text, messages, started=started)
+    if isinstance(error, ServerUnavailable):
+        error.stopping = text.startswith(wire.STOPPING)
+    return error
 
 
-def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
-    """The error for a `grpc.RpcError`; *timeout_s* is the time the request had."""
+def of_silence(url: str, *, started: bool) -> ClientError:
+    """The error of a request on *url* that was broken off because the server went silent."""
+    if started:
+        return StreamBroken(f"{url} went silent in the middle of the answer")
+    return ServerUnavailable(f"{url} went silent: its machine, or the network between, hangs")
+
+
+def of_status(error: Any, url: str, timeout_s: float, *, started: bool, with_secret: bool = False) -> ClientError:
+    """The error for a `grpc.RpcError`; *timeout_s* is the time that the request had, *with_secret* is its client's."""
     status, text = error.code().name, error.details() or "no details"
+    if _RESTRICTED in text:
+        what = "wrong" if with_secret else "missing"
+        return _named(
+            AccessDenied(f"{url}: the secret is {what}; give secret, --secret-file or NEMOTRON_SECRET"), status
+        )
     if _NO_PREPROCESSING in text:
         text = f"{url} has no model preprocessing, which renders prompts; start it without --no-text-models"
+    elif not started and any(part in text for part in _FROM_A_PROXY):
+        text = f"{url} is a web server or a proxy that passes no gRPC on; it answered: {text}"
+        kind = BY_STATUS.get(status, RequestRejected)
+        return _named((RequestRejected if kind is StreamBroken else kind)(text), status)
     messages = {
         StreamBroken: f"{url} broke off the answer: ({status}) {text}",
         ServerUnavailable: f"{url} is not available: {text}; is it running? start it with `nemotron serve BUNDLE`",
         DeadlineExceeded: f"{url} did not finish within {timeout_s:g} s",
     }
-    return _error(status, text, messages, started=started)
+    described = _error(status, text, messages, started=started)
+    if isinstance(described, ServerUnavailable) and status == "UNAVAILABLE":
+        described.unreached = url
+    return described
 
 
 def _error(status: str, text: str, messages: dict[Any, str], *, started: bool) -> ClientError:
     """What *status* means; *messages* are those of some kinds, all others repeat the server's *text*."""
     kind = BY_STATUS.get(status, StreamBroken)
-    if _RESTRICTED in text:
-        kind = AccessDenied
-    elif kind is ServerUnavailable and _TOO_LARGE in text:
+    if kind is ServerUnavailable and _TOO_LARGE in text:
         kind = RequestRejected
     elif kind is ServerUnavailable and started:
         kind = StreamBroken
-    error = kind(messages.get(kind, text))
+    return _named(kind(messages.get(kind, text)), status)
+
+
+def _named(error: ClientError, status: str) -> ClientError:
     error.status = status
     return error

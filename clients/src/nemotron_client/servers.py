@@ -1,4 +1,4 @@
-"""The servers behind a `Client`: their channels, and a thread that watches their health where there are several."""
+"""The servers behind a `Client`: their channels, and a thread that looks after them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import grpc
 
 from nemotron_client.connection import Connections
 from nemotron_client.endpoints import Endpoints
+from nemotron_client.forking import tell_after_fork
 from nemotron_client.refusals import of_status
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import EndpointHealth, Health
-from nemotron_client.watch import CHECK_INTERVAL_S, CHECK_TIMEOUT_S, Watch
+from nemotron_client.watch import Watch, ready_despite
 
 
 class Servers:
@@ -24,23 +25,32 @@ class Servers:
         self.endpoints = Endpoints(settings.urls, settings.balance, settings.name)
         self.connections = Connections(grpc, settings.credentials, settings.authority)
         self._stop = threading.Event()
-        self._watch = Watch(self.endpoints, self.connections, settings.name) if settings.several else None
+        self._watch = Watch(self.endpoints, self.connections, settings)
         self._looked = threading.Event()
         self._watching = False
         self._starting = threading.Lock()
+        tell_after_fork(self)
         # A client that is dropped without `close` leaves no thread behind.
         weakref.finalize(self, self._stop.set)
 
     def ensure_watched(self, timeout_s: float) -> None:
-        """See that the servers are looked at from time to time, and wait for the first look, *timeout_s* at most."""
-        if self._watch is None or self._looked.is_set():
-            return
-        with self._starting:
-            if not self._watching:
-                self._watching = True
-                arguments = self._stop, self._watch, self._looked
-                threading.Thread(target=_watch_until, args=arguments, name="nemotron-health", daemon=True).start()
-        self._looked.wait(timeout_s)
+        """See that the servers are looked at from time to time; of several wait for the first look, for *timeout_s*."""
+        if not self._watching:
+            with self._starting:
+                if not self._watching and not self.connections.closed:
+                    self._watching = True
+                    arguments = self._stop, self._watch, self._looked
+                    threading.Thread(target=_watch_until, args=arguments, name="nemotron-health", daemon=True).start()
+        if self._watch.several and not self._looked.is_set():
+            self._looked.wait(timeout_s)
+
+    def after_fork(self) -> None:
+        """Begin anew, with connections and a thread of this process."""
+        self.endpoints.after_fork()
+        self.connections.after_fork()
+        self._looked = threading.Event()
+        self._watching = False
+        self._starting = threading.Lock()
 
     def health(self, timeout_s: float) -> Health:
         """Ask every server."""
@@ -63,7 +73,9 @@ class Servers:
 
 
 def _watch_until(stop: threading.Event, watch: Watch, looked: threading.Event) -> None:
-    while not stop.is_set():
+    pause_s = 0.0 if watch.several else watch.rhythm.interval_s
+    while not stop.wait(pause_s):
+        pause_s = watch.rhythm.interval_s
         try:
             _look(watch)
         except Exception:
@@ -72,7 +84,6 @@ def _watch_until(stop: threading.Event, watch: Watch, looked: threading.Event) -
             raise
         finally:
             looked.set()
-        stop.wait(CHECK_INTERVAL_S)
 
 
 def _look(watch: Watch) -> None:
@@ -85,15 +96,20 @@ def _look(watch: Watch) -> None:
         for channel in watch.resolved(infos):
             channel.close()
     calls = {}
-    for url in watch.endpoints.urls:
+    for url in watch.endpoints.watched_urls:
         methods = watch.connections.methods(url)
-        calls[url] = methods.model_ready.future(methods.ready_request, timeout=CHECK_TIMEOUT_S)
+        watch.endpoints.look_at(url)
+        calls[url] = methods.model_ready.future(methods.ready_request, timeout=watch.rhythm.timeout_s)
     for url, call in calls.items():
+        ready: bool | None
         try:
             ready = call.result().ready
-        except (grpc.RpcError, grpc.FutureCancelledError):
+        except grpc.FutureCancelledError:
             ready = False
-        watch.endpoints.mark(url, ready=ready)
+        except grpc.RpcError as error:
+            ready = ready_despite(error)
+        for channel in watch.looked(url, ready):
+            channel.close()
 
 
 def _health(url: str, live: Any, ready: Any, timeout_s: float) -> EndpointHealth:

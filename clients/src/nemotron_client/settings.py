@@ -16,9 +16,12 @@ from nemotron_client.errors import InvalidRequest
 DEFAULT_URL = "127.0.0.1:8001"
 DEFAULT_TIMEOUT_S = 600.0
 DEFAULT_MAX_RETRIES = 2
+DEFAULT_KEEPALIVE_S = 30.0
 # Thirty years; gRPC takes much longer ones for times that have passed.
 LONGEST_TIMEOUT_S = 1e9
 _DNS = "dns:///"
+# Of a socket in the file system.
+UNIX = "unix:"
 _URL = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 
 
@@ -63,11 +66,13 @@ class ClientSettings:
     max_retries: int
     metadata: tuple[tuple[str, str], ...] = field(repr=False)
     credentials: Credentials
+    keepalive_s: float = DEFAULT_KEEPALIVE_S
 
     def __post_init__(self) -> None:
         if self.balance not in get_args(Balance):
             raise InvalidRequest(f"balance is {self.balance!r}; it is {' or '.join(get_args(Balance))}")
         check_timeout_s(self.timeout_s)
+        check_timeout_s(self.keepalive_s, "keepalive_s")
         retries = self.max_retries
         if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
             raise InvalidRequest(f"max_retries is {retries!r}; it must be a whole number between 0 and 100")
@@ -98,11 +103,11 @@ class ClientSettings:
         )
 
 
-def check_timeout_s(timeout_s: float) -> None:
-    """Raise `InvalidRequest` for what is not a positive number of seconds."""
+def check_timeout_s(timeout_s: float, name: str = "timeout_s") -> None:
+    """Raise `InvalidRequest`, with the setting's *name*, for what is not a positive number of seconds."""
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= LONGEST_TIMEOUT_S:
         raise InvalidRequest(
-            f"timeout_s is {timeout_s!r:.40}; it must be a number of seconds, up to {LONGEST_TIMEOUT_S:g}"
+            f"{name} is {timeout_s!r:.40}; it must be a number of seconds, up to {LONGEST_TIMEOUT_S:g}"
         )
 
 
@@ -122,27 +127,43 @@ def read_urls(url: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | N
     urls = tuple(dict.fromkeys(part.strip() for part in parts))
     if not urls:
         raise InvalidRequest("url is an empty list; give host:port of a server")
+    urls = tuple(dict.fromkeys(_address(part) for part in urls))
     for part in urls:
-        match = _URL.fullmatch(part.removeprefix(_DNS))
-        if match is None or not 0 < int(match["port"]) < 65536:
-            raise InvalidRequest(
-                f"url is {part!r}; give host:port without a scheme, such as {DEFAULT_URL}, "
-                f"or {_DNS}host:port for all the servers behind a name"
-            )
         if part.startswith(_DNS) and len(urls) > 1:
             raise InvalidRequest(f"{part} stands for all servers behind a name, and goes with no other url")
     return ((), urls[0].removeprefix(_DNS)) if urls[0].startswith(_DNS) else (urls, None)
 
 
-def read_timeout_s(timeout_s: float | None) -> float:
-    """*timeout_s*, or that of the environment, or the default."""
-    if timeout_s is not None:
-        return timeout_s
-    text = os.environ.get("NEMOTRON_TIMEOUT_S")
+def _address(part: str) -> str:
+    if part.startswith(UNIX):
+        # gRPC takes a path after one slash or after three.
+        path = part.removeprefix(UNIX)
+        if not path.startswith("/") or (path.startswith("//") and not path.startswith("///")):
+            raise InvalidRequest(
+                f"url is {part!r}; give {UNIX} and the whole path of a socket, such as {UNIX}/run/it.sock"
+            )
+        return UNIX + "/" + path.lstrip("/")
+    if scheme := re.match(r"https?://(?P<host>\[[^\]]*\]|[^:/]*)", part):
+        tls = ", and root_ca for TLS" if part.startswith("https") else ""
+        raise InvalidRequest(f"url is {part!r}; give host:port of gRPC without a scheme: {scheme['host']}:8001{tls}")
+    match = _URL.fullmatch(part.removeprefix(_DNS))
+    if match is None or not 0 < int(match["port"]) < 65536:
+        raise InvalidRequest(
+            f"url is {part!r}; give host:port without a scheme, such as {DEFAULT_URL} or [::1]:8001, "
+            f"{_DNS}host:port for all the servers behind a name, or {UNIX}/path of a socket"
+        )
+    return part
+
+
+def read_seconds(value_s: float | None, variable: str, default_s: float) -> float:
+    """*value_s*, or that of the environment's *variable*, or the default."""
+    if value_s is not None:
+        return value_s
+    text = os.environ.get(variable)
     try:
-        return float(text) if text else DEFAULT_TIMEOUT_S
+        return float(text) if text else default_s
     except ValueError:
-        raise InvalidRequest(f"NEMOTRON_TIMEOUT_S is {text!r}; it must be a number of seconds") from None
+        raise InvalidRequest(f"{variable} is {text!r}; it must be a number of seconds") from None
 
 
 def read_metadata(secret: str | None) -> tuple[tuple[str, str], ...]:

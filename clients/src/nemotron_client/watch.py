@@ -1,30 +1,50 @@
-"""Watching the servers of a client: when to resolve their DNS name anew, and what their answers change. No I/O here."""
+"""Looking after the servers of a client: how often, when their DNS name is resolved anew, what is found. No I/O here.
+
+A look asks a server whether its model is ready, over the connection that carries the requests. So it also keeps the
+connection from being idle, and finds a peer that vanished; HTTP/2's pings would do the same, but servers with gRPC's
+defaults hang up on a client that sends one more often than every 300 s.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nemotron_client.connection import Connections
 from nemotron_client.endpoints import Endpoints
-from nemotron_client.settings import split_address
+from nemotron_client.settings import ClientSettings, split_address
 
-# How often servers are asked whether they are ready, and how long they have to say so.
-CHECK_INTERVAL_S, CHECK_TIMEOUT_S = 2.0, 1.0
 _RESOLVE_INTERVAL_S = 30.0
 
 
+@dataclass(frozen=True)
+class Rhythm:
+    """A look each `interval_s`, which may take `timeout_s`; a server is lost after `patience` of them in silence."""
+
+    interval_s: float
+    timeout_s: float
+    patience: int
+
+
 class Watch:
-    """The servers to look at: *endpoints*, reached by *connections*, behind a DNS *name* where there is one.
+    """The servers to look at, with their connections.
 
     It refers to no `Servers`, so that what looks at them does not keep alive what ends it.
     """
 
-    def __init__(self, endpoints: Endpoints, connections: Connections, name: str | None) -> None:
+    def __init__(self, endpoints: Endpoints, connections: Connections, settings: ClientSettings) -> None:
         self.endpoints = endpoints
         self.connections = connections
-        self._address = split_address(name) if name else None
+        # Among several a request goes elsewhere, soon. Where there is one, the connection is all that can be renewed.
+        self.several = settings.several
+        self.rhythm = (
+            Rhythm(min(2.0, settings.keepalive_s), timeout_s=1.0, patience=2)
+            if settings.several
+            else Rhythm(settings.keepalive_s, timeout_s=min(20.0, max(1.0, settings.keepalive_s)), patience=1)
+        )
+        self._address = split_address(settings.name) if settings.name else None
         self._resolved_s: float | None = None
 
     def due(self) -> tuple[str, int] | None:
@@ -43,6 +63,25 @@ class Watch:
         if infos:
             self.endpoints.replace([_url(info[4]) for info in infos])
         return [channel for url in self.endpoints.idle() if (channel := self.connections.take(url))]
+
+    def looked(self, url: str, ready: bool | None) -> list[Any]:
+        """Take what a look at *url* found, None for nothing within its time; the channels to close.
+
+        What ran on a server that is lost has failed then: a request without a token goes elsewhere, or there over a
+        new connection, and an answer that was begun is broken.
+        """
+        if not self.endpoints.looked_at(url, ready, patience=self.rhythm.patience):
+            return []
+        # First its connection: then none that is not among those that run begins on it.
+        channel = self.connections.take(url)
+        for attempt in self.endpoints.running(url):
+            attempt.break_off()
+        return [channel] if channel else []
+
+
+def ready_despite(error: Any) -> bool | None:
+    """What a `grpc.RpcError` says of a server that was looked at: that it is not ready, or nothing."""
+    return None if error.code().name == "DEADLINE_EXCEEDED" else False
 
 
 def _url(address: tuple[Any, ...]) -> str:

@@ -14,6 +14,8 @@ MODEL_NAME = "nemotron"
 STATUSES = ("INVALID_ARGUMENT", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL")
 # The header that carries the shared secret; gRPC's begins with `triton-grpc-protocol-`.
 SECRET_HEADER = "nemotron-secret"  # noqa: S105 - a name
+# How the refusal of a server that is stopping begins, behind "UNAVAILABLE: ": by it clients know it from a full queue.
+STOPPING = "the server is stopping"
 # In one tensor of a request.
 MAX_VALUES = 1024
 DType = Literal["BYTES", "BOOL", "INT32", "UINT64", "FP32"]

@@ -6,6 +6,7 @@ import collections
 import contextlib
 from collections.abc import Iterator
 
+from nemotron_client import wire
 from nemotron_triton.bundle import Memory
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, OverloadedError
@@ -51,7 +52,7 @@ class Requests:
         if self.problem:
             raise EngineError(self.problem)
         if self.draining:
-            raise OverloadedError("the server is stopping; ask another one, or retry later")
+            raise OverloadedError(f"{wire.STOPPING}; ask another one, or retry later")
         if len(self._calls) > self._slots + self._queue:
             raise OverloadedError(
                 f"{self._slots} requests run and {self._queue} wait, which is all there is room for; retry later"
