@@ -52,7 +52,7 @@ def pinging(options: ServeOptions, every_ms: int) -> InferenceServerClient:
 
 @pytest.mark.parametrize(
     ("every_ms", "wait_ms"),
-    [(2_000, 10_000), pytest.param(10_000, 60_000, marks=pytest.mark.envoy)],
+    [(1_500, 10_000), pytest.param(10_000, 60_000, marks=pytest.mark.envoy)],
 )
 def test_a_client_that_pings_while_it_waits_is_not_hung_up_on(bundle: Bundle, every_ms: int, wait_ms: int) -> None:
     adapters = {"nemotron": ROOT / "tests" / "support" / "hanging_model.py"}
