@@ -17,6 +17,10 @@ def run(*arguments: str) -> Any:
     return CliRunner().invoke(main, ["build-engine", *arguments])
 
 
+# What is wrong with the file; all other complaints are about a setting.
+UNREADABLE = ("is not YAML", "must hold settings", "is given twice", "No such file")
+
+
 @pytest.fixture
 def config(tmp_path: Path, checkpoint: Path) -> Path:
     (tmp_path / "checkpoint").symlink_to(checkpoint)
@@ -73,7 +77,7 @@ def test_a_wrong_configuration_is_one_line(tmp_path: Path, config: Path, text: s
 
     result = run("--config", str(config), "--output", str(tmp_path / "bundle"))
 
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (1 if any(map(complaint.__contains__, UNREADABLE)) else 2, "")
     assert complaint in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
@@ -127,7 +131,7 @@ def test_odd_values_are_one_line_before_anything_is_read(
 
     result = run("--config", str(config), "--output", str(tmp_path / "bundle"), "--dry-run")
 
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (1 if any(map(complaint.__contains__, UNREADABLE)) else 2, "")
     assert complaint in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
@@ -140,5 +144,5 @@ def test_a_value_that_grows_when_it_is_printed_is_cut(tmp_path: Path, config: Pa
 
     result = run("--config", str(config), "--output", str(tmp_path / "bundle"), "--dry-run")
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert len(result.stderr) < 1000

@@ -214,7 +214,7 @@ def test_wrong_flags_are_one_clear_line(tmp_path: Path, checkpoint: Path, argume
 
     result = _build(tmp_path, *arguments)
 
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (2, "")
     assert complaint in result.stderr
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from machines import FakeNvml
 from nemotron_build.architecture import Architecture, Dimensions, HybridArchitecture, read_architecture
 from nemotron_build.checkpoint import inspect
-from nemotron_build.errors import BuildError, UnsupportedError
+from nemotron_build.errors import BuildError, SettingError, UnsupportedError
 from nemotron_build.gguf_file import write_gguf
 from nemotron_build.kinds import KINDS, find_kind
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
@@ -276,7 +276,7 @@ def test_names_are_found_in_any_case_and_by_alias() -> None:
 
 
 def test_an_unknown_gpu_is_one_line_with_a_suggestion() -> None:
-    with pytest.raises(UnsupportedError, match=r"--gpu h10 is not known; did you mean h100\? known: auto, a10g, l40s"):
+    with pytest.raises(SettingError, match=r"--gpu h10 is not known; did you mean h100\? known: auto, a10g, l40s"):
         find_gpu("h10")
 
 

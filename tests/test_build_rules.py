@@ -11,7 +11,7 @@ import pytest
 
 from nemotron_build.architecture import Dimensions, read_architecture
 from nemotron_build.choice import Choice
-from nemotron_build.errors import RefusedError, UnsupportedError
+from nemotron_build.errors import RefusedError, SettingError
 from nemotron_build.kinds import KIND_NAMES, find_kind
 from nemotron_build.planning.gpus import find_gpu, gpu_names
 from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS
@@ -159,7 +159,7 @@ def test_notes_are_no_warnings() -> None:
     ],
 )
 def test_unknown_names_are_one_line(flags: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(UnsupportedError, match=complaint):
+    with pytest.raises(SettingError, match=complaint):
         Choice(gpu=find_gpu("h100"), architecture=architecture(LLAMA), **flags).decide()
 
 

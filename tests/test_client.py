@@ -60,6 +60,20 @@ def test_responses_become_typed_events_in_order(ask: Ask) -> None:
     )
 
 
+@both_clients
+@pytest.mark.parametrize("cached", [None, 0, 2])
+def test_the_cached_part_of_a_prompt_is_in_its_usage_where_the_server_tells(ask: Ask, cached: int | None) -> None:
+    told = {} if cached is None else {wire.NUM_CACHED_TOKENS: cached}
+
+    with scripted_server(lambda request, context: iter([response({wire.TEXT_OUTPUT: "ja", **LAST, **told})])) as server:
+        *_, finish = ask(server.url, HI)
+
+    assert isinstance(finish, Finish)
+    assert finish.usage.cached_tokens == cached
+    # The same answer, wherever its prompt was read from.
+    assert finish.usage == USAGE
+
+
 @given(st.lists(st.text(max_size=6), min_size=1, max_size=4), st.data())
 def test_arguments_in_pieces_become_the_same_call(values: list[str], data: st.DataObject) -> None:
     whole = json.dumps({str(place): value for place, value in enumerate(values)})

@@ -28,6 +28,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from conftest import ROOT
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.callers import Callers
 from nemotron_triton.server import ServeOptions
 from nemotron_triton.tls import Tls
 from running import running
@@ -221,7 +222,7 @@ def test_tls_and_the_secret_come_from_the_environment(bundle: Bundle, folder: Pa
     issued.cert_chain_pems[0].write_to_path(str(cert))
     issued.private_key_pem.write_to_path(str(key))
 
-    with running(bundle, tls=Tls(cert=cert, key=key), secret=SECRET) as server:
+    with running(bundle, tls=Tls(cert=cert, key=key), callers=Callers.parse(SECRET, "the test")) as server:
         chat = Chat(folder, f"localhost:{server.options.grpc_port}")
         known = chat(CAPITAL, "--thinking", "off", NEMOTRON_ROOT_CA=str(ca), NEMOTRON_SECRET=SECRET)
         unknown = chat(CAPITAL, NEMOTRON_ROOT_CA=str(ca))

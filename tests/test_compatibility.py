@@ -30,6 +30,12 @@ HERE = Path(sysconfig.get_path("purelib"))
 pytestmark = [pytest.mark.compatibility, pytest.mark.server, pytest.mark.timeout(300)]
 
 
+@pytest.fixture(autouse=True)
+def secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What servers ask for, and clients send: both take it from the environment."""
+    monkeypatch.setenv("NEMOTRON_SECRET", "correct-horse-battery-staple")
+
+
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of the older commit."""
@@ -96,8 +102,9 @@ def check(seen: dict[str, Any]) -> None:
     assert ["Paris" in reply["content"] for reply in (thinking, plain, seen["generated"])] == [True] * 3
     assert thinking["usage"]["reasoning_tokens"] > 0
     assert {"detailed thinking on", "Be brief.", CAPITAL} <= set(re.split(r"[\n<>|]+", seen.pop("prompt")))
-    assert [seen.pop("rejected"), seen.pop("late")[:1], seen.pop("no server")[:1]] == [
+    assert [seen.pop("rejected"), seen.pop("denied")[:1], seen.pop("late")[:1], seen.pop("no server")[:1]] == [
         ["RequestRejected", "INVALID_ARGUMENT"],
+        ["AccessDenied"],
         ["DeadlineExceeded"],
         ["ServerUnavailable"],
     ]

@@ -27,7 +27,7 @@ _FENCE = re.compile(
     r"^```(sh|python)(?: (exit (?P<status>\d+)|skip)\b[^\n]*)?\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 _PAGES = ("client", "answers", "planning", "building", "serving")
-_SERVER = re.compile(r"(\w+=\S+ )?\S+/(nemotron serve (?!--help)|tritonserver --model-repository)")
+_SERVER = re.compile(r"(\w+=\S+ )*\S+/(nemotron serve (?!--help)|tritonserver --model-repository)")
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,7 @@ def test_who_asks_for_no_log_probabilities_gets_none(plain: InferenceServerClien
         "num_input_tokens",
         "num_output_tokens",
         "num_reasoning_tokens",
+        "num_cached_tokens",
     ]
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from exposition import fetch, metric, samples
 from nemotron_client import Client, ClientError, Finish, RequestRejected, ServerUnavailable
 from nemotron_triton.bundle import Bundle, digest
 from nemotron_triton.errors import ServerError
@@ -30,6 +31,7 @@ from nemotron_triton.repository import write_repository
 from nemotron_triton.run_folder import RunFolder
 from nemotron_triton.server import RunningServer, serve
 from nemotron_triton.tritonserver import Tritonserver
+from patience import wait_until
 from probes import readiness
 from running import serve_options, stubs
 from served import Served, served_by_command
@@ -70,6 +72,7 @@ def test_running_answers_finish_and_new_requests_are_refused(
             refusal = refused(client)
             ready = readiness(served.options)
             running = [not answer.done() for answer in answers]
+            wait_until(lambda: metric(served.options, "draining") == 1)
             finishes = [answer.result(90) for answer in answers]
         status = served.process.wait(timeout=30)
 
@@ -234,8 +237,16 @@ def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -
 
     assert re.fullmatch(r"reloaded: llama-nemotron-nano-4b-v1.1, \S+, built \S+", line)
     assert context == 1024
+    # The old load is over only when its answers are.
+    wait_until(lambda: served_bundles(reloadable.served) == {digest(reloadable.in_repository() / "manifest.json"): 1})
     # More than the new one could.
     assert [(finish.reason, finish.usage.output_tokens) for finish in finishes] == [("length", LONG)] * 2
+
+
+def served_bundles(served: Served) -> dict[str, float]:
+    """How many loads of each bundle there are, by digest, without those that were replaced."""
+    info = {series: value for series, value in samples(fetch(served.options)).items() if "bundle_info" in series}
+    return {re.findall(r'bundle_digest="(\w+)"', series)[0]: value for series, value in info.items() if value}
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,17 @@ def test_a_checkout_serves_the_bundle_that_the_environment_names(bundle: Bundle,
     variables = {"NEMOTRON_BUNDLE": os.path.relpath(bundle.path, ROOT)}
     with plain_tritonserver("model_repo", tmp_path, cwd=ROOT, variables=variables) as server:
         server.wait_ready()
-        with Client(server.url, timeout_s=60) as client:
+        # With Triton's own flags, which allow a ping of HTTP/2 each 300 s, it may be looked at as often as one likes.
+        with Client(server.url, timeout_s=60, keepalive_s=0.05, max_retries=0) as client:
             reply = client.chat(HELLO, thinking=False, temperature=0.0)
             tokens = client.count_tokens(HELLO, thinking=False)
             models = [model.name for model in client.models()]
+            long = client.chat(HELLO, thinking=False, end_id=-1, max_tokens=600)
 
     assert "Paris" in str(reply.content)
     assert tokens == reply.usage.input_tokens
     assert sorted(models) == sorted(MODELS)
+    assert long.usage.output_tokens == 600
 
 
 def test_without_a_bundle_each_model_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
@@ -56,7 +59,8 @@ def test_without_a_bundle_each_model_says_in_one_line_what_is_missing(tmp_path: 
     ],
 )
 def test_a_wrong_bundle_is_one_line(bundle: Bundle, tmp_path: Path, wrong: str, complaint: str) -> None:
-    named = tmp_path / "bundle"
+    named = tmp_path / "José Müller" / "büñdle"
+    named.parent.mkdir()
     if wrong != "missing":
         shutil.copytree(bundle.path, named)
     if wrong == "unfinished":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +21,11 @@ from conftest import ROOT
 from nemotron_client import Client, RequestRejected
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.server import ServeOptions
+from nemotron_triton.serving import metric_families
 from patience import wait_until
 from running import running
 
+SERVING = ROOT / "docs" / "serving.md"
 OBSERVABILITY = ROOT / "triton" / "observability"
 TOOLS = json.loads((ROOT / "build/demo/tools.json").read_text())
 TIP = [{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}]
@@ -102,6 +105,7 @@ def test_a_call_a_cancellation_and_a_refusal_move_the_counters_by_exactly_that(
         "queue_time_seconds_count": 2,
         "time_to_first_token_seconds_count": 2,
         "request_duration_seconds_count": 1,
+        "time_per_output_token_seconds_count": 1,
         "inter_token_latency_seconds_count": 1,
     }
     assert not [series for series in moved if series.startswith(("answer_problems", "parse_repairs", "active_req"))]
@@ -148,12 +152,29 @@ def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: W
     client.chat(CAPITAL)
     (job,) = yaml.safe_load((ROOT / "triton/docker/prometheus.yaml").read_text())["scrape_configs"]
     # Prometheus itself reports whether it could scrape a job.
-    known: exposition.Series = {**exposition.series(watched.metrics()), "up": [{"job": job["job_name"]}]}
+    scraped: exposition.Series = {**exposition.series(watched.metrics()), "up": [{"job": job["job_name"]}]}
+    recorded = _recordings()
+    known = {**scraped, **{name: [{}] for name, _ in recorded}}
 
-    queries = [*_panels(), *_variables(), *_alerts()]
+    queries = [*_panels(), *_variables(), *_alerts(), *recorded]
 
-    assert len(queries) > 40
+    assert [name for name, _ in recorded] == ["nemotron:load:ratio"]
+    assert len(queries) > 50
     assert not {f"{where}: {missing}" for where, query in queries if (missing := exposition.unknown(query, known))}
+
+
+def test_the_picker_is_told_of_metrics_that_exist(watched: Watched) -> None:
+    (text,) = re.findall(r"```yaml\n(- type: core-metrics-extractor\n.*?)```", SERVING.read_text(), re.DOTALL)
+    ((config,),) = (plugin["parameters"]["engineConfigs"] for plugin in yaml.safe_load(text))
+
+    names = {metric for key, metric in config.items() if key.endswith("Spec")}
+
+    assert names - set(exposition.series(watched.metrics())) == {
+        # Of engines with blocks only, which this one is not.
+        "nemotron_kv_cache_tokens_per_block",
+        "nemotron_kv_cache_blocks",
+    }
+    assert names <= {family.name for family in metric_families.FAMILIES}
 
 
 @pytest.mark.parametrize(
@@ -171,6 +192,9 @@ def test_the_dashboard_and_the_alerts_ask_only_for_metrics_that_exist(watched: W
         ("label_values(known_total, a)", set()),
         ("label_values(known_total, instance)", set()),
         ("label_values(known_total, code)", {"known_total{code}"}),
+        ('label_values(known_total{namespace=~"$namespace", a=~"$a"}, le)', set()),
+        ('label_values(known_total{code=~"$code"}, le)', {'known_total{code="$code"}'}),
+        ("a:known:ratio > avg by (job) (known_total)", {"a:known:ratio"}),
         ("label_values(gone_total, instance)", {"gone_total"}),
         ("known_total / on (instance) group_left (job) other_total", {"other_total"}),
         ("sum(rate(gone_total[5m])) / clamp_min(known_total, 1e-9)", {"gone_total"}),
@@ -186,11 +210,12 @@ def test_the_check_of_queries_finds_what_does_not_exist(query: str, missing: set
 def test_the_dashboard_is_one_that_grafana_can_load() -> None:
     dashboard = _dashboard()
     panels = dashboard["panels"]
-    (source, instance) = dashboard["templating"]["list"]
+    source, *choices = dashboard["templating"]["list"]
 
     assert dashboard["schemaVersion"] >= 38
     assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
-    assert instance["datasource"]["uid"] == "${datasource}"
+    assert [choice["name"] for choice in choices] == ["namespace", "bundle", "instance"]
+    assert {choice["datasource"]["uid"] for choice in choices} == {"${datasource}"}
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel, target in _targets():
         assert panel["datasource"] == target["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
@@ -216,6 +241,8 @@ def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: W
         attributes = plain(span.attributes)
     assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
     assert attributes["gen_ai.usage.output_tokens"] > 0
+    assert attributes["gen_ai.response.id"] == request_id
+    assert (attributes["server.address"], attributes["server.port"]) == ("127.0.0.1", watched.options.grpc_port)
     assert attributes["gen_ai.response.finish_reasons"] == ["stop"]
     assert [event.name for event in span.events] == ["started", "first_token", "first_answer_token"]
     times = [span.start_time_unix_nano, *(event.time_unix_nano for event in span.events), span.end_time_unix_nano]
@@ -283,6 +310,11 @@ def _alerts() -> list[tuple[str, str]]:
     ]
     assert all(rule["labels"]["severity"] and rule["annotations"]["summary"] for rule in rules)
     return [(f"alert {rule['alert']}", rule["expr"]) for rule in rules]
+
+
+def _recordings() -> list[tuple[str, str]]:
+    groups = yaml.safe_load((OBSERVABILITY / "recording.yaml").read_text())["groups"]
+    return [(rule["record"], rule["expr"]) for group in groups for rule in group["rules"]]
 
 
 def _outcomes(moved: dict[str, float]) -> dict[str, float]:

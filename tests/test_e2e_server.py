@@ -63,6 +63,15 @@ def test_usage_adds_up(client: Client) -> None:
     assert off.usage.input_tokens > 10
 
 
+def test_a_prompt_whose_beginning_was_asked_before_is_partly_cached(client: Client) -> None:
+    story = "The capital of France is Paris, and that of Spain is Madrid. " * 20
+    asked = [[{"role": "system", "content": story}, {"role": "user", "content": text}] for text in ("Paris?", "Rome?")]
+
+    first, second = (client.chat(messages, thinking=False, max_tokens=4).usage for messages in asked)
+
+    assert (first.cached_tokens or 0) < first.input_tokens / 2 < (second.cached_tokens or 0) < second.input_tokens
+
+
 def test_a_tool_result_is_used_in_the_answer(client: Client) -> None:
     asked = client.chat(TIP, tools=TOOLS, thinking=False)
     history: list[dict[str, Any]] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mixed_load import mixed_load
+from mixed_load import Target, mixed_load
 from nemotron_triton.bundle import Bundle
 from running import running
 
@@ -17,7 +17,7 @@ GROWTH = 0.015
 @pytest.mark.timeout(SECONDS + 120)
 def test_mixed_load_gives_everyone_their_own_answer_and_grows_no_process(bundle: Bundle) -> None:
     with running(bundle) as served:
-        report = mixed_load(served.options.grpc_url, served.server.pid, seconds=SECONDS)
+        report = mixed_load(Target(served.options.grpc_url, served.server.pid), seconds=SECONDS)
 
     assert report.errors == []
     assert min(report.requests[kind] for kind in ("stream", "whole", "tools", "cancel", "mistake")) > 10

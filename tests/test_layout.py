@@ -122,7 +122,7 @@ for arguments in (["--help"], ["chat", "--help"]):
 
 
 def test_a_command_without_its_packages_says_what_to_install() -> None:
-    code = 'import sys; sys.modules["rich"] = None; from nemotron_cli import main; main(["doctor"])'
+    code = 'import sys; sys.modules["rich"] = None; from nemotron_cli import main; main(["verify", "x"])'
 
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

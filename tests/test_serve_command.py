@@ -24,7 +24,11 @@ from served import port_flags
         (["--tls-client-ca", "CERT"], 2, "TLS needs both --tls-cert and --tls-key"),
         (["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem"], 1, "cannot read /nowhere.pem: No such file"),
         (["--secret-file", "/nowhere"], 1, "cannot read the secret in /nowhere: No such file or directory"),
-        (["--secret-file", "WORLD"], 1, "can be read by every user of this machine; chmod 600"),
+        (["--secret-file", "WORLD"], 1, "can be read by every user of this machine; chmod 600 '"),
+        (["--secret-file", "/proc"], 1, "/proc is a folder; give the file in it that holds the secret"),
+        (["--http-port", "8001", "--grpc-port", "8001"], 2, "--http-port and --grpc-port are both 8001"),
+        (["--pid-file", "CERT"], 1, "is no pid file; give --pid-file another name"),
+        (["--pid-file", "/nowhere/pid"], 1, "cannot write the pid file /nowhere/pid: No such file or directory"),
         (["--http-host", "300.1.1.1"], 1, "cannot listen on 300.1.1.1:"),
         (["--http-host", ""], 1, "; give --http-host one"),
         (["--host", "300.1.1.1"], 1, "Error: cannot listen on 300.1.1.1: Name or service not known; give --host an"),
@@ -42,7 +46,7 @@ from served import port_flags
 def test_what_cannot_be_served_with_is_one_clear_line(
     bundle: Bundle, tmp_path: Path, flags: list[str], status: int, complaint: str
 ) -> None:
-    world = tmp_path / "secret"
+    world = tmp_path / "a secret"
     world.write_text("correct-horse-battery-staple")
     world.chmod(0o644)
     flags = [{"CERT": str(world), "WORLD": str(world)}.get(flag, flag) for flag in flags]

@@ -111,7 +111,7 @@ def test_lines_that_are_not_requests_are_answered_with_an_error(command: str) ->
         (("render",), 2, "give a QUESTION"),
         (("parse",), 2, "give a FILE"),
         (("parse", "/nowhere"), 1, "cannot read /nowhere"),
-        (("render", "hi", "--model", "gpt-2"), 1, "no model profile named 'gpt-2'"),
+        (("render", "hi", "--model", "gpt-2"), 2, "no model profile named 'gpt-2'"),
         (("render", "hi", "--tools", "/nowhere"), 1, "cannot read /nowhere"),
         (("compare-template", "/nowhere"), 1, "no tokenizer_config.json"),
     ],

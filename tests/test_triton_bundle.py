@@ -53,7 +53,7 @@ def test_a_missing_file_is_found(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"schema_version": 99}, "schema version 99, this nemotron reads 2 and 3; build the bundle again"),
+        ({"schema_version": 99}, "schema version 99, this nemotron reads 2 and 3; a newer nemotron made it"),
         ({"memory": None}, "not a manifest of schema 3: memory: "),
         ({"memory": None, "schema_version": 2}, "not a manifest of schema 2: memory: "),
         ({"surprise": 1}, "surprise"),

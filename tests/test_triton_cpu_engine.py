@@ -38,6 +38,21 @@ def test_the_token_limit_is_exact_and_nothing_is_lost(random_bundle: Bundle) -> 
         assert len(text.encode()) >= limit
 
 
+def test_the_tokens_that_two_prompts_begin_with_are_cached(random_bundle: Bundle) -> None:
+    prefix = [5, 6, 7, 8] * 60
+
+    async def generate() -> list[int | None]:
+        async with running(random_bundle) as engine:
+            streams = []
+            for end in ([1, 2], [3, 4]):
+                streams.append(begin(engine, [*prefix, *end], GREEDY))
+                async for _ in streams[-1]:
+                    pass
+            return [stream.cached_tokens for stream in streams]
+
+    assert asyncio.run(generate()) == [0, len(prefix)]
+
+
 def test_seeds_repeat_and_differ(random_bundle: Bundle) -> None:
     async def generate() -> list[list[int]]:
         async with running(random_bundle) as engine:

@@ -174,7 +174,7 @@ def what_is_mounted_exists_and_grafana_finds_it(files: Files) -> Iterator[str]:
     )
     yield from (f"{source} does not exist" for source in mounts if not (ROOT / DOCKER / source).is_file())
     rules = yaml.safe_load(files[SCRAPES])["rule_files"]
-    if rules != [mounts.get("../observability/alerts.yaml")]:
+    if rules != [mounts.get(f"../observability/{kind}.yaml") for kind in ("recording", "alerts")]:
         yield f"prometheus loads the rules {rules}, which are mounted elsewhere"
     (provider,) = yaml.safe_load(files[DASHBOARDS])["providers"]
     dashboard = mounts["../observability/grafana-dashboard.json"]
@@ -255,7 +255,7 @@ BROKEN: dict[Check, list[tuple[str, str, str, str]]] = {
     what_is_mounted_exists_and_grafana_finds_it: [
         (COMPOSE, "./prometheus.yaml", "./prometheus.yml", "prometheus.yml does not exist"),
         (COMPOSE, "observability/alerts.yaml", "observability/alerts.yml", "alerts.yml does not exist"),
-        (SCRAPES, "[/etc/prometheus/alerts.yaml]", "[/etc/alerts.yaml]", "mounted elsewhere"),
+        (SCRAPES, ", /etc/prometheus/alerts.yaml]", ", /etc/alerts.yaml]", "mounted elsewhere"),
         (DASHBOARDS, "path: /etc/nemotron", "path: /etc/grafana", "looked for in /etc/grafana"),
         (COMPOSE, "DASHBOARD_PATH: /etc/nemotron", "DASHBOARD_PATH: /etc", "another dashboard"),
         (DATASOURCES, ":9090", ":9091", "is not prometheus"),

@@ -1,4 +1,4 @@
-"""What `nemotron serve` prints of a server's exposure, unusable secrets, and hidden arguments. Starts no server."""
+"""What `nemotron serve` prints of a server's exposure, and hidden arguments. Starts no server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nemotron_triton.access import Access, read_secret
-from nemotron_triton.errors import ServerError
+from nemotron_triton.callers import Callers
 from nemotron_triton.exposure import exposure, warnings
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError, start
 from nemotron_triton.serve_options import ServeOptions
@@ -19,6 +18,7 @@ from nemotron_triton.tls import Tls
 
 SECRET = "correct-horse-battery-staple"  # noqa: S105 - it protects nothing
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - nothing listens there
+CALLERS = Callers.parse(SECRET, "a test")
 PRINTF: list[str | HiddenArgument] = ["printf", "%s|%s|%s|%s|"]
 TLS = Tls(cert=Path("cert"), key=Path("key"))
 
@@ -30,9 +30,9 @@ def test_what_is_exposed_is_printed() -> None:
         "metrics  http://127.0.0.1:8002/metrics: plain, no secret",
         "model control off, shared memory off, tracing calls off",
     ]
-    assert list(exposure(ServeOptions(host=EVERYWHERE, tls=TLS, secret=SECRET, allow_reload=True)))[:2] == [
-        "gRPC     0.0.0.0:8001: TLS, secret required",
-        "HTTP     127.0.0.1:8000: plain, secret required",
+    assert list(exposure(ServeOptions(host=EVERYWHERE, tls=TLS, callers=CALLERS, allow_reload=True)))[:2] == [
+        "gRPC     0.0.0.0:8001: TLS, secret required (1 caller)",
+        "HTTP     127.0.0.1:8000: plain, secret required (1 caller)",
     ]
     mutual = ServeOptions(host="::", metrics_host="10.0.0.1", tls=replace(TLS, client_ca=Path("ca")))
     assert list(exposure(mutual))[:3] == [
@@ -47,11 +47,11 @@ def test_what_is_open_to_other_machines_is_warned_of() -> None:
         return "".join(warnings(ServeOptions(**changes)))  # type: ignore[arg-type]
 
     assert warned() == warned(host="127.0.0.2") == warned(host="::1") == warned(host="localhost") == ""
-    assert warned(host=EVERYWHERE, tls=TLS, secret=SECRET) == ""
+    assert warned(host=EVERYWHERE, tls=TLS, callers=CALLERS) == ""
     assert "reach gRPC without TLS and secret; " in warned(host=EVERYWHERE)
     assert "reach gRPC without secret; " in warned(host="10.0.0.1", tls=TLS)
     assert "reach metrics without TLS and secret; " in warned(metrics_host="::")
-    assert "reach HTTP without TLS; " in warned(http_host=EVERYWHERE, tls=TLS, secret=SECRET)
+    assert "reach HTTP without TLS; " in warned(http_host=EVERYWHERE, tls=TLS, callers=CALLERS)
     assert "reach gRPC without secret, HTTP without TLS and secret, metrics without TLS and secret; " in warned(
         host=EVERYWHERE, http_host=EVERYWHERE, metrics_host=EVERYWHERE, tls=TLS
     )
@@ -60,40 +60,8 @@ def test_what_is_open_to_other_machines_is_warned_of() -> None:
 def test_http_that_other_machines_reach_is_warned_of_whatever_protects_it() -> None:
     warning = "warning: tritonserver before 26.04 can be stopped by one HTTP request; keep HTTP behind a proxy"
 
-    assert warning in warnings(ServeOptions(http_host=EVERYWHERE, tls=TLS, secret=SECRET))
+    assert warning in warnings(ServeOptions(http_host=EVERYWHERE, tls=TLS, callers=CALLERS))
     assert warning not in warnings(ServeOptions(host=EVERYWHERE, metrics_host=EVERYWHERE))
-
-
-def test_a_secret_comes_from_its_file_before_the_environment(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text(SECRET + "\n")
-    file.chmod(0o640)
-
-    assert read_secret(file, {"NEMOTRON_SECRET": "other"}) == SECRET
-    assert read_secret(None, {"NEMOTRON_SECRET": "other"}) == "other"
-    assert read_secret(None, {}) is None
-
-
-def test_a_variable_that_is_set_but_empty_opens_no_server() -> None:
-    with pytest.raises(ServerError, match="NEMOTRON_SECRET is set but empty; give it the secret, or unset it"):
-        read_secret(None, {"NEMOTRON_SECRET": ""})
-
-
-def test_a_secret_that_everybody_can_read_is_none(tmp_path: Path) -> None:
-    file = tmp_path / "secret"
-    file.write_text(SECRET)
-    file.chmod(0o644)
-
-    with pytest.raises(ServerError, match=r"can be read by every user of this machine; chmod 600 \S+secret"):
-        read_secret(file)
-
-
-@pytest.mark.parametrize(
-    "secret", ["short", "a" * 1025, "with spaces in it, long", "with\nline-breaks-in-it", "é" * 20]
-)
-def test_a_secret_that_no_header_carries_or_that_is_guessed_is_refused(secret: str) -> None:
-    with pytest.raises(ServerError, match=r"16 to 1024 visible ASCII characters; `openssl rand -hex 32` makes one"):
-        Access(secret=secret)
 
 
 def test_a_script_in_front_of_the_server_does_not_get_the_secret(tmp_path: Path) -> None:

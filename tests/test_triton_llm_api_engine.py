@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,54 @@ def test_an_answer_arrives_token_by_token_and_in_order(loadable: Bundle) -> None
         assert texts == list("streams")
         assert await read(stream) == ([], "length", [])
         assert request.prompt_token_ids == PROMPT
+
+    on_loop(test)
+
+
+def test_the_part_of_a_prompt_that_was_cached_is_told_as_each_kind_can(loadable: Bundle, kind: str) -> None:
+    """The C++ executor reports blocks with the last response, the other tokens with each."""
+    config = {"version": "1.2.1", "build_config": {"plugin_config": {"tokens_per_block": 2}}}
+    (loadable.path / "engine" / "config.json").write_text(json.dumps(config))
+    engine, llm = start(loadable)
+
+    async def test() -> None:
+        stream = ask(engine)
+        (request,) = llm.requests
+        request.cached_tokens, request.reused_blocks = (2, 0) if kind == "pytorch" else (0, 1)
+        request.respond(5, finish="length")
+
+        assert await read(stream) == ([5], "length", [])
+        assert stream.cached_tokens == 2
+
+    on_loop(test)
+    assert engine.kv_tokens_per_block == {"pytorch": 32, "tensorrt": 2}[kind]
+
+
+def test_a_tensorrt_engine_that_does_not_say_its_block_size_tells_no_cached_tokens(
+    bundle: Bundle, tmp_path: Path, stand_in: ModuleType
+) -> None:
+    engine, llm = start(gpu_bundle(bundle, tmp_path / "bundle", "tensorrt"))
+
+    async def test() -> None:
+        stream = ask(engine)
+        llm.requests[0].respond(5, finish="length")
+
+        assert await read(stream) == ([5], "length", [])
+        assert (stream.cached_tokens, engine.kv_tokens_per_block) == (None, None)
+
+    on_loop(test)
+
+
+def test_a_release_that_tells_no_cached_tokens_answers_all_the_same(loadable: Bundle) -> None:
+    engine, llm = start(loadable)
+
+    async def test() -> None:
+        stream = ask(engine)
+        del llm.requests[0].cached_tokens
+        llm.requests[0].respond(5, finish="length")
+
+        assert await read(stream) == ([5], "length", [])
+        assert stream.cached_tokens is None
 
     on_loop(test)
 

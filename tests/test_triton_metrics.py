@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
 from nemotron_triton.serving import metric_families
+from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.metrics import Metrics, call_outcomes
 from nemotron_triton.serving.record import Outcome, RequestRecord
 
@@ -23,10 +25,22 @@ ANSWERED = RequestRecord(
     ended_s=103.0,
     outcome="ok",
     prompt_tokens=20,
+    cached_tokens=16,
     output_tokens=11,
     reasoning_tokens=4,
     gaps=10,
     gaps_s=2.0,
+)
+
+DEMO = Loaded(
+    profile="demo",
+    gpu="cpu",
+    precision="q8_0",
+    kind="cpu",
+    bundle_digest="d" * 64,
+    version="0.1.0",
+    max_active_requests=8,
+    max_waiting_requests=1024,
 )
 
 
@@ -77,9 +91,15 @@ class Server:
         }
 
 
+def observe(server: Server, record: RequestRecord) -> None:
+    metrics = Metrics(server, DEMO)
+    metrics.request_ended(record)
+    metrics.update(IDLE, 0, 0, 0.0)
+
+
 def test_an_answered_request_is_seen_in_every_latency_and_token_count() -> None:
     server = Server()
-    metrics = Metrics(server)
+    metrics = Metrics(server, DEMO)
 
     metrics.request_ended(ANSWERED)
     metrics.update(IDLE, 0, 0, 0.0)
@@ -90,15 +110,21 @@ def test_an_answered_request_is_seen_in_every_latency_and_token_count() -> None:
         "time_to_first_token_seconds": 1.0,
         "time_to_first_answer_token_seconds": 2.0,
         "request_duration_seconds": 3.0,
+        "time_per_output_token_seconds": 0.2,
         "inter_token_latency_seconds": 0.2,
     }
     assert {name: server[name] for name in latencies} == {name: [value] for name, value in latencies.items()}
-    assert [server[f"{kind}_tokens_total"] for kind in ("prompt", "reasoning", "answer")] == [20, 4, 7]
+    assert [server[f"{kind}_tokens_total"] for kind in ("prompt", "cached_prompt", "reasoning", "answer")] == [
+        20,
+        16,
+        4,
+        7,
+    ]
 
 
 def test_a_request_that_was_refused_does_not_make_the_server_look_fast() -> None:
     server = Server()
-    metrics = Metrics(server)
+    metrics = Metrics(server, DEMO)
 
     metrics.request_ended(RequestRecord(request_id="a", arrived_s=1.0, ended_s=1.0, outcome="rejected"))
     metrics.update(IDLE, 0, 0, 0.0)
@@ -124,7 +150,7 @@ def test_who_waits_in_vain_is_in_the_time_that_requests_wait(
     server = Server()
     record = RequestRecord(request_id="a", arrived_s=1.0, ended_s=31.0, outcome=outcome, admitted=admitted)
 
-    Metrics(server).request_ended(record)
+    observe(server, record)
 
     assert server["queue_time_seconds"] == waited_s
 
@@ -137,9 +163,9 @@ def test_each_answer_of_a_request_with_several_has_the_latency_of_its_own_tokens
     record.add_tokens(11, 1.0, 2.0)
     record.add_tokens(0, None, None)
 
-    Metrics(server).request_ended(record)
+    observe(server, record)
 
-    assert server["inter_token_latency_seconds"] == [0.1]
+    assert server["time_per_output_token_seconds"] == [0.1]
     assert server["time_to_first_token_seconds"] == [1.0]
 
 
@@ -148,20 +174,56 @@ def test_an_answer_of_one_token_has_no_time_between_tokens() -> None:
     record = RequestRecord(request_id="a", arrived_s=0.0, ended_s=6.0, outcome="ok")
     record.add_tokens(1, 4.0, 4.0)
 
-    Metrics(server).request_ended(record)
+    observe(server, record)
 
-    assert server["inter_token_latency_seconds"] == []
+    assert server["time_per_output_token_seconds"] == []
 
 
 def test_every_series_of_a_known_label_is_there_from_the_start() -> None:
     server = Server()
 
-    Metrics(server)
+    Metrics(server, DEMO)
 
     assert ("nemotron_requests_total", "deadline") in server.series
     assert ("nemotron_tool_calls_total", "ok") in server.series
     assert ("nemotron_answer_problems_total", "tool_choice_unsatisfied") in server.series
     assert not any(server.series.values())
+
+
+def test_what_a_fleet_asks_of_a_server() -> None:
+    """How much is queued wherever it waits, how much there is room for, which bundle it is, and whether it leaves."""
+    server = Server()
+    metrics = Metrics(server, DEMO)
+
+    metrics.update(EngineStatistics(active_requests=8, waiting_requests=2, generated_tokens=5), 8, 16, 0.5)
+
+    gauges = ("queued_requests", "max_active_requests", "max_waiting_requests", "draining")
+    assert [server[name] for name in gauges] == [18, 8, 1024, 0]
+    assert server.labelled("bundle_info") == {f"demo,cpu,q8_0,cpu,{'d' * 64},0.1.0": 1}
+    metrics.update(IDLE, 0, 0, 0.0, draining=True)
+    assert [server[name] for name in gauges] == [0, 8, 1024, 1]
+
+
+def test_blocks_are_served_only_where_the_kv_cache_has_some() -> None:
+    with_blocks, without = Server(), Server()
+
+    Metrics(with_blocks, replace(DEMO, kv_tokens_per_block=32, kv_blocks=900)).update(IDLE, 0, 0, 0.0)
+    Metrics(without, DEMO).update(IDLE, 0, 0, 0.0)
+
+    assert (with_blocks["kv_cache_tokens_per_block"], with_blocks["kv_cache_blocks"]) == (32, 900)
+    assert not [name for name, _ in without.series if "block" in name]
+
+
+def test_the_info_of_a_bundle_that_was_replaced_goes_to_0() -> None:
+    server = Server()
+    old, new = Metrics(server, DEMO), Metrics(server, replace(DEMO, precision="bf16"))
+    for metrics in (old, new):
+        metrics.update(IDLE, 0, 0, 0.0)
+
+    old.close()
+
+    assert [labels.split(",")[2] for labels in server.labelled("bundle_info")] == ["bf16"]
+    assert server["max_active_requests"] == 8
 
 
 def test_the_known_problems_are_those_that_the_client_package_documents() -> None:
@@ -193,7 +255,7 @@ def test_every_call_has_one_outcome(passed_on: int, codes: list[str], expected: 
 
 def test_only_what_changed_is_written() -> None:
     server = Server()
-    metrics = Metrics(server)
+    metrics = Metrics(server, DEMO)
     busy = EngineStatistics(active_requests=2, waiting_requests=0, generated_tokens=50)
     metrics.update(busy, 2, 0, 0.5)
     server.messages = 0
@@ -208,9 +270,27 @@ def test_only_what_changed_is_written() -> None:
     assert server.labelled("requests_total") == {"rejected": 1000}
 
 
+def test_histograms_see_a_sample_of_very_many_requests_and_counters_all_of_them() -> None:
+    server = Server()
+    metrics = Metrics(server, DEMO)
+
+    seen = []
+    for ended in (60, 0, 500, 5, 500):
+        for duration_s in range(ended):
+            metrics.request_ended(RequestRecord(request_id="a", arrived_s=0.0, ended_s=float(duration_s), outcome="ok"))
+        metrics.update(IDLE, 0, 0, 0.0)
+        seen.append(len(server["request_duration_seconds"]))
+
+    # All of 60; as many as there is room for again; then 10 with each update.
+    assert seen == [60, 60, 120, 125, 140]
+    assert server.labelled("requests_total") == {"ok": 1065}
+    # A sample of all of them, not the first ones.
+    assert max(server["request_duration_seconds"][60:120]) > 200
+
+
 def test_two_loads_of_the_model_add_up_and_each_takes_its_part_away_again() -> None:
     server = Server()
-    old, new = Metrics(server), Metrics(server)
+    old, new = Metrics(server, DEMO), Metrics(server, DEMO)
     for metrics, ratio in ((old, 0.7), (new, 0.1)):
         metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=5), 1, 0, 0.5)
         metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=9), 3, 0, ratio)
@@ -228,7 +308,7 @@ def test_two_loads_of_the_model_add_up_and_each_takes_its_part_away_again() -> N
 
 def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
     server = Server()
-    metrics = Metrics(server)
+    metrics = Metrics(server, DEMO)
 
     for tokens in (50, 3, 10):
         metrics.update(EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=tokens), 0, 0, 0.0)
@@ -238,7 +318,7 @@ def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
 
 def test_a_broken_engine_shows() -> None:
     server = Server()
-    metrics = Metrics(server)
+    metrics = Metrics(server, DEMO)
     metrics.update(IDLE, 0, 0, 0.0)
 
     broken = EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0, problem="out of memory")

@@ -54,6 +54,11 @@ def test_every_parameter_reaches_the_sampling() -> None:
     assert request.stop_words == ("\n\n", "END")
 
 
+def test_a_request_that_can_wait_says_so() -> None:
+    assert [read().priority, read(priority=0).priority, read(priority=1).priority] == [0, 0, 1]
+    assert refusal(priority=2) == "priority is 2; it must be between 0 and 1"
+
+
 def test_log_probabilities_without_alternatives_are_asked_for_by_the_reference_name() -> None:
     assert read(return_log_probs=True).sampling.logprobs == 0
     assert read(return_log_probs=False).sampling.logprobs is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 import time
@@ -57,6 +58,24 @@ class Engine(interface.Engine):
 
     def close(self) -> None:
         self.closed = True
+
+
+class Thinking(Engine):
+    """One token at each turn of the loop: a think block, and text behind it."""
+
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+        super().__init__(bundle, codec)
+        self.ids = codec.encode(Prompt(f"<think>\nYes.\n</think>\n\n{'A word and another one. ' * 10}", "\ufdd0", ()))
+
+    def generate(self, _ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
+        async def say() -> None:
+            for token_id in self.ids[: sampling.max_tokens]:
+                stream.put((token_id,))
+                await asyncio.sleep(0)
+            await asyncio.to_thread(self.go.wait, 30)
+            stream.put((), "stop")
+
+        self._task = asyncio.get_running_loop().create_task(say())
 
 
 class Silent(Engine):
@@ -143,6 +162,9 @@ class Watch:
     def close(self) -> None:
         pass
 
+    def leave(self) -> None:
+        pass
+
 
 @pytest.fixture
 def watch() -> Watch:
@@ -201,7 +223,7 @@ def test_a_request_that_cannot_even_be_named_is_ended(service: Service) -> None:
     service.submit(odd)
 
     assert sender.ended.wait(10)
-    assert sender.responses[-1].error.message == "INVALID_ARGUMENT: the request's id, or its parameters, are not UTF-8"
+    assert sender.responses[-1].error.message == "INVALID_ARGUMENT: the request's id is not UTF-8"
 
 
 def test_answers_on_their_way_outlive_the_wait_of_the_others(bundle: Bundle, watch: Watch) -> None:
@@ -336,3 +358,40 @@ def test_an_engine_that_does_not_wake_up_is_closed_again(bundle: Bundle, watch: 
         start(bundle, watch, Kept, max_engine_silence_ms=200)
 
     assert engines[0].closed
+
+
+def test_the_first_text_does_not_wait_for_a_pause_behind_tokens_that_show_nothing(bundle: Bundle, watch: Watch) -> None:
+    """Among 30,000 streams a pause is 10 s."""
+    service, sender = start(bundle, watch, Thinking, stream_interval_ms=10_000), Sender()
+    _engine(service).go.clear()
+
+    with contextlib.ExitStack() as others:
+        for _ in range(30_000):
+            others.enter_context(service.requests.answering(object(), 1))  # type: ignore[arg-type]
+        begin = time.monotonic()
+        service.submit(request(sender, stream=np.bool_(True), thinking=np.bool_(True)))
+        wait_until(lambda: bool(sender.responses))
+        took_s = time.monotonic() - begin
+        first = list(sender.responses)
+        _engine(service).go.set()
+
+        assert sender.ended.wait(10)
+    assert took_s < 5
+    assert first[0].tensors["reasoning_output"].item().startswith(b"Y")
+    # All that was ready is in one response, with the end of the answer.
+    assert len(sender.responses) == 2
+    assert sender.responses[1].tensors["text_output"].item().rstrip().endswith(b"another one.")
+    assert sender.responses[1].tensors["finish_reason"].item() == b"stop"
+    service.close()
+
+
+def test_a_stream_that_is_alone_gathers_tokens_too_unless_none_may_wait(bundle: Bundle, watch: Watch) -> None:
+    responses: dict[int, int] = {}
+    for interval_ms in (100, 0):
+        service, sender = start(bundle, watch, Thinking, stream_interval_ms=interval_ms), Sender()
+        service.submit(request(sender, stream=np.bool_(True), thinking=np.bool_(True)))
+        assert sender.ended.wait(10)
+        responses[interval_ms] = len(sender.responses)
+        service.close()
+
+    assert responses[100] < responses[0] / 2

@@ -29,7 +29,14 @@ class Failure(Exception):
     INVALID_ARG = 3
 
 
-# The part of `triton_python_backend_utils` that is used; a request is its tensors by name.
+class Request(dict[str, Any]):
+    """The tensors of a request by name; it came without headers."""
+
+    def parameters(self) -> str:
+        return "{}"
+
+
+# The part of `triton_python_backend_utils` that is used.
 PB = SimpleNamespace(
     TritonError=Failure,
     TritonModelException=Failure,
@@ -64,8 +71,8 @@ def started(repository: Path, model: str) -> TextModel:
     return text_model
 
 
-def request(**values: str) -> dict[str, Any]:
-    return {name: np.array([[value.encode()]], dtype=np.object_) for name, value in values.items()}
+def request(**values: str) -> Request:
+    return Request({name: np.array([[value.encode()]], dtype=np.object_) for name, value in values.items()})
 
 
 @pytest.mark.parametrize(

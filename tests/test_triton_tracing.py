@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from collector import Collector, collecting, plain
 from nemotron_client.events import Problem
+from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.serving.address import grpc_address
 from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.tracing import Tracing, start_tracing
 
@@ -28,10 +31,18 @@ ANSWERED = RequestRecord(
     outcome="ok",
     thinking=True,
     stream=True,
-    temperature=0.5,
-    top_p=0.25,
-    max_tokens=64,
+    sampling=Sampling(
+        max_tokens=64,
+        temperature=0.5,
+        top_p=0.25,
+        top_k=40,
+        seed=7,
+        frequency_penalty=0.125,
+        presence_penalty=-0.5,
+    ),
+    stop_words=("x" * 100, "END"),
     prompt_tokens=20,
+    cached_tokens=16,
     output_tokens=11,
     gaps=10,
     gaps_s=2.0,
@@ -91,20 +102,58 @@ def test_a_request_is_a_span_below_the_caller_s_with_the_attributes_of_the_conve
         "gen_ai.request.max_tokens": 64,
         "gen_ai.request.temperature": 0.5,
         "gen_ai.request.top_p": 0.25,
+        "gen_ai.request.top_k": 40,
+        "gen_ai.request.seed": 7,
+        "gen_ai.request.frequency_penalty": 0.125,
+        "gen_ai.request.presence_penalty": -0.5,
+        "gen_ai.request.stop_sequences": ["x" * 63 + "…", "END"],
         "gen_ai.request.stream": True,
+        "gen_ai.response.id": "order-17",
         "gen_ai.response.model": "llama-nemotron-nano-4b-v1.1",
         "gen_ai.response.finish_reasons": ["tool_calls"],
         "gen_ai.usage.input_tokens": 20,
+        "gen_ai.usage.cache_read.input_tokens": 16,
         "gen_ai.usage.output_tokens": 11,
         "gen_ai.usage.reasoning.output_tokens": 4,
-        "gen_ai.server.time_to_first_token": 0.5,
-        "gen_ai.server.time_per_output_token": 0.2,
+        "gen_ai.response.time_to_first_chunk": 0.5,
+        "nemotron.time_to_first_token_seconds": 0.5,
+        "nemotron.time_per_output_token_seconds": 0.2,
         "nemotron.request.id": "order-17",
         "nemotron.thinking": True,
         "nemotron.queue_seconds": 0.25,
         "nemotron.tool_calls": 1,
         "nemotron.problems": ["unknown_function"],
     }
+
+
+def test_what_was_not_asked_for_or_does_not_fit_is_left_out(collector: Collector) -> None:
+    """A seed has 64 bits without a sign, an attribute has 63; and an answer that is not streamed has no chunks."""
+    tracing = started()
+    sampling = Sampling(max_tokens=64, temperature=0.0, top_p=1.0, seed=2**64 - 1)
+
+    tracing.request_ended(replace(ANSWERED, sampling=sampling, stop_words=(), stream=False, cached_tokens=None))
+    tracing.close()
+
+    span, _ = collector.span()
+    names = set(plain(span.attributes))
+    assert not names & {"gen_ai.request.seed", "gen_ai.request.top_k", "gen_ai.request.stop_sequences"}
+    assert not names & {"gen_ai.response.time_to_first_chunk", "gen_ai.usage.cache_read.input_tokens"}
+    assert "nemotron.time_to_first_token_seconds" in names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("tritonserver --model-repository=/m --grpc-address=10.0.0.7 --grpc-port=9001", ("10.0.0.7", 9001)),
+        ("tritonserver --model-repository /m --grpc-address 10.0.0.7 --grpc-port 9001", ("10.0.0.7", 9001)),
+        ("ld.so tritonserver --model-store=/m --grpc-address=[::1]", ("::1", 8001)),
+        ("tritonserver --model-repository=/m --grpc-address=0.0.0.0", ("pod-7", 8001)),
+        ("tritonserver --model-repository=/m", ("pod-7", 8001)),
+        ("python -m pytest", None),
+    ],
+)
+def test_the_server_s_address_is_read_from_its_arguments(arguments: str, expected: tuple[str, int] | None) -> None:
+    assert grpc_address(arguments.split(), "pod-7") == expected
 
 
 @pytest.mark.parametrize("traceparent", ["", "nonsense", f"00-{'0' * 32}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01\nx: y"])

@@ -1,225 +1,215 @@
 """What serving costs beyond the engine: `nemotron` doing everything, beside a Python model that does nothing.
 
 On a real tritonserver, with an engine that replays recorded tokens as fast as they are read. (a) is a bare decoupled
-model that sends the same ids, one per response; (b) is `nemotron`: render, tokenise, detokenise, part thinking, answer
-and calls. CPU time is that of tritonserver and of the model's process, from /proc; the clients run in another process.
+model of the same configuration that sends as many tokens, one in each response; (b) is `nemotron`: render, tokenise,
+detokenise, part thinking, answer and calls. CPU time is that of tritonserver and of the model's process, from /proc;
+the clients run in another process. Both take turns, so that what else the machine does is in both.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-import grpc
-import psutil
-from google.protobuf import text_format
-from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+sys.path.insert(0, str(Path(__file__).parent / "replay"))
+
+from server import Load, Measured, Server, serving
 
 from nemotron_build.engine import EngineSpec, build
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.chat.render import Prompt
-from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.repository import write_repository
-from nemotron_triton.serving.settings import Settings
-from nemotron_triton.tritonserver import find_tritonserver
 
 CHECKPOINT = Path(__file__).parents[2] / "build" / "demo" / "checkpoint"
-REPLAY = Path(__file__).parent / "replay"
-HTTP, GRPC, METRICS = 18000, 18001, 18002
-MODELS = ("bare", "nemotron")
-STREAMS = (1, 16, 64, 256)
+# The models with their names in the tables.
+MODELS = {"bare": "(a) bare", "nemotron": "(b) coalescing", "each": "(b) no coalescing"}
+# A request that costs little but itself, and how many of them are asked in one measurement.
+SHORT_TOKENS, SHORT_REQUESTS = 4, 960
+SHORT_STREAMS = (1, 16)
+STREAMS, QUICK_STREAMS = (1, 16, 64, 256), (16,)
+CROWDS, QUICK_CROWDS = (512, 1024), (512,)
 # Tokens of all streams together in one measurement, and the fewest of one stream.
 TOKENS, LEAST_TOKENS = 16_000, 200
-SHORT, LONG, LENGTH_STREAMS = 200, 30_000, 8
-_THINKING = "The bill is 8887.81 dollars and the tip is 18 percent, so I will call calculate_tip with both. "
-_TEXT = "A tip of 18 percent on 8887.81 is 8887.81 x 18 / 100, which the tool will tell us. "
-_CALL = '<TOOLCALL>[{"name": "calculate_tip", "arguments": {}}]</TOOLCALL>'
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One load on one model: CPU µs per token of each process, and what the clients saw."""
-
-    server_us: float
-    stub_us: float
-    tokens_per_s: float
-    tokens_per_response: float
-    first_ms: float
-
-    @property
-    def total_us(self) -> float:
-        """Both processes together."""
-        return self.server_us + self.stub_us
-
-
-class Server:
-    """A tritonserver with both models, once it is ready."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._server = psutil.Process(process.pid)
-        deadline = time.monotonic() + 60
-        while not _ready():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("tritonserver did not become ready")
-            time.sleep(0.1)
-
-    def measure(self, model: str, streams: int, tokens: int, rounds: int, *, text_alone: bool = False) -> Measured:
-        """*rounds* of *streams* at once of *tokens* each."""
-        stub = next(child for child in self._server.children() if f"/{model}/1/" in " ".join(child.cmdline()))
-        numbers = (streams, tokens, rounds, int(text_alone))
-        before = _cpu_s(self._server), _cpu_s(stub)
-        load = subprocess.run(  # noqa: S603 - our own program
-            [sys.executable, REPLAY / "load.py", f"127.0.0.1:{GRPC}", model, *map(str, numbers)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        after = _cpu_s(self._server), _cpu_s(stub)
-        if load.returncode:
-            raise SystemExit(f"the load on {model} failed: {load.stderr}")
-        figures = json.loads(load.stdout)
-        generated = streams * tokens * rounds
-        server_us, stub_us = ((end - begin) * 1e6 / generated for begin, end in zip(before, after, strict=True))
-        return Measured(
-            server_us=server_us,
-            stub_us=stub_us,
-            tokens_per_s=generated / figures["took_s"],
-            tokens_per_response=generated / figures["responses"],
-            first_ms=statistics.median(figures["first_ms"]),
-        )
-
-
-@contextlib.contextmanager
-def serving(folder: Path, bundle: Bundle, **settings: int) -> Iterator[Server]:
-    """Both models, `nemotron` with these settings."""
-    models = folder / "models"
-    write_repository(bundle, models, Settings(**settings), adapters={"nemotron": REPLAY / "nemotron_model.py"})
-    (models / "bare" / "1").mkdir(parents=True)
-    (models / "bare" / "1" / "model.py").write_bytes((REPLAY / "bare_model.py").read_bytes())
-    (models / "bare" / "config.pbtxt").write_text(_bare_config())
-    triton = find_tritonserver()
-    environment = os.environ | triton.environment | {"NEMOTRON_REPLAY": str(REPLAY)}
-    environment["NEMOTRON_RECORDING"] = str(folder / "recording.json")
-    arguments = [
-        f"--model-repository={models}",
-        f"--http-port={HTTP}",
-        f"--grpc-port={GRPC}",
-        f"--metrics-port={METRICS}",
-        "--http-address=127.0.0.1",
-        "--grpc-address=127.0.0.1",
-        "--disable-auto-complete-config",
-        "--allow-gpu-metrics=false",
-    ]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - tritonserver
-            [*triton.argv, *arguments], env=environment, cwd=folder, stdout=log, stderr=log
-        )
-        try:
-            yield Server(process)
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _bare_config() -> str:
-    config = model_config_pb2.ModelConfig(name="bare", backend="python", max_batch_size=1)
-    config.input.add(name="max_tokens", data_type=model_config_pb2.TYPE_INT32, dims=[1])
-    config.output.add(name="token_id", data_type=model_config_pb2.TYPE_INT32, dims=[1])
-    config.instance_group.add(count=1, kind=model_config_pb2.ModelInstanceGroup.KIND_CPU)
-    config.model_transaction_policy.decoupled = True
-    return text_format.MessageToString(config)
-
-
-def _ready() -> bool:
-    with grpc.insecure_channel(f"127.0.0.1:{GRPC}") as channel:
-        try:
-            stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            return bool(stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=2).ready)
-        except grpc.RpcError:
-            return False
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def record(bundle: Bundle, path: Path) -> None:
-    """The parts of an answer as ids of the bundle's tokenizer."""
-    codec = TokenCodec(bundle.tokenizer_path)
-    texts = {"opened": "<think>\n", "thinking": _THINKING, "closed": "</think>\n\n", "text": _TEXT, "call": _CALL}
-    path.write_text(json.dumps({name: codec.encode(Prompt(text, "\ufdd0", ())) for name, text in texts.items()}))
-
-
-def _row(label: str, loads: Sequence[Measured]) -> str:
-    fields = ("server_us", "stub_us", "total_us", "tokens_per_s", "tokens_per_response")
-    server, stub, total, speed, size = (statistics.median(getattr(load, field) for load in loads) for field in fields)
-    return f"| {label} | {server:.0f} | {stub:.0f} | {total:.0f} | {speed:,.0f} | {size:.1f} |\n"
+LONG_TOKENS, LONG_STREAMS, LONG_ROUNDS = 30_000, 8, 150
+say = sys.stdout.write
 
 
 def main() -> None:
-    """Measure and print two tables."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description="What serving costs beyond the engine.")
     parser.add_argument("--repeats", type=int, default=5, help="measurements of each, of which the median is shown")
-    repeats = parser.parse_args().repeats
-    say = sys.stdout.write
-    say("| model, streams | tritonserver, µs/token | stub, µs/token | both | tokens/s | tokens/response |\n")
-    say("|---|---|---|---|---|---|\n")
-    ratios: list[str] = []
+    parser.add_argument("--quick", action="store_true", help="fewer rows: requests, 16 streams, and 512 at once")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as path:
         build(EngineSpec(checkpoint=CHECKPOINT, gpu="cpu"), Path(path) / "bundle")
-        bundle = Bundle.open(Path(path) / "bundle")
-        for name, settings in (("coalescing", {}), ("no coalescing", {"stream_interval_ms": 0})):
-            folder = Path(path) / name.replace(" ", "-")
-            folder.mkdir()
-            record(bundle, folder / "recording.json")
-            with serving(folder, bundle, **settings) as server:
-                for model in MODELS:
-                    server.measure(model, 16, LEAST_TOKENS, 1)  # warm
-                for streams in STREAMS:
-                    bare, ours = _pairs(server, repeats, streams, max(LEAST_TOKENS, TOKENS // streams))
-                    say(_row(f"(a) bare, {streams}", bare))
-                    say(_row(f"(b) {name}, {streams}", ours))
-                    ratio = statistics.median(b.total_us / a.total_us for a, b in zip(bare, ours, strict=True))
-                    ratios.append(f"| {name}, {streams} streams: CPU per token, (b) / (a) | {ratio:.2f} |")
-                request_ms, ratio = _lengths(server, repeats)
-                ratios.append(f"| {name}: CPU of a request but for its tokens | {request_ms:.1f} ms |")
-                ratios.append(f"| {name}: CPU of each further token, of {LONG:,} / of {SHORT} | {ratio:.2f} |")
-                bare, ours = _pairs(server, repeats, 1, SHORT, rounds=20)
-                later_ms = statistics.median(b.first_ms - a.first_ms for a, b in zip(bare, ours, strict=True))
-                ratios.append(f"| {name}, 1 stream: TTFT, (b) - (a) | {later_ms:.1f} ms |")
-    say("\n| in pairs, median | |\n|---|---|\n" + "\n".join(ratios) + "\n")
+        with serving(Path(path), Bundle.open(Path(path) / "bundle")) as server:
+            for model in MODELS:
+                server.measure(model, Load(streams=16, tokens=LEAST_TOKENS, rounds=4))  # warm
+            _requests(server, options.repeats)
+            _crowds(server, options.repeats, QUICK_CROWDS if options.quick else CROWDS)
+            _tokens(server, options.repeats, QUICK_STREAMS if options.quick else STREAMS)
+            _parts(server, (options.repeats + 1) // 2, QUICK_STREAMS if options.quick else STREAMS[:2])
+            if not options.quick:
+                _lengths(server, (options.repeats + 1) // 2)
 
 
-def _pairs(
-    server: Server, repeats: int, streams: int, tokens: int, rounds: int = 1
-) -> tuple[list[Measured], list[Measured]]:
-    """Both models, one right after the other, so that what else the machine does is in both."""
-    pairs = [[server.measure(model, streams, tokens, rounds) for model in MODELS] for _ in range(repeats)]
+def _requests(server: Server, repeats: int) -> None:
+    """What a short request costs, beside a bare model that sends as many responses to it."""
+    _head(
+        "model, streams",
+        "tritonserver, µs/request",
+        "stub",
+        "stub, (b) - (a)",
+        "responses",
+        "first response, ms",
+        "p/s",
+    )
+    for streams in SHORT_STREAMS:
+        load = Load(streams=streams, tokens=SHORT_TOKENS, rounds=SHORT_REQUESTS // streams, text_alone=True)
+        bare, ours = [], []
+        for _ in range(repeats):
+            ours.append(server.measure("nemotron", load))
+            bare.append(server.measure("bare", load, responses=round(ours[-1].responses / ours[-1].requests)))
+        more_us = _median((b.stub_us - a.stub_us) / a.requests for a, b in zip(bare, ours, strict=True))
+        for name, loads, more in (("bare", bare, ""), ("nemotron", ours, f"**{more_us:.0f}**")):
+            server_us, stub_us, responses = (
+                _median(of(load) / load.requests for load in loads) for of in (_server_us, _stub_us, _responses)
+            )
+            first_ms = _median(load.first_ms for load in loads)
+            speed = _median(load.requests / load.took_s for load in loads)
+            label = f"{MODELS[name].split()[0]} {name}, {streams}"
+            _row(
+                label, f"{server_us:.0f}", f"{stub_us:.0f}", more, f"{responses:.1f}", f"{first_ms:.2f}", f"{speed:.0f}"
+            )
+
+
+def _crowds(server: Server, repeats: int, crowds: Sequence[int]) -> None:
+    """When the first response comes to many requests at once."""
+    _head("requests at once", "first response, ms, (a)", "(b)", "(b) / (a)", "CPU, (b) / (a)", "both, s, (a)", "(b)")
+    for streams in crowds:
+        bare, ours = _pairs(server, repeats, Load(streams=streams, tokens=LEAST_TOKENS))
+        first = [_median(load.first_ms for load in loads) for loads in (bare, ours)]
+        took = [_median(load.took_s for load in loads) for loads in (bare, ours)]
+        _row(
+            f"{streams}",
+            *(f"{ms:.0f}" for ms in first),
+            f"**{_ratio(bare, ours, lambda load: load.first_ms):.2f}**",
+            f"{_ratio(bare, ours, lambda load: load.total_us):.2f}",
+            *(f"{seconds:.1f}" for seconds in took),
+        )
+
+
+def _tokens(server: Server, repeats: int, all_streams: Sequence[int]) -> None:
+    """What a token costs in answers of some length."""
+    _head("model, streams", "tritonserver, µs/token", "stub", "both", "both, (b) / (a)", "tokens/s", "tokens/response")
+    for streams in all_streams:
+        load = Load(streams=streams, tokens=max(LEAST_TOKENS, TOKENS // streams))
+        measured: dict[str, list[Measured]] = {model: [] for model in MODELS}
+        for _ in range(repeats):
+            for model in MODELS:
+                measured[model].append(server.measure(model, load))
+        for model, loads in measured.items():
+            ratio = _ratio(measured["bare"], loads, lambda load: load.total_us)
+            server_us, stub_us, total_us = (
+                _median(of(load) / load.tokens for load in loads) for of in (_server_us, _stub_us, _total_us)
+            )
+            speed = _median(load.tokens / load.took_s for load in loads)
+            size = _median(load.tokens / load.responses for load in loads)
+            _row(
+                f"{MODELS[model]}, {streams}",
+                *(f"{us:.0f}" for us in (server_us, stub_us, total_us)),
+                f"{ratio:.2f}",
+                f"{speed:,.0f}",
+                f"{size:.1f}",
+            )
+
+
+def _parts(server: Server, repeats: int, all_streams: Sequence[int]) -> None:
+    """What a request, a response and a token cost by themselves, from loads that differ in one of them.
+
+    Answers of one token, and of many in few and in many responses: three loads, three unknowns.
+    """
+    _head("model, streams", "request, µs", "response", "token", "of which the stub: request", "response", "token")
+    for streams in all_streams:
+        one = Load(streams=streams, tokens=1, rounds=SHORT_REQUESTS // streams, text_alone=True)
+        many = Load(
+            streams=streams, tokens=LEAST_TOKENS, rounds=max(1, TOKENS // LEAST_TOKENS // streams), text_alone=True
+        )
+        rows: dict[str, list[tuple[float, ...]]] = {"bare": [], "nemotron": []}
+        for _ in range(repeats):
+            for model, of_each in (("bare", "bare"), ("nemotron", "each")):
+                single = server.measure(model, one, responses=1)
+                few, each = server.measure(model, many, responses=2), server.measure(of_each, many)
+                rows[model].append((*_solved(single, few, each, _total_us), *_solved(single, few, each, _stub_us)))
+        for model, row in rows.items():
+            _row(f"{model}, {streams}", *(f"{_median(part):.1f}" for part in zip(*row, strict=True)))
+
+
+def _solved(
+    single: Measured, few: Measured, each: Measured, of: Callable[[Measured], float]
+) -> tuple[float, float, float]:
+    """The cost of a request, a response and a token."""
+    one_us, few_us, each_us = (of(load) / load.requests for load in (single, few, each))
+    few_responses, each_responses = (load.responses / load.requests for load in (few, each))
+    response_us = (each_us - few_us) / (each_responses - few_responses)
+    token_us = (few_us - one_us - response_us * (few_responses - 1)) / (few.load.tokens - 1)
+    return one_us - response_us - token_us, response_us, token_us
+
+
+def _lengths(server: Server, repeats: int) -> None:
+    """Whether a token of a long answer costs more than one of a short answer."""
+    loads = [
+        Load(streams=LONG_STREAMS, tokens=tokens, rounds=rounds, text_alone=True)
+        for tokens, rounds in ((1, LONG_ROUNDS), (LEAST_TOKENS, LONG_ROUNDS), (LONG_TOKENS, 1))
+    ]
+    ratios = []
+    for _ in range(repeats):
+        measured = [server.measure("nemotron", load) for load in loads]
+        one, short, long = (load.total_us / load.load.rounds for load in measured)
+        ratios.append(((long - one) / (LONG_TOKENS - 1)) / ((short - one) / (LEAST_TOKENS - 1)))
+    say(f"\nCPU of each further token, of {LONG_TOKENS:,} / of {LEAST_TOKENS}: {_median(ratios):.2f}\n")
+
+
+def _pairs(server: Server, repeats: int, load: Load) -> tuple[list[Measured], list[Measured]]:
+    pairs = [(server.measure("bare", load), server.measure("nemotron", load)) for _ in range(repeats)]
     return [bare for bare, _ in pairs], [ours for _, ours in pairs]
 
 
-def _lengths(server: Server, repeats: int) -> tuple[float, float]:
-    """What a request costs by itself, ms, and each further token of long answers, as a multiple of short ones'."""
-    requests, ratios = [], []
-    for _ in range((repeats + 1) // 2):
-        one, short, long = (
-            server.measure("nemotron", LENGTH_STREAMS, tokens, rounds, text_alone=True).total_us * tokens
-            for tokens, rounds in ((1, LONG // SHORT), (SHORT, LONG // SHORT), (LONG, 1))
-        )
-        requests.append(one / 1000)
-        ratios.append(((long - one) / (LONG - 1)) / ((short - one) / (SHORT - 1)))
-    return statistics.median(requests), statistics.median(ratios)
+def _ratio(bare: Sequence[Measured], ours: Sequence[Measured], of: Callable[[Measured], float]) -> float:
+    return _median(of(b) / of(a) for a, b in zip(bare, ours, strict=True))
+
+
+def _median(values: Iterable[float]) -> float:
+    return statistics.median(values)
+
+
+def _server_us(measured: Measured) -> float:
+    return measured.server_us
+
+
+def _stub_us(measured: Measured) -> float:
+    return measured.stub_us
+
+
+def _total_us(measured: Measured) -> float:
+    return measured.total_us
+
+
+def _responses(measured: Measured) -> float:
+    return measured.responses
+
+
+def _head(*columns: str) -> None:
+    say("\n")
+    _row(*columns)
+    _row(*["---"] * len(columns))
+
+
+def _row(*cells: str) -> None:
+    say(f"| {' | '.join(cells)} |\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -92,6 +92,7 @@ def main(url: str) -> dict[str, Any]:
             "tokens": client.count_tokens(CAPITAL, thinking=False),
             "generated": parts(client.generate(prompt.text, thinking=True, **GREEDY)),
             "rejected": error(lambda: client.chat(CAPITAL, temperature=-1.0)),
+            "denied": error(lambda: Client(url, secret="not-the-secret-of-the-server").chat(CAPITAL)),  # noqa: S106
             "late": error(lambda: client.chat(CAPITAL, timeout_s=0.001)),
             "no server": error(lambda: Client("127.0.0.1:9", max_retries=0).chat(CAPITAL)),
             "async": asyncio.run(awaited(url)),

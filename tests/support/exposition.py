@@ -14,7 +14,7 @@ from nemotron_triton.server import ServeOptions
 
 PREFIX = "nemotron_"
 # Labels with few values, all known beforehand.
-LABELS = {"outcome", "code", "le"}
+LABELS = {"outcome", "code", "caller", "le", "profile", "gpu", "precision", "kind", "bundle_digest", "version"}
 _UNITS = re.compile(r"_(ms|us|ns|msec|milliseconds|microseconds|minutes|kb|mb|percent)(_|$)")
 # A query without what is in quotes, braces and brackets and without label lists; then names that nothing is called by.
 _NOT_NAMES = re.compile(r'"[^"]*"|\{[^}]*\}|\[[^\]]*\]|\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)')
@@ -25,9 +25,9 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _SELECTOR = re.compile(r'\b([a-zA-Z_:][a-zA-Z0-9_:]*)\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\}')
 _MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"((?:[^"\\]|\\.)*)"')
 _BY = re.compile(r"\bby\s*\(([^)]*)\)")
-_LABEL_VALUES = re.compile(r"label_values\(\s*(\S+)\s*,\s*(\w+)\s*\)")
-# Prometheus adds it to everything that it scrapes.
-_ADDED = "instance"
+_LABEL_VALUES = re.compile(r"label_values\(\s*(\w+(?:\{[^}]*\})?)\s*,\s*(\w+)\s*\)")
+# Prometheus adds them to what it scrapes, the last one in Kubernetes.
+_ADDED = {"instance", "job", "namespace"}
 
 # The labels of every series, by name.
 Series = Mapping[str, Sequence[Mapping[str, str]]]
@@ -94,13 +94,15 @@ def complaints(text: str) -> Iterator[str]:
 def unknown(query: str, known: Series) -> set[str]:
     """The series and labels in a PromQL *query*, or in a dashboard's `label_values`, that are not among *known*."""
     if listed := _LABEL_VALUES.fullmatch(query):
-        return _unknown_labels(listed[1], [listed[2]], known) if listed[1] in known else {listed[1]}
+        missing = unknown(listed[1], known)
+        return missing or _unknown_labels(_names(listed[1]).pop(), [listed[2]], known)
     missing = _names(query) - set(known)
     for name, matchers in _SELECTOR.findall(query):
         for label, operator, value in _MATCHER.findall(matchers):
             values = {labels.get(label) for labels in known.get(name, ())} - {None}
             asked = value.split("|") if operator in ("=~", "!~") else [value]
-            if name in known and label != _ADDED:
+            # A variable of the dashboard has the values that it was given.
+            if name in known and label not in _ADDED and not (value.startswith("$") and values):
                 missing |= {f'{name}{{{label}="{text}"}}' for text in asked if text not in values}
     for by in _BY.finditer(query):
         for name in _names(_behind(query[by.end() :])) & set(known):
@@ -109,7 +111,9 @@ def unknown(query: str, known: Series) -> set[str]:
 
 
 def _unknown_labels(name: str, labels: Sequence[str], known: Series) -> set[str]:
-    return {f"{name}{{{label}}}" for label in labels if label != _ADDED and not any(label in of for of in known[name])}
+    return {
+        f"{name}{{{label}}}" for label in labels if label not in _ADDED and not any(label in of for of in known[name])
+    }
 
 
 def _names(query: str) -> set[str]:

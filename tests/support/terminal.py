@@ -18,15 +18,18 @@ import psutil
 
 # A shell that leads a session gets the terminal that it opens, so that Ctrl-C reaches the program.
 _ON_ITS_TERMINAL = ["/bin/sh", "-c", 'terminal=$1; shift; exec "$@" <"$terminal"', "sh"]
-_ROWS, _COLUMNS = 50, 2000
+_ROWS = 50
 
 
 class Terminal:
-    """A context manager that runs *argv* in a terminal too wide to wrap a line, and ends it when the block ends."""
+    """A context manager that runs *argv* in a terminal, and ends it when the block ends.
 
-    def __init__(self, argv: Sequence[object], environment: Mapping[str, str]) -> None:
+    Unless told otherwise it has so many *columns* that no line is wrapped.
+    """
+
+    def __init__(self, argv: Sequence[object], environment: Mapping[str, str], columns: int = 2000) -> None:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, _COLUMNS, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", _ROWS, columns, 0, 0))
         os.set_blocking(self._master, False)
         self.process = subprocess.Popen(
             [*_ON_ITS_TERMINAL, os.ttyname(slave), *map(str, argv)],

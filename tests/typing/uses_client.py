@@ -75,6 +75,7 @@ SAMPLING: GenerateOptions = {
     "stop_token_ids": [3],
     "bad_words": ("oh",),
     "guide_type": "json_schema",
+    "priority": 1,
     "guide": {"type": "object"},
 }
 FORCED: ChatOptions = {

@@ -6,6 +6,7 @@ Refuses pickled weights (they run code when loaded) and everything whose shapes 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 # What the build reads, or what must stay on record: settings, templates, model code (never run here), licences.
 _TEXT_FILES = ("config.json", "generation_config.json", "special_tokens_map.json", "model.safetensors.index.json")
 _TEXT_PATTERNS = ("*.jinja", "chat_template.json", "*.py", "[Ll][Ii][Cc][Ee][Nn][CcSs][Ee]*", "NOTICE*")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 # By safetensors' name, in torch's and numpy's spelling.
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
@@ -84,6 +86,13 @@ class Checkpoint:
         return [path for path in self.files if path.name.lower().startswith(("licen", "notice"))]
 
 
+def _download(path: Path) -> str:
+    """How to get what *path* names, where that looks like a repository of Hugging Face."""
+    if not _REPOSITORY.fullmatch(str(path)):
+        return ""
+    return f"; of a Hugging Face repository, `hf download {path} --local-dir {path.name}` makes one"
+
+
 def inspect(
     path: Path, *, model_types: Sequence[str] = MODEL_TYPES, purpose: str = "engines", query_rows: int | None = None
 ) -> Checkpoint:
@@ -93,7 +102,9 @@ def inspect(
     *query_rows*, the rows of a `q_proj`, is for what an unfinished build left of a checkpoint: everything but weights.
     """
     if not path.is_dir():
-        raise CheckpointError(f"no checkpoint at {path}: give the folder that holds config.json and *.safetensors")
+        raise CheckpointError(
+            f"no checkpoint at {path}: give the folder that holds config.json and *.safetensors{_download(path)}"
+        )
     config = read_json(path / "config.json")
     if (model_type := config.get("model_type")) not in model_types:
         raise UnsupportedError(

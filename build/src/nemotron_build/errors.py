@@ -9,6 +9,10 @@ class BuildError(Exception):
     """Base of every error a build raises on purpose; its text is one line, for a person."""
 
 
+class SettingError(BuildError):
+    """A setting is missing, unknown or out of range, as an option or in a --config file; the message says what is."""
+
+
 class CheckpointError(BuildError):
     """The checkpoint is missing, broken, or not what it says it is."""
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from nemotron_build.architecture import Role, Weight
-from nemotron_build.errors import BuildError, UnsupportedError
+from nemotron_build.errors import BuildError, SettingError
 from nemotron_build.strict_yaml import load_yaml
 
 AUTO = "auto"
@@ -203,16 +203,16 @@ class Precisions(_Strict):
                     raise ValueError(f"recommended.{kind}: {name} is no row of weights")
 
     def find(self, name: str, kind: str) -> Precision:
-        """The weights called *name* as engines of *kind* store them; `UnsupportedError` lists the names."""
+        """The weights called *name* as engines of *kind* store them; `SettingError` lists the names."""
         if name not in self.weights:
-            raise UnsupportedError(f"--precision {name} does not exist; known: {AUTO}, {', '.join(self.weights)}")
+            raise SettingError(f"--precision {name} does not exist; known: {AUTO}, {', '.join(self.weights)}")
         row = self.weights[name]
         return replace(row, storage=row.support(kind).storage or row.storage)
 
     def find_kv(self, name: str) -> KvPrecision:
-        """The KV cache called *name*; `UnsupportedError` lists the names."""
+        """The KV cache called *name*; `SettingError` lists the names."""
         if name not in self.kv:
-            raise UnsupportedError(f"--kv-precision {name} does not exist; known: {AUTO}, {', '.join(self.kv)}")
+            raise SettingError(f"--kv-precision {name} does not exist; known: {AUTO}, {', '.join(self.kv)}")
         return self.kv[name]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from nemotron_build.architecture import Dimensions
 from nemotron_build.checkpoint import inspect
-from nemotron_build.errors import OutputError, UnsupportedError
+from nemotron_build.errors import OutputError, SettingError
 from nemotron_build.precisions import PRECISION_NAMES, PRECISIONS, Precision
 from nemotron_build.processes import Runner, run
 from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT, read_samples, to_calibrate, to_measure
@@ -52,16 +52,17 @@ def measure(
 ) -> list[Measured]:
     """Measure every one of *precisions* against *checkpoint*, and draw *plot* (a PNG) when a path is given.
 
-    `UnsupportedError` for an unknown precision; what ModelOpt cannot do on this machine is `unavailable`, not an error.
+    `SettingError` for an unknown precision; what ModelOpt cannot do on this machine is `unavailable`, not an error.
     """
     if unknown := [name for name in precisions if name not in PRECISION_NAMES]:
-        raise UnsupportedError(f"--precision {unknown[0]} does not exist; known: {', '.join(PRECISION_NAMES)}")
+        raise SettingError(f"--precision {unknown[0]} does not exist; known: {', '.join(PRECISION_NAMES)}")
+    model = profile(profile_name)
     source = inspect(checkpoint)
     reporter = reporter or Reporter()
     dtype = "fp16" if source.dtype == "float16" else "bf16"
     rows = [row for row in map(PRECISIONS.weights.__getitem__, precisions) if row.modelopt or not row.quantized]
     blocks = {row.name: _block(source.architecture, row) for row in rows}
-    read = functools.partial(read_samples, profile=profile(profile_name), codec=source.tokenizer, max_samples=samples)
+    read = functools.partial(read_samples, profile=model, codec=source.tokenizer, max_samples=samples)
     with tempfile.TemporaryDirectory() as folder:
         drawn = Path(folder) / "plot.png"
         settings: dict[str, Any] = {

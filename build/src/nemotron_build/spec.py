@@ -13,7 +13,7 @@ import yaml
 from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError
 
 from nemotron_build.commands.container import check_image
-from nemotron_build.errors import BuildError
+from nemotron_build.errors import BuildError, SettingError
 from nemotron_build.planning.planner import DEFAULT_CONCURRENCY
 from nemotron_build.strict_yaml import load_yaml
 from nemotron_client.spelling import did_you_mean
@@ -55,22 +55,22 @@ class EngineSpec:
         for name in ("max_batch_size", "calibration_samples", "quality_samples"):
             value = getattr(self, name)
             if value < 1:
-                raise BuildError(f"{_flag(name)} is {value}; at least 1 is needed")
+                raise SettingError(f"{_flag(name)} is {value}; at least 1 is needed")
             if value > _MOST:
-                raise BuildError(f"{_flag(name)} is {reprlib.repr(value)}; at most {_MOST} make sense")
+                raise SettingError(f"{_flag(name)} is {reprlib.repr(value)}; at most {_MOST} make sense")
         for name in ("checkpoint", "chat_template", "calibration", "quality_data"):
             if "\0" in str(getattr(self, name)):
-                raise BuildError(f"{_flag(name)} is {str(getattr(self, name))!r}, which is no path")
+                raise SettingError(f"{_flag(name)} is {str(getattr(self, name))!r}, which is no path")
         if self.max_seq_len is not None and self.max_seq_len < 16:
-            raise BuildError(f"--max-seq-len is {self.max_seq_len}; no prompt fits, give at least 16")
+            raise SettingError(f"--max-seq-len is {self.max_seq_len}; no prompt fits, give at least 16")
         if self.image is not None:
             check_image(self.image)
         if self.device not in ("auto", "cpu", "cuda"):
-            raise BuildError(f"--device {self.device} does not exist; known: auto, cpu, cuda")
+            raise SettingError(f"--device {self.device} does not exist; known: auto, cpu, cuda")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file, in `EngineSpec`'s names; `BuildError` for what it does not know, with the nearest.
+    """The settings in a YAML file, in `EngineSpec`'s names; `SettingError` for what it does not know, with the nearest.
 
     Relative paths in it count from its own folder.
     """
@@ -90,25 +90,25 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, value in values.items():
         if name not in hints:
             hint = f"{did_you_mean(str(name), hints)} known: {', '.join(hints)}"
-            raise BuildError(f"{path}: no setting is called {reprlib.repr(name)}; {hint.lstrip()}")
+            raise SettingError(f"{path}: no setting is called {reprlib.repr(name)}; {hint.lstrip()}")
         if hints[name].startswith("Path") and isinstance(value, str):
             try:
                 values[name] = str(path.parent / Path(value).expanduser())
             except RuntimeError as error:
-                raise BuildError(f"{path}: {name}: {error}") from error
+                raise SettingError(f"{path}: {name}: {error}") from error
     return values
 
 
 def make_spec(values: Mapping[str, Any]) -> EngineSpec:
-    """The spec with *values*, checked; `BuildError` names the setting that is wrong or missing."""
+    """The spec with *values*, checked; `SettingError` names the setting that is wrong or missing."""
     try:
         return TypeAdapter(EngineSpec).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
         if first["type"] in ("missing", "missing_argument", "missing_keyword_only_argument"):
-            raise BuildError(f"{_flag(name)} is missing; give it, or set {name} in the --config file") from error
-        raise BuildError(f"{_flag(name)}: {first['msg']}, got {reprlib.repr(first['input'])[:100]}") from error
+            raise SettingError(f"{_flag(name)} is missing; give it, or set {name} in the --config file") from error
+        raise SettingError(f"{_flag(name)}: {first['msg']}, got {reprlib.repr(first['input'])[:100]}") from error
 
 
 def _flag(name: str) -> str:

@@ -12,9 +12,9 @@ import click
 from nemotron_build.engine import Built, build, dry_run, resume
 from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.planning.gpus import gpu_names
-from nemotron_build.precisions import KV_PRECISION_NAMES, PRECISION_NAMES
+from nemotron_build.precisions import AUTO, KV_PRECISION_NAMES, PRECISION_NAMES
 from nemotron_build.spec import EngineSpec, make_spec, read_config
-from nemotron_cli.options import PATH, max_seq_len
+from nemotron_cli.options import DEVICE, PATH, max_seq_len, names
 from nemotron_cli.progress import TerminalReporter
 from nemotron_cli.status import DOES_NOT_FIT, UNFINISHED
 from nemotron_triton.bundle import Manifest
@@ -23,14 +23,35 @@ from nemotron_triton.chat.profiles import profile_names
 
 @click.command("build-engine")
 @click.argument("checkpoint", type=PATH, required=False)
-@click.option("--gpu", metavar="GPU", help=f"What the engine will run on: auto, {', '.join(gpu_names())}.")
-@click.option("--precision", metavar="P", help=f"Weights: auto (default), {', '.join(PRECISION_NAMES)}.")
-@click.option("--kv-precision", metavar="P", help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}. Default: auto.")
-@click.option("--engine-kind", metavar="KIND", help=f"Default: by GPU and model. Known: {', '.join(KIND_NAMES)}.")
+@click.option(
+    "--gpu",
+    metavar="GPU",
+    shell_complete=names(AUTO, *gpu_names()),
+    help=f"What the engine will run on: auto, {', '.join(gpu_names())}.",
+)
+@click.option(
+    "--precision",
+    metavar="P",
+    shell_complete=names(AUTO, *PRECISION_NAMES),
+    help=f"Weights: auto (default), {', '.join(PRECISION_NAMES)}.",
+)
+@click.option(
+    "--kv-precision",
+    metavar="P",
+    shell_complete=names(*KV_PRECISION_NAMES),
+    help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}. Default: auto.",
+)
+@click.option(
+    "--engine-kind",
+    metavar="KIND",
+    shell_complete=names(*KIND_NAMES),
+    help=f"Default: by GPU and model. Known: {', '.join(KIND_NAMES)}.",
+)
 @click.option("--output", type=PATH, help="The bundle. An older one there is replaced by the complete new one.")
 @click.option(
     "--model",
     metavar="NAME",
+    shell_complete=names(*profile_names()),
     help=f"Whose prompt and tool-call formats it has: {', '.join(profile_names())}. Default: {EngineSpec.model}.",
 )
 @max_seq_len
@@ -44,7 +65,7 @@ from nemotron_triton.chat.profiles import profile_names
 @click.option("--calibration-samples", type=int, help="How many of them at most. Default: 512.")
 @click.option("--quality-data", type=PATH, help="JSON lines to measure the cost of quantising on, instead of our 24.")
 @click.option("--quality-samples", type=int, help="How many of them at most. Default: 24.")
-@click.option("--device", metavar="D", help="Where quantising computes: auto (default), cpu, cuda.")
+@click.option("--device", type=DEVICE, metavar="D", help="Where quantising computes: auto (default), cpu, cuda.")
 @click.option("--image", metavar="IMAGE", help="Container that compiles, with a tag or digest of your own.")
 @click.option("--config", "config_file", type=PATH, help="YAML file with the same settings (max_seq_len: 4096).")
 @click.option("--resume", "resumed", type=PATH, metavar="BUNDLE", help="Finish an unfinished bundle on this machine.")
@@ -130,7 +151,7 @@ def _summary(manifest: Manifest, output: Path) -> str:
     if not manifest.ran_on_this_hardware:
         lines.append("not run on hardware: no engine of this kind was ever loaded by this project's tests")
     if manifest.state == "complete":
-        lines.append(f"serve it with: nemotron serve {output}")
+        lines.append(f"serve it with: nemotron serve {shlex.quote(str(output))}")
     return "\n".join(lines)
 
 

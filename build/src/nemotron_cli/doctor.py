@@ -13,7 +13,8 @@ from nemotron_build.kinds import KIND_NAMES
 from nemotron_build.machine import read_machine
 from nemotron_build.needs import VERBS
 from nemotron_cli import options
-from nemotron_cli.tables import console, escaped, table
+from nemotron_cli.tables import Table
+from nemotron_cli.terminal import printable
 
 
 @click.command("doctor")
@@ -58,19 +59,19 @@ def _values(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def _print(diagnosis: Diagnosis) -> None:
-    rows = table("", *KIND_NAMES, "found here", right=())
+    rows = Table("", *KIND_NAMES, "found here")
     for check in diagnosis.checks:
-        rows.add_row(check.name, *(_cell(check, kind) for kind in KIND_NAMES), escaped(check.detail))
-    rows.add_row("")
+        rows.add_row(check.name, *(_cell(check, kind) for kind in KIND_NAMES), printable(check.detail))
+    rows.add_row("", *("" for _ in KIND_NAMES), "")
     for verb in VERBS:
         rows.add_row(f"can {verb}", *("no" if diagnosis.missing(verb, kind) else "yes" for kind in KIND_NAMES), "")
-    console().print(rows)
+    rows.show()
     fixes = [check for check in diagnosis.checks if check.remedy]
     if fixes:
         click.echo("\nwhat to do:")
     for check in fixes:
         advice = "" if check.fails else " (advice)"
-        click.echo(f"  {check.name}{advice}: {escaped(str(check.remedy))}")
+        click.echo(f"  {check.name}{advice}: {printable(str(check.remedy))}")
 
 
 def _cell(check: Check, kind: str) -> str:

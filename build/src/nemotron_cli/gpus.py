@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from nemotron_build.planning.gpus import Gpu, find_gpu, gpu_names
-from nemotron_cli.tables import console, table
+from nemotron_cli.tables import Table
 
 _ARITHMETIC = ("bf16", "fp8", "int8", "int4", "fp4")
 
@@ -25,10 +25,10 @@ def command(as_json: bool) -> None:
         click.echo(json.dumps([asdict(gpu) for gpu in gpus], indent=2))
         return
     numbers = ("SM", "GiB", "GB/s", *(f"{name} T/s" for name in _ARITHMETIC))
-    rows = table("name", "GPU", *numbers, "also called", right=numbers)
+    rows = Table("name", "GPU", *numbers, "also called", right=numbers)
     for gpu in gpus:
         rows.add_row(gpu.name, gpu.title, *_numbers(gpu), ", ".join(gpu.aliases))
-    console().print(rows)
+    rows.show()
 
 
 def _numbers(gpu: Gpu) -> list[str]:

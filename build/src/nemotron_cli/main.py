@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 
-from nemotron_build.errors import DoesNotFitError, RefusedError
-from nemotron_cli.status import DOES_NOT_FIT, REFUSED
+from nemotron_build.errors import DoesNotFitError, RefusedError, SettingError
+from nemotron_cli.status import DOES_NOT_FIT, REFUSED, WRONG_USAGE
+from nemotron_client.spelling import did_you_mean
+from nemotron_triton.errors import ProfileError
 from nemotron_triton.extras import how_to_install
 
 # Each command is the `command` of its module; its line in the help must not need the packages that this module imports.
@@ -27,6 +29,7 @@ _COMMANDS = {
     "verify": "Check a bundle, and whether this machine can load it.",
     "doctor": "Say what this machine can build and serve, and what it lacks.",
     "serve": "Serve a bundle with tritonserver.",
+    "reload": "Have a running server take a new bundle.",
     "chat": "Ask a served model.",
     "models": "List the models that are known.",
     "render": "Print the prompt that a model gets to read.",
@@ -49,7 +52,16 @@ class _DoesNotFit(click.ClickException):
     exit_code = DOES_NOT_FIT
 
 
-_FAILURES = {RefusedError: _Refused, DoesNotFitError: _DoesNotFit}
+class _WrongUsage(click.ClickException):
+    exit_code = WRONG_USAGE
+
+
+_FAILURES = {
+    RefusedError: _Refused,
+    DoesNotFitError: _DoesNotFit,
+    SettingError: _WrongUsage,
+    ProfileError: _WrongUsage,
+}
 
 
 class _Group(click.Group):
@@ -64,6 +76,14 @@ class _Group(click.Group):
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         command: click.Command = importlib.import_module(f"nemotron_cli.{name.replace('-', '_')}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], _COMMANDS) or "`nemotron --help` lists them"
+            raise click.UsageError(f"there is no command {args[0]!r}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         with formatter.section("Commands"):
@@ -115,7 +135,7 @@ def main() -> None:
     \b
       nemotron build-engine CHECKPOINT --gpu cpu --output BUNDLE
       nemotron serve BUNDLE
-      nemotron chat "What is an 18% tip on $100?" --thinking on
+      nemotron chat 'What is an 18% tip on $100?' --thinking on
 
     Exit status: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 it
     does not fit the GPU, 4 GPU, model, precision and engine kind do not go together

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -29,4 +30,4 @@ def command(bundle: Path, output: Path, text_models: bool, **settings: int) -> N
     check_servable(opened)
     write_repository(opened, output, Settings(**settings), text_models=text_models)
     click.echo(f"{output}: {', '.join(configs(text_models=text_models))}")
-    click.echo(f"serve it with: tritonserver --model-repository {output}")
+    click.echo(f"serve it with: tritonserver --model-repository {shlex.quote(str(output))}")

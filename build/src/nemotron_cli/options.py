@@ -17,6 +17,19 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 PATH = click.Path(path_type=Path)
 PATH_OR_STDIN = click.Path(path_type=Path, allow_dash=True)
 
+DEVICE = click.Choice(["auto", "cpu", "cuda"])
+
+
+def names(*known: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What the shell completes for an option that takes one of *known*, or several of them with commas between."""
+
+    def complete(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
 jsonl = click.option("--jsonl", is_flag=True, help="Read requests from stdin, one JSON object a line, and answer each.")
 max_seq_len = click.option(
@@ -50,9 +63,15 @@ def thinking(about: str) -> Callable[[Command], Command]:
 
 def model(command: Command) -> Command:
     """The profile whose formats *command* uses."""
-    from nemotron_triton.chat.profiles import DEFAULT_PROFILE
+    from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
 
-    option = click.option("--model", default=DEFAULT_PROFILE, show_default=True, help="Profile or repository name.")
+    option = click.option(
+        "--model",
+        default=DEFAULT_PROFILE,
+        show_default=True,
+        shell_complete=names(*profile_names()),
+        help="Profile or repository name.",
+    )
     return option(command)
 
 

@@ -21,13 +21,19 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
 
 
 @click.command("plan")
-@click.option("--model", metavar="NAME", help=f"Default: {DEFAULT_PROFILE}. Known: {', '.join(profile_names())}.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=options.names(*profile_names()),
+    help=f"Default: {DEFAULT_PROFILE}. Known: {', '.join(profile_names())}.",
+)
 @click.option("--checkpoint", type=options.PATH, help="Read the dimensions from this checkpoint instead.")
 @click.option(
     "--gpu",
     default=AUTO,
     show_default=True,
     metavar="GPU",
+    shell_complete=options.names(AUTO, *gpu_names()),
     help=f"auto is the one of this machine. Known: {', '.join(gpu_names())}.",
 )
 @click.option(
@@ -35,6 +41,7 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
     default=PlanRequest.precision,
     show_default=True,
     metavar="P",
+    shell_complete=options.names(AUTO, *PRECISION_NAMES),
     help=f"Weights: {', '.join(PRECISION_NAMES)}. auto is the recommended one.",
 )
 @click.option(
@@ -42,6 +49,7 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
     default=PlanRequest.kv_precision,
     show_default=True,
     metavar="P",
+    shell_complete=options.names(*KV_PRECISION_NAMES),
     help=f"KV cache: {', '.join(KV_PRECISION_NAMES)}.",
 )
 @options.max_seq_len
@@ -49,7 +57,11 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_name
     "--concurrency", type=int, default=PlanRequest.concurrency, show_default=True, help="Requests served at once."
 )
 @click.option(
-    "--engine-kind", "kind", metavar="KIND", help=f"{', '.join(KIND_NAMES)}. Default: the one for GPU and model."
+    "--engine-kind",
+    "kind",
+    metavar="KIND",
+    shell_complete=options.names(*KIND_NAMES),
+    help=f"{', '.join(KIND_NAMES)}. Default: the one for GPU and model.",
 )
 @click.option("--all-gpus", is_flag=True, help="Compare every known GPU and precision.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout, whatever the answer is.")
@@ -67,7 +79,7 @@ def command(
     """Say whether a model fits a GPU, how fast it can be, and what would fit instead. Runs nothing, needs no GPU.
 
     Exit status: 0 it fits, 3 it does not (the answer names what would), 4 the combination cannot be built (with the
-    reason and the nearest that can), 1 or 2 for a wrong name or number. With --all-gpus always 0.
+    reason and the nearest that can), 2 for a wrong name or number. With --all-gpus always 0.
     """
     name, architecture = _model(model, checkpoint)
     if all_gpus:

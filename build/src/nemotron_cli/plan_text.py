@@ -13,7 +13,8 @@ from nemotron_build.errors import RefusedError
 from nemotron_build.planning.planner import MemoryPlan, Settings, gib
 from nemotron_build.planning.roofline import Roofline
 from nemotron_build.request import Alternative, PlanRequest
-from nemotron_cli.tables import console, table
+from nemotron_cli.tables import Table
+from nemotron_cli.terminal import styled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +118,12 @@ def print_json(document: PlanDocument | Sequence[PlanDocument]) -> None:
 
 def print_plan(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]) -> None:
     """*plan* for people, on stdout."""
-    out, decision, memory = console(), plan.decision, plan.memory
-    out.print(f"{model} on {plan.gpu}: {decision.kind} engine, {decision.precision.name} weights, ", end="")
-    out.print(f"{decision.kv_precision} KV cache")
-    verdict = "fits" if plan.fits else "does not fit"
-    out.print(f"{verdict}: {plan.reason}\n", style="green" if plan.fits else "red")
-    sizes = table("memory", "size", right=("size",))
+    decision, memory = plan.decision, plan.memory
+    made = f"{decision.kind} engine, {decision.precision.name} weights, {decision.kv_precision} KV cache"
+    click.echo(f"{model} on {plan.gpu}: {made}")
+    click.echo(styled(f"{'fits' if plan.fits else 'does not fit'}: {plan.reason}", fg="green" if plan.fits else "red"))
+    click.echo()
+    sizes = Table("memory", "size", right=("size",))
     parts = {
         "usable": memory.total,
         "weights, quantised matrices": memory.weights.linear,
@@ -138,53 +139,54 @@ def print_plan(model: str, plan: MemoryPlan, alternatives: Sequence[Alternative]
     }
     for name, count in parts.items():
         sizes.add_row(name, gib(count))
-    out.print(sizes)
-    out.print(f"\nKV cache: {plan.kv_bytes_per_token} bytes a token", end="")
-    out.print(f"; recurrent state: {plan.state_bytes_per_sequence} bytes a request")
-    out.print(f"longest context with {plan.concurrency} at once: {plan.max_seq_len} tokens")
-    out.print(f"most at once with {plan.asked_seq_len} tokens each: {plan.max_concurrency}")
+    sizes.show()
+    click.echo()
+    state = f"recurrent state: {plan.state_bytes_per_sequence} bytes a request"
+    click.echo(f"KV cache: {plan.kv_bytes_per_token} bytes a token; {state}")
+    click.echo(f"longest context with {plan.concurrency} at once: {plan.max_seq_len} tokens")
+    click.echo(f"most at once with {plan.asked_seq_len} tokens each: {plan.max_concurrency}")
     settings = (f"{name} {value}" for name, value in asdict(plan.settings).items() if value is not None)
-    out.print(f"settings: {', '.join(settings)}")
+    click.echo(f"settings: {', '.join(settings)}")
     if plan.roofline is None:
-        out.print(f"speed: no bound, {plan.roofline_reason}")
+        click.echo(f"speed: no bound, {plan.roofline_reason}")
     else:
-        out.print("speed at most, tokens/s (from data sheets; expect half to two thirds):")
+        click.echo("speed at most, tokens/s (from data sheets; expect half to two thirds):")
         for bound in (plan.roofline.batch_1_empty, plan.roofline.batch_1_full, plan.roofline.asked):
             batch = f"{bound.concurrency} x {bound.context_tokens} tokens of context"
-            out.print(f"  {bound.tokens_per_second:,.0f} with {batch}, {bound.bytes_per_step / 1e9:.2f} GB a step")
+            click.echo(f"  {bound.tokens_per_second:,.0f} with {batch}, {bound.bytes_per_step / 1e9:.2f} GB a step")
         if prefill := plan.roofline.prefill_tokens_per_second:
-            out.print(f"  {prefill:,.0f} reading prompts")
+            click.echo(f"  {prefill:,.0f} reading prompts")
     for heading, lines in (("why", decision.why), ("note", decision.notes), ("warning", decision.warnings)):
         for line in lines:
-            out.print(f"{heading}: {line}", style="yellow" if heading == "warning" else None)
+            click.echo(styled(f"{heading}: {line}", fg="yellow" if heading == "warning" else None))
     for alternative in alternatives:
-        out.print(f"would fit: {alternative}")
+        click.echo(f"would fit: {alternative}")
 
 
 def print_comparison(rows: Sequence[PlanDocument]) -> None:
     """A line for each GPU and precision, on stdout."""
     right = ("weights GiB", "most at once", "longest", "tokens/s at most")
-    lines = table("GPU", "precision", "KV", "engine", "", *right, "", right=right)
+    lines = Table("GPU", "precision", "KV", "engine", "", *right, "", right=right)
     last = None
     for row in rows:
         name = "" if row.gpu == last else row.gpu
         last = row.gpu
         if row.status == "refused":
             remedy = " ".join(f"{option} {value}" for option, value in (row.suggestion or {}).items())
-            lines.add_row(name, row.precision, "", "", "refused", "", "", "", "", f"use {remedy}", style="dim")
+            lines.add_row(name, row.precision, "", "", "refused", "", "", "", "", f"use {remedy}", dim=True)
             continue
         speed = row.tokens_per_second_bound
         lines.add_row(
             name,
             row.precision,
             row.kv_precision,
-            row.engine_kind,
+            row.engine_kind or "",
             "fits" if row.fits else "too big",
             f"{(row.weights_bytes or 0) / 2**30:.1f}",
             str(row.max_concurrency),
             str(row.max_seq_len),
             "" if speed is None else f"{speed:,.0f}",
             "unverified" if row.status == "warning" else "",
-            style=None if row.fits else "red",
+            fg=None if row.fits else "red",
         )
-    console().print(lines)
+    lines.show()

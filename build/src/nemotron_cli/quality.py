@@ -12,9 +12,9 @@ import click
 from nemotron_build.precisions import PRECISION_NAMES
 from nemotron_build.quality import Measured, measure
 from nemotron_build.quantization.conversations import CALIBRATION, HELD_OUT
-from nemotron_cli.options import PATH, as_json
+from nemotron_cli.options import DEVICE, PATH, as_json, names
 from nemotron_cli.progress import TerminalReporter
-from nemotron_cli.tables import console, table
+from nemotron_cli.tables import Table
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
 
 
@@ -24,13 +24,21 @@ from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile_names
     "--precision",
     "precisions",
     metavar="P,P,…",
+    shell_complete=names(*PRECISION_NAMES),
     default=",".join(PRECISION_NAMES),
     help="What to measure, with commas between. Default: all.",
 )
-@click.option("--model", "profile_name", default=DEFAULT_PROFILE, metavar="NAME", help=", ".join(profile_names()))
+@click.option(
+    "--model",
+    "profile_name",
+    default=DEFAULT_PROFILE,
+    metavar="NAME",
+    shell_complete=names(*profile_names()),
+    help=", ".join(profile_names()),
+)
 @click.option("--calibration", type=PATH, default=CALIBRATION, help="JSON lines of conversations. Default: our 96.")
 @click.option("--data", "held_out", type=PATH, default=HELD_OUT, help="JSON lines to measure on. Default: our 24.")
-@click.option("--device", default="auto", show_default=True, metavar="D", help="auto, cpu, cuda.")
+@click.option("--device", default="auto", show_default=True, type=DEVICE, metavar="D", help="auto, cpu, cuda.")
 @click.option("--plot", type=PATH, help="PNG file to draw.")
 @as_json
 def command(*, checkpoint: Path, precisions: str, as_json: bool, **settings: Any) -> None:
@@ -40,16 +48,16 @@ def command(*, checkpoint: Path, precisions: str, as_json: bool, **settings: Any
     The first use makes ModelOpt's environment (1.4 GB without CUDA).
     """
     with TerminalReporter() as reporter:
-        names = [name.strip() for name in precisions.split(",") if name.strip()]
-        measured = measure(checkpoint, precisions=names, reporter=reporter, **settings)
+        chosen = [name.strip() for name in precisions.split(",") if name.strip()]
+        measured = measure(checkpoint, precisions=chosen, reporter=reporter, **settings)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(row) for row in measured], indent=2))
         return
     numbers = ("perplexity", "source's", "same best token", "KL divergence, nats")
-    rows = table("precision", *numbers, "", right=numbers)
+    rows = Table("precision", *numbers, "", right=numbers)
     for row in measured:
         rows.add_row(*_row(row))
-    console().print(rows)
+    rows.show()
 
 
 def _row(row: Measured) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ from typing import Any
 
 import click
 
+from nemotron_cli.ask_line import ask_line
 from nemotron_cli.options import PATH, SectionedCommand, SectionOption, connections, limits, text_models
-from nemotron_triton.access import read_secret
+from nemotron_cli.serve_log import ServeLog, say
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.callers import Callers, caller_file, read_callers
 from nemotron_triton.connections import Connections
 from nemotron_triton.errors import ServerError, ServingError
 from nemotron_triton.exposure import exposure, warnings
+from nemotron_triton.pid_file import PidFile
 from nemotron_triton.server import RunningServer, ServeOptions, serve
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
@@ -63,11 +67,18 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
 )
 @click.option("--allow-reload", is_flag=True, help="On SIGHUP, load what then lies at BUNDLE, and drop no answer.")
 @text_models
-@click.option("--quiet", is_flag=True, help="Keep tritonserver's log to yourself unless it fails.")
+@click.option("--pid-file", type=PATH, help="File for the id of this process, which `nemotron reload` takes.")
+@click.option("--verbose", is_flag=True, help="Show all of tritonserver's log, not only models, warnings and errors.")
+@click.option("--quiet", is_flag=True, help="Show nothing of tritonserver's log.")
 @_security("--tls-cert", type=PATH, help="PEM file: the certificate chain of the gRPC endpoint.")
 @_security("--tls-key", type=PATH, help="PEM file: its key.")
 @_security("--tls-client-ca", type=PATH, help="PEM file: who must have signed the certificates of clients.")
-@_security("--secret-file", type=PATH, help="File with a secret that every caller must send. Or $NEMOTRON_SECRET.")
+@_security(
+    "--secret-file",
+    type=PATH,
+    help="File with a line `name: secret` for each caller, or one secret for all; SIGHUP reads it again. "
+    "Or $NEMOTRON_SECRET_FILE, or the secret in $NEMOTRON_SECRET.",
+)
 @connections
 @limits
 def command(
@@ -76,21 +87,24 @@ def command(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     secret_file: Path | None,
+    pid_file: Path | None,
+    verbose: bool,
     quiet: bool,
     **values: Any,
 ) -> None:
     """Serve BUNDLE with tritonserver until Ctrl-C or SIGTERM, which let running answers finish; the second does not.
 
-    tritonserver is the one of NVIDIA's container, or of the nvidia-pytriton wheel. Its log goes to stderr; the
-    endpoints are printed on stdout once it can answer.
+    tritonserver is the one of NVIDIA's container, or of the nvidia-pytriton wheel. Its warnings and errors,
+    and a line for each request, go to stderr; the endpoints are printed on stdout once it can answer.
     """
     options = ServeOptions(
         tls=_tls(tls_cert, tls_key, tls_client_ca),
-        secret=read_secret(secret_file),
+        callers=read_callers(secret_file),
         settings=Settings(**{field.name: values.pop(field.name) for field in dataclasses.fields(Settings)}),
         connections=Connections(**{field.name: values.pop(field.name) for field in dataclasses.fields(Connections)}),
         **values,
     )
+    _check_apart(options)
     stop, hurry = threading.Event(), threading.Event()
     serving: list[RunningServer] = []
 
@@ -99,24 +113,41 @@ def command(
 
     def ask_to_reload(*_: object) -> None:
         # On a thread: loading takes long, and meanwhile the server is watched.
-        threading.Thread(target=_reload, args=(serving,), daemon=True).start()
+        threading.Thread(target=_reload, args=(serving, secret_file or caller_file(), named), daemon=True).start()
 
     served_bundle = Bundle.open(bundle)
+    named = PidFile(pid_file) if pid_file else None
+    log = ServeLog(verbose=verbose, quiet=quiet)
     for line in warnings(options):
-        _say(line)
+        say(line)
     # A signal interrupts until here, and asks for an orderly end from here on. The handlers are set before the server
     # starts: whoever reads its log may send a signal at once.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, ask_to_stop)
     signal.signal(signal.SIGHUP, ask_to_reload)
-    with serve(served_bundle, options, log=(lambda _: None) if quiet else _say) as server:
+    # Its number is for signals, so the handlers come first.
+    with (
+        named.held() if named else contextlib.nullcontext(),
+        _failure_shown(log),
+        serve(served_bundle, options, log=log) as server,
+    ):
         if server.wait_ready(stop):
             serving.append(server)
             click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
-            click.echo(f'ask it: nemotron chat "What is the capital of France?" --url {options.grpc_url}')
+            click.echo(ask_line(options, secret_file))
             server.wait(stop)
             _leave(server, options, hurry)
-    _say("stopped")
+    say("stopped")
+
+
+@contextlib.contextmanager
+def _failure_shown(log: ServeLog) -> Iterator[None]:
+    """Show what was held back of the log before the line that says why the server failed."""
+    try:
+        yield
+    except ServerError:
+        log.show_held_back()
+        raise
 
 
 def _leave(server: RunningServer, options: ServeOptions, hurry: threading.Event) -> None:
@@ -124,9 +155,9 @@ def _leave(server: RunningServer, options: ServeOptions, hurry: threading.Event)
     with _failure_said():
         server.withdraw()
     if options.drain_delay_ms:
-        _say(f"not ready: requests are taken for {options.drain_delay_ms / 1000:g} s yet; a second signal ends answers")
+        say(f"not ready: requests are taken for {options.drain_delay_ms / 1000:g} s yet; a second signal ends answers")
         server.wait(hurry, options.drain_delay_ms / 1000)
-    _say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
+    say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
     with _failure_said():
         server.drain(hurry)
 
@@ -136,26 +167,44 @@ def _failure_said() -> Iterator[None]:
     try:
         yield
     except ServerError as error:
-        _say(str(error))
+        say(str(error))
 
 
-def _say(line: str) -> None:
-    """Print a line on stderr; where that fails, as on a full disk, serving and draining go on without it."""
-    with contextlib.suppress(OSError):
-        click.echo(line, err=True)
-
-
-def _reload(serving: list[RunningServer]) -> None:
-    """Load what is at the bundle's path now, and print whether that worked."""
-    if not serving:
-        _say("not reloaded: nothing is served yet")
-        return
+def _reload(serving: list[RunningServer], secret_file: Path | None, pid_file: PidFile | None) -> None:
+    """Take over what has changed, and say what came of it, also to a `nemotron reload` that waits."""
     try:
-        manifest = serving[0].reload().manifest
+        if not serving:
+            raise ServerError("nothing is served yet")
+        ok, line = True, "; ".join(_renew(serving[0], secret_file))
     except (ServingError, OSError) as error:
-        _say(f"not reloaded: {error}")
-    else:
-        _say(f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}")
+        ok, line = False, f"not reloaded: {error}"
+    say(line)
+    if pid_file:
+        try:
+            pid_file.report(ok=ok, line=line)
+        except OSError as error:
+            say(f"the result of the reload cannot be written beside {pid_file.path}: {error.strerror}")
+
+
+def _renew(server: RunningServer, secret_file: Path | None) -> Iterator[str]:
+    """Read the secrets again, and load what is at the bundle's path now; a sentence for each."""
+    if secret_file:
+        try:
+            callers = Callers.read(secret_file)
+            server.replace_callers(callers)
+        except ServerError as error:
+            raise ServerError(f"the secrets stay as they were: {error}") from error
+        yield f"secrets read: {callers}"
+    if server.takes_bundles or not secret_file:
+        manifest = server.reload().manifest
+        yield f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}"
+
+
+def _check_apart(options: ServeOptions) -> None:
+    """Refuse two endpoints on one port, which tritonserver would only say when it has loaded."""
+    for first, second in itertools.combinations(options.ports, 2):
+        if options.ports[first] == options.ports[second] and options.hosts[first] == options.hosts[second]:
+            raise click.UsageError(f"{first} and {second} are both {options.ports[first]}; give each its own")
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

@@ -10,7 +10,7 @@ import click
 from nemotron_build.reporter import Reporter
 from nemotron_cli import options
 from nemotron_cli.progress import TerminalReporter
-from nemotron_cli.tables import escaped
+from nemotron_cli.terminal import printable
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.compatibility import check
 from nemotron_triton.errors import BundleError
@@ -43,11 +43,11 @@ def command(ctx: click.Context, /, bundle: Path, bundle_only: bool, as_json: boo
         ]
         click.echo(json.dumps({"bundle": str(bundle), "ok": ok, "checks": checks}, indent=2))
     else:
-        click.echo(f"the bundle {escaped(str(bundle))}")
+        click.echo(f"the bundle {printable(str(bundle))}")
         for finding in findings:
-            click.echo(f"  {'ok     ' if finding.ok else 'problem'}  {escaped(finding.detail)}")
+            click.echo(f"  {'ok     ' if finding.ok else 'problem'}  {printable(finding.detail)}")
             if finding.remedy:
-                click.echo(f"           {escaped(finding.remedy)}")
+                click.echo(f"           {printable(finding.remedy)}")
     if not ok:
         ctx.exit(1)
 

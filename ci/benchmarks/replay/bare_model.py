@@ -1,18 +1,20 @@
-"""The least a decoupled Python model can do: it sends recorded ids, one per response, and looks at nothing."""
+"""The least a decoupled Python model with the configuration of `nemotron` can do: it sends text.
+
+It reads every tensor of a request and looks at `max_tokens` only. The parameter `responses` says in how many responses
+that many tokens are sent; without it each has one of its own. The last has the counts and the end of the answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import json
 import threading
 from typing import Any
 
-sys.path.insert(0, os.environ["NEMOTRON_REPLAY"])
-
 import numpy as np
 import triton_python_backend_utils as pb_utils
-from recording import recorded_ids
+
+_WORD = b" tip"
 
 
 class TritonPythonModel:
@@ -26,12 +28,24 @@ class TritonPythonModel:
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> None:
         """Start a task for each."""
         for request in requests:
-            tokens = int(pb_utils.get_input_tensor_by_name(request, "max_tokens").as_numpy().flat[0])
-            asyncio.run_coroutine_threadsafe(self._respond(tokens, request.get_response_sender()), self._loop)
+            values = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+            tokens = int(values["max_tokens"].flat[0])
+            responses = json.loads(request.parameters() or "{}").get("responses", tokens)
+            asyncio.run_coroutine_threadsafe(
+                self._respond(tokens, responses, request.get_response_sender()), self._loop
+            )
 
-    async def _respond(self, tokens: int, sender: Any) -> None:
-        for token_id in recorded_ids(tokens):
-            ids = pb_utils.Tensor("token_id", np.array([[token_id]], dtype=np.int32))
-            sender.send(pb_utils.InferenceResponse(output_tensors=[ids]))
+    async def _respond(self, tokens: int, responses: int, sender: Any) -> None:
+        text = _WORD * (tokens // responses)
+        for _ in range(responses - 1):
+            sender.send(pb_utils.InferenceResponse(output_tensors=[_text("text_output", text)]))
             await asyncio.sleep(0)
-        sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        counts = ("num_input_tokens", "num_output_tokens", "num_reasoning_tokens")
+        end = [pb_utils.Tensor(name, np.array([[tokens]], dtype=np.int32)) for name in counts]
+        end += [_text("text_output", text), _text("finish_reason", b"stop")]
+        last = pb_utils.InferenceResponse(output_tensors=end)
+        sender.send(last, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+
+def _text(name: str, value: bytes) -> Any:
+    return pb_utils.Tensor(name, np.array([[value]], dtype=np.object_))

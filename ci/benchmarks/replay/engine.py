@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from recording import recorded_ids
 
@@ -23,15 +23,14 @@ class ReplayEngine(Engine):
     cannot: Mapping[str, str] = {}
 
     def __init__(self, _bundle: Bundle, _codec: TokenCodec) -> None:
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[TokenStream, Iterator[int]] = {}
         self._generated = 0
 
     def generate(self, _ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         """Replay `max_tokens` tokens; text alone where a seed is given."""
-        ids = recorded_ids(sampling.max_tokens, text_alone=sampling.seed is not None)
-        task = asyncio.get_running_loop().create_task(self._replay(ids, stream))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        if not self._running:
+            asyncio.get_running_loop().call_soon(self._step)
+        self._running[stream] = iter(recorded_ids(sampling.max_tokens, text_alone=sampling.seed is not None))
 
     def statistics(self) -> EngineStatistics:
         """What the service watches."""
@@ -42,11 +41,13 @@ class ReplayEngine(Engine):
     def close(self) -> None:
         """Nothing is held."""
 
-    async def _replay(self, ids: list[int], stream: TokenStream) -> None:
-        for token_id in ids:
-            if stream.cancelled:
-                return
-            stream.put((token_id,))
-            self._generated += 1
-            await asyncio.sleep(0)
-        stream.put((), "stop")
+    def _step(self) -> None:
+        for stream, ids in list(self._running.items()):
+            if stream.cancelled or (token_id := next(ids, None)) is None:
+                stream.put((), "stop")
+                del self._running[stream]
+            else:
+                stream.put((token_id,))
+                self._generated += 1
+        if self._running:
+            asyncio.get_running_loop().call_soon(self._step)

@@ -1,8 +1,9 @@
 """The load: many streams at once from a process of its own, through raw `grpc.aio` stubs.
 
-    python load.py URL MODEL STREAMS TOKENS ROUNDS TEXT_ALONE
+    python load.py URL MODEL STREAMS TOKENS ROUNDS TEXT_ALONE RESPONSES
 
-Prints one JSON line: seconds it took, responses, and each stream's time to first response in milliseconds.
+RESPONSES is how many the bare model shall make of an answer, 0 for one of each token. Prints one JSON line: seconds it
+took, responses, and each stream's time to first response in milliseconds.
 """
 
 from __future__ import annotations
@@ -27,24 +28,28 @@ _TOOLS = [
 ]
 
 
-def request(model: str, tokens: int, text_alone: int) -> Any:
-    """The request for both models; the bare one has `max_tokens` only."""
-    values: dict[str, Any] = {"max_tokens": tokens}
-    if model == "nemotron":
-        values |= {"messages": _MESSAGES, "tools": _TOOLS, "thinking": True, "stream": True}
-        values["seed"] = 1 if text_alone else None
-    return infer_request(model, values, request_id="")
+def request(model: str, tokens: int, text_alone: int, responses: int) -> Any:
+    """The same request for every model."""
+    values = {"messages": _MESSAGES, "tools": _TOOLS, "thinking": True, "stream": True, "max_tokens": tokens}
+    message = infer_request("nemotron", values | {"seed": 1 if text_alone else None}, request_id="")
+    message.model_name = model
+    if model == "bare" and responses:
+        message.parameters["responses"].int64_param = responses
+    return message
 
 
-async def main(url: str, model: str, streams: int, tokens: int, rounds: int, text_alone: int) -> None:
+async def main(
+    url: str, model: str, streams: int, tokens: int, rounds: int, text_alone: int, bare_responses: int
+) -> None:
     """Run *rounds* of *streams* at once."""
     first_ms: list[float] = []
     responses = 0
+    message = request(model, tokens, text_alone, bare_responses)
 
     async def read(stub: Any) -> None:
         nonlocal responses
         begin, first = time.perf_counter(), True
-        async for response in stub.ModelStreamInfer(iter([request(model, tokens, text_alone)])):
+        async for response in stub.ModelStreamInfer(iter([message])):
             if response.error_message:
                 raise RuntimeError(response.error_message)
             if first:
@@ -62,4 +67,4 @@ async def main(url: str, model: str, streams: int, tokens: int, rounds: int, tex
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:7])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], *map(int, sys.argv[3:8])))

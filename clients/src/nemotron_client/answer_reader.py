@@ -71,11 +71,15 @@ class AnswerReader:
     def _events(self, response: Any) -> list[Event]:
         if self.finished:
             raise ValueError("a response behind the last one")
-        # On the path of every token: only the tensors that a response has are looked at.
+        # On the path of every token: only the tensors that a response has are looked at, and by their places, because
+        # to iterate over a repeated field of protobuf costs as much as all else here.
+        outputs, contents = response.outputs, response.raw_output_contents
+        if (count := len(outputs)) != len(contents):
+            raise ValueError(f"{count} tensors with {len(contents)} contents")
         reasoning = text = _NO_TEXT
         data: dict[str, bytes] = {}
-        for output, raw in zip(response.outputs, response.raw_output_contents, strict=True):
-            name = output.name
+        for place in range(count):
+            name, raw = outputs[place].name, contents[place]
             if name == _TEXT:
                 text = raw
             elif name == _REASONING:
@@ -136,6 +140,8 @@ class AnswerReader:
 
     def _finish(self, reason: str, data: dict[str, bytes]) -> Finish:
         self.finished = True
+        # Not every engine tells, and a server from before the first release has no such tensor.
+        cached = data.get(wire.NUM_CACHED_TOKENS.name)
         problems = json.loads(unpacked(wire.PROBLEMS, raw)) if (raw := data.get(wire.PROBLEMS.name)) else ()
         return Finish(
             reason=reason,
@@ -143,6 +149,7 @@ class AnswerReader:
                 input_tokens=unpacked(wire.NUM_INPUT_TOKENS, data[wire.NUM_INPUT_TOKENS.name]),
                 output_tokens=unpacked(wire.NUM_OUTPUT_TOKENS, data[wire.NUM_OUTPUT_TOKENS.name]),
                 reasoning_tokens=unpacked(wire.NUM_REASONING_TOKENS, data[wire.NUM_REASONING_TOKENS.name]),
+                cached_tokens=unpacked(wire.NUM_CACHED_TOKENS, cached) if cached else None,
             ),
             problems=tuple(Problem(**problem) for problem in problems),
             timings=Timings(

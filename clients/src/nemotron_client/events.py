@@ -90,11 +90,17 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """Token counts; reasoning tokens are part of the output tokens."""
+    """Token counts; reasoning tokens are part of the output tokens.
+
+    `cached_tokens` is the part of the input tokens that the server did not compute, because they were in its KV cache
+    from an earlier request; None where its engine does not tell. It is no part of comparisons: the same answer may have
+    another one.
+    """
 
     input_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    cached_tokens: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)

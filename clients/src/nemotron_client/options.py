@@ -30,6 +30,7 @@ class GenerateOptions(TypedDict, total=False):
     bad_words           words that the answer must not hold
     guide_type          what the text behind the thinking must look like: json, json_schema, regex
     guide               the schema or the expression
+    priority            0 (default), or 1 for what can wait: it begins when nothing else waits
     """
 
     timeout_s: float | None
@@ -50,6 +51,7 @@ class GenerateOptions(TypedDict, total=False):
     bad_words: Sequence[str] | None
     guide_type: Literal["json", "json_schema", "regex"] | None
     guide: str | Mapping[str, Any] | None
+    priority: int | None
 
 
 class ChatOptions(GenerateOptions, total=False):

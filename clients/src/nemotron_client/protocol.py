@@ -20,6 +20,7 @@ MAX_MESSAGE_BYTES = 64 << 20
 # What is added to a request when it is sent.
 _RESERVED_BYTES = 1024
 _TENSORS = {tensor.name: tensor for tensor in (*wire.INPUTS, *wire.PREPROCESSING_INPUTS, *wire.PREPROCESSING_OUTPUTS)}
+_text_length = struct.Struct("<I").unpack_from
 _PACKED = {"BOOL": "<?", "INT32": "<i", "UINT64": "<Q", "FP32": "<f"}
 _LIMITS = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
 _JSON = {tensor.name for tensor in (wire.MESSAGES, wire.TOOLS, wire.CHAT_TEMPLATE_KWARGS)}
@@ -85,7 +86,7 @@ def unpacked(tensor: wire.Tensor, data: bytes) -> Any:
         except struct.error as error:
             raise ValueError(f"{tensor.name} is cut off: {error}") from error
         return values[0] if tensor.dims == (1,) else values
-    if len(data) < 4 or int.from_bytes(data[:4], "little") != len(data) - 4:
+    if len(data) < 4 or _text_length(data)[0] != len(data) - 4:
         raise ValueError(f"{tensor.name} is not one string")
     return data[4:].decode("utf-8")
 

@@ -38,7 +38,7 @@ BY_STATUS: dict[str, type[ClientError]] = {
     "UNIMPLEMENTED": RequestRejected,
     "UNKNOWN": StreamBroken,
 }
-# What tritonserver answers, as UNAVAILABLE, to a request without its secret.
+# In the answer to a request without a secret, also that of tritonserver itself, which says UNAVAILABLE.
 _RESTRICTED = "protocol is restricted"
 # The limit of gRPC at the server, which another attempt exceeds too.
 _TOO_LARGE = "message larger than max"
@@ -55,6 +55,8 @@ _NOT_SERVING = (*_LOADING, "is exiting", "is not healthy", "Stub process")
 def of_message(message: str, url: str, *, started: bool) -> ClientError:
     """The error for *message*, inside a stream of *url*; *started* is whether a response came before it."""
     status, _, text = message.partition(": ")
+    if _RESTRICTED in text:
+        return _denied(url, status)
     if status not in BY_STATUS:
         text = message
         status = "UNAVAILABLE" if any(part in message for part in _NOT_SERVING) else "INVALID_ARGUMENT"
@@ -78,14 +80,11 @@ def of_silence(url: str, *, started: bool) -> ClientError:
     return ServerUnavailable(f"{url} went silent: its machine, or the network between, hangs")
 
 
-def of_status(error: Any, url: str, timeout_s: float, *, started: bool, with_secret: bool = False) -> ClientError:
-    """The error for a `grpc.RpcError`; *timeout_s* is the time that the request had, *with_secret* is its client's."""
+def of_status(error: Any, url: str, timeout_s: float, *, started: bool) -> ClientError:
+    """The error for a `grpc.RpcError`; *timeout_s* is the time that the request had."""
     status, text = error.code().name, error.details() or "no details"
     if _RESTRICTED in text:
-        what = "wrong" if with_secret else "missing"
-        return _named(
-            AccessDenied(f"{url}: the secret is {what}; give secret, --secret-file or NEMOTRON_SECRET"), status
-        )
+        return _denied(url, status)
     if _NO_PREPROCESSING in text:
         text = f"{url} has no model preprocessing, which renders prompts; start it without --no-text-models"
     elif not started and any(part in text for part in _FROM_A_PROXY):
@@ -111,6 +110,12 @@ def _error(status: str, text: str, messages: dict[Any, str], *, started: bool) -
     elif kind is ServerUnavailable and started:
         kind = StreamBroken
     return _named(kind(messages.get(kind, text)), status)
+
+
+def _denied(url: str, status: str) -> ClientError:
+    return _named(
+        AccessDenied(f"{url}: the secret is missing or wrong; give secret, --secret-file or NEMOTRON_SECRET"), status
+    )
 
 
 def _named(error: ClientError, status: str) -> ClientError:

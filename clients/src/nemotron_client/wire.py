@@ -11,9 +11,19 @@ from typing import Any, Literal
 
 MODEL_NAME = "nemotron"
 # What the messages of errors inside a stream begin with, before ": ": gRPC's names, for Triton gives such no status.
-STATUSES = ("INVALID_ARGUMENT", "UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "INTERNAL")
-# The header that carries the shared secret; gRPC's begins with `triton-grpc-protocol-`.
+STATUSES = (
+    "INVALID_ARGUMENT",
+    "UNAUTHENTICATED",
+    "RESOURCE_EXHAUSTED",
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "CANCELLED",
+    "INTERNAL",
+)
+# The header that carries the caller's secret; gRPC's begins with `triton-grpc-protocol-`.
 SECRET_HEADER = "nemotron-secret"  # noqa: S105 - a name
+# The header in which a gateway says for whom it asks.
+CALLER_HEADER = "nemotron-caller"
 # How the refusal of a server that is stopping begins, behind "UNAVAILABLE: ": by it clients know it from a full queue.
 STOPPING = "the server is stopping"
 # In one tensor of a request.
@@ -75,6 +85,7 @@ EMBEDDING_BIAS_WEIGHTS = Tensor("embedding_bias_weights", "FP32", dims=(-1,))
 GUIDED_DECODING_GUIDE_TYPE = Tensor("guided_decoding_guide_type", "BYTES")  # json, json_schema, regex
 GUIDED_DECODING_GUIDE = Tensor("guided_decoding_guide", "BYTES")
 NUM_RETURN_SEQUENCES = Tensor("num_return_sequences", "INT32")  # answers to one request
+PRIORITY = Tensor("priority", "INT32")  # 0 or 1; what has 1 begins when nothing waits that has 0
 # What to return.
 EXCLUDE_INPUT_IN_OUTPUT = Tensor("exclude_input_in_output", "BOOL")  # false: a whole answer begins with text_input
 RETURN_LOG_PROBS = Tensor("return_log_probs", "BOOL")
@@ -101,6 +112,7 @@ PROBLEMS = Tensor("problems", "BYTES")  # JSON: list of what was wrong with the 
 NUM_INPUT_TOKENS = Tensor("num_input_tokens", "INT32")
 NUM_OUTPUT_TOKENS = Tensor("num_output_tokens", "INT32")
 NUM_REASONING_TOKENS = Tensor("num_reasoning_tokens", "INT32")
+NUM_CACHED_TOKENS = Tensor("num_cached_tokens", "INT32")  # of the prompt; left out where the engine does not tell
 # With every response of a request that asks for them.
 SEQUENCE_INDEX = Tensor("sequence_index", "INT32")  # which of several answers
 OUTPUT_LOG_PROBS = Tensor("output_log_probs", "FP32", dims=(-1, -1))  # one row: of each token that came

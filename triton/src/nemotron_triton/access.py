@@ -1,8 +1,9 @@
-"""The shared secret of callers, and the categories of calls that are closed to them.
+"""The categories of calls that tritonserver itself closes, and the secret that a client sends.
 
-tritonserver compares one header per category with a value. Health is open to everybody. Shared memory, tracing and
-log settings are closed by a value that is thrown away, and so is model control unless `nemotron serve` reloads, which
-then alone knows the value.
+tritonserver compares one header per category with a value. Shared memory, tracing and log settings are closed by a
+value that is thrown away, and so is model control unless `nemotron serve` reloads, which then alone knows the value.
+Where callers have secrets, configuration and statistics of models are closed too. Health, and the names and tensors of
+the models (metadata), are open to everybody. Who may ask the models they check themselves: see `callers`.
 """
 
 from __future__ import annotations
@@ -10,44 +11,33 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nemotron_client import wire
+from nemotron_triton.callers import SECRET_VARIABLE, private_text
 from nemotron_triton.errors import ServerError
 from nemotron_triton.hidden_arguments import HiddenArgument
 
-SECRET_VARIABLE = "NEMOTRON_SECRET"  # noqa: S105 - the name of the variable
 CONTROL_HEADER = "nemotron-control"
 _CLOSED_HEADER = "nemotron-closed"
-_FOR_CALLERS = ("inference", "metadata", "model-config", "statistics")
 _FOR_NOBODY = ("shared-memory", "trace", "logging")
+# They tell of the server and of others' requests, and tritonserver knows no caller that it could show them to.
+_WITH_SECRETS = ("model-config", "statistics")
 _CONTROL = "model-repository"
-_SHORTEST, _LONGEST = 16, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
 class Access:
-    """The values that calls must send: without `secret` everybody may call, without `control` nobody loads models."""
+    """What tritonserver closes: more where callers have secrets; without the value `control` nobody loads models."""
 
-    secret: str | None = field(default=None, repr=False)
+    has_secrets: bool = False
     control: str | None = field(default=None, repr=False)
-
-    def __post_init__(self) -> None:
-        """Refuse a secret that no header can carry, or that can be guessed."""
-        if self.secret is not None and not re.fullmatch(rf"[!-~]{{{_SHORTEST},{_LONGEST}}}", self.secret):
-            raise ServerError(
-                f"the secret is not {_SHORTEST} to {_LONGEST} visible ASCII characters",
-                "`openssl rand -hex 32` makes one",
-            )
 
     def arguments(self) -> list[HiddenArgument]:
         """The arguments of tritonserver that close all categories that are not open."""
-        rules = [(_FOR_NOBODY, _CLOSED_HEADER, new_value()), ((_CONTROL,), CONTROL_HEADER, self.control or new_value())]
-        if self.secret is not None:
-            rules.append((_FOR_CALLERS, wire.SECRET_HEADER, self.secret))
+        closed = (*_FOR_NOBODY, *(_WITH_SECRETS if self.has_secrets else ()))
+        rules = [(closed, _CLOSED_HEADER, new_value()), ((_CONTROL,), CONTROL_HEADER, self.control or new_value())]
         return [
             HiddenArgument(f"--{flag}={','.join(categories)}:{header}=", value)
             for categories, header, value in rules
@@ -61,18 +51,15 @@ def new_value() -> str:
 
 
 def read_secret(file: Path | None, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The secret in *file*, else in the environment, if there is one; `ServerError` when it cannot be used."""
-    if file is None:
-        secret = environment.get(SECRET_VARIABLE)
-        if secret == "":
-            # Whoever sets it does not mean to serve everybody.
-            raise ServerError(f"{SECRET_VARIABLE} is set but empty", "give it the secret, or unset it to serve without")
-        return secret
-    try:
-        if file.stat().st_mode & stat.S_IRWXO:
-            raise ServerError(f"{file} can be read by every user of this machine", f"chmod 600 {file}")
-        return file.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise ServerError(f"cannot read the secret in {file}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ServerError(f"the secret in {file} is not ASCII text", "`openssl rand -hex 32` makes one") from error
+    """The secret that a client sends: in *file*, else in the environment, if there is one.
+
+    Raises `ServerError` where the file cannot be used.
+    """
+    if not file:
+        return environment.get(SECRET_VARIABLE)
+    secret = private_text(file)
+    if re.search(r"\s", secret):
+        raise ServerError(
+            f"{file} holds more than a secret", "a client takes a file with its own secret and nothing else"
+        )
+    return secret

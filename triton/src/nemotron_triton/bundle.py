@@ -31,6 +31,7 @@ VARIABLE = "NEMOTRON_BUNDLE"
 CHAT_TEMPLATE = "chat_template.jinja"
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
 _REBUILD = "build the bundle again"
+_UPDATE = "a newer nemotron made it: serve it with that one, or build the bundle again"
 _REPLACE = "build or copy the bundle again"
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
@@ -173,7 +174,10 @@ class Bundle:
         version = raw.get("schema_version") if isinstance(raw, dict) else None
         if version not in READABLE_VERSIONS:
             readable = " and ".join(map(str, READABLE_VERSIONS))
-            raise BundleError(f"{file} has schema version {version!r}, this nemotron reads {readable}", _REBUILD)
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            raise BundleError(
+                f"{file} has schema version {version!r}, this nemotron reads {readable}", _UPDATE if newer else _REBUILD
+            )
         return cls(path, _read_manifest(file, text, version))
 
     def file(self, name: str) -> Path:

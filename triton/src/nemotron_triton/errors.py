@@ -3,7 +3,9 @@
 ServingError
 ├── ProfileError        no such model profile, or its file is wrong
 ├── RequestError        the caller's request is wrong: do not retry it unchanged
+├── AccessError         the caller has no secret, or a wrong one
 ├── OverloadedError     no room for the request now: retry it later, or elsewhere
+│   └── CallerLimitError  the caller has as many requests here as it may
 ├── DeadlineError       the request's time was up before its answer was complete
 ├── ClientGoneError     the caller went away
 ├── TokenizerError      a tokenizer.json is missing, malformed, or not byte-level BPE
@@ -33,8 +35,16 @@ class RequestError(ServingError):
     """The caller's request is wrong; the message names the field, the value and what is allowed."""
 
 
+class AccessError(ServingError):
+    """The caller has no secret, or a wrong one."""
+
+
 class OverloadedError(ServingError):
     """No room for the request now: it is safe to retry later, or elsewhere."""
+
+
+class CallerLimitError(OverloadedError):
+    """The caller has as many requests here as it may."""
 
 
 class DeadlineError(ServingError):

@@ -10,7 +10,8 @@ from nemotron_triton.serve_options import ServeOptions, is_loopback
 
 def exposure(options: ServeOptions) -> Iterator[str]:
     """Each endpoint with how it is protected, then what is off."""
-    secret = "secret required" if options.secret else "no secret"
+    callers = len(options.callers or ())
+    secret = f"secret required ({callers} caller{'s' * (callers > 1)})" if callers else "no secret"
     transport = "mutual TLS" if options.tls and options.tls.client_ca else "TLS" if options.tls else "plain"
     hosts = options.hosts
     yield f"gRPC     {join(hosts['--grpc-port'], options.grpc_port)}: {transport}, {secret}"
@@ -21,7 +22,7 @@ def exposure(options: ServeOptions) -> Iterator[str]:
 
 def warnings(options: ServeOptions) -> Iterator[str]:
     """One line for endpoints that other machines reach and nothing protects, and one for a weakness of HTTP."""
-    endpoints = {"gRPC": (options.tls, options.secret), "HTTP": (None, options.secret), "metrics": (None, None)}
+    endpoints = {"gRPC": (options.tls, options.callers), "HTTP": (None, options.callers), "metrics": (None, None)}
     exposed = [
         f"{name} without {' and '.join(lacking)}"
         for name, (tls, secret) in endpoints.items()

@@ -1,10 +1,12 @@
 """Start a program with arguments that no other user can see.
 
-tritonserver takes secrets as arguments only, and everybody on a machine may read /proc/PID/cmdline. So the program is
-started with a placeholder in place of each such argument and the value in a variable of its environment, which only
-its own user may read. It is traced, so that it stops before its first instruction, and there the pointer to the
-placeholder is turned to the value: what /proc/PID/cmdline shows stays the placeholder. The program's children get
-neither, because the pointer to the variable is turned away too. Linux, 64 bit, little-endian.
+tritonserver takes the values that close some of its calls as arguments only, and everybody on a machine may read
+/proc/PID/cmdline. Callers' secrets are not among them, but whoever read one of these values could load code into the
+server, or read the requests in its shared memory. So the program is started with a placeholder in place of each such
+argument and the value in a variable of its environment, which only its own user may read. It is traced, so that it
+stops before its first instruction, and there the pointer to the placeholder is turned to the value: what
+/proc/PID/cmdline shows stays the placeholder. The program's children get neither, because the pointer to the variable
+is turned away too. Linux, 64 bit, little-endian.
 """
 
 from __future__ import annotations

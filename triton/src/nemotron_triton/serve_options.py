@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nemotron_triton.addresses import join, resolve
+from nemotron_triton.callers import Callers
 from nemotron_triton.connections import Connections
+from nemotron_triton.serving.authentication import FORWARDED
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
 
@@ -18,7 +20,7 @@ LOOPBACK = "127.0.0.1"
 class ServeOptions:
     """How to serve a bundle. `host` is gRPC's; HTTP and metrics, which have no TLS, listen on loopback by default.
 
-    `secret` is what every caller must send. With `allow_reload` the server takes a new bundle while it runs, without
+    Without `callers` everybody may call. With `allow_reload` the server takes a new bundle while it runs, without
     `text_models` it serves `nemotron` alone. A server that stops is not ready, takes requests for `drain_delay_ms` yet,
     and then gives running answers `drain_ms` at most.
     """
@@ -30,7 +32,7 @@ class ServeOptions:
     metrics_port: int = 8002
     metrics_host: str | None = None
     tls: Tls | None = None
-    secret: str | None = field(default=None, repr=False)
+    callers: Callers | None = None
     allow_reload: bool = False
     text_models: bool = True
     settings: Settings = field(default_factory=Settings)
@@ -61,6 +63,11 @@ class ServeOptions:
         return f"http://{join(_reached(self.hosts['--http-port']), self.http_port)}"
 
     @property
+    def metrics_url(self) -> str:
+        """The metrics as this machine reaches them."""
+        return f"http://{join(_reached(self.hosts['--metrics-port']), self.metrics_port)}/metrics"
+
+    @property
     def grpc_url(self) -> str:
         """The gRPC endpoint as this machine reaches it."""
         return join(_reached(self.host), self.grpc_port)
@@ -88,9 +95,9 @@ class ServeOptions:
             f"--exit-timeout-secs={self.exit_timeout_s}",
             "--disable-auto-complete-config",
             "--allow-gpu-metrics=false",
-            # The one header that a model gets, as a parameter of the request: the caller's trace (W3C).
-            "--grpc-header-forward-pattern=traceparent",
-            "--http-header-forward-pattern=traceparent",
+            # The headers that a model gets, as parameters of the request: the caller's trace (W3C), name and secret.
+            f"--grpc-header-forward-pattern={FORWARDED}",
+            f"--http-header-forward-pattern={FORWARDED}",
             f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
             *self.connections.arguments(),
             *(self.tls.arguments() if self.tls else []),

@@ -20,6 +20,7 @@ from typing import Any
 
 from nemotron_triton.atomic import atomic_folder
 from nemotron_triton.errors import ServerError
+from nemotron_triton.places import is_plain
 
 WHEEL = "nvidia-pytriton"
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -29,10 +30,24 @@ _LAUNCHER = "# tritonserver of the nvidia-pytriton wheel, for the Python beside 
 
 @dataclass(frozen=True, kw_only=True)
 class Tritonserver:
-    """A tritonserver that can be started: the beginning of its `argv`, and variables to add to the environment."""
+    """A tritonserver that can be started: the beginning of its `argv`, and variables to add to the environment.
+
+    `backends` is the folder of its backends where it has to be told.
+    """
 
     argv: tuple[str, ...]
     environment: dict[str, str]
+    backends: Path | None = None
+
+    def command(self, folder: Path) -> list[str]:
+        """The beginning of its command line; a link in *folder* where the path of `backends` cannot lie on a stub's."""
+        if self.backends is None:
+            return list(self.argv)
+        backends = self.backends
+        if not is_plain(backends):
+            backends = folder / "backends"
+            backends.symlink_to(self.backends)
+        return [*self.argv, f"--backend-directory={backends}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +100,8 @@ def find_tritonserver(config_var: Callable[[str], Any] = sysconfig.get_config_va
         return Tritonserver(argv=(binary,), environment={})
     libraries = root.parents[1] / "nvidia_pytriton.libs"
     return Tritonserver(
-        argv=(binary, f"--backend-directory={_backends(root, stub, str(installed.version))}"),
+        argv=(binary,),
+        backends=_backends(root, stub, str(installed.version)),
         environment={
             # The interpreter's own libpython first: with another patch release's the stub dies while importing.
             "LD_LIBRARY_PATH": os.pathsep.join([str(find_libpython(config_var).parent), str(libraries)]),
@@ -138,7 +154,8 @@ def launcher_script() -> str:
     """A shell script that starts the wheel's tritonserver with any arguments, for use without `nemotron serve`."""
     server = find_tritonserver()
     variables = " ".join(shlex.quote(f"{name}={value}") for name, value in server.environment.items())
-    return f'#!/bin/sh\n{_LAUNCHER}\nexec env {variables} {shlex.join(server.argv)} "$@"\n'
+    backends = [f"--backend-directory={server.backends}"] if server.backends else []
+    return f'#!/bin/sh\n{_LAUNCHER}\nexec env {variables} {shlex.join([*server.argv, *backends])} "$@"\n'
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from nemotron_build.commands import versions
-from nemotron_build.errors import BuildError
+from nemotron_build.errors import BuildError, SettingError
 
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9._:/-]*(:[A-Za-z0-9_][A-Za-z0-9._-]{0,127})?(@sha256:[0-9a-f]{64})?")
 
@@ -35,7 +35,7 @@ class Mount:
 def check_image(reference: str) -> None:
     """Refuse what is no image by tag or digest, above all what docker would read as an option."""
     if not _IMAGE.fullmatch(reference):
-        raise BuildError(f"--image {reference!r} is no image; give one as {versions.TRITON_IMAGE}, or by its digest")
+        raise SettingError(f"--image {reference!r} is no image; give one as {versions.TRITON_IMAGE}, or by its digest")
 
 
 def remove_argv(name: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nemotron_build.errors import UnsupportedError
+from nemotron_build.errors import SettingError
 from nemotron_build.kinds.cpu import Cpu
 from nemotron_build.kinds.edge import Edge
 from nemotron_build.kinds.pytorch import Pytorch
@@ -16,8 +16,8 @@ KIND_NAMES = tuple(kind.name for kind in KINDS)
 
 
 def find_kind(name: str) -> EngineKind:
-    """The kind called *name*; `UnsupportedError` lists the names."""
+    """The kind called *name*; `SettingError` lists the names."""
     for kind in KINDS:
         if kind.name == name:
             return kind
-    raise UnsupportedError(f"--engine-kind {name} does not exist; known: {', '.join(KIND_NAMES)}")
+    raise SettingError(f"--engine-kind {name} does not exist; known: {', '.join(KIND_NAMES)}")

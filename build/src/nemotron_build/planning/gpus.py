@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nemotron_build.errors import UnsupportedError
+from nemotron_build.errors import SettingError, UnsupportedError
 from nemotron_build.precisions import AUTO
 from nemotron_build.strict_yaml import load_yaml
 from nemotron_client.spelling import did_you_mean
@@ -52,14 +52,14 @@ def gpu_names() -> list[str]:
 
 
 def find_gpu(name: str) -> Gpu:
-    """The GPU called *name*, any case, or the local one for `auto`; `UnsupportedError` lists what is known."""
+    """The GPU called *name*, any case, or the local one for `auto`; `SettingError` lists what is known."""
     alias = name.strip().lower()
     if alias == AUTO:
         return local_gpu()
     by_name = {alias: gpu for gpu in _catalogue().values() for alias in (gpu.name, *gpu.aliases)}
     if alias not in by_name:
         hint = f"{did_you_mean(alias, by_name)} known: {AUTO}, {', '.join(gpu_names())}"
-        raise UnsupportedError(f"--gpu {name} is not known; {hint.lstrip()}")
+        raise SettingError(f"--gpu {name} is not known; {hint.lstrip()}")
     return by_name[alias]
 
 

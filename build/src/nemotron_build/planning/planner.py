@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from nemotron_build.architecture import Dimensions
 from nemotron_build.commands.limits import Limits
 from nemotron_build.commands.trtllm_build import TOKENS_PER_BLOCK
-from nemotron_build.errors import BuildError
+from nemotron_build.errors import SettingError
 from nemotron_build.planning.gpus import Gpu
 from nemotron_build.planning.kind import MAX_STEP_TOKENS
 from nemotron_build.planning.roofline import Roofline, roofline
@@ -110,13 +110,13 @@ def plan(
     if max_seq_len is None:
         max_seq_len = min(DEFAULT_MAX_SEQ_LEN, architecture.max_position_embeddings)
     if concurrency < 1:
-        raise BuildError(f"--concurrency is {concurrency}; at least 1 request must run")
+        raise SettingError(f"--concurrency is {concurrency}; at least 1 request must run")
     if concurrency > _MOST_REQUESTS:
-        raise BuildError(f"--concurrency is {reprlib.repr(concurrency)}; at most {_MOST_REQUESTS} can be planned for")
+        raise SettingError(f"--concurrency is {reprlib.repr(concurrency)}; at most {_MOST_REQUESTS} can be planned for")
     if max_seq_len < 16:
-        raise BuildError(f"--max-seq-len is {max_seq_len}; no prompt fits, give at least 16")
+        raise SettingError(f"--max-seq-len is {max_seq_len}; no prompt fits, give at least 16")
     if max_seq_len > architecture.max_position_embeddings:
-        raise BuildError(
+        raise SettingError(
             f"--max-seq-len is {max_seq_len}; the model goes up to {architecture.max_position_embeddings} tokens"
         )
     demand = _Demand(gpu, architecture, decision)

@@ -10,6 +10,7 @@ An output appears by a rename when it is complete; one that was changed since, o
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -94,7 +95,11 @@ class Workspace:
             entries = {name: [*file_state(folder / name), digests[name]] for name in files}
             write_atomically(self._record_file(stage), json.dumps({"key": key, "files": entries}, indent=1))
         except OSError as error:
-            raise OutputError(f"{stage} cannot write in {self.folder}: {error.strerror or error}") from error
+            # numpy gives no number with what it could not write.
+            full = error.errno in (None, errno.ENOSPC, errno.EDQUOT)
+            short = "the disk is full, or a quota is used up: " if full else ""
+            reason = f"{short}{error.strerror or error}"
+            raise OutputError(f"{stage} cannot write in {self.folder}: {reason}") from error
 
     def _forget(self, stage: str) -> None:
         self._record_file(stage).unlink(missing_ok=True)

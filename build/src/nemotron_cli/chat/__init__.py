@@ -29,10 +29,15 @@ from nemotron_triton.access import read_secret
 @options.tools
 @options.messages
 @click.option(
-    "--tool-choice", metavar="CHOICE", help="auto, none, required, or the name of the function that must be called."
+    "--tool-choice",
+    metavar="CHOICE",
+    shell_complete=options.names("auto", "none", "required"),
+    help="auto, none, required, or the name of the function that must be called.",
 )
-@click.option("--max-tokens", type=int, help="Most tokens to generate.")
-@click.option("--temperature", type=float, help="0 is greedy. Default: the model's recommendation.")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Most tokens to generate.")
+@click.option(
+    "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy. Default: the model's recommendation."
+)
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--url", help="gRPC endpoint, host:port. Default: $NEMOTRON_URL, else 127.0.0.1:8001.")
 @click.option(

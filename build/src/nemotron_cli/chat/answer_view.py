@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from nemotron_cli.terminal import styled
 from nemotron_client import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
 
 
@@ -50,7 +51,7 @@ class _AnswerView:
         if self._open != thinking:
             self.end_line()
         text = printable(text)
-        click.echo(click.style(text, dim=True) if thinking else text, nl=False, err=thinking)
+        click.echo(styled(text, dim=True) if thinking else text, nl=False, err=thinking)
         self._open = None if text.endswith("\n") else thinking
 
 

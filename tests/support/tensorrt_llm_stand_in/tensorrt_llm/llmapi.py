@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType
+from types import NoneType, SimpleNamespace
 from typing import Any, ClassVar
 
 from contract import RUNTIME, BreachError, check_fields, check_llm_arguments
@@ -124,6 +124,7 @@ class CompletionOutput:
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+    request_perf_metrics: Any = None
 
 
 class RequestOutput:
@@ -135,6 +136,9 @@ class RequestOutput:
         self.outputs = [CompletionOutput()]
         self.finished = False
         self.aborted = False
+        # As of the last response that arrived; TensorRT-LLM's C++ executor never tells it.
+        self.cached_tokens = 0
+        self.reused_blocks = 0
         self._responses: asyncio.Queue[tuple[list[int], str | None, list[Any]] | Exception] = asyncio.Queue()
 
     def respond(self, *ids: int, finish: str | None = None, logprobs: list[Any] | None = None) -> None:
@@ -164,6 +168,9 @@ class RequestOutput:
         output.token_ids.extend(ids)
         output.logprobs = [*output.logprobs, *logprobs]
         self.finished = finish is not None
+        if self.finished and self.sampling_params.return_perf_metrics:
+            blocks = SimpleNamespace(num_reused_blocks=self.reused_blocks)
+            output.request_perf_metrics = SimpleNamespace(kv_cache_metrics=blocks)
         output.finish_reason = finish
         stops = self.sampling_params.stop_token_ids or []
         # A stop token is removed, an end token is not.

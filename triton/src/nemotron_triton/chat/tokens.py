@@ -24,8 +24,9 @@ class TokenCodec:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._tokenizer: Tokenizer = Tokenizer.from_file(str(path))
-            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
+            self._tokenizer: Tokenizer = Tokenizer.from_buffer(content)
+            stored: dict[str, Any] = json.loads(content)
         except Exception as error:  # tokenizers raises bare Exception for every missing or malformed file
             raise TokenizerError(f"{path} is not a tokenizer: {error}") from error
         # Only the template writes control tokens; in text from callers their spelling is text.

@@ -22,6 +22,7 @@ from nemotron_triton.errors import EngineError
 from nemotron_triton.extras import how_to_install
 from nemotron_triton.findings import Finding
 from nemotron_triton.memory import free_main_memory
+from nemotron_triton.native_path import native_path
 from nemotron_triton.runtime import Runtime
 
 _STEP_TOKENS = 64
@@ -52,7 +53,7 @@ class CpuEngine(Engine):
         self._folder = tempfile.TemporaryDirectory(prefix="nemotron-cpu-")
         descriptor = os.open(self._folder.name, os.O_PATH)
         params = xllamacpp.CommonParams()
-        params.model.path = str(bundle.engine_path)
+        params.model.path = native_path(bundle.engine_path)
         params.hostnames = [f"/proc/self/fd/{descriptor}/llama.sock"]
         params.n_threads_http = 1
         params.ui = False
@@ -110,6 +111,7 @@ class CpuEngine(Engine):
             nonlocal stopped
             before = answer.tokens
             stopped = answer.receive(message) or stream.cancelled or self._threads.closed
+            stream.cached_tokens = answer.cached_tokens
             with self._lock:
                 self._generated_tokens += answer.tokens - before
                 self._prompt_steps += answer.tokens == before

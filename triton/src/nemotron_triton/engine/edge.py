@@ -24,6 +24,7 @@ from nemotron_triton.engine.request_threads import CLOSED, RequestThreads
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import EngineError, RequestError, first_line
 from nemotron_triton.findings import Finding, rebuild, same_sm, same_version
+from nemotron_triton.native_path import native_path
 from nemotron_triton.runtime import Runtime
 
 _STOPPED = "TensorRT Edge-LLM's scheduler has stopped"
@@ -53,8 +54,8 @@ class EdgeEngine(Engine):
             raise EngineError(f"TensorRT Edge-LLM cannot be loaded: {first_line(error)}") from error
         try:
             self._engine: Any = self._runtime.RequestEngine(
-                engine_dir=str(engine.absolute()),
-                checkpoint_dir=str(checkpoint.absolute()),
+                engine_dir=native_path(engine.absolute()),
+                checkpoint_dir=native_path(checkpoint.absolute()),
                 context_cache_config=self._runtime.ContextCacheConfig(),
                 max_batch_size=manifest.max_batch_size,
             )

@@ -81,12 +81,14 @@ class Engine(ABC):
     loop, the rest on any thread. `cannot` has the fields of `Sampling` that the engine does not support, each with the
     reason (`guide.thinking`: a think block before a guide); a request with one is refused. `max_seq_len` limits prompt
     and answer together, tokens. `max_batch_size` answers are generated at once; further requests wait in the engine.
-    `memory_of` names, for messages, the memory that the model takes.
+    `memory_of` names, for messages, the memory that the model takes. `kv_tokens_per_block` is None where the KV cache
+    has no blocks, or their size is not known.
     """
 
     cannot: Mapping[str, str]
     max_seq_len: int
     max_batch_size: int
+    kv_tokens_per_block: int | None = None
     memory_of: ClassVar[str] = "the GPU's"
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:

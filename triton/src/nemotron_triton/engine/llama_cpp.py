@@ -40,7 +40,7 @@ Put: TypeAlias = Callable[[list[int], FinishReason | None, tuple[TokenLogprob, .
 class Answer:
     """One answer: makes llama.cpp's requests for it and takes the messages about them. *end_ids* are the model's.
 
-    `failure` is the error that ended the answer.
+    `failure` is the error that ended the answer, `cached_tokens` how many tokens of the prompt were in the KV cache.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Answer:
         self._barred: frozenset[int] = frozenset()
         self.ended = False
         self.failure: ServingError | None = None
+        self.cached_tokens: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -134,7 +135,10 @@ class Answer:
             self.failure = kind(f"llama.cpp refused the request: {error.get('message', error)}")
             return True
         details = message["__verbose"]
-        if "prompt_progress" in details:
+        if progress := details.get("prompt_progress"):
+            # Later requests of the answer find what the first one has put there.
+            if self.cached_tokens is None:
+                self.cached_tokens = progress["cache"]
             return False
         withheld = details["tokens_predicted"] - self._predicted - len(details["tokens"])
         self._predicted = details["tokens_predicted"]

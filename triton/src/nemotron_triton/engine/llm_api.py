@@ -31,6 +31,7 @@ from nemotron_triton.engine.llm_sampling import end_ids, sampling_params, unsupp
 from nemotron_triton.engine.request_threads import CLOSED
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
+from nemotron_triton.native_path import native_path
 
 _DEAD = "TensorRT-LLM's executor has stopped"
 # The others are timeout and cancelled, which end requests whose callers no longer wait.
@@ -57,6 +58,8 @@ class LlmApiEngine(Engine):
 
     _module: ClassVar[str]
     _single_process: ClassVar[bool]
+    # Whether TensorRT-LLM is asked for a request's own metrics.
+    _perf_metrics: ClassVar[bool] = False
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
@@ -86,6 +89,10 @@ class LlmApiEngine(Engine):
     def _lacking(self) -> dict[str, str]:
         """The part of `cannot` that differs between the kinds."""
 
+    @abstractmethod
+    def _cached_tokens(self, answer: Any) -> int | None:
+        """How many tokens of the prompt of *answer*, a `RequestOutput`, were in the KV cache; None if not told yet."""
+
     def _seed(self, _sampling: Sampling) -> int | None:
         """The seed for TensorRT-LLM, for a kind that supports seeds."""
         return None
@@ -94,7 +101,13 @@ class LlmApiEngine(Engine):
         try:
             if problem := self._problem():
                 raise EngineError(problem)
-            params = sampling_params(self._api, sampling, self.manifest, seed=self._seed(sampling))
+            params = sampling_params(
+                self._api,
+                sampling,
+                self.manifest,
+                seed=self._seed(sampling),
+                perf_metrics=self._perf_metrics,
+            )
             result = self._llm.generate_async(list(ids), sampling_params=params, streaming=True)
         except (ValueError, self._api.RequestError) as error:  # as the LLM API refuses a guide, a number, a prompt
             stream.fail(RequestError(f"TensorRT-LLM refuses the request: {first_line(error)}"))
@@ -140,6 +153,7 @@ class LlmApiEngine(Engine):
         result, stream = running.result, running.stream
         try:
             async for answer in result:
+                stream.cached_tokens = self._cached_tokens(answer)
                 if self._take(running, answer.outputs[0]):
                     return
             raise EngineError("TensorRT-LLM ended an answer without saying why")
@@ -176,7 +190,7 @@ def llm_arguments(bundle: Bundle) -> dict[str, Any]:
     for name in ("model", "tokenizer"):
         if not isinstance(arguments.get(name), str):
             raise BundleError(f"the bundle {bundle.path} does not say where its {name} is", "build it again")
-        arguments[name] = str(bundle.folder(arguments[name]).absolute())
+        arguments[name] = native_path(bundle.folder(arguments[name]).absolute())
     return arguments
 
 

@@ -30,9 +30,12 @@ def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
     return frozenset(sampling.stop_ids) | (frozenset() if sampling.ignore_end else frozenset(manifest.end_ids))
 
 
-def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: int | None) -> Any:
+def sampling_params(
+    api: Any, sampling: Sampling, manifest: Manifest, *, seed: int | None, perf_metrics: bool = False
+) -> Any:
     """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `RequestError` for what it does not support.
 
+    With *perf_metrics*, the last response of the request has its metrics.
     With an end token, the LLM API does not use its tokenizer: neither for end tokens nor to encode words.
     """
     if sampling.min_tokens and sampling.stop_ids:
@@ -67,6 +70,7 @@ def sampling_params(api: Any, sampling: Sampling, manifest: Manifest, *, seed: i
         exclude_input_from_output=True,
         detokenize=False,
         add_special_tokens=False,
+        return_perf_metrics=perf_metrics,
     )
     if several := [list(ids) for ids in sampling.bad_ids if len(ids) > 1]:
         # The public field takes words as text, to be encoded by a tokenizer; the ids are stored here.

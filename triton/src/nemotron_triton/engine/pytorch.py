@@ -8,10 +8,12 @@ is Python and would share our interpreter, so it runs in a worker process that T
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from packaging.version import Version
 
-from nemotron_triton.bundle import Manifest
+from nemotron_triton.bundle import Bundle, Manifest
+from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.llm_api import LlmApiEngine
 from nemotron_triton.findings import Finding, elsewhere, gpus_seen
 from nemotron_triton.releases import release_key
@@ -28,11 +30,21 @@ class PytorchEngine(LlmApiEngine):
     _module = "tensorrt_llm"
     _single_process = False
 
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+        super().__init__(bundle, codec)
+        arguments = self.manifest.llm_args or {}
+        self.kv_tokens_per_block = arguments.get("kv_cache_config", {}).get("tokens_per_block")
+
     def _lacking(self) -> dict[str, str]:
         return {
             **dict.fromkeys(_IGNORED, "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"),
             "seed": "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator",
         }
+
+    def _cached_tokens(self, answer: Any) -> int | None:
+        # `tensorrt_llm/executor/result.py` of NVIDIA/TensorRT-LLM at a678b91a, not of the release: it may lack it.
+        cached: int | None = getattr(answer, "cached_tokens", None)
+        return cached
 
     @classmethod
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:

@@ -47,7 +47,8 @@ class TokenStream:
 
     Create it on the event loop that reads it. *pace* returns the seconds to gather tokens after each chunk; without it
     every token is a chunk of its own. `first_token_s` and `last_token_s` are when tokens were read, on the clock
-    `time.monotonic`, `tokens` is how many were.
+    `time.monotonic`, `tokens` is how many were. The engine sets `cached_tokens` before the end: how many tokens of the
+    prompt were in its KV cache already; None where it does not tell.
     """
 
     def __init__(self, pace: Callable[[], float] | None = None) -> None:
@@ -55,6 +56,7 @@ class TokenStream:
         self.first_token_s: float | None = None
         self.last_token_s: float | None = None
         self.tokens = 0
+        self.cached_tokens: int | None = None
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from typing import Any
 
 from nemotron_triton.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest
+from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.engine.llm_api import LlmApiEngine
 from nemotron_triton.errors import BundleError
@@ -26,6 +28,11 @@ class TensorrtEngine(LlmApiEngine):
 
     _module = "tensorrt_llm._tensorrt_engine"
     _single_process = True
+    _perf_metrics = True
+
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+        super().__init__(bundle, codec)
+        self.kv_tokens_per_block = _tokens_per_block(bundle)
 
     def _lacking(self) -> dict[str, str]:
         if (self.manifest.llm_args or {}).get("gather_generation_logits"):
@@ -35,6 +42,14 @@ class TensorrtEngine(LlmApiEngine):
     def _seed(self, sampling: Sampling) -> int | None:
         # Without a seed, every request would sample the same tokens.
         return secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
+
+    def _cached_tokens(self, answer: Any) -> int | None:
+        # The C++ executor counts blocks, and reports them with the last response; a block may be reused in part.
+        metrics = getattr(answer.outputs[0], "request_perf_metrics", None)
+        if metrics is None or self.kv_tokens_per_block is None:
+            return None
+        reused: int = metrics.kv_cache_metrics.num_reused_blocks
+        return min(len(answer.prompt_token_ids), reused * self.kv_tokens_per_block)
 
     @classmethod
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:
@@ -75,12 +90,28 @@ def _engine_finding(bundle: Bundle) -> Finding:
 
 
 def _config_version(bundle: Bundle, name: str) -> str | None:
+    version = _config(bundle, name).get("version")
+    return version if isinstance(version, str) else None
+
+
+def _tokens_per_block(bundle: Bundle) -> int | None:
+    """What `trtllm-build --tokens_per_block` was given; None where the engine's config does not say it."""
+    value: Any
+    try:
+        value = _config(bundle, f"{bundle.manifest.engine_file}/config.json")
+        for key in ("build_config", "plugin_config", "tokens_per_block"):
+            value = value[key]
+    except (BundleError, OSError, ValueError, RecursionError, LookupError, TypeError):
+        return None
+    return value if isinstance(value, int) and value > 0 else None
+
+
+def _config(bundle: Bundle, name: str) -> dict[str, Any]:
     file = bundle.file(name)
     if file.stat().st_size > MAX_MANIFEST_BYTES:
         raise ValueError(f"it has more than {MAX_MANIFEST_BYTES >> 20} MiB")
     config = json.loads(file.read_text(encoding="utf-8"))
-    version = config.get("version") if isinstance(config, dict) else None
-    return version if isinstance(version, str) else None
+    return config if isinstance(config, dict) else {}
 
 
 def _numbers(version: str) -> str:

@@ -81,7 +81,7 @@ class Answering:
         The events do not depend on how the tokens were gathered into chunks. The engine stops when the reader leaves.
         """
         self._engine.generate(prepared.ids, sampling, stream)
-        reading = _Reading(prepared, self._codec)
+        reading = _Reading(prepared, self._codec, stream)
         try:
             async for chunk in stream:
                 step = reading.read(chunk)
@@ -124,8 +124,9 @@ class Answering:
 class _Reading:
     """Parses one answer and counts its tokens; `over` is set when it has its `Finish`."""
 
-    def __init__(self, prepared: Prepared, codec: TokenCodec) -> None:
+    def __init__(self, prepared: Prepared, codec: TokenCodec, stream: TokenStream) -> None:
         self.over = False
+        self._stream = stream
         self._input_tokens = len(prepared.ids)
         self._parser = AnswerParser(prepared.rules)
         self._detokenizer = Detokenizer(codec)
@@ -168,6 +169,7 @@ class _Reading:
             input_tokens=self._input_tokens,
             output_tokens=self._output_tokens,
             reasoning_tokens=self._reasoning_tokens,
+            cached_tokens=self._stream.cached_tokens,
         )
         return Finish(reason=reason, usage=usage, problems=tuple(self._parser.problems))
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
 from collections.abc import Coroutine
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.errors import ClientGoneError, DeadlineError, OverloadedError, RequestError, ServingError
+from nemotron_triton.errors import (
+    AccessError,
+    CallerLimitError,
+    ClientGoneError,
+    DeadlineError,
+    OverloadedError,
+    RequestError,
+    ServingError,
+)
+from nemotron_triton.serving.authentication import Authentication, forwarded_headers
 from nemotron_triton.serving.record import Outcome, RequestRecord
 from nemotron_triton.serving.responses import Response
 from nemotron_triton.serving.settings import Settings
@@ -25,6 +33,8 @@ _log = logging.getLogger(__name__)
 # How an error ends a request, the first kind that fits: its outcome, gRPC's status, and the nearest of Triton's codes.
 _ENDINGS: dict[type, tuple[Outcome, str, str]] = {
     RequestError: ("invalid", "INVALID_ARGUMENT", "INVALID_ARG"),
+    AccessError: ("denied", "UNAUTHENTICATED", "INVALID_ARG"),
+    CallerLimitError: ("throttled", "RESOURCE_EXHAUSTED", "UNAVAILABLE"),
     OverloadedError: ("rejected", "UNAVAILABLE", "UNAVAILABLE"),
     DeadlineError: ("deadline", "DEADLINE_EXCEEDED", "CANCELLED"),
     ClientGoneError: ("cancelled", "CANCELLED", "CANCELLED"),
@@ -52,15 +62,19 @@ class Call:
         # tritonserver must not be asked about a request after its FINAL response.
         self._final = threading.Lock()
 
-    def identify(self, request: Any) -> None:
-        """Read the id, the time limit and the trace of the request, but not its tensors."""
+    def identify(self, request: Any, authentication: Authentication) -> None:
+        """Read the id, the time limit, the caller and the trace of the request, but not its tensors.
+
+        Raises `AccessError` for a caller who is not known, and `RequestError`.
+        """
         self._timeout_ms = request.timeout() / 1000
         try:
             self.record.request_id = request.request_id()[:_MAX_ID_CHARACTERS]
-            traceparent = json.loads(request.parameters() or "{}").get("traceparent", "")
         except ValueError as error:
-            raise RequestError("the request's id, or its parameters, are not UTF-8") from error
-        self.record.traceparent = traceparent if isinstance(traceparent, str) else ""
+            raise RequestError("the request's id is not UTF-8") from error
+        headers = forwarded_headers(request)
+        self.record.traceparent = headers.get("traceparent", "")
+        self.record.caller = authentication.caller(headers)
 
     def read(self, request: Any) -> Values:
         """The values of its tensors; `RequestError` names one that cannot be read."""

@@ -15,13 +15,18 @@ from nemotron_triton.serving.responses import Response, in_order, logprob_tensor
 
 
 class Delivery:
-    """The answer number *index* to one request; the last of them to finish ends the request."""
+    """The answer number *index* to one request; the last of them to finish ends the request.
+
+    `awaited` is whether its reader waits for the first of it; nobody waits for the parts of an answer that is sent
+    whole.
+    """
 
     def __init__(self, call: Call, prepared: Prepared, index: int, codec: TokenCodec) -> None:
         self._call = call
         self._request = prepared.request
         self._index = index
         self._codec = codec
+        self.awaited = prepared.request.stream
         self._events: list[Event] = []
         self._ids: list[int] = []
         self._logprobs: list[TokenLogprob] = []
@@ -50,6 +55,7 @@ class Delivery:
             tensors = logprob_tensors(self._codec, ids, logprobs, self._cum_logprob, alternatives=bool(alternatives))
             self._cum_logprob = tensors[wire.CUM_LOG_PROBS][0]
             responses[0] |= tensors
+        self.awaited = False
         self._call.complete_answers += final
         last = final and self._call.complete_answers == self._request.choices
         for number, response in enumerate(responses, start=1):

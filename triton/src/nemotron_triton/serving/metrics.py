@@ -1,7 +1,8 @@
 """What Prometheus reads about requests and the engine, on Triton's metrics endpoint.
 
-Every series exists from the start, at 0: a rate needs a first value. Each write is a message to tritonserver (about
-30 µs), so what can be added up is written with the next update, and only if it changed.
+Every series whose labels are known exists from the start, at 0: a rate needs a first value. Each write is a message to
+tritonserver (about 30 µs), so what can be added up is written with the next update, and only if it changed. What
+histograms observe cannot be added up; where more than 100 requests a second end for long, they get a random sample.
 
 Gauges are moved by differences, never set, and returned to 0 at the end: when a model is loaded anew, tritonserver
 keeps its series, and for a while both loads write to them; their sum is right.
@@ -9,65 +10,88 @@ keeps its series, and for a while both loads write to them; their sum is right.
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from nemotron_client.events import Problem
 from nemotron_triton.engine.interface import EngineStatistics
 from nemotron_triton.serving import metric_families as families
+from nemotron_triton.serving.caller_labels import CallerLabels
+from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.metric_families import Family
 from nemotron_triton.serving.record import RequestRecord
 
+# A family, and the values of its labels.
+_Series: TypeAlias = tuple[Family, tuple[str, ...]]
 # Differences of multiples of 1/1024 add up without rounding errors.
 _RATIO_STEPS = 1024
+# Requests that histograms observe: so many at once, and so many more with each update. Counters count all of them.
+_OBSERVED_AT_ONCE, _OBSERVED_PER_UPDATE = 100, 10
 
 
 class Metrics:
     """The metrics of one loaded model, registered with Triton. Not for several threads at once."""
 
-    def __init__(self, pb_utils: Any) -> None:
+    def __init__(self, pb_utils: Any, loaded: Loaded) -> None:
+        self._pb = pb_utils
         # A family must outlive its metrics, so both are kept.
-        self._families = {
-            family: pb_utils.MetricFamily(
-                name=family.name, description=family.about, kind=getattr(pb_utils.MetricFamily, family.kind)
-            )
-            for family in families.FAMILIES
-        }
-        self._metrics = {
-            (family, value): registered.Metric(
-                labels={family.label: value} if family.label else {},
-                **({"buckets": list(family.buckets)} if family.buckets else {}),
-            )
-            for family, registered in self._families.items()
-            for value in family.values or ("",)
-        }
-        self._unwritten: defaultdict[tuple[Family, str], float] = defaultdict(float)
-        self._levels: dict[Family, float] = {}
+        self._families: dict[Family, Any] = {}
+        self._metrics: dict[_Series, Any] = {}
+        for family in families.FAMILIES:
+            for values in family.known:
+                self._metric((family, values))
+        self._callers = CallerLabels()
+        self._unwritten: defaultdict[_Series, float] = defaultdict(float)
+        self._unobserved: list[list[tuple[Family, float]]] = []
+        self._observable = _OBSERVED_AT_ONCE
+        self._levels: dict[_Series, float] = {}
+        self._level(families.BUNDLE_INFO, 1, *loaded.identity(families.BUNDLE_INFO.labels))
+        self._level(families.MAX_ACTIVE, loaded.max_active_requests)
+        self._level(families.MAX_WAITING, loaded.max_waiting_requests)
+        if loaded.kv_tokens_per_block and loaded.kv_blocks:
+            self._level(families.KV_TOKENS_PER_BLOCK, loaded.kv_tokens_per_block)
+            self._level(families.KV_BLOCKS, loaded.kv_blocks)
 
     def request_ended(self, record: RequestRecord) -> None:
-        """Count *record*; what is only added up shows with the next `update`."""
-        self._add(families.REQUESTS, 1, record.outcome)
+        """Count *record*; it shows with the next `update`."""
+        self._unobserved.append([])
+        caller = self._callers.label(record.caller)
+        self._add(families.REQUESTS, 1, record.outcome, caller)
         self._observe(families.QUEUE_TIME, record.queue_s)
         self._observe(families.TIME_TO_FIRST_TOKEN, record.since_arrival(record.first_token_s))
         self._observe(families.TIME_TO_FIRST_ANSWER_TOKEN, record.since_arrival(record.first_answer_token_s))
         if record.outcome == "ok":
             # Refused and broken-off requests end early: they would make the server look fast.
             self._observe(families.REQUEST_DURATION, record.since_arrival(record.ended_s))
-            self._observe(families.INTER_TOKEN_LATENCY, record.inter_token_latency_s)
-        self._add(families.PROMPT_TOKENS, record.prompt_tokens)
-        self._add(families.REASONING_TOKENS, record.reasoning_tokens)
-        self._add(families.ANSWER_TOKENS, record.output_tokens - record.reasoning_tokens)
+            self._observe(families.TIME_PER_OUTPUT_TOKEN, record.time_per_output_token_s)
+            self._observe(families.INTER_TOKEN_LATENCY, record.time_per_output_token_s)
+        self._add(families.PROMPT_TOKENS, record.prompt_tokens, caller)
+        self._add(families.CACHED_PROMPT_TOKENS, record.cached_tokens or 0, caller)
+        self._add(families.REASONING_TOKENS, record.reasoning_tokens, caller)
+        self._add(families.ANSWER_TOKENS, record.output_tokens - record.reasoning_tokens, caller)
         self._add(families.REPAIRS, record.repairs)
         for outcome, calls in call_outcomes(record.tool_calls, record.problems).items():
             self._add(families.TOOL_CALLS, calls, outcome)
         for problem in record.problems:
             self._add(families.PROBLEMS, 1, problem.code)
 
-    def update(self, statistics: EngineStatistics, active: int, waiting: int, kv_cache_used_ratio: float) -> None:
+    def update(
+        self,
+        statistics: EngineStatistics,
+        active: int,
+        waiting: int,
+        kv_cache_used_ratio: float,
+        *,
+        draining: bool = False,
+    ) -> None:
         """Write the current state, and what was counted since the last update."""
         self._level(families.ACTIVE, active)
         self._level(families.WAITING, waiting)
+        self._level(families.QUEUED, waiting + statistics.waiting_requests)
+        self._level(families.DRAINING, draining)
         self._level(families.ENGINE_HEALTHY, statistics.problem is None)
         self._level(families.ENGINE_ACTIVE, statistics.active_requests)
         self._level(families.ENGINE_WAITING, statistics.waiting_requests)
@@ -77,28 +101,49 @@ class Metrics:
 
     def close(self) -> None:
         """Write the rest, and take this load's part out of the gauges."""
-        for family in self._levels:
+        for family, values in tuple(self._levels):
             if family.kind == "GAUGE":
-                self._level(family, 0)
+                self._level(family, 0, *values)
         self._write()
 
-    def _add(self, family: Family, amount: float, value: str = "") -> None:
-        self._unwritten[family, value] += amount
+    def _metric(self, series: _Series) -> Any:
+        if series not in self._metrics:
+            family, values = series
+            if family not in self._families:
+                self._families[family] = self._pb.MetricFamily(
+                    name=family.name,
+                    description=family.about,
+                    kind=getattr(self._pb.MetricFamily, family.kind),
+                )
+            self._metrics[series] = self._families[family].Metric(
+                # To Prometheus a label without a value is none.
+                labels={label: value for label, value in zip(family.labels, values, strict=True) if value},
+                **({"buckets": list(family.buckets)} if family.buckets else {}),
+            )
+        return self._metrics[series]
 
-    def _level(self, family: Family, level: float) -> None:
-        self._add(family, level - self._levels.get(family, 0))
-        self._levels[family] = level
+    def _add(self, family: Family, amount: float, *values: str) -> None:
+        self._unwritten[family, values] += amount
+
+    def _level(self, family: Family, level: float, *values: str) -> None:
+        self._add(family, level - self._levels.get((family, values), 0), *values)
+        self._levels[family, values] = level
 
     def _observe(self, family: Family, value: float | None) -> None:
         if value is not None:
-            self._metrics[family, ""].observe(max(value, 0.0))
+            self._unobserved[-1].append((family, max(value, 0.0)))
 
     def _write(self) -> None:
+        ended, self._unobserved = self._unobserved, []
+        observed = random.sample(ended, min(len(ended), self._observable))
+        self._observable = min(_OBSERVED_AT_ONCE, self._observable - len(observed) + _OBSERVED_PER_UPDATE)
+        for family, value in itertools.chain.from_iterable(observed):
+            self._metric((family, ())).observe(value)
         while self._unwritten:
-            (family, value), amount = self._unwritten.popitem()
+            series, amount = self._unwritten.popitem()
             # Triton refuses to decrease a counter; an engine's would go back if the engine started anew.
-            if amount > 0 or (amount and family.kind == "GAUGE"):
-                self._metrics[family, value].increment(amount)
+            if amount > 0 or (amount and series[0].kind == "GAUGE"):
+                self._metric(series).increment(amount)
 
 
 def call_outcomes(passed_on: int, problems: Sequence[Problem]) -> Counter[str]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from nemotron_client.events import Problem
+from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.serving.answering import Prepared
 
-Outcome = Literal["ok", "invalid", "rejected", "cancelled", "deadline", "failed"]
+Outcome = Literal["ok", "invalid", "denied", "throttled", "rejected", "cancelled", "deadline", "failed"]
 # The outcomes of a request whose turn did not come.
 _GIVEN_UP: tuple[Outcome, ...] = ("rejected", "cancelled", "deadline")
 
@@ -18,13 +19,16 @@ _GIVEN_UP: tuple[Outcome, ...] = ("rejected", "cancelled", "deadline")
 class RequestRecord:
     """One request, filled in as it goes; times are seconds on `time.monotonic`'s clock, None until they came.
 
-    `outcome` is ok, invalid (the caller's mistake), rejected (no room, or waited too long), cancelled (the client went
-    away), deadline (its time was up) or failed (ours). Tokens are counted over all `choices` of the request, and so are
-    the `gaps` between two tokens of one answer, which took `gaps_s` together. `admitted` is False when it was refused
-    at once.
+    `outcome` is ok, invalid (the caller's mistake), denied (no secret, or a wrong one), throttled (the caller has all
+    the requests it may have), rejected (no room, or waited too long), cancelled (the client went away), deadline (its
+    time was up) or failed (ours). Tokens are counted over all `choices` of the request, and so are the `gaps` between
+    two tokens of one answer, which took `gaps_s` together. `cached_tokens` are those of the prompt that every answer
+    found in the KV cache, None where the engine does not tell. `admitted` is False when it was refused at once.
     """
 
     request_id: str
+    # The name that goes with its secret; empty where no secrets are asked for, or it had none of them.
+    caller: str = ""
     arrived_ns: int = field(default_factory=time.time_ns)
     arrived_s: float = field(default_factory=time.monotonic)
     started_s: float | None = None
@@ -39,10 +43,11 @@ class RequestRecord:
     thinking: bool | None = None
     stream: bool | None = None
     choices: int = 1
-    temperature: float | None = None
-    top_p: float | None = None
-    max_tokens: int | None = None
+    # What the engine was asked for.
+    sampling: Sampling | None = None
+    stop_words: tuple[str, ...] = ()
     prompt_tokens: int = 0
+    cached_tokens: int | None = None
     output_tokens: int = 0
     reasoning_tokens: int = 0
     responses: int = 0
@@ -60,14 +65,13 @@ class RequestRecord:
 
     def begin(self, prepared: Prepared, *, log_text: bool) -> None:
         """Note what is asked for, with its text if *log_text*."""
-        request, sampling = prepared.request, prepared.sampling
+        request = prepared.request
         self.operation = "chat" if request.conversation else "text_completion"
         self.thinking = request.thinking
         self.stream = request.stream
         self.choices = request.choices
-        self.temperature = sampling.temperature
-        self.top_p = sampling.top_p
-        self.max_tokens = sampling.max_tokens
+        self.sampling = prepared.sampling
+        self.stop_words = request.stop_words
         self.prompt_tokens = len(prepared.ids)
         if log_text:
             self.prompt_text = prepared.prompt
@@ -85,6 +89,12 @@ class RequestRecord:
         self.gaps += tokens - 1
         self.gaps_s += last_s - first_s
 
+    def add_cached_tokens(self, tokens: int | None) -> None:
+        """Note that one of the answers found *tokens* of the prompt in the KV cache."""
+        if tokens is not None:
+            # Of several answers to one request, the later ones find what the first has put there.
+            self.cached_tokens = tokens if self.cached_tokens is None else min(tokens, self.cached_tokens)
+
     @property
     def queue_s(self) -> float | None:
         """How long it waited until the engine was asked, or in vain; None when it was refused at once or invalid."""
@@ -93,6 +103,6 @@ class RequestRecord:
         return self.since_arrival(self.started_s)
 
     @property
-    def inter_token_latency_s(self) -> float | None:
+    def time_per_output_token_s(self) -> float | None:
         """The mean time between two tokens of one answer; None when there were no two."""
         return self.gaps_s / self.gaps if self.gaps else None

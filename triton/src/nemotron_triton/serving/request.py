@@ -13,6 +13,7 @@ from nemotron_triton.chat.render import RenderOptions, render_options, thinking_
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.admission import PRIORITIES
 from nemotron_triton.serving.guide_request import read_guide
 from nemotron_triton.serving.sampling_request import MAX_CHOICES, read_sampling
 from nemotron_triton.serving.settings import Settings
@@ -26,7 +27,8 @@ class ChatRequest:
     """A checked request: a conversation or a finished prompt, and how to generate.
 
     `thinking` is the mode the model is in. `max_tokens` is None for what the profile recommends, as far as the context
-    has room. `choices` is the number of answers; `echo` puts the finished prompt before each.
+    has room. `choices` is the number of answers; of `priority` 0 they begin before those of others that have 1; `echo`
+    puts the finished prompt before each.
     """
 
     conversation: Conversation | None
@@ -40,6 +42,7 @@ class ChatRequest:
     sampling: Sampling
     stop_words: tuple[str, ...] = ()
     choices: int = 1
+    priority: int = 0
     echo: bool = False
 
 
@@ -74,6 +77,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         sampling=sampling,
         stop_words=words(values, wire.STOP_WORDS),
         choices=integer(values, wire.NUM_RETURN_SEQUENCES, 1, 1, MAX_CHOICES),
+        priority=integer(values, wire.PRIORITY, 0, 0, PRIORITIES - 1),
         # As in tensorrt_llm_bls: only a whole answer has its prompt before it, and only when that is asked for.
         echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT, True),
     )

@@ -21,7 +21,7 @@ from nemotron_triton.serving.record import RequestRecord
 _PACKAGE = "nemotron_triton"
 # The exporter of traces logs by itself; its lines shall have the same format.
 _LOGGERS = (_PACKAGE, "opentelemetry")
-_LEVELS = {"failed": logging.ERROR, "rejected": logging.WARNING, "deadline": logging.WARNING}
+_LEVELS = {"failed": logging.ERROR} | dict.fromkeys(("denied", "throttled", "rejected", "deadline"), logging.WARNING)
 _MAX_ID, _MAX_NAME, _MAX_MESSAGE, _MAX_ITEMS, _MAX_TEXT = 128, 64, 300, 16, 16_384
 # A tensor and the index of its entry: the part of a message about a request that no caller chose.
 _FIELD = re.compile(rf"(?:{'|'.join(sorted(tensor.name for tensor in wire.INPUTS))})(?![a-z_])(?:\[\d{{1,9}}\])?")
@@ -76,6 +76,7 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
     field = _FIELD.match(record.error) if quotes_text else None
     fields = {
         "request_id": short(record.request_id, _MAX_ID),
+        "caller": record.caller,
         "outcome": record.outcome,
         "error": None if quotes_text else short(record.error, _MAX_MESSAGE),
         "field": field[0] if field else None,
@@ -88,6 +89,7 @@ def _fields(record: RequestRecord, *, text: bool) -> dict[str, Any]:
         "first_answer_ms": _ms(record.since_arrival(record.first_answer_token_s)),
         "duration_ms": _ms(record.since_arrival(record.ended_s)),
         "prompt_tokens": record.prompt_tokens,
+        "cached_tokens": record.cached_tokens,
         "output_tokens": record.output_tokens,
         "reasoning_tokens": record.reasoning_tokens,
         "responses": record.responses,

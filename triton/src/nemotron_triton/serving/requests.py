@@ -9,30 +9,35 @@ from collections.abc import Iterator
 from nemotron_client import wire
 from nemotron_triton.bundle import Memory
 from nemotron_triton.engine.stream import TokenStream
-from nemotron_triton.errors import EngineError, OverloadedError
+from nemotron_triton.errors import CallerLimitError, EngineError, OverloadedError
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.record import RequestRecord
 
 # The memory that the texts of all requests together may take, which a limit on each does not bound.
 _MAX_TEXT_BYTES = 256 << 20
+# Records that wait for a log that nobody reads must not fill the memory; a second has some hundred.
+_MAX_ENDED = 4096
 
 
 class Requests:
     """What the service and the watcher share, on any thread: room for *slots* requests that run and *queue* that wait.
 
+    Of one caller there may be *per_caller* together, where that is not 0.
     *memory* says how many tokens the KV cache holds. No request is admitted once `draining` is set, because the server
     stops, or `problem`, which says why the engine cannot answer. Before `draining` comes `withdrawn`: requests should
     go elsewhere, and are still admitted.
     """
 
-    def __init__(self, memory: Memory, *, slots: int, queue: int) -> None:
+    def __init__(self, memory: Memory, *, slots: int, queue: int, per_caller: int = 0) -> None:
         self._slots = slots
         self._queue = queue
+        self._per_caller = per_caller
         self.withdrawn = False
         self.draining = False
         self.problem: str | None = None
         self._calls: set[Call] = set()
         self._ended: collections.deque[RequestRecord] = collections.deque()
+        self._lost = 0
         # The answers being generated, each with the number of tokens in its prompt.
         self._streams: dict[TokenStream, int] = {}
         # A model of Mamba layers alone would have no KV cache.
@@ -45,10 +50,13 @@ class Requests:
     def end(self, call: Call) -> None:
         """*call* is over, and its record complete."""
         self._calls.discard(call)
-        self._ended.append(call.record)
+        if len(self._ended) < _MAX_ENDED:
+            self._ended.append(call.record)
+        else:
+            self._lost += 1
 
-    def check_room(self) -> None:
-        """Raise `EngineError` or `OverloadedError` where there is no room for the request that began last."""
+    def check_room(self, caller: str) -> None:
+        """Raise `EngineError` or `OverloadedError` where there is no room for *caller*'s request, which began last."""
         if self.problem:
             raise EngineError(self.problem)
         if self.draining:
@@ -56,6 +64,11 @@ class Requests:
         if len(self._calls) > self._slots + self._queue:
             raise OverloadedError(
                 f"{self._slots} requests run and {self._queue} wait, which is all there is room for; retry later"
+            )
+        if self._per_caller and sum(call.record.caller == caller for call in self.calls()) > self._per_caller:
+            raise CallerLimitError(
+                f"{caller or 'all callers together'} may have {self._per_caller} requests here, running and waiting, "
+                "and has them; retry when one has ended"
             )
 
     def check_bytes(self) -> None:
@@ -82,6 +95,11 @@ class Requests:
     def ended(self) -> list[RequestRecord]:
         """The records of the requests that ended since the last call."""
         return [self._ended.popleft() for _ in range(len(self._ended))]
+
+    def lost(self) -> int:
+        """About how many records were dropped since the last call, because nobody took them."""
+        lost, self._lost = self._lost, 0
+        return lost
 
     @property
     def generating(self) -> int:

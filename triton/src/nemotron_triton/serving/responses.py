@@ -39,6 +39,8 @@ def whole(events: Sequence[Event]) -> Response:
         response[wire.NUM_INPUT_TOKENS] = finish.usage.input_tokens
         response[wire.NUM_OUTPUT_TOKENS] = finish.usage.output_tokens
         response[wire.NUM_REASONING_TOKENS] = finish.usage.reasoning_tokens
+        if finish.usage.cached_tokens is not None:
+            response[wire.NUM_CACHED_TOKENS] = finish.usage.cached_tokens
         if finish.problems:
             response[wire.PROBLEMS] = json.dumps([asdict(problem) for problem in finish.problems], ensure_ascii=False)
     return response

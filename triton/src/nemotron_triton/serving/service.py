@@ -24,22 +24,28 @@ from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, ServingError
 from nemotron_triton.run_folder import verify_once
+from nemotron_triton.serving.admission import Admission
 from nemotron_triton.serving.answering import Answering, Prepared
+from nemotron_triton.serving.authentication import Authentication
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
+from nemotron_triton.serving.guard import Guard
+from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.loop_thread import LoopThread
 from nemotron_triton.serving.observers import Observers
 from nemotron_triton.serving.request import read_request
 from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.stub import prepare_stub
+from nemotron_triton.serving.stub import load_error, prepare_stub
 from nemotron_triton.serving.values import Values
 from nemotron_triton.serving.watcher import StartWatcher, Watcher
 
 StartEngine = Callable[[Bundle, TokenCodec], Engine]
 # Streams share this many responses a second while their interval lasts: a third of what one Python process can send.
 _RESPONSES_PER_S = 3000
+# What even a stream that is alone gathers for: no reader sees it, and every response saved is CPU for the next tokens.
+_LEAST_PAUSE_S = 0.004
 # Reading a prompt of up to this many bytes takes about a millisecond; more must not hold up the streams of others.
 _SHORT_BYTES = 4096
 _WARM_UP_TOKENS = 4
@@ -58,12 +64,20 @@ class Service:
     @classmethod
     def start(cls, args: dict[str, str], pb_utils: Any, *, start_engine: StartEngine = start_engine) -> Service:
         """What `initialize` does; an error becomes Triton's own exception with our one line in it."""
-        prepare_stub(pb_utils)
         try:
-            bundle, settings = bundle_beside(args), Settings.read(args["model_config"])
-            return cls(bundle, settings, pb_utils, start_engine=start_engine)
+            lock = prepare_stub(pb_utils)
+            # Before the engine is loaded, which takes long: meanwhile `nemotron serve` may die.
+            guard = Guard(lock) if lock else None
+            try:
+                bundle, settings = bundle_beside(args), Settings.read(args["model_config"])
+                return cls(bundle, settings, pb_utils, start_engine=start_engine, guard=guard)
+            except BaseException:
+                # A server that reloads goes on without this process.
+                if guard:
+                    guard.close()
+                raise
         except ServingError as error:
-            raise pb_utils.TritonModelException(str(error)) from error
+            raise load_error(pb_utils, error) from error
 
     def __init__(
         self,
@@ -73,8 +87,12 @@ class Service:
         *,
         start_engine: StartEngine,
         watch: StartWatcher = Watcher,
+        guard: Guard | None = None,
     ) -> None:
+        self._authentication = Authentication.named_in()
         verify_once(bundle)
+        self._guard = guard
+        self._closing, self._closed = threading.Lock(), False
         self._settings = settings
         self._profile = bundle.profile
         self._codec = TokenCodec(bundle.tokenizer_path)
@@ -82,26 +100,33 @@ class Service:
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
         slots = self._engine.max_batch_size
-        self.requests = Requests(bundle.manifest.memory, slots=slots, queue=settings.max_queue_requests)
-        self._slots = asyncio.Semaphore(slots)
+        self.requests = Requests(
+            bundle.manifest.memory,
+            slots=slots,
+            queue=settings.max_queue_requests,
+            per_caller=settings.max_requests_per_caller,
+        )
+        self._admission = Admission(slots)
         self._thread = LoopThread("nemotron-loop")
         self._loop = self._thread.loop
         try:
             self._warm_up()
-            observers = Observers(pb_utils, settings, bundle.profile.name)
-            self._watcher = watch(self.requests, self._engine, observers, settings, self.stop)
+            observers = Observers(pb_utils, settings, Loaded.of(bundle, self._engine, settings))
+            self._watcher = watch(self.requests, self._engine, observers, settings, self.stop, self.close)
         except BaseException:
             # Free the memory: a server that reloads goes on with its old engine.
             self._stop()
             raise
+        if guard:
+            guard.serving()
 
     def submit(self, request: Any) -> None:
         """Take over one Triton request; returns at once."""
         call = Call(request.get_response_sender(), self._pb)
         self.requests.begin(call)
         try:
-            call.identify(request)
-            self.requests.check_room()
+            call.identify(request, self._authentication)
+            self.requests.check_room(call.record.caller)
             values = call.read(request)
             self.requests.check_bytes()
             call.record.admitted = True
@@ -116,11 +141,19 @@ class Service:
         self._loop.call_soon_threadsafe(call.stop, why)
 
     def close(self) -> None:
-        """What `finalize` does; Triton calls it when no request is left."""
-        self._watcher.close()
-        if not self._stop():
-            # Only the end of this process frees the memory of an engine that hangs.
-            os._exit(1)
+        """End the engine, when no request is left: on Triton's `finalize`, or earlier where the server drained."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            if self._guard:
+                self._guard.close()
+            self._watcher.close()
+            stopped = self._stop()
+            self._watcher.leave()
+            if not stopped:
+                # Only the end of this process frees the memory of an engine that hangs.
+                os._exit(1)
 
     @property
     def is_ready(self) -> bool:
@@ -186,9 +219,9 @@ class Service:
         """Generate and send one of the answers to a request."""
         delivery = Delivery(call, prepared, index, self._codec)
         sampling = sampling_of_choice(prepared.sampling, index)
-        async with self._slots:
+        async with self._admission.slot(call.record.caller, prepared.request.priority):
             call.record.started_s = call.record.started_s or time.monotonic()
-            stream = TokenStream(self._pause_s if self._settings.stream_interval_ms else None)
+            stream = TokenStream(self._pace(delivery) if self._settings.stream_interval_ms else None)
             try:
                 with self.requests.answering(stream, len(prepared.ids)):
                     async with contextlib.aclosing(self._answering.answer(prepared, sampling, stream)) as steps:
@@ -197,10 +230,21 @@ class Service:
             finally:
                 # Counted here and not by responses: the tokens that begin a tool call give none.
                 call.record.add_tokens(stream.tokens, stream.first_token_s, stream.last_token_s)
+                call.record.add_cached_tokens(stream.cached_tokens)
 
-    def _pause_s(self) -> float:
-        """How long a stream gathers tokens: not at all when it is alone, longer the more streams share the process."""
-        return min(self._settings.stream_interval_ms / 1000, (self.requests.generating - 1) / _RESPONSES_PER_S)
+    def _pace(self, delivery: Delivery) -> Callable[[], float]:
+        """How long a stream gathers tokens: the longer, the more streams share the process.
+
+        Not at all before its reader has something to read: the first tokens may show nothing, as `<think>` does.
+        """
+        longest_s = self._settings.stream_interval_ms / 1000
+
+        def pause_s() -> float:
+            if delivery.awaited:
+                return 0.0
+            return min(longest_s, max(_LEAST_PAUSE_S, self.requests.generating / _RESPONSES_PER_S))
+
+        return pause_s
 
     def _warm_up(self) -> None:
         async def generate() -> None:

@@ -26,6 +26,9 @@ class Settings:
     )
     max_queue_requests: int = _setting(1024, 0, 1_000_000, "requests that may wait; one more is refused at once")
     max_queue_ms: int = _setting(30_000, 1, _DAY_MS, "longest time a request may wait before it is refused")
+    max_requests_per_caller: int = _setting(
+        0, 0, 1_000_000, "requests of one caller that may run and wait together; 0 is no limit"
+    )
     max_request_ms: int = _setting(
         600_000, 1, _DAY_MS, "longest time a request may take, its answer included; a client may ask for less"
     )

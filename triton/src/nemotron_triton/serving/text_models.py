@@ -19,13 +19,14 @@ from nemotron_triton.chat.answer import answer_rules, parse_whole
 from nemotron_triton.chat.conversation import read_functions
 from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.errors import RequestError, ServingError
+from nemotron_triton.errors import AccessError, RequestError, ServingError
 from nemotron_triton.run_folder import verify_once
+from nemotron_triton.serving.authentication import Authentication, forwarded_headers
 from nemotron_triton.serving.call import triton_error
 from nemotron_triton.serving.request import read_chat, read_render_options, read_tool_choice
 from nemotron_triton.serving.responses import Response, whole
 from nemotron_triton.serving.settings import Settings
-from nemotron_triton.serving.stub import prepare_stub
+from nemotron_triton.serving.stub import load_error, prepare_stub
 from nemotron_triton.serving.values import Values, check_sizes, json_value
 
 
@@ -42,11 +43,12 @@ class TextModel:
         inputs: Sequence[wire.Tensor],
         compute: Callable[[TextModel, Values], Response],
     ) -> None:
-        prepare_stub(pb_utils)
         self._pb = pb_utils
         self._inputs = inputs
         self._compute = compute
         try:
+            prepare_stub(pb_utils)
+            self._authentication = Authentication.named_in()
             bundle = bundle_beside(args)
             verify_once(bundle, only=[bundle.tokenizer_path.relative_to(bundle.path).as_posix(), CHAT_TEMPLATE])
             self._profile = bundle.profile
@@ -54,7 +56,7 @@ class TextModel:
             self._template = bundle.chat_template
             self._settings = Settings.read(args["model_config"])
         except ServingError as error:
-            raise pb_utils.TritonModelException(str(error)) from error
+            raise load_error(pb_utils, error) from error
 
     @classmethod
     def preprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
@@ -72,6 +74,7 @@ class TextModel:
 
     def _respond(self, request: Any) -> Any:
         try:
+            self._authentication.caller(forwarded_headers(request))
             values = {
                 tensor: wire.read(tensor, input_tensor.as_numpy())
                 for tensor in self._inputs
@@ -79,7 +82,7 @@ class TextModel:
             }
             check_sizes(values, self._settings)
             outputs = self._compute(self, values)
-        except (ValueError, RequestError) as error:
+        except (ValueError, AccessError, RequestError) as error:
             failure = triton_error(self._pb, str(error), self._pb.TritonError.INVALID_ARG)
             return self._pb.InferenceResponse(output_tensors=[], error=failure)
         tensors = [self._pb.Tensor(tensor.name, wire.array(tensor, value)) for tensor, value in outputs.items()]

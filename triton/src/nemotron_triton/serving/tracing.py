@@ -3,6 +3,9 @@
 Made from the request's record, and sent by OTLP over HTTP from the SDK's own thread, in batches, out of a bounded
 queue: a collector that is slow or gone costs spans, never requests. Configured by OpenTelemetry's environment
 variables; without them the SDK is not even imported. Holds no text of prompt or answer.
+
+The attributes `gen_ai.*` and `server.*` are those of open-telemetry/semantic-conventions-genai, commit 024a4f94,
+`docs/gen-ai/client-inference.md`, whose status is "development"; what they have no name for is `nemotron.*`.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from nemotron_client import wire
+from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.extras import how_to_install
+from nemotron_triton.serving.address import own_address
 from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.request_log import short
 
@@ -25,14 +30,16 @@ _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL
 _PROTOCOL = "http/protobuf"
 # The outcomes that are errors of the server, which a caller's mistake is not.
 _ERRORS = ("rejected", "deadline", "failed")
-_MAX_ID, _MAX_MESSAGE = 128, 300
+_MAX_ID, _MAX_MESSAGE, _MAX_STOP_WORDS, _MAX_STOP_WORD = 128, 300, 16, 64
+# The largest whole number that an attribute can hold; a seed may be larger.
+_MAX_INT = (1 << 63) - 1
 # Time to send the last spans; a dead collector must not hold up the end of the server.
 _FLUSH_S = 2.0
 _log = logging.getLogger(__name__)
 
 
 def start_tracing(model: str) -> Tracing | None:
-    """Tracing to the collector that the environment names, or None; *model* is the model's name in spans."""
+    """Tracing to the collector that the environment names, or None; *model* is the name of the bundle's model."""
     # The environment is not a parameter, because the SDK reads it too.
     if not any(map(os.environ.get, _ENDPOINTS)) or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
         return None
@@ -69,7 +76,7 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer("nemotron_triton")
         self._propagator = TraceContextTextMapPropagator()
-        self._model = model
+        self._loaded = _loaded_attributes(model)
 
     def request_ended(self, record: RequestRecord) -> None:
         """Queue the span of *record*, as a child of the caller's if the request named one."""
@@ -80,7 +87,7 @@ class Tracing:
             # An invalid parent is ignored.
             context=self._propagator.extract({"traceparent": record.traceparent}),
             kind=SpanKind.SERVER,
-            attributes=_attributes(record, self._model),
+            attributes=self._loaded | _attributes(record),
             start_time=record.arrived_ns,
         )
         for event in ("started", "first_token", "first_answer_token"):
@@ -97,32 +104,60 @@ class Tracing:
         flush.join(_FLUSH_S)
 
 
-def _attributes(record: RequestRecord, model: str) -> dict[str, Any]:
-    attributes = {
-        "gen_ai.operation.name": record.operation,
+def _loaded_attributes(model: str) -> dict[str, Any]:
+    """What every span has."""
+    attributes: dict[str, Any] = {
         "gen_ai.provider.name": "nemotron",
         "gen_ai.request.model": wire.MODEL_NAME,
-        "gen_ai.request.choice.count": record.choices if record.choices != 1 else None,
-        "gen_ai.request.max_tokens": record.max_tokens,
-        "gen_ai.request.temperature": record.temperature,
-        "gen_ai.request.top_p": record.top_p,
-        "gen_ai.request.stream": record.stream,
         "gen_ai.response.model": model,
+    }
+    if address := own_address():
+        attributes["server.address"], attributes["server.port"] = address
+    return attributes
+
+
+def _attributes(record: RequestRecord) -> dict[str, Any]:
+    time_to_first_token_s = record.since_arrival(record.first_token_s)
+    request_id = short(record.request_id, _MAX_ID)
+    attributes = {
+        "gen_ai.operation.name": record.operation,
+        "gen_ai.request.choice.count": record.choices if record.choices != 1 else None,
+        "gen_ai.request.stream": record.stream,
+        "gen_ai.request.stop_sequences": [short(word, _MAX_STOP_WORD) for word in record.stop_words[:_MAX_STOP_WORDS]]
+        or None,
+        # The caller's, by which the client and the log name the answer too.
+        "gen_ai.response.id": request_id or None,
         "gen_ai.response.finish_reasons": record.finish_reasons or None,
         "gen_ai.usage.input_tokens": record.prompt_tokens,
+        "gen_ai.usage.cache_read.input_tokens": record.cached_tokens,
         "gen_ai.usage.output_tokens": record.output_tokens,
         "gen_ai.usage.reasoning.output_tokens": record.reasoning_tokens,
-        # In the conventions these two are metrics of a server, in seconds.
-        "gen_ai.server.time_to_first_token": record.since_arrival(record.first_token_s),
-        "gen_ai.server.time_per_output_token": record.inter_token_latency_s,
+        "gen_ai.response.time_to_first_chunk": time_to_first_token_s if record.stream else None,
         "error.type": None if record.outcome == "ok" else record.outcome,
-        "nemotron.request.id": short(record.request_id, _MAX_ID),
+        "nemotron.request.id": request_id,
         "nemotron.thinking": record.thinking,
+        "nemotron.time_to_first_token_seconds": time_to_first_token_s,
+        "nemotron.time_per_output_token_seconds": record.time_per_output_token_s,
         "nemotron.queue_seconds": record.queue_s,
         "nemotron.tool_calls": record.tool_calls,
         "nemotron.problems": sorted({problem.code for problem in record.problems}) or None,
     }
+    if record.sampling:
+        attributes |= _sampling_attributes(record.sampling)
     return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _sampling_attributes(sampling: Sampling) -> dict[str, Any]:
+    """What is asked of the engine, defaults of the model included; without what is off."""
+    return {
+        "gen_ai.request.max_tokens": sampling.max_tokens,
+        "gen_ai.request.temperature": sampling.temperature,
+        "gen_ai.request.top_p": sampling.top_p,
+        "gen_ai.request.top_k": sampling.top_k or None,
+        "gen_ai.request.seed": sampling.seed if sampling.seed is None or sampling.seed <= _MAX_INT else None,
+        "gen_ai.request.frequency_penalty": sampling.frequency_penalty or None,
+        "gen_ai.request.presence_penalty": sampling.presence_penalty or None,
+    }
 
 
 def _at_ns(record: RequestRecord, moment_s: float) -> int:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from nemotron_triton.engine.interface import Engine
 from nemotron_triton.errors import ClientGoneError, EngineError, ServingError
 from nemotron_triton.run_folder import RunFolder
-from nemotron_triton.serving import guardian
 from nemotron_triton.serving.call import Call
+from nemotron_triton.serving.observation import Observation
 from nemotron_triton.serving.observers import Observers
 from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.settings import Settings
@@ -31,24 +31,32 @@ _log = logging.getLogger(__name__)
 class Watcher:
     """Checks *requests* and *engine* ten times a second, and ends requests early with *stop*.
 
-    It sets `withdrawn`, `draining` and `problem` of *requests*, and ends tritonserver if this process dies.
+    It sets `withdrawn`, `draining` and `problem` of *requests*, and calls *drained* on a thread of its own when nothing
+    will run any more.
     """
 
     def __init__(
-        self, requests: Requests, engine: Engine, observers: Observers, settings: Settings, stop: StopCall
+        self,
+        requests: Requests,
+        engine: Engine,
+        observers: Observers,
+        settings: Settings,
+        stop: StopCall,
+        drained: Callable[[], None],
     ) -> None:
         self._requests = requests
         self._engine = engine
-        self._observers = observers
         self._settings = settings
         self._stop = stop
+        self._drained: threading.Thread | None = None
+        self._on_drained = drained
         self._folder = RunFolder.named_in(os.environ)
         if self._folder:
             self._folder.enter()
         self._done = 0
         self._reported: str | None = None
         self._silent_since_s = time.monotonic()
-        self._guardian = guardian.start()
+        self._observation = Observation(requests, engine, observers)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="nemotron-watcher", daemon=True)
         self._thread.start()
@@ -59,37 +67,28 @@ class Watcher:
 
     def close(self) -> None:
         """Stop watching, once the last requests are logged and counted."""
-        guardian.stop(self._guardian)
         self._closing.set()
         self._thread.join(timeout=5)
+        self._observation.close()
+
+    def leave(self) -> None:
+        """Note that this process has nothing to finish any more: it may be killed."""
         if self._folder:
             self._folder.leave()
-        self._observers.close()
 
     def _watch(self) -> None:
         while not self._closing.wait(_TICK_S):
-            for check in (self._cancel_abandoned, self._observe, self._check_engine, self._drain):
+            for check in (self._cancel_abandoned, self._check_engine, self._drain):
                 try:
                     check()
                 except Exception:
-                    # An error with one request, or a full disk, must not end the watch over the others.
+                    # An error with one request must not end the watch over the others.
                     _log.exception("the watch over requests failed; it goes on")
-        self._observe()
 
     def _cancel_abandoned(self) -> None:
         for call in self._requests.calls():
             if call.is_abandoned():
                 self._stop(call, ClientGoneError("cancelled: the client went away"))
-
-    def _observe(self) -> None:
-        for record in self._requests.ended():
-            self._observers.request_ended(record)
-        self._observers.update(
-            self._engine.statistics(),
-            active=self._requests.generating,
-            waiting=self._requests.waiting,
-            kv_cache_used_ratio=self._requests.kv_cache_used_ratio,
-        )
 
     def _check_engine(self) -> None:
         """End the server when the engine failed, or hangs: neither heals by itself."""
@@ -113,8 +112,7 @@ class Watcher:
         for call in self._requests.calls():
             self._stop(call, EngineError(self._requests.problem))
         self._closing.wait(_FAREWELL_S)
-        self._observe()
-        self._observers.close()
+        self._observation.close()
         os._exit(1)
 
     def _drain(self) -> None:
@@ -123,8 +121,9 @@ class Watcher:
         self._requests.withdrawn = self._folder.withdrawn
         if self._folder.draining:
             self._requests.draining = True
-            if not self._requests.calls():
-                self._folder.leave()
+            if not self._drained and not self._requests.calls():
+                self._drained = threading.Thread(target=self._on_drained, name="nemotron-drained")
+                self._drained.start()
 
 
-StartWatcher = Callable[[Requests, Engine, Observers, Settings, StopCall], Watcher]
+StartWatcher = Callable[[Requests, Engine, Observers, Settings, StopCall, Callable[[], None]], Watcher]
