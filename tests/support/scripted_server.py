@@ -70,8 +70,11 @@ class ScriptedServer:
             def ServerLive(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
                 return service_pb2.ServerLiveResponse(live=True)
 
-            def ModelReady(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
+            def ServerReady(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
                 scripted.looks += 1
+                return service_pb2.ServerReadyResponse(ready=scripted.ready)
+
+            def ModelReady(self, _request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
                 return service_pb2.ModelReadyResponse(ready=scripted.ready)
 
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])

@@ -123,7 +123,7 @@ async def _look_at(watch: Watch, url: str) -> None:
     watch.endpoints.look_at(url)
     try:
         methods = watch.connections.methods(url)
-        ready = (await methods.model_ready(methods.ready_request, timeout=watch.rhythm.timeout_s)).ready
+        ready = (await methods.server_ready(methods.server_ready_request, timeout=watch.rhythm.timeout_s)).ready
     except grpc.RpcError as error:
         ready = ready_despite(error)
     except ClientError:

@@ -34,6 +34,7 @@ class Methods:
 
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         self.server_live, self.live_request = stub.ServerLive, service_pb2.ServerLiveRequest()
+        self.server_ready, self.server_ready_request = stub.ServerReady, service_pb2.ServerReadyRequest()
         self.model_ready, self.ready_request = stub.ModelReady, service_pb2.ModelReadyRequest(name=wire.MODEL_NAME)
         self.model_metadata = stub.ModelMetadata
         self.infer = stub.ModelInfer

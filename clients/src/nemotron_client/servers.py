@@ -99,7 +99,7 @@ def _look(watch: Watch) -> None:
     for url in watch.endpoints.watched_urls:
         methods = watch.connections.methods(url)
         watch.endpoints.look_at(url)
-        calls[url] = methods.model_ready.future(methods.ready_request, timeout=watch.rhythm.timeout_s)
+        calls[url] = methods.server_ready.future(methods.server_ready_request, timeout=watch.rhythm.timeout_s)
     for url, call in calls.items():
         ready: bool | None
         try:

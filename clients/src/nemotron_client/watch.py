@@ -1,7 +1,8 @@
 """Looking after the servers of a client: how often, when their DNS name is resolved anew, what is found. No I/O here.
 
-A look asks a server whether its model is ready, over the connection that carries the requests. So it also keeps the
-connection from being idle, and finds a peer that vanished; HTTP/2's pings would do the same, but servers with gRPC's
+A look asks a server whether it is ready, which one that is about to stop is not, although before tritonserver 26.04
+its model is. It goes over the connection that carries the requests, so it also keeps that from being idle, and finds a
+peer that vanished; HTTP/2's pings would do the same, but servers with gRPC's
 defaults hang up on a client that sends one more often than every 300 s.
 """
 
