@@ -48,7 +48,8 @@ def test_it_says_not_ready_answers_for_the_delay_and_hurries_when_told_twice(bun
     assert line == "not ready: requests are taken for 3600 s yet; a second signal ends answers"
     assert reply.content
     assert models == ["nemotron", "preprocessing", "postprocessing"]
-    assert "leaving" not in metrics
+    assert 'model="leaving"' not in metrics
+    assert "nemotron_draining 1" in metrics
     assert reload == "not reloaded: this server takes no new bundle; start it with --allow-reload"
     assert status == 0
 
