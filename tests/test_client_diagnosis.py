@@ -188,9 +188,9 @@ def test_an_address_may_be_of_ipv6_or_of_a_socket_in_the_file_system(url: str, t
 @pytest.mark.parametrize(
     ("url", "remedy"),
     [
-        ("http://host:8000", "give host:port of gRPC without a scheme: host:8001"),
-        ("https://host/v2", "give host:port of gRPC without a scheme: host:8001, and root_ca for TLS"),
-        ("http://[::1]:8000", r"without a scheme: \[::1\]:8001"),
+        ("http://host:8000", "give host:port without a scheme, of gRPC: host:8001"),
+        ("https://host/v2", "give host:port without a scheme, of gRPC: host:8001, and root_ca for TLS"),
+        ("http://[::1]:8000", r"without a scheme, of gRPC: \[::1\]:8001"),
         ("::1:8001", r"such as 127.0.0.1:8001 or \[::1\]:8001"),
         ("unix:run/it.sock", "the whole path of a socket"),
         ("unix://host/it.sock", "the whole path of a socket"),

@@ -145,7 +145,7 @@ def _address(part: str) -> str:
         return UNIX + "/" + path.lstrip("/")
     if scheme := re.match(r"https?://(?P<host>\[[^\]]*\]|[^:/]*)", part):
         tls = ", and root_ca for TLS" if part.startswith("https") else ""
-        raise InvalidRequest(f"url is {part!r}; give host:port of gRPC without a scheme: {scheme['host']}:8001{tls}")
+        raise InvalidRequest(f"url is {part!r}; give host:port without a scheme, of gRPC: {scheme['host']}:8001{tls}")
     match = _URL.fullmatch(part.removeprefix(_DNS))
     if match is None or not 0 < int(match["port"]) < 65536:
         raise InvalidRequest(
