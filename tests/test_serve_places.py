@@ -59,6 +59,11 @@ def failed(model: str, reason: str) -> str:
         ),
         (-11, [NO_GPU, 'E1201 11:24:02.7 1 some.cc:7] "out of luck"', "At:", "  <frozen x>(147): y"], "out of luck"),
         (1, [NO_GPU, LOADED], "successfully loaded 'nemotron'"),
+        (
+            -6,
+            ["terminate called: x", "Fatal Python error: y", "Thread 0x00 (most", '  File "z"'],
+            "terminate called: x",
+        ),
         (1, [NO_GPU], "its log is empty"),
     ],
 )

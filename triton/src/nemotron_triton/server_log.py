@@ -23,6 +23,8 @@ _NOT_LOADED = re.compile(
 _UNHEALTHY = re.compile(r"Stub process '\w+' is not healthy")
 _SERVER_FAILURE = re.compile(r"^error: (?!creating server: Internal - failed to load all models)(.+)")
 _LEVEL_E = re.compile(r"^E\d{4} [^]]*\] \"?(.+?)\"?$")
+# Of tracebacks, of exceptions and of crashes.
+_TRACES = (" ", "At:", "Thread 0x", "Current thread 0x", "Fatal Python error", "Python runtime state")
 _MEMORY = "was there too little memory? `dmesg` says whether the kernel ended it"
 
 
@@ -51,7 +53,7 @@ def reason_of_death(lines: Sequence[str], status: int) -> str:
     return (
         _last(_SERVER_FAILURE, kept)
         or _last(_LEVEL_E, kept)
-        or next((line for line in reversed(kept) if not line.startswith((" ", "At:"))), "its log is empty")
+        or next((line for line in reversed(kept) if not line.startswith(_TRACES)), "its log is empty")
     )
 
 
