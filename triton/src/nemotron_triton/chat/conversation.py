@@ -7,7 +7,7 @@ of text parts are joined. JSON schemas of tools are not checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence, ValuesView
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from nemotron_triton.errors import RequestError
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_DEPTH = 64
+_LEAVES = (str, int, float, type(None))
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name", "refusal"}
 
 
@@ -59,13 +60,15 @@ class ToolChoice:
 
 def read_conversation(messages: object, tools: object = None) -> Conversation:
     """Check *messages* and *tools*, parsed JSON; `RequestError` names the first error."""
+    return Conversation(messages=read_messages(messages), functions=read_functions(tools))
+
+
+def read_messages(messages: object) -> tuple[Message, ...]:
+    """Check *messages*, parsed JSON; `RequestError` names the first error."""
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError(f"messages must be a non-empty list of messages, got {shown(messages)}")
     check_depth("messages", messages)
-    return Conversation(
-        messages=tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages)),
-        functions=read_functions(tools),
-    )
+    return tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages))
 
 
 def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
@@ -184,10 +187,16 @@ def check_depth(where: str, value: object) -> None:
     """Refuse nesting that could exhaust the stack of whatever walks *value* later."""
     level = [value]
     for _ in range(MAX_DEPTH):
-        values = [item.values() if isinstance(item, Mapping) else item for item in level]
-        level = [item for container in values if isinstance(container, (ValuesView, list, tuple)) for item in container]
-        if not level:
+        inner: list[object] = []
+        for item in level:
+            if isinstance(item, (list, tuple)):
+                inner += item
+            # Most are leaves, and to ask whether one is a mapping is slow.
+            elif not isinstance(item, _LEAVES) and isinstance(item, Mapping):
+                inner += item.values()
+        if not inner:
             return
+        level = inner
     raise RequestError(f"{where} is nested more than {MAX_DEPTH} levels deep")
 
 

@@ -19,6 +19,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from nemotron_triton.chat import reasoning
+from nemotron_triton.chat.content_cache import ContentCache
 from nemotron_triton.chat.conversation import Conversation, Message, check_depth, shown, without_surrogates
 from nemotron_triton.chat.profiles import TEMPLATES, Profile
 from nemotron_triton.errors import RequestError
@@ -27,6 +28,11 @@ _TOGGLE = re.compile(r"^[ \t]*detailed thinking (on|off)\b", re.MULTILINE)
 _RESERVED = {"messages", "tools", "add_generation_prompt"}
 # Unicode noncharacters are never assigned, so at least one of them is unused in any real text.
 _MARKERS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+# Stands for the question in a prompt that is kept.
+_PLACE = _MARKERS[-1]
+# Prompts but for their last message, by all that is in them; a prompt is about as long as that.
+_outlines: ContentCache[str] = ContentCache(4 << 20)
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -87,29 +93,60 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
         raise RequestError(f"chat_template_kwargs may not hold {', '.join(reserved)}: requests have fields for these")
     messages = [_for_template(message) for message in _with_toggle(profile, conversation.messages, thinking)]
     tools = [{"type": "function", "function": function} for function in conversation.functions]
-    text = json.dumps([messages, tools, kwargs], ensure_ascii=False)
+    mode = thinking_mode(profile, conversation, thinking)
+    text = _encode([messages, tools, kwargs])
     marker = next((marker for marker in _MARKERS if marker not in text), None)
     if marker is None:
         raise RequestError("messages use every Unicode noncharacter from U+FDD0 to U+FDEF; remove one of them")
+    control = tuple(profile.control_tokens)
+    render = functools.partial(_render, profile, options, tools, kwargs, marker=marker, thinking=mode)
+    question = messages[-1]["content"]
+    if options.template or marker == _PLACE or _PLACE in text or not _is_plain_question(messages[-1]):
+        return Prompt(render(messages), marker, control)
+    # Callers ask much with the same tools and the same messages before, and our own templates look at no question.
+    messages[-1] = {"role": "user", "content": _PLACE}
+    outline = _outlines.get(
+        (_encode([messages, tools, kwargs]), marker, profile.name, f"{mode} {options.add_generation_prompt}"),
+        functools.partial(render, messages),
+    )
+    return Prompt(outline.replace(_PLACE, _mark(marker, control, question)), marker, control)
+
+
+def _render(
+    profile: Profile,
+    options: RenderOptions,
+    tools: Sequence[Mapping[str, Any]],
+    kwargs: Mapping[str, Any],
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    marker: str,
+    thinking: bool,
+) -> str:
+    """The prompt, marked; `RequestError` when the template refuses what it gets."""
     mark = functools.partial(_mark, marker)
     control = tuple(profile.control_tokens)
     # An assistant's message may have think tags, which the model is trained to write; elsewhere they are text.
     assistant_control = tuple(token for token in control if token not in (reasoning.OPENER, reasoning.CLOSER))
     try:
-        marked = _template(options.template, profile.prompt_format).render(
+        return _template(options.template, profile.prompt_format).render(
             messages=[
                 mark(assistant_control if message["role"] == "assistant" else control, message) for message in messages
             ],
             tools=mark(control, tools),
             add_generation_prompt=options.add_generation_prompt,
-            enable_thinking=thinking_mode(profile, conversation, thinking),
+            enable_thinking=thinking,
             **profile.template_settings,
             **mark(control, kwargs),
         )
     except (jinja2.TemplateError, RecursionError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         name = "--chat-template" if options.template else profile.prompt_format
         raise RequestError(f"the chat template {name} refused these messages: {error}") from error
-    return Prompt(marked, marker, control)
+
+
+def _is_plain_question(message: Mapping[str, Any]) -> bool:
+    """Whether our own templates write the message as it is; they may take blanks off its ends."""
+    content = message["content"]
+    return message == {"role": "user", "content": content} and bool(content) and content == content.strip()
 
 
 def check_template(text: str) -> None:
@@ -179,7 +216,12 @@ def _alternatives(tokens: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def _template(text: str | None, prompt_format: str) -> jinja2.Template:
-    return _environment().get_template(f"{prompt_format}.jinja") if text is None else _compiled(text)
+    return _own_template(prompt_format) if text is None else _compiled(text)
+
+
+@functools.cache
+def _own_template(prompt_format: str) -> jinja2.Template:
+    return _environment().get_template(f"{prompt_format}.jinja")
 
 
 @functools.lru_cache(maxsize=8)

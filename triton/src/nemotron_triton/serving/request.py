@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_conversation
+from nemotron_triton.chat.content_cache import ContentCache
+from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_functions, read_messages
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, render_options, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
@@ -19,6 +20,9 @@ from nemotron_triton.serving.sampling_request import MAX_CHOICES, read_sampling
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.values import Values, check_sizes, integer, json_value, words
 
+# Of tools that are kept as they were read; they take about four times as many bytes.
+_CACHED_CHARACTERS = 4 << 20
+_tools: ContentCache[tuple[Mapping[str, Any], ...]] = ContentCache(_CACHED_CHARACTERS)
 _OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wire.CHAT_TEMPLATE_KWARGS)
 
 
@@ -88,10 +92,20 @@ def read_chat(values: Values, settings: Settings) -> tuple[Conversation, ToolCho
 
     With the choice `none` the conversation has no tools: what the model does not see it cannot call.
     """
-    messages = json_value(values, wire.MESSAGES, settings.max_messages)
-    conversation = read_conversation(messages, json_value(values, wire.TOOLS, settings.max_tools))
-    choice = read_tool_choice(values, conversation.functions)
-    return (replace(conversation, functions=()) if choice.mode == "none" else conversation), choice
+    messages = read_messages(json_value(values, wire.MESSAGES, settings.max_messages))
+    functions = read_tools(values, settings)
+    choice = read_tool_choice(values, functions)
+    return Conversation(messages=messages, functions=() if choice.mode == "none" else functions), choice
+
+
+def read_tools(values: Values, settings: Settings) -> tuple[Mapping[str, Any], ...]:
+    """The functions in the `tools` tensor; those that were read last are kept, because callers send them every time."""
+
+    def read() -> tuple[Mapping[str, Any], ...]:
+        return read_functions(json_value(values, wire.TOOLS, settings.max_tools))
+
+    text = values.get(wire.TOOLS)
+    return () if text is None else _tools.get((text, str(settings.max_tools)), read)
 
 
 def read_tool_choice(values: Values, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:

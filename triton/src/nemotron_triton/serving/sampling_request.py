@@ -82,7 +82,7 @@ def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
 
 def sampling_of_choice(sampling: Sampling, index: int) -> Sampling:
     """How to generate answer *index* of several to one request: each has a seed of its own."""
-    if sampling.seed is None:
+    if sampling.seed is None or index == 0:
         return sampling
     return dataclasses.replace(sampling, seed=(sampling.seed + index) % _SEEDS)
 
