@@ -86,6 +86,7 @@ class Service:
         slots = self._engine.max_batch_size
         self.requests = Requests(bundle.manifest.memory, slots=slots, queue=settings.max_queue_requests)
         self._slots = asyncio.Semaphore(slots)
+        self._preparing = asyncio.Lock()
         self._thread = LoopThread("nemotron-loop")
         self._loop = self._thread.loop
         try:
@@ -160,7 +161,9 @@ class Service:
 
     async def _answer(self, call: Call, values: Values) -> None:
         if call.size_bytes <= _SHORT_BYTES:
-            prepared = self._prepare(values)
+            # One at each turn of the loop: of many that come at once, the first are answered before the last are read.
+            async with self._preparing:
+                prepared = self._prepare(values)
         else:
             prepared = await asyncio.to_thread(self._prepare, values)
         # Do not hold the texts twice: they are in `prepared`.
