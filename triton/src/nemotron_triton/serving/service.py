@@ -107,6 +107,7 @@ class Service:
             per_caller=settings.max_requests_per_caller,
         )
         self._admission = Admission(slots)
+        self._preparing = asyncio.Lock()
         self._thread = LoopThread("nemotron-loop")
         self._loop = self._thread.loop
         try:
@@ -191,7 +192,9 @@ class Service:
 
     async def _answer(self, call: Call, values: Values) -> None:
         if call.size_bytes <= _SHORT_BYTES:
-            prepared = self._prepare(values)
+            # One at each turn of the loop: of many that come at once, the first are answered before the last are read.
+            async with self._preparing:
+                prepared = self._prepare(values)
         else:
             prepared = await asyncio.to_thread(self._prepare, values)
         # Do not hold the texts twice: they are in `prepared`.
