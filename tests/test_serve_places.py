@@ -59,6 +59,8 @@ def failed(model: str, reason: str) -> str:
         ),
         (-11, [NO_GPU, 'E1201 11:24:02.7 1 some.cc:7] "out of luck"', "At:", "  <frozen x>(147): y"], "out of luck"),
         (1, [NO_GPU, LOADED], "successfully loaded 'nemotron'"),
+        # On purpose: see readiness.py.
+        (1, [failed("leaving", "unable to find backend library"), LOADED], "successfully loaded 'nemotron'"),
         (
             -6,
             ["terminate called: x", "Fatal Python error: y", "Thread 0x00 (most", '  File "z"'],
@@ -72,7 +74,7 @@ def test_the_reason_of_a_death_is_the_line_that_gives_it(status: int, lines: lis
 
 
 def test_a_log_shows_what_somebody_has_to_read_and_the_rest_when_it_failed(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [NO_GPU, "I1201 11:24:17.2 1 x.cc:1] detail", LOADED, "+---+", "", '{"time": 1}', failed("nemotron", "x")]
+    lines = [NO_GPU, failed("leaving", "x"), LOADED, "+---+", "", '{"time": 1}', failed("nemotron", "x")]
     log, verbose, quiet = (ServeLog(verbose=mode == 1, quiet=mode == 2) for mode in range(3))
 
     for line in lines:
@@ -87,7 +89,7 @@ def test_a_log_shows_what_somebody_has_to_read_and_the_rest_when_it_failed(capsy
         quiet(line)
 
     assert shown == [LOADED, '{"time": 1}', failed("nemotron", "x")]
-    assert [line.strip() for line in rest[1:]] == [NO_GPU, lines[1]]
+    assert [line.strip() for line in rest[1:]] == lines[:2]
     assert everything == lines
     assert capsys.readouterr().err == ""
 

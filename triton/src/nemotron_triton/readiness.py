@@ -13,10 +13,10 @@ from pathlib import Path
 from nemotron_triton.errors import ServerError
 from nemotron_triton.model_control import ModelControl, UnansweredError
 
-_MODEL = "leaving"
+MODEL = "leaving"
 # tritonserver looks for a backend of this name, and its log has the name.
 _BACKEND = "none, for the server is to stop"
-_CONFIG = f"""name: "{_MODEL}"
+_CONFIG = f"""name: "{MODEL}"
 backend: "{_BACKEND}"
 input {{ name: "none" data_type: TYPE_BOOL dims: 1 }}
 output {{ name: "none" data_type: TYPE_BOOL dims: 1 }}
@@ -29,8 +29,8 @@ def prepare(folder: Path) -> Path:
     """The repository, made in *folder*, that a server under explicit model control needs for `withdraw`."""
     repository = folder / "readiness"
     try:
-        (repository / _MODEL / "1").mkdir(parents=True)
-        (repository / _MODEL / "config.pbtxt").write_text(_CONFIG, encoding="utf-8")
+        (repository / MODEL / "1").mkdir(parents=True)
+        (repository / MODEL / "config.pbtxt").write_text(_CONFIG, encoding="utf-8")
     except OSError as error:
         raise ServerError(f"cannot write to {repository}: {error.strerror}") from error
     return repository
@@ -40,7 +40,7 @@ def withdraw(control: ModelControl) -> None:
     """Have the server's HTTP and gRPC health say that it is not ready; `ServerError` where they may not, within 4 s."""
     reason = "it is ready all the same"
     try:
-        control.load(_MODEL, timeout_s=_ANSWER_S)
+        control.load(MODEL, timeout_s=_ANSWER_S)
     except UnansweredError:
         raise
     except ServerError as error:

@@ -9,10 +9,14 @@ import re
 import signal
 from collections.abc import Sequence
 
+from nemotron_triton.readiness import MODEL
+
 _TABLE = re.compile(r"[|+]|\s*$")
-# Level I but for models that are loaded and unloaded, and what is logged on every machine without a GPU.
+# Level I but for models that are loaded and unloaded, the failure that is meant to be, and what is logged on every
+# machine without a GPU.
 _CHATTER = re.compile(
-    r"I\d{4} (?!.*model_lifecycle)|Signal \(\d+\) received|.*CudaDriverHelper has not been initialized"
+    rf"[IE]\d{{4}} .*(?:'{MODEL}'|loading: {MODEL}:)"
+    r"|I\d{4} (?!.*model_lifecycle)|Signal \(\d+\) received|.*CudaDriverHelper has not been initialized"
     r"|W\d{4} .*pinned memory pool will not be available: CUDA driver version"
 )
 # What our own code says on purpose: `serving/guardian.py`.
@@ -44,7 +48,7 @@ def reason_of_death(lines: Sequence[str], status: int) -> str:
         return own
     if status == -signal.SIGKILL:
         return _MEMORY
-    failures = {match[1]: match[2] for line in lines if (match := _NOT_LOADED.search(line))}
+    failures = {match[1]: match[2] for line in lines if not is_chatter(line) and (match := _NOT_LOADED.search(line))}
     # The text models fail with the engine's, and rarely say more.
     if failures:
         failure = failures.get("nemotron") or next(iter(failures.values()))
