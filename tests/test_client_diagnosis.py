@@ -151,8 +151,8 @@ def test_a_server_that_loads_its_model_says_so(ask: Ask) -> None:
 
 
 @both_clients
-@pytest.mark.parametrize(("secret", "what"), [(None, "missing"), ("wrong", "wrong")])
-def test_a_server_that_wants_a_secret_says_which(ask: Ask, secret: str | None, what: str) -> None:
+@pytest.mark.parametrize("secret", [None, "wrong"])
+def test_a_server_that_wants_a_secret_is_one_line(ask: Ask, secret: str | None) -> None:
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         # As tritonserver 2.51 says it.
         context.abort(
@@ -164,7 +164,8 @@ def test_a_server_that_wants_a_secret_says_which(ask: Ask, secret: str | None, w
     with scripted_server(script) as server, pytest.raises(AccessDenied) as caught:
         ask(server.url, HI, {"secret": secret})
 
-    assert str(caught.value) == f"{server.url}: the secret is {what}; give secret, --secret-file or NEMOTRON_SECRET"
+    what = "the secret is missing or wrong; give secret, --secret-file or NEMOTRON_SECRET"
+    assert str(caught.value) == f"{server.url}: {what}"
 
 
 def test_a_request_that_is_too_large_is_not_sent() -> None:

@@ -27,7 +27,7 @@ def piped(text: bytes, *arguments: object) -> subprocess.CompletedProcess[bytes]
 def test_a_request_that_is_refused_is_a_line_and_takes_the_question_back(served: ServeOptions) -> None:
     text = f"{CAPITAL}\n/history\n".encode()
 
-    result = piped(text, "--url", served.grpc_url, "--max-tokens", "-1")
+    result = piped(text, "--url", served.grpc_url, "--max-tokens", "1000000")
 
     assert (result.returncode, result.stdout) == (0, b"")
     assert re.fullmatch(rb"error: .*max_tokens.*\n\(nothing was said yet\)\n", result.stderr), result.stderr

@@ -16,7 +16,7 @@ import click
 from nemotron_build.errors import DoesNotFitError, RefusedError, SettingError
 from nemotron_cli.status import DOES_NOT_FIT, REFUSED, WRONG_USAGE
 from nemotron_client.spelling import did_you_mean
-from nemotron_triton.errors import ProfileError
+from nemotron_triton.errors import UnknownProfileError
 from nemotron_triton.extras import how_to_install
 
 # Each command is the `command` of its module; its line in the help must not need the packages that this module imports.
@@ -60,7 +60,7 @@ _FAILURES = {
     RefusedError: _Refused,
     DoesNotFitError: _DoesNotFit,
     SettingError: _WrongUsage,
-    ProfileError: _WrongUsage,
+    UnknownProfileError: _WrongUsage,
 }
 
 

@@ -1,7 +1,8 @@
 """What this package can raise.
 
 ServingError
-├── ProfileError        no such model profile, or its file is wrong
+├── ProfileError        the file of a model profile is wrong
+│   └── UnknownProfileError  there is no model profile of this name
 ├── RequestError        the caller's request is wrong: do not retry it unchanged
 ├── AccessError         the caller has no secret, or a wrong one
 ├── OverloadedError     no room for the request now: retry it later, or elsewhere
@@ -28,7 +29,11 @@ class ServingError(Exception):
 
 
 class ProfileError(ServingError):
-    """No such model profile, or its file is wrong; the message names the file and the key."""
+    """The file of a model profile is wrong; the message names the file and the key."""
+
+
+class UnknownProfileError(ProfileError):
+    """There is no model profile of this name; the message lists the known ones."""
 
 
 class RequestError(ServingError):

@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails, core_schema
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.conversation import shown
 from nemotron_triton.chat.formats import format_names
-from nemotron_triton.errors import ProfileError
+from nemotron_triton.errors import ProfileError, UnknownProfileError
 
 TEMPLATES = Path(__file__).parent / "templates"
 DEFAULT_PROFILE = "llama-nemotron-nano-4b-v1.1"
@@ -105,10 +105,10 @@ def profile_names() -> list[str]:
 
 
 def profile(name: str) -> Profile:
-    """The profile with this name, repository or alias; `ProfileError` lists the known ones."""
+    """The profile with this name, repository or alias; `UnknownProfileError` lists the known ones."""
     if known := _by_name().get(name.lower()):
         return known
-    raise ProfileError(f"no model profile named {name!r}; known: {', '.join(profile_names())}")
+    raise UnknownProfileError(f"no model profile named {name!r}; known: {', '.join(profile_names())}")
 
 
 def read_profile(path: Path) -> Profile:
