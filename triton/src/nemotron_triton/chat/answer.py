@@ -7,6 +7,7 @@ How a block of calls is read is up to its format.
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +20,7 @@ from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
-from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
+from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait, tags_of
 
 _LEADING = Tags(reasoning.OPENER, reasoning.CLOSER)
 _CLOSER = Tags(reasoning.CLOSER)
@@ -144,7 +145,7 @@ class AnswerParser:
         answer ends without a closer, the model forgot it, and the call counts.
         """
         source, thought = self._source, self._thought
-        stop = yield from source.until(Tags(reasoning.CLOSER, *self._openers), thought.write)
+        stop = yield from source.until(tags_of(reasoning.CLOSER, *self._openers), thought.write)
         if stop in self._openers:
             held = [stop]
             stop = yield from source.until(_CLOSER, held.append)
@@ -168,7 +169,7 @@ class AnswerParser:
 
     def _text_and_calls(self) -> Wait[None]:
         source, content = self._source, self._content
-        openers = looked_for = Tags(*self._openers)
+        openers = looked_for = tags_of(*self._openers)
         while tag := (yield from source.until(looked_for, content.write)):
             looked_for = openers
             if tag not in self._openers:
@@ -188,7 +189,7 @@ class AnswerParser:
                 if problem:
                     self._problem(problem)
             if not self._unread:
-                looked_for = Tags(*self._openers, *self._format.closers)
+                looked_for = tags_of(*self._openers, *self._format.closers)
         content.finish()
 
     def _skipped(self, code: str) -> bool:
@@ -225,7 +226,7 @@ def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[li
     think block that it never opened was thinking up to there.
     """
     openers = call_format(rules.tool_call_format).openers if rules.expects_calls else ()
-    first = Tags(reasoning.OPENER, reasoning.CLOSER, *openers).pattern.search(text)
+    first = tags_of(reasoning.OPENER, reasoning.CLOSER, *openers).pattern.search(text)
     if rules.begins == "model opens" and first and first[0] == reasoning.CLOSER:
         rules = replace(rules, begins="opened")
     parser = AnswerParser(rules)
@@ -264,12 +265,17 @@ class _Text:
             self._emit("".join(self._blanks))
 
 
+@functools.cache
+def _end_pieces(tokens: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join([*map(re.escape, tags_of(*tokens).tags), r"\s+"]))
+
+
 class _EndTokens:
     """Removes end tokens, and whitespace among them, from the end of a text; elsewhere they are text."""
 
     def __init__(self, tokens: tuple[str, ...]) -> None:
-        self._tags = Tags(*tokens)
-        self._piece = re.compile("|".join([*map(re.escape, self._tags.tags), r"\s+"]))
+        self._tags = tags_of(*tokens)
+        self._piece = _end_pieces(tokens)
         self._ends: list[str] = []
         self._begun = ""
 

@@ -6,6 +6,7 @@ Every character is looked at a bounded number of times, and only a possible begi
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Generator
 from typing import TypeAlias, TypeVar
@@ -38,6 +39,12 @@ class Tags:
     def could_become(self, text: str) -> bool:
         """Whether *text* is the beginning of a tag, and shorter than it."""
         return any(len(text) < len(tag) and tag.startswith(text) for tag in self.tags)
+
+
+@functools.cache
+def tags_of(*tags: str) -> Tags:
+    """The same for the same *tags*: those of profiles and formats, which are few, once and not in every answer."""
+    return Tags(*tags)
 
 
 class Source:
