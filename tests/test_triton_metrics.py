@@ -14,6 +14,7 @@ from nemotron_triton.serving import metric_families
 from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.metrics import Metrics, call_outcomes
 from nemotron_triton.serving.record import Outcome, RequestRecord
+from nemotron_triton.serving.requests import Load
 
 IDLE = EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
 ANSWERED = RequestRecord(
@@ -93,16 +94,14 @@ class Server:
 
 def observe(server: Server, record: RequestRecord) -> None:
     metrics = Metrics(server, DEMO)
-    metrics.request_ended(record)
-    metrics.update(IDLE, 0, 0, 0.0)
+    metrics.update([record], IDLE, Load())
 
 
 def test_an_answered_request_is_seen_in_every_latency_and_token_count() -> None:
     server = Server()
     metrics = Metrics(server, DEMO)
 
-    metrics.request_ended(ANSWERED)
-    metrics.update(IDLE, 0, 0, 0.0)
+    metrics.update([ANSWERED], IDLE, Load())
 
     assert server.labelled("requests_total") == {"ok": 1}
     latencies = {
@@ -126,8 +125,7 @@ def test_a_request_that_was_refused_does_not_make_the_server_look_fast() -> None
     server = Server()
     metrics = Metrics(server, DEMO)
 
-    metrics.request_ended(RequestRecord(request_id="a", arrived_s=1.0, ended_s=1.0, outcome="rejected"))
-    metrics.update(IDLE, 0, 0, 0.0)
+    metrics.update([RequestRecord(request_id="a", arrived_s=1.0, ended_s=1.0, outcome="rejected")], IDLE, Load())
 
     assert server.labelled("requests_total") == {"rejected": 1}
     assert not any(observed for observed in server.series.values() if isinstance(observed, list))
@@ -195,20 +193,24 @@ def test_what_a_fleet_asks_of_a_server() -> None:
     server = Server()
     metrics = Metrics(server, DEMO)
 
-    metrics.update(EngineStatistics(active_requests=8, waiting_requests=2, generated_tokens=5), 8, 16, 0.5)
+    metrics.update(
+        [],
+        EngineStatistics(active_requests=8, waiting_requests=2, generated_tokens=5),
+        Load(generating=8, waiting=16, kv_cache_used_ratio=0.5),
+    )
 
     gauges = ("queued_requests", "max_active_requests", "max_waiting_requests", "draining")
     assert [server[name] for name in gauges] == [18, 8, 1024, 0]
     assert server.labelled("bundle_info") == {f"demo,cpu,q8_0,cpu,{'d' * 64},0.1.0": 1}
-    metrics.update(IDLE, 0, 0, 0.0, draining=True)
+    metrics.update([], IDLE, Load(draining=True))
     assert [server[name] for name in gauges] == [0, 8, 1024, 1]
 
 
 def test_blocks_are_served_only_where_the_kv_cache_has_some() -> None:
     with_blocks, without = Server(), Server()
 
-    Metrics(with_blocks, replace(DEMO, kv_tokens_per_block=32, kv_blocks=900)).update(IDLE, 0, 0, 0.0)
-    Metrics(without, DEMO).update(IDLE, 0, 0, 0.0)
+    Metrics(with_blocks, replace(DEMO, kv_tokens_per_block=32, kv_blocks=900)).update([], IDLE, Load())
+    Metrics(without, DEMO).update([], IDLE, Load())
 
     assert (with_blocks["kv_cache_tokens_per_block"], with_blocks["kv_cache_blocks"]) == (32, 900)
     assert not [name for name, _ in without.series if "block" in name]
@@ -218,7 +220,7 @@ def test_the_info_of_a_bundle_that_was_replaced_goes_to_0() -> None:
     server = Server()
     old, new = Metrics(server, DEMO), Metrics(server, replace(DEMO, precision="bf16"))
     for metrics in (old, new):
-        metrics.update(IDLE, 0, 0, 0.0)
+        metrics.update([], IDLE, Load())
 
     old.close()
 
@@ -257,13 +259,13 @@ def test_only_what_changed_is_written() -> None:
     server = Server()
     metrics = Metrics(server, DEMO)
     busy = EngineStatistics(active_requests=2, waiting_requests=0, generated_tokens=50)
-    metrics.update(busy, 2, 0, 0.5)
+    metrics.update([], busy, Load(generating=2, kv_cache_used_ratio=0.5))
     server.messages = 0
 
-    metrics.update(busy, 2, 0, 0.5)
-    for _ in range(1000):
-        metrics.request_ended(RequestRecord(request_id="a", outcome="rejected"))
-    metrics.update(busy, 3, 0, 0.5)
+    metrics.update([], busy, Load(generating=2, kv_cache_used_ratio=0.5))
+    metrics.update(
+        [RequestRecord(request_id="a", outcome="rejected")] * 1000, busy, Load(generating=3, kv_cache_used_ratio=0.5)
+    )
 
     # One for a thousand requests, one for the gauge.
     assert server.messages == 2
@@ -275,25 +277,35 @@ def test_histograms_see_a_sample_of_very_many_requests_and_counters_all_of_them(
     metrics = Metrics(server, DEMO)
 
     seen = []
-    for ended in (60, 0, 500, 5, 500):
-        for duration_s in range(ended):
-            metrics.request_ended(RequestRecord(request_id="a", arrived_s=0.0, ended_s=float(duration_s), outcome="ok"))
-        metrics.update(IDLE, 0, 0, 0.0)
+    for ended in (60, 0, 500, 1, 500):
+        records = [
+            RequestRecord(request_id="a", arrived_s=0.0, ended_s=float(duration_s), outcome="ok")
+            for duration_s in range(ended)
+        ]
+        metrics.update(records, IDLE, Load())
         seen.append(len(server["request_duration_seconds"]))
 
-    # All of 60; as many as there is room for again; then 10 with each update.
-    assert seen == [60, 60, 120, 125, 140]
-    assert server.labelled("requests_total") == {"ok": 1065}
+    # All of 60; as many as there is room for again; then 2 with each update.
+    assert seen == [60, 60, 104, 105, 108]
+    assert server.labelled("requests_total") == {"ok": 1061}
     # A sample of all of them, not the first ones.
-    assert max(server["request_duration_seconds"][60:120]) > 200
+    assert max(server["request_duration_seconds"][60:104]) > 200
 
 
 def test_two_loads_of_the_model_add_up_and_each_takes_its_part_away_again() -> None:
     server = Server()
     old, new = Metrics(server, DEMO), Metrics(server, DEMO)
     for metrics, ratio in ((old, 0.7), (new, 0.1)):
-        metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=5), 1, 0, 0.5)
-        metrics.update(EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=9), 3, 0, ratio)
+        metrics.update(
+            [],
+            EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=5),
+            Load(generating=1, kv_cache_used_ratio=0.5),
+        )
+        metrics.update(
+            [],
+            EngineStatistics(active_requests=1, waiting_requests=0, generated_tokens=9),
+            Load(generating=3, kv_cache_used_ratio=ratio),
+        )
 
     assert (server["active_requests"], server["engine_healthy"]) == (6, 2)
     old.close()
@@ -311,7 +323,7 @@ def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
     metrics = Metrics(server, DEMO)
 
     for tokens in (50, 3, 10):
-        metrics.update(EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=tokens), 0, 0, 0.0)
+        metrics.update([], EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=tokens), Load())
 
     assert server["engine_generated_tokens_total"] == 57
 
@@ -319,9 +331,9 @@ def test_an_engine_that_counts_anew_does_not_take_its_counter_back() -> None:
 def test_a_broken_engine_shows() -> None:
     server = Server()
     metrics = Metrics(server, DEMO)
-    metrics.update(IDLE, 0, 0, 0.0)
+    metrics.update([], IDLE, Load())
 
     broken = EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0, problem="out of memory")
-    metrics.update(broken, 0, 0, 0.0)
+    metrics.update([], broken, Load())
 
     assert server["engine_healthy"] == 0

@@ -29,13 +29,11 @@ class Observers:
         self.records: list[RequestRecord] = []
         self.asked = self.closed = False
 
-    def request_ended(self, record: RequestRecord) -> None:
-        self.asked = True
-        self.go.wait(30)
-        self.records.append(record)
-
-    def update(self, *_: object, **__: object) -> None:
-        pass
+    def update(self, ended: list[RequestRecord], *_: object) -> None:
+        if ended:
+            self.asked = True
+            self.go.wait(30)
+        self.records += ended
 
     def close(self) -> None:
         self.closed = True

@@ -248,7 +248,7 @@ def test_the_time_to_wait_begins_before_the_prompt_is_made(bundle: Bundle, watch
         threads.submit(busy.wait, 30)
 
         service.submit(request(sender, text_input="Hello " * 1000))
-        waiting = service.requests.waiting
+        waiting = service.requests.load.waiting
 
         assert sender.ended.wait(10)
         busy.set()
@@ -322,13 +322,13 @@ def test_the_kv_cache_holds_the_prompts_and_answers_in_progress(service: Service
     for sender in senders:
         service.submit(request(sender, text_input="Hello " * 50))
     wait_until(lambda: service.requests.generating == 2)
-    used = service.requests.kv_cache_used_ratio
+    used = service.requests.load.kv_cache_used_ratio
     _engine(service).go.set()
 
     assert all(sender.ended.wait(10) for sender in senders)
     prompt_tokens = senders[0].responses[-1].tensors["num_input_tokens"].item()
     assert used == pytest.approx(2 * prompt_tokens * memory.kv_bytes_per_token / memory.kv_cache_bytes)
-    wait_until(lambda: service.requests.kv_cache_used_ratio == 0)
+    wait_until(lambda: service.requests.load.kv_cache_used_ratio == 0)
 
 
 def test_what_waits_may_hold_so_much_text_and_no_more(service: Service) -> None:

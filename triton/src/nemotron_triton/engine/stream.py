@@ -59,6 +59,7 @@ class TokenStream:
         self.cached_tokens: int | None = None
         self._pace = pace
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         self._lock = threading.Lock()
         self._ids: collections.deque[int] = collections.deque()
         self._logprobs: collections.deque[TokenLogprob] = collections.deque()
@@ -164,7 +165,9 @@ class TokenStream:
         if waiter is None:
             return
         try:
-            self._loop.call_soon_threadsafe(_set, waiter)
+            # To wake the loop from another thread is a system call.
+            on_loop = threading.get_ident() == self._loop_thread
+            (self._loop.call_soon if on_loop else self._loop.call_soon_threadsafe)(_set, waiter)
         except RuntimeError:
             return  # The loop is closed: the server shuts down, and nothing reads any more.
 

@@ -13,7 +13,7 @@ from typing import get_args
 from nemotron_triton.serving.record import Outcome
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Family:
     """One metric: its name, what its HELP line says, and the names of its `labels`.
 

@@ -2,7 +2,7 @@
 
 Every series whose labels are known exists from the start, at 0: a rate needs a first value. Each write is a message to
 tritonserver (about 30 µs), so what can be added up is written with the next update, and only if it changed. What
-histograms observe cannot be added up; where more than 100 requests a second end for long, they get a random sample.
+histograms observe cannot be added up; where more than 20 requests a second end for long, they get a random sample.
 
 Gauges are moved by differences, never set, and returned to 0 at the end: when a model is loaded anew, tritonserver
 keeps its series, and for a while both loads write to them; their sum is right.
@@ -10,7 +10,6 @@ keeps its series, and for a while both loads write to them; their sum is right.
 
 from __future__ import annotations
 
-import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -23,13 +22,14 @@ from nemotron_triton.serving.caller_labels import CallerLabels
 from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.metric_families import Family
 from nemotron_triton.serving.record import RequestRecord
+from nemotron_triton.serving.requests import Load
 
 # A family, and the values of its labels.
 _Series: TypeAlias = tuple[Family, tuple[str, ...]]
 # Differences of multiples of 1/1024 add up without rounding errors.
 _RATIO_STEPS = 1024
 # Requests that histograms observe: so many at once, and so many more with each update. Counters count all of them.
-_OBSERVED_AT_ONCE, _OBSERVED_PER_UPDATE = 100, 10
+_OBSERVED_AT_ONCE, _OBSERVED_PER_UPDATE = 100, 2
 
 
 class Metrics:
@@ -45,7 +45,6 @@ class Metrics:
                 self._metric((family, values))
         self._callers = CallerLabels()
         self._unwritten: defaultdict[_Series, float] = defaultdict(float)
-        self._unobserved: list[list[tuple[Family, float]]] = []
         self._observable = _OBSERVED_AT_ONCE
         self._levels: dict[_Series, float] = {}
         self._level(families.BUNDLE_INFO, 1, *loaded.identity(families.BUNDLE_INFO.labels))
@@ -55,19 +54,35 @@ class Metrics:
             self._level(families.KV_TOKENS_PER_BLOCK, loaded.kv_tokens_per_block)
             self._level(families.KV_BLOCKS, loaded.kv_blocks)
 
-    def request_ended(self, record: RequestRecord) -> None:
-        """Count *record*; it shows with the next `update`."""
-        self._unobserved.append([])
+    def update(self, ended: Sequence[RequestRecord], statistics: EngineStatistics, load: Load) -> None:
+        """Write what became of the requests that *ended*, and the current state of the engine and of the server."""
+        for record in ended:
+            self._count(record)
+        observed = random.sample(ended, min(len(ended), self._observable))
+        self._observable = min(_OBSERVED_AT_ONCE, self._observable - len(observed) + _OBSERVED_PER_UPDATE)
+        for record in observed:
+            self._observe(record)
+        self._level(families.ACTIVE, load.generating)
+        self._level(families.WAITING, load.waiting)
+        self._level(families.QUEUED, load.waiting + statistics.waiting_requests)
+        self._level(families.DRAINING, load.draining)
+        self._level(families.ENGINE_HEALTHY, statistics.problem is None)
+        self._level(families.ENGINE_ACTIVE, statistics.active_requests)
+        self._level(families.ENGINE_WAITING, statistics.waiting_requests)
+        self._level(families.ENGINE_TOKENS, statistics.generated_tokens)
+        self._level(families.KV_CACHE_USED, round(load.kv_cache_used_ratio * _RATIO_STEPS) / _RATIO_STEPS)
+        self._write()
+
+    def close(self) -> None:
+        """Write the rest, and take this load's part out of the gauges."""
+        for family, values in tuple(self._levels):
+            if family.kind == "GAUGE":
+                self._level(family, 0, *values)
+        self._write()
+
+    def _count(self, record: RequestRecord) -> None:
         caller = self._callers.label(record.caller)
         self._add(families.REQUESTS, 1, record.outcome, caller)
-        self._observe(families.QUEUE_TIME, record.queue_s)
-        self._observe(families.TIME_TO_FIRST_TOKEN, record.since_arrival(record.first_token_s))
-        self._observe(families.TIME_TO_FIRST_ANSWER_TOKEN, record.since_arrival(record.first_answer_token_s))
-        if record.outcome == "ok":
-            # Refused and broken-off requests end early: they would make the server look fast.
-            self._observe(families.REQUEST_DURATION, record.since_arrival(record.ended_s))
-            self._observe(families.TIME_PER_OUTPUT_TOKEN, record.time_per_output_token_s)
-            self._observe(families.INTER_TOKEN_LATENCY, record.time_per_output_token_s)
         self._add(families.PROMPT_TOKENS, record.prompt_tokens, caller)
         self._add(families.CACHED_PROMPT_TOKENS, record.cached_tokens or 0, caller)
         self._add(families.REASONING_TOKENS, record.reasoning_tokens, caller)
@@ -78,33 +93,20 @@ class Metrics:
         for problem in record.problems:
             self._add(families.PROBLEMS, 1, problem.code)
 
-    def update(
-        self,
-        statistics: EngineStatistics,
-        active: int,
-        waiting: int,
-        kv_cache_used_ratio: float,
-        *,
-        draining: bool = False,
-    ) -> None:
-        """Write the current state, and what was counted since the last update."""
-        self._level(families.ACTIVE, active)
-        self._level(families.WAITING, waiting)
-        self._level(families.QUEUED, waiting + statistics.waiting_requests)
-        self._level(families.DRAINING, draining)
-        self._level(families.ENGINE_HEALTHY, statistics.problem is None)
-        self._level(families.ENGINE_ACTIVE, statistics.active_requests)
-        self._level(families.ENGINE_WAITING, statistics.waiting_requests)
-        self._level(families.ENGINE_TOKENS, statistics.generated_tokens)
-        self._level(families.KV_CACHE_USED, round(kv_cache_used_ratio * _RATIO_STEPS) / _RATIO_STEPS)
-        self._write()
-
-    def close(self) -> None:
-        """Write the rest, and take this load's part out of the gauges."""
-        for family, values in tuple(self._levels):
-            if family.kind == "GAUGE":
-                self._level(family, 0, *values)
-        self._write()
+    def _observe(self, record: RequestRecord) -> None:
+        latencies = {
+            families.QUEUE_TIME: record.queue_s,
+            families.TIME_TO_FIRST_TOKEN: record.since_arrival(record.first_token_s),
+            families.TIME_TO_FIRST_ANSWER_TOKEN: record.since_arrival(record.first_answer_token_s),
+        }
+        if record.outcome == "ok":
+            # Refused and broken-off requests end early: they would make the server look fast.
+            latencies[families.REQUEST_DURATION] = record.since_arrival(record.ended_s)
+            latencies[families.TIME_PER_OUTPUT_TOKEN] = record.time_per_output_token_s
+            latencies[families.INTER_TOKEN_LATENCY] = record.time_per_output_token_s
+        for family, seconds in latencies.items():
+            if seconds is not None:
+                self._metric((family, ())).observe(max(seconds, 0.0))
 
     def _metric(self, series: _Series) -> Any:
         if series not in self._metrics:
@@ -129,16 +131,7 @@ class Metrics:
         self._add(family, level - self._levels.get((family, values), 0), *values)
         self._levels[family, values] = level
 
-    def _observe(self, family: Family, value: float | None) -> None:
-        if value is not None:
-            self._unobserved[-1].append((family, max(value, 0.0)))
-
     def _write(self) -> None:
-        ended, self._unobserved = self._unobserved, []
-        observed = random.sample(ended, min(len(ended), self._observable))
-        self._observable = min(_OBSERVED_AT_ONCE, self._observable - len(observed) + _OBSERVED_PER_UPDATE)
-        for family, value in itertools.chain.from_iterable(observed):
-            self._metric((family, ())).observe(value)
         while self._unwritten:
             series, amount = self._unwritten.popitem()
             # Triton refuses to decrease a counter; an engine's would go back if the engine started anew.

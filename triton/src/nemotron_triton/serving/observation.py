@@ -44,15 +44,7 @@ class Observation:
         try:
             if lost := self._requests.lost():
                 _log.error("%d requests are neither logged nor counted: they ended faster than the log is read", lost)
-            for record in self._requests.ended():
-                self._observers.request_ended(record)
-            self._observers.update(
-                self._engine.statistics(),
-                active=self._requests.generating,
-                waiting=self._requests.waiting,
-                kv_cache_used_ratio=self._requests.kv_cache_used_ratio,
-                draining=self._requests.withdrawn or self._requests.draining,
-            )
+            self._observers.update(self._requests.ended(), self._engine.statistics(), self._requests.load)
         except Exception:
             # An error with one request, or a full disk, must not end the observation of the others.
             _log.exception("the observation of requests failed; it goes on")

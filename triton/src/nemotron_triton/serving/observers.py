@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from nemotron_triton.engine.interface import EngineStatistics
@@ -10,6 +11,7 @@ from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.metrics import Metrics
 from nemotron_triton.serving.record import RequestRecord
 from nemotron_triton.serving.request_log import RequestLog
+from nemotron_triton.serving.requests import Load
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.tracing import start_tracing
 
@@ -27,38 +29,27 @@ class Observers:
         log = RequestLog(requests=bool(settings.log_requests), text=bool(settings.log_text))
         self._metrics = Metrics(pb_utils, loaded)
         tracing = start_tracing(loaded.profile)
-        self._observers = (self._metrics, *((tracing,) if tracing else ()), log)
+        self._others = (*((tracing,) if tracing else ()), log)
 
-    def request_ended(self, record: RequestRecord) -> None:
-        """A request is over."""
-        for observer in self._observers:
-            try:
-                observer.request_ended(record)
-            except Exception:
-                _log.exception("%s lost a request", type(observer).__name__)
+    def update(self, ended: Sequence[RequestRecord], statistics: EngineStatistics, load: Load) -> None:
+        """Publish what became of the requests that *ended*, and the state of the engine and of the server.
 
-    def update(
-        self,
-        statistics: EngineStatistics,
-        active: int,
-        waiting: int,
-        kv_cache_used_ratio: float,
-        *,
-        draining: bool = False,
-    ) -> None:
-        """Publish the state of the engine, how many requests are answered and wait, and how full the KV cache is.
-
-        *draining* is whether the server is leaving.
+        The metrics come first: a request that is in the log is counted.
         """
-        try:
-            self._metrics.update(statistics, active, waiting, kv_cache_used_ratio, draining=draining)
-        except Exception:
-            _log.exception("the metrics are not up to date")
+        _guarded("the metrics are not up to date", self._metrics.update, ended, statistics, load)
+        for record in ended:
+            for observer in self._others:
+                _guarded(f"{type(observer).__name__} lost a request", observer.request_ended, record)
 
     def close(self) -> None:
         """Write and send what is left."""
-        for observer in self._observers:
-            try:
-                observer.close()
-            except Exception:
-                _log.exception("%s cannot be closed", type(observer).__name__)
+        for observer in (self._metrics, *self._others):
+            _guarded(f"{type(observer).__name__} cannot be closed", observer.close)
+
+
+def _guarded(trouble: str, act: Callable[..., None], *arguments: object) -> None:
+    """Do it; what it raises is only logged."""
+    try:
+        act(*arguments)
+    except Exception:
+        _log.exception(trouble)

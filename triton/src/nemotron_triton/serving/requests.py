@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from nemotron_client import wire
 from nemotron_triton.bundle import Memory
@@ -17,6 +18,19 @@ from nemotron_triton.serving.record import RequestRecord
 _MAX_TEXT_BYTES = 256 << 20
 # Records that wait for a log that nobody reads must not fill the memory; a second has some hundred.
 _MAX_ENDED = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """How busy a server is at one moment: how many answers are generated, how many requests wait for the engine.
+
+    `draining` is whether the server is leaving.
+    """
+
+    generating: int = 0
+    waiting: int = 0
+    kv_cache_used_ratio: float = 0.0
+    draining: bool = False
 
 
 class Requests:
@@ -107,12 +121,15 @@ class Requests:
         return len(self._streams)
 
     @property
-    def waiting(self) -> int:
-        """How many requests the engine was not asked for yet, also those whose prompts are being rendered."""
-        return sum(call.record.started_s is None for call in self.calls())
+    def load(self) -> Load:
+        """How busy the server is now; requests also wait while their prompts are rendered.
 
-    @property
-    def kv_cache_used_ratio(self) -> float:
-        """The share of the KV cache that answers in progress and their prompts take, without blocks and reuse."""
+        The KV cache is counted from the answers in progress and their prompts, without blocks and reuse.
+        """
         used = sum(prompt_tokens + stream.tokens for stream, prompt_tokens in list(self._streams.items()))
-        return min(1.0, used / self._kv_cache_tokens)
+        return Load(
+            generating=self.generating,
+            waiting=sum(call.record.started_s is None for call in self.calls()),
+            kv_cache_used_ratio=min(1.0, used / self._kv_cache_tokens),
+            draining=self.withdrawn or self.draining,
+        )
