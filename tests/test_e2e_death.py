@@ -52,6 +52,7 @@ def test_a_stopped_stub_does_not_keep_a_dead_server(bundle: Bundle, tmp_path: Pa
         wait_until(lambda: not os.listdir(tmp_path), LIMIT_S)
 
 
+@pytest.mark.alone
 def test_what_dies_whole_is_collected_by_the_next_start_and_the_living_are_left_alone(
     bundle: Bundle, tmp_path: Path
 ) -> None:

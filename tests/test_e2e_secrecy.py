@@ -65,6 +65,7 @@ def left(folder: Path) -> list[str]:
     return seen_by_root([RECORD], [folder])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("end", ["SIGTERM", "crash"])
 def test_of_a_server_nobody_sees_text_or_secret(
     bundle: Bundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 _STARTS_A_SERVER = re.compile(r"tritonserver .*--model-repository|nemotron(_cli)? serve ", re.DOTALL)
+# Those with a target of their own, by the marker that it asks for.
+_APART = frozenset({"compatibility", "documents", "envoy", "packaging", "quantization"})
 _running: pytest.Item | None = None
 
 
@@ -24,9 +26,11 @@ class UnmarkedServer(AssertionError):
 
 
 def mark(item: pytest.Item) -> None:
-    """Mark *item* where its file or its fixtures need a server."""
+    """Mark *item* where its file or its fixtures need a server, and where it has a target of its own."""
     if item.path.name.startswith("test_e2e_") or "served" in getattr(item, "fixturenames", ()):
         item.add_marker("server")
+    if not _APART.isdisjoint(marker.name for marker in item.iter_markers()):
+        item.add_marker("apart")
 
 
 @contextmanager
