@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
-from nemotron_triton.engine.llm_sampling import end_ids, sampling_params, unsupported
+from nemotron_triton.engine.llm_sampling import end_ids, sampling_params
 from nemotron_triton.engine.request_threads import CLOSED
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
@@ -58,8 +58,6 @@ class LlmApiEngine(Engine):
 
     _module: ClassVar[str]
     _single_process: ClassVar[bool]
-    # Whether TensorRT-LLM is asked for a request's own metrics.
-    _perf_metrics: ClassVar[bool] = False
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
@@ -80,34 +78,29 @@ class LlmApiEngine(Engine):
             self._llm: Any = llm(**arguments)
         except Exception as error:  # pydantic's, CUDA's, MPI's and the loader's own, in no common tree
             raise EngineError(f"TensorRT-LLM cannot load {bundle.engine_path}: {first_line(error)}") from error
-        self.cannot = unsupported(self.manifest) | self._lacking()
         self._running: dict[_Running, asyncio.Task[None]] = {}
         self._generated_tokens = 0
         self._closed = False
 
-    @abstractmethod
-    def _lacking(self) -> dict[str, str]:
-        """The part of `cannot` that differs between the kinds."""
+    @classmethod
+    def unsupported(cls, llm_args: Mapping[str, Any]) -> Mapping[str, str]:
+        if llm_args.get("guided_decoding_backend"):
+            return {}
+        return {"guide": "this engine was built without guides, which TensorRT-LLM has not tested with Mamba layers"}
 
     @abstractmethod
     def _cached_tokens(self, answer: Any) -> int | None:
         """How many tokens of the prompt of *answer*, a `RequestOutput`, were in the KV cache; None if not told yet."""
 
-    def _seed(self, _sampling: Sampling) -> int | None:
-        """The seed for TensorRT-LLM, for a kind that supports seeds."""
-        return None
+    def _params(self, sampling: Sampling, prompt_tokens: int) -> Any:
+        """The `SamplingParams` of a request; `RequestError` for what this kind does not support."""
+        return sampling_params(self._api, sampling, self.manifest, prompt_tokens=prompt_tokens)
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         try:
             if problem := self._problem():
                 raise EngineError(problem)
-            params = sampling_params(
-                self._api,
-                sampling,
-                self.manifest,
-                seed=self._seed(sampling),
-                perf_metrics=self._perf_metrics,
-            )
+            params = self._params(sampling, len(ids))
             result = self._llm.generate_async(list(ids), sampling_params=params, streaming=True)
         except (ValueError, self._api.RequestError) as error:  # as the LLM API refuses a guide, a number, a prompt
             stream.fail(RequestError(f"TensorRT-LLM refuses the request: {first_line(error)}"))
