@@ -50,6 +50,7 @@ class _Running:
     stream: TokenStream
     end_ids: frozenset[int]
     alternatives: int | None
+    abortable: bool
     tokens: int = 0
 
 
@@ -92,6 +93,10 @@ class LlmApiEngine(Engine):
     def _cached_tokens(self, answer: Any) -> int | None:
         """How many tokens of the prompt of *answer*, a `RequestOutput`, were in the KV cache; None if not told yet."""
 
+    def _abortable(self, _sampling: Sampling) -> bool:
+        """Whether TensorRT-LLM survives that a request is aborted; one that is not abortable runs to its end."""
+        return True
+
     def _params(self, sampling: Sampling, prompt_tokens: int) -> Any:
         """The `SamplingParams` of a request; `RequestError` for what this kind does not support."""
         return sampling_params(self._api, sampling, self.manifest, prompt_tokens=prompt_tokens)
@@ -108,9 +113,10 @@ class LlmApiEngine(Engine):
         except Exception as error:  # ours, or that of a worker that died
             stream.fail(_failure(error))
             return
-        running = _Running(result, stream, end_ids(sampling, self.manifest), sampling.logprobs)
+        ends = end_ids(sampling, self.manifest)
+        running = _Running(result, stream, ends, sampling.logprobs, self._abortable(sampling))
         self._running[running] = asyncio.get_running_loop().create_task(self._read(running))
-        stream.when_cancelled(lambda: _abort(result))
+        stream.when_cancelled(lambda: _abort(running))
 
     def statistics(self) -> EngineStatistics:
         running = tuple(self._running)
@@ -155,7 +161,7 @@ class LlmApiEngine(Engine):
         finally:
             del self._running[running]
             if not result.finished:
-                _abort(result)
+                _abort(running)
 
     def _take(self, running: _Running, output: Any) -> bool:
         """Put the new tokens of *output*, which grows, into the stream; True when they are the last."""
@@ -208,9 +214,11 @@ def _logprob(token_id: int, step: Any, alternatives: int) -> TokenLogprob:
     return TokenLogprob(dict(likeliest).get(token_id), tuple(likeliest[:alternatives]))
 
 
-def _abort(result: Any) -> None:
+def _abort(running: _Running) -> None:
+    if not running.abortable:
+        return
     try:
-        result.abort()
+        running.result.abort()
     except Exception:  # The executor is gone, and the request with it.
         _log.warning("TensorRT-LLM did not take the end of a request", exc_info=True)
 

@@ -1,7 +1,9 @@
 """A guide behind thinking, as a structural tag of xgrammar, which TensorRT-LLM and TensorRT Edge-LLM compile.
 
-The form is that of xgrammar 0.1.25 and later (`python/xgrammar/structural_tag.py` of mlc-ai/xgrammar). xgrammar reads a
-control token as its spelling, so a closing tag is found whether it is one token or several.
+The form is that of xgrammar 0.1.25 and later (`python/xgrammar/structural_tag.py` of mlc-ai/xgrammar), to which
+NVIDIA/TensorRT-LLM changed before 1.2 (pull request 7893); its own server lets a model think first in the same way
+(10890). xgrammar reads a control token as its spelling, so a closing tag is found whether it is one token or several.
+Compiled with 0.1.25 and 0.1.32; not run on hardware.
 """
 
 from __future__ import annotations

@@ -44,6 +44,11 @@ class TensorrtEngine(LlmApiEngine):
             fields["logprobs"] = "this engine was built without the logits that they are computed from; build it again"
         return fields
 
+    def _abortable(self, sampling: Sampling) -> bool:
+        # The executor crashes when a stream with log probabilities is aborted (NVIDIA/TensorRT-LLM issue 10810, seen
+        # with 1.1.0 and 1.2.0rc7, closed without a fix).
+        return sampling.logprobs is None
+
     def _params(self, sampling: Sampling, prompt_tokens: int) -> Any:
         if sampling.logprobs is not None:
             self._check_logits(sampling.max_tokens)
