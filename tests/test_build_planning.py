@@ -107,10 +107,17 @@ def test_32_long_requests_do_not_fit_an_a10g_and_the_plan_says_what_does() -> No
 
     assert not answer.fits
     assert "need 128.0 GiB of KV cache" in answer.reason
-    assert {"--max-seq-len": "2816"} in [alternative.options for alternative in alternatives]
+    assert {"--max-seq-len": "2784"} in [alternative.options for alternative in alternatives]
     assert {"--concurrency": "2"} in [alternative.options for alternative in alternatives]
     assert {"--gpu": "h100", "--precision": "fp8"} in [alternative.options for alternative in alternatives]
     assert all(alternative.plan.fits for alternative in alternatives)
+
+
+def test_an_engine_that_keeps_logits_for_log_probabilities_pays_for_them() -> None:
+    request = PlanRequest(gpu=find_gpu("h100"), architecture=LLAMA, precision="bf16", concurrency=16)
+    kept, plain = (replace(request, kind=kind).answer().memory for kind in ("tensorrt", "pytorch"))
+
+    assert kept.activations - plain.activations == 8 * 16 * LLAMA.vocab_size * 4
 
 
 def test_a_smaller_cache_and_smaller_weights_are_offered_where_they_fit() -> None:

@@ -14,6 +14,7 @@ from nemotron_triton.callers import Callers
 from nemotron_triton.exposure import exposure, warnings
 from nemotron_triton.hidden_arguments import HiddenArgument, HidingError, start
 from nemotron_triton.serve_options import ServeOptions
+from nemotron_triton.serving.settings import Settings
 from nemotron_triton.tls import Tls
 
 SECRET = "correct-horse-battery-staple"  # noqa: S105 - it protects nothing
@@ -62,6 +63,16 @@ def test_http_that_other_machines_reach_is_warned_of_whatever_protects_it() -> N
 
     assert warning in warnings(ServeOptions(http_host=EVERYWHERE, tls=TLS, callers=CALLERS))
     assert warning not in warnings(ServeOptions(host=EVERYWHERE, metrics_host=EVERYWHERE))
+
+
+def test_a_limit_for_each_caller_is_warned_of_where_none_has_a_name() -> None:
+    limited = Settings(max_requests_per_caller=4)
+
+    (warning,) = warnings(ServeOptions(settings=limited))
+
+    assert warning.startswith("warning: --max-requests-per-caller bounds all callers together")
+    assert not list(warnings(ServeOptions(settings=limited, callers=CALLERS)))
+    assert not list(warnings(ServeOptions()))
 
 
 def test_a_script_in_front_of_the_server_does_not_get_the_secret(tmp_path: Path) -> None:

@@ -153,6 +153,26 @@ def test_a_request_that_is_cancelled_is_aborted_at_once(loadable: Bundle) -> Non
     on_loop(test)
 
 
+def test_a_stream_of_the_cpp_executor_with_log_probabilities_is_never_aborted(loadable: Bundle, kind: str) -> None:
+    """TensorRT-LLM's C++ executor would crash, and the server with it (its issue 10810)."""
+    engine, llm = start(loadable)
+
+    async def test() -> None:
+        stream = ask(engine, replace(PLAIN, logprobs=0))
+        (request,) = llm.requests
+        request.respond(5)
+        await stream.__anext__()
+
+        stream.cancel()
+
+        assert request.aborted is (kind == "pytorch")
+        request.respond(6, finish="length")
+        await settled(lambda: engine.statistics().active_requests == 0)
+        assert engine.statistics().problem is None
+
+    on_loop(test)
+
+
 def test_what_waits_and_what_runs_is_counted(loadable: Bundle) -> None:
     engine, llm = start(loadable)
 

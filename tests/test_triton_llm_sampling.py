@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contract import llm_arguments
 from engine_answers import on_loop, read
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.engine.least_tokens import LeastTokens
 from nemotron_triton.engine.stream import TokenLogprob
 from nemotron_triton.errors import EngineError, RequestError
 from tensorrt_llm_engine import (
     END,
+    ENDS,
     KINDS,
     OTHER_ENDS,
     PLAIN,
+    PROMPT,
     ask,
     gpu_bundle,
     start,
@@ -57,7 +64,7 @@ MAPPED: dict[str, tuple[Any, dict[str, Any]]] = {
     "top_p": (0.5, {"top_p": 0.5}),
     "top_k": (40, {"top_k": 40}),
     "min_p": (0.1, {"min_p": 0.1}),
-    "min_tokens": (3, {"min_tokens": 3, "end_id": END}),
+    "min_tokens": (3, {"min_tokens": None, "logits_processor": LeastTokens(3, 3, frozenset(ENDS))}),
     "seed": (42, {"seed": 42}),
     "repetition_penalty": (1.2, {"repetition_penalty": 1.2}),
     "presence_penalty": (0.3, {"presence_penalty": 0.3}),
@@ -80,6 +87,7 @@ UNASKED = {
     "bad_words": [],
     "embedding_bias": None,
     "guided_decoding": None,
+    "logits_processor": None,
     "min_p": None,
     "min_tokens": None,
     "repetition_penalty": None,
@@ -111,24 +119,39 @@ def holds(params: Any, expected: dict[str, Any]) -> bool:
     return {name: getattr(params, name) for name in expected} == expected
 
 
-def test_every_field_is_obeyed_or_refused(bundle: Bundle, tmp_path: Path, stand_in: ModuleType, kind: str) -> None:
-    one_end = Bundle(bundle.path, replace(bundle.manifest, end_ids=[END]))
-    full = gpu_bundle(one_end, tmp_path / "full", kind, gather_generation_logits=True)
-    several = gpu_bundle(bundle, tmp_path / "several", kind)
+# The fields that an engine refuses which was built as builds are made today.
+REFUSED: dict[str, set[str]] = {
+    "tensorrt": set(),
+    "pytorch": {
+        "min_p",
+        "seed",
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "no_repeat_ngram_size",
+        "bad_ids",
+    },
+}
 
-    cannot = {"tensorrt": set(), "pytorch": {"min_p", "seed", "repetition_penalty", "presence_penalty"}}[kind]
-    cannot |= {"frequency_penalty", "no_repeat_ngram_size", "bad_ids"} if kind == "pytorch" else set()
-    cannot |= {"guide.thinking"}
+
+def test_every_field_is_obeyed_or_refused(loadable: Bundle, kind: str) -> None:
+    cannot = start(loadable)[0].cannot
 
     assert set(MAPPED) == {field.name for field in dataclasses.fields(Sampling)}
-    assert set(start(full)[0].cannot) == cannot
-    assert set(start(several)[0].cannot) == cannot | {"min_tokens"} | ({"logprobs"} if kind == "tensorrt" else set())
-    assert all(reason and "\n" not in reason for reason in start(several)[0].cannot.values())
+    assert set(cannot) == REFUSED[kind]
+    assert all(reason and "\n" not in reason for reason in cannot.values())
     for name, (value, expected) in MAPPED.items():
         if name not in cannot:
-            several_ends = name in ("ignore_end", "stop_ids")
-            params = params_of(several if several_ends else full, replace(PLAIN, **{name: value}))
-            assert holds(params, expected), (name, expected)
+            assert holds(params_of(loadable, replace(PLAIN, **{name: value})), expected), (name, expected)
+
+
+def test_an_engine_that_was_built_without_its_logits_refuses_log_probabilities(
+    bundle: Bundle, tmp_path: Path, stand_in: ModuleType
+) -> None:
+    """As every bundle of 0.1 is."""
+    old = gpu_bundle(bundle, tmp_path / "bundle", "tensorrt", gather_generation_logits=False)
+
+    assert set(start(old)[0].cannot) == {"logprobs"}
 
 
 def test_nothing_is_returned_that_was_not_asked_for(loadable: Bundle) -> None:
@@ -146,6 +169,32 @@ def test_only_temperature_0_is_greedy(loadable: Bundle, temperature: float, gree
     assert holds(params, {"temperature": None if greedy else temperature})
 
 
+def test_no_end_token_comes_before_the_least_tokens(loadable: Bundle) -> None:
+    sampling = replace(PLAIN, min_tokens=2, stop_ids=(9,), ignore_end=True)
+    processor = params_of(loadable, sampling).logits_processor
+
+    def held_back(*answer: int) -> list[int]:
+        logits = np.zeros((1, 1, 20))
+        processor(1, logits, [[*PROMPT, *answer]], None, None)
+        return [token_id for token_id, logit in enumerate(logits[0, 0]) if logit < 0]
+
+    assert (held_back(), held_back(5), held_back(5, 6)) == ([9], [9], [])
+
+
+def test_logits_are_changed_on_the_stream_that_computes_them(stand_in: ModuleType) -> None:
+    entered: list[int] = []
+
+    @contextlib.contextmanager
+    def on(address: int) -> Iterator[None]:
+        entered.append(address)
+        yield
+
+    sys.modules["torch"].__dict__["cuda"] = SimpleNamespace(stream=on, ExternalStream=int)
+    LeastTokens(1, 1, frozenset({0}))(1, np.zeros((1, 1, 2)), [[7]], 0x7F00, None)
+
+    assert entered == [0x7F00]
+
+
 @pytest.mark.parametrize("guide", ["grammar", "json_schema", "regex"])
 def test_a_guide_goes_into_the_one_field_for_it(loadable: Bundle, guide: Any) -> None:
     ((field, text),) = GUIDED[guide].items()
@@ -157,12 +206,54 @@ def test_a_guide_goes_into_the_one_field_for_it(loadable: Bundle, guide: Any) ->
     }
 
 
+@pytest.mark.parametrize(("thinking", "begin"), [("opened", ""), ("model opens", "<think>\n")])
+@pytest.mark.parametrize(
+    ("guide", "text", "guided"),
+    [
+        ("json_schema", '{"type": "object"}', {"type": "json_schema", "json_schema": {"type": "object"}}),
+        ("regex", "[a-z]+", {"type": "regex", "pattern": "[a-z]+"}),
+    ],
+)
+def test_a_guide_behind_thinking_is_a_structural_tag(
+    loadable: Bundle, thinking: Any, begin: str, guide: Any, text: str, guided: dict[str, Any]
+) -> None:
+    params = params_of(loadable, replace(PLAIN, guide=Guide(kind=guide, text=text, thinking=thinking)))
+
+    assert (params.guided_decoding.json, params.guided_decoding.regex) == (None, None)
+    assert json.loads(params.guided_decoding.structural_tag) == {
+        "type": "structural_tag",
+        "format": {
+            "type": "sequence",
+            "elements": [
+                {"type": "tag", "begin": begin, "content": {"type": "any_text"}, "end": "</think>"},
+                {"type": "regex", "pattern": "\\n{0,2}"},
+                guided,
+            ],
+        },
+    }
+
+
+def test_log_probabilities_that_would_fill_the_memory_are_refused(
+    bundle: Bundle, tmp_path: Path, stand_in: ModuleType
+) -> None:
+    compiled = gpu_bundle(bundle, tmp_path / "bundle", "tensorrt")
+    most = 2**31 // (4 * 1536)
+    engine, _ = start(compiled)
+
+    async def test() -> None:
+        with pytest.raises(RequestError, match=f"2 GiB in TensorRT-LLM; give a max_tokens of at most {most}$"):
+            await ask(engine, replace(PLAIN, logprobs=0, max_tokens=most + 1)).__anext__()
+
+    on_loop(test)
+    assert params_of(compiled, replace(PLAIN, logprobs=0, max_tokens=most)).logprobs == 1
+
+
 def test_without_a_backend_for_them_guides_are_refused(bundle: Bundle, tmp_path: Path, stand_in: ModuleType) -> None:
     guided = gpu_bundle(bundle, tmp_path / "bundle", "pytorch")
     hybrid = replace(guided.manifest, llm_args=llm_arguments(model="engine", tokenizer="tokenizer", hybrid=True))
 
     assert "guide" not in start(guided)[0].cannot
-    assert start(Bundle(guided.path, hybrid))[0].cannot["guide"] == "this engine was built without guided decoding"
+    assert "built without guides" in start(Bundle(guided.path, hybrid))[0].cannot["guide"]
 
 
 def test_a_seed_is_drawn_for_each_request_that_has_none(bundle: Bundle, tmp_path: Path, stand_in: ModuleType) -> None:
@@ -178,7 +269,6 @@ def test_a_seed_is_drawn_for_each_request_that_has_none(bundle: Bundle, tmp_path
     ("changes", "complaint"),
     [
         ({"logit_bias": {1536: 1.0}}, "logit_bias names token 1536; the model's tokens are 0 to 1535"),
-        ({"min_tokens": 2, "stop_ids": (9,)}, "give min_tokens or stop_ids, not both"),
         ({"top_p": 0.0}, "TensorRT-LLM refuses the request: topP must be in"),
     ],
 )

@@ -188,6 +188,24 @@ def test_every_series_of_a_known_label_is_there_from_the_start() -> None:
     assert not any(server.series.values())
 
 
+def test_series_of_a_caller_are_there_as_soon_as_its_name_is() -> None:
+    """A file of secrets names callers, and may name more later."""
+    server, names = Server(), {"alice"}
+    metrics = Metrics(server, DEMO, lambda: frozenset(names))
+
+    def series_of(caller: str) -> set[str]:
+        return {family for family, label in server.series if caller in label.split(",")}
+
+    counters = {f"nemotron_{name}_total" for name in ("requests", "prompt_tokens", "reasoning_tokens", "answer_tokens")}
+    counters |= {"nemotron_cached_prompt_tokens_total"}
+    assert ("nemotron_requests_total", "throttled,alice") in server.series
+    assert (series_of("alice"), series_of("bob")) == (counters, set())
+    names.add("bob")
+    metrics.update([], IDLE, Load())
+    assert series_of("bob") == counters
+    assert server.labelled("requests_total") == {}
+
+
 def test_what_a_fleet_asks_of_a_server() -> None:
     """How much is queued wherever it waits, how much there is room for, which bundle it is, and whether it leaves."""
     server = Server()

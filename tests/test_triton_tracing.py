@@ -50,6 +50,7 @@ ANSWERED = RequestRecord(
     finish_reasons=["tool_calls"],
     tool_calls=1,
     problems=[Problem(code="unknown_function", function="f")],
+    caller="front/carol",
     traceparent=f"00-{TRACE}-{PARENT}-01",
     prompt_text="my PIN is 1234",
     answer_text="my PIN is 1234",
@@ -118,6 +119,7 @@ def test_a_request_is_a_span_below_the_caller_s_with_the_attributes_of_the_conve
         "gen_ai.response.time_to_first_chunk": 0.5,
         "nemotron.time_to_first_token_seconds": 0.5,
         "nemotron.time_per_output_token_seconds": 0.2,
+        "enduser.id": "front/carol",
         "nemotron.request.id": "order-17",
         "nemotron.thinking": True,
         "nemotron.queue_seconds": 0.25,
@@ -131,13 +133,14 @@ def test_what_was_not_asked_for_or_does_not_fit_is_left_out(collector: Collector
     tracing = started()
     sampling = Sampling(max_tokens=64, temperature=0.0, top_p=1.0, seed=2**64 - 1)
 
-    tracing.request_ended(replace(ANSWERED, sampling=sampling, stop_words=(), stream=False, cached_tokens=None))
+    plainer = replace(ANSWERED, sampling=sampling, stop_words=(), stream=False, cached_tokens=None, caller="")
+    tracing.request_ended(plainer)
     tracing.close()
 
     span, _ = collector.span()
     names = set(plain(span.attributes))
     assert not names & {"gen_ai.request.seed", "gen_ai.request.top_k", "gen_ai.request.stop_sequences"}
-    assert not names & {"gen_ai.response.time_to_first_chunk", "gen_ai.usage.cache_read.input_tokens"}
+    assert not names & {"gen_ai.response.time_to_first_chunk", "gen_ai.usage.cache_read.input_tokens", "enduser.id"}
     assert "nemotron.time_to_first_token_seconds" in names
 
 

@@ -21,7 +21,7 @@ def exposure(options: ServeOptions) -> Iterator[str]:
 
 
 def warnings(options: ServeOptions) -> Iterator[str]:
-    """One line for endpoints that other machines reach and nothing protects, and one for a weakness of HTTP."""
+    """A line for endpoints that other machines reach and nothing protects, for a weakness of HTTP, for a vain limit."""
     endpoints = {"gRPC": (options.tls, options.callers), "HTTP": (None, options.callers), "metrics": (None, None)}
     exposed = [
         f"{name} without {' and '.join(lacking)}"
@@ -36,3 +36,8 @@ def warnings(options: ServeOptions) -> Iterator[str]:
         )
     if not is_loopback(options.hosts["--http-port"]):
         yield "warning: tritonserver before 26.04 can be stopped by one HTTP request; keep HTTP behind a proxy"
+    if options.settings.max_requests_per_caller and not options.callers:
+        yield (
+            "warning: --max-requests-per-caller bounds all callers together, because without --secret-file none has a "
+            "name"
+        )

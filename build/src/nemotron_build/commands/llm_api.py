@@ -48,7 +48,8 @@ class LlmCall:
         """
         if self.hybrid:
             raise UnsupportedError("a model with Mamba layers has no TensorRT engine; the pytorch kind runs it")
-        return self._arguments({"dtype": "auto"})
+        # What it computes log probabilities from; the compiler's flag of the same name is deprecated.
+        return self._arguments({"dtype": "auto"}) | {"gather_generation_logits": True}
 
     def on_checkpoint(self) -> dict[str, Any]:
         """The arguments of `tensorrt_llm.LLM`, for a Hugging Face checkpoint."""

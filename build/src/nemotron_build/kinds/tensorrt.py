@@ -52,6 +52,9 @@ class Tensorrt(EngineKind):
         "trtllm_checkpoint": "the verifier of TensorRT-LLM checkpoints",
     }
     kv_fraction = FREE_MEMORY_FRACTION
+    # A step's own, and those of 8 steps for log probabilities: `GenerationLogitsCache` of NVIDIA/TensorRT-LLM,
+    # cpp/include/tensorrt_llm/batch_manager/runtimeBuffers.h.
+    logit_rows = 9
     modelopt = MODELOPT_TRTLLM
     needs: ClassVar[Mapping[Verb, frozenset[Need]]] = {
         "build": frozenset({Need.GPU, Need.TRTLLM_BUILD}),

@@ -33,7 +33,7 @@ class Kind(ABC):
 
     An engine that is `compiled` runs on GPUs of one SM only. `sixteen_bit` is the type that it computes in unless the
     weights are fp16, `kv_fraction` the KV cache's share of the memory that the loaded engine leaves free, None where it
-    takes no such setting.
+    takes no such setting. `logit_rows` is how many rows of FP32 logits the engine keeps of each sequence.
     """
 
     name: ClassVar[str]
@@ -47,6 +47,7 @@ class Kind(ABC):
     compiled: ClassVar[bool] = True
     sixteen_bit: ClassVar[Literal["bf16", "fp16"]] = "bf16"
     kv_fraction: ClassVar[float | None] = None
+    logit_rows: ClassVar[int] = 1
 
     @property
     def model_types(self) -> list[str]:

@@ -34,10 +34,10 @@ _LOGIT_BYTES = 4
 class Memory:
     """Where the memory goes, bytes.
 
-    `activations` = tokens of a step x `activation_values_per_token` x 2, and a row of FP32 logits for each sequence
-    (estimate). `runtime` = 1 GiB for the CUDA context and libraries, and on a GPU 2 percent for the driver (estimate).
-    `kv_budget` is what is left for keys and values beside the recurrent `state` of all sequences, and `kv_needed` what
-    they take at the asked length, in whole blocks.
+    `activations` = tokens of a step x `activation_values_per_token` x 2, and the kind's `logit_rows` of FP32 logits for
+    each sequence (estimate). `runtime` = 1 GiB for the CUDA context and libraries, and on a GPU 2 percent for the
+    driver (estimate). `kv_budget` is what is left for keys and values beside the recurrent `state` of all sequences,
+    and `kv_needed` what they take at the asked length, in whole blocks.
     """
 
     total: int
@@ -170,7 +170,7 @@ class _Demand:
         tokens = self.step_tokens(concurrency, seq_len)
         activations = (
             tokens * self._architecture.activation_values_per_token * _ACTIVATION_BYTES
-            + concurrency * self._architecture.vocab_size * _LOGIT_BYTES
+            + concurrency * self._kind.logit_rows * self._architecture.vocab_size * _LOGIT_BYTES
         )
         state = concurrency * self.state_bytes
         free = self._gpu.memory_bytes - self._weights.total - activations - self._runtime

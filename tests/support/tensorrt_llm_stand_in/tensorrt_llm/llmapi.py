@@ -7,6 +7,8 @@ reaches its reader as an answer of the real one would: one object that grows, on
 from __future__ import annotations
 
 import asyncio
+import inspect
+import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, SimpleNamespace
@@ -75,7 +77,7 @@ class SamplingParams(_Fields):
         "list[str]": (list,),
         "Tensor": (object,),
         "GuidedDecodingParams": (GuidedDecodingParams,),
-        "LogitsProcessor": (_NoSuch,),
+        "LogitsProcessor": (object,),
         "LookaheadDecodingConfig": (_NoSuch,),
     }
     hidden = ("_bad_word_ids",)
@@ -99,8 +101,14 @@ class SamplingParams(_Fields):
         """Whether the likeliest token is chosen."""
         return self.top_k == 1 or (self.top_k is None and self.top_p in (None, 0.0))
 
-    def check(self) -> None:
-        """Refuse what the C++ decoder refuses."""
+    def check(self, kind: str) -> None:
+        """Refuse what the C++ decoder refuses, and logits processors that the executor of *kind* cannot call."""
+        if (processor := self.logits_processor) is not None:
+            if not 4 <= len(inspect.signature(processor).parameters) <= 5:
+                raise BreachError("Logit post processor signature must match the `LogitsProcessor` interface")
+            if kind == "pytorch":
+                # It reaches the worker process in a pickle.
+                pickle.dumps(processor)
         if self.temperature is not None and self.temperature <= 0:
             raise RequestError("temperature must be greater than 0")
         if self.top_p is not None and not 0 < self.top_p <= 1:
@@ -217,7 +225,7 @@ class BaseLLM:
             raise BreachError("only streams of token ids are stood in for")
         if sampling_params.end_id is None:
             raise BreachError("without end_id the tokenizer of the LLM API decides what ends an answer")
-        sampling_params.check()
+        sampling_params.check(self.kind)
         if len(inputs) > 1000:
             raise ValueError("The sum of prompt length should not exceed max_num_tokens\nsee there")
         self.requests.append(RequestOutput(inputs, sampling_params))

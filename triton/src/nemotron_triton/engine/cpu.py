@@ -31,7 +31,6 @@ _STEP_TOKENS = 64
 class CpuEngine(Engine):
     """llama.cpp on one bundle of kind `cpu`."""
 
-    cannot: Mapping[str, str] = {"no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty"}
     memory_of = "this machine's"
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
@@ -91,6 +90,10 @@ class CpuEngine(Engine):
         self._threads.close()
         self._server = None
         self._folder.cleanup()
+
+    @classmethod
+    def unsupported(cls, _llm_args: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"no_repeat_ngram_size": "llama.cpp has no such rule; use repetition_penalty"}
 
     @classmethod
     def machine_findings(cls, _: Manifest, runtime: Runtime) -> Iterator[Finding]:

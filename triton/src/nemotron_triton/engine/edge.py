@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from nemotron_triton.bundle import Bundle, Manifest
@@ -35,8 +35,6 @@ _FINISH_REASONS: dict[str, FinishReason] = {"END_ID": "stop", "STOP_WORDS": "sto
 
 class EdgeEngine(Engine):
     """TensorRT Edge-LLM on one bundle of kind `edge`."""
-
-    cannot = CANNOT
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
@@ -84,6 +82,10 @@ class EdgeEngine(Engine):
         self._threads.refuse()
         self._engine.shutdown(self._runtime.ShutdownMode.CANCEL)
         self._threads.close()
+
+    @classmethod
+    def unsupported(cls, _llm_args: Mapping[str, Any]) -> Mapping[str, str]:
+        return CANNOT
 
     @classmethod
     def machine_findings(cls, manifest: Manifest, runtime: Runtime) -> Iterator[Finding]:

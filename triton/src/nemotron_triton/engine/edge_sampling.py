@@ -10,6 +10,7 @@ import secrets
 from typing import Any
 
 from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.structural_tag import structural_tag
 from nemotron_triton.errors import RequestError
 
 _UNSUPPORTED = (
@@ -23,7 +24,6 @@ _UNSUPPORTED = (
 )
 CANNOT = {
     **dict.fromkeys(_UNSUPPORTED, "TensorRT Edge-LLM has no such rule"),
-    "guide.thinking": "TensorRT Edge-LLM guides an answer from its first token on, and a think block comes before",
     "ignore_end": "TensorRT Edge-LLM can be told so for all requests only, by its environment",
 }
 _SEED_BITS = 63
@@ -52,11 +52,16 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
         )
     sequence.logit_bias = dict(bias)
     if guide := sampling.guide:
-        kind = getattr(runtime.GuideType, _GUIDES[guide.kind])
-        sequence.guided_decoding = runtime.GuidedDecodingParams(kind, guide.text)
-        valid, reason = runtime.validate_guided_decoding_params(sequence.guided_decoding)
+        plain = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide.text)
+        # Of a structural tag, only its JSON is looked at.
+        valid, reason = runtime.validate_guided_decoding_params(plain)
         if not valid:
             raise RequestError(f"TensorRT Edge-LLM refuses the {guide.kind}: {reason}")
+        sequence.guided_decoding = (
+            plain
+            if guide.thinking == "none"
+            else runtime.GuidedDecodingParams(runtime.GuideType.STRUCTURAL_TAG, structural_tag(guide))
+        )
     request = runtime.LLMGenerationRequest()
     request.requests = [sequence]
     request.stream_channels = [channel]

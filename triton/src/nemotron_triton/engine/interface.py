@@ -6,7 +6,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from nemotron_triton.bundle import Bundle, Manifest
 from nemotron_triton.chat.reasoning import Thinking
@@ -78,9 +78,9 @@ class Engine(ABC):
     """One loaded model. The class methods need no model, nor any package of the kind's runtime.
 
     Its constructor loads the model; `EngineError` when that is not possible here. `generate` is called on the event
-    loop, the rest on any thread. `cannot` has the fields of `Sampling` that the engine does not support, each with the
-    reason (`guide.thinking`: a think block before a guide); a request with one is refused. `max_seq_len` limits prompt
-    and answer together, tokens. `max_batch_size` answers are generated at once; further requests wait in the engine.
+    loop, the rest on any thread. A request with a field of `Sampling` that is in `cannot` is refused (`unsupported` has
+    more). `max_seq_len` limits prompt and answer together, tokens. `max_batch_size` answers are generated at once;
+    further requests wait in the engine.
     `memory_of` names, for messages, the memory that the model takes. `kv_tokens_per_block` is None where the KV cache
     has no blocks, or their size is not known.
     """
@@ -94,6 +94,7 @@ class Engine(ABC):
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         self.manifest = bundle.manifest
         self.codec = codec
+        self.cannot = self.unsupported(bundle.manifest.llm_args or {})
         self.max_seq_len = bundle.manifest.max_seq_len
         self.max_batch_size = bundle.manifest.max_batch_size
 
@@ -111,6 +112,15 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """End all requests and free the memory."""
+
+    @classmethod
+    def unsupported(cls, _llm_args: Mapping[str, Any]) -> Mapping[str, str]:
+        """The fields of `Sampling` that an engine does not support whose build wrote *llm_args*, each with the reason.
+
+        `guide.thinking` is a think block before a JSON schema or an expression. What a library takes and ignores is not
+        supported. `docs/answers.md` has the table of all kinds.
+        """
+        return {}
 
     @classmethod
     def machine_findings(cls, _manifest: Manifest, _runtime: Runtime) -> Iterator[Finding]:

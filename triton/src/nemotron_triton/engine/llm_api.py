@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
-from nemotron_triton.engine.llm_sampling import end_ids, sampling_params, unsupported
+from nemotron_triton.engine.llm_sampling import end_ids, sampling_params
 from nemotron_triton.engine.request_threads import CLOSED
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
@@ -50,6 +50,7 @@ class _Running:
     stream: TokenStream
     end_ids: frozenset[int]
     alternatives: int | None
+    abortable: bool
     tokens: int = 0
 
 
@@ -58,8 +59,6 @@ class LlmApiEngine(Engine):
 
     _module: ClassVar[str]
     _single_process: ClassVar[bool]
-    # Whether TensorRT-LLM is asked for a request's own metrics.
-    _perf_metrics: ClassVar[bool] = False
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
@@ -80,34 +79,33 @@ class LlmApiEngine(Engine):
             self._llm: Any = llm(**arguments)
         except Exception as error:  # pydantic's, CUDA's, MPI's and the loader's own, in no common tree
             raise EngineError(f"TensorRT-LLM cannot load {bundle.engine_path}: {first_line(error)}") from error
-        self.cannot = unsupported(self.manifest) | self._lacking()
         self._running: dict[_Running, asyncio.Task[None]] = {}
         self._generated_tokens = 0
         self._closed = False
 
-    @abstractmethod
-    def _lacking(self) -> dict[str, str]:
-        """The part of `cannot` that differs between the kinds."""
+    @classmethod
+    def unsupported(cls, llm_args: Mapping[str, Any]) -> Mapping[str, str]:
+        if llm_args.get("guided_decoding_backend"):
+            return {}
+        return {"guide": "this engine was built without guides, which TensorRT-LLM has not tested with Mamba layers"}
 
     @abstractmethod
     def _cached_tokens(self, answer: Any) -> int | None:
         """How many tokens of the prompt of *answer*, a `RequestOutput`, were in the KV cache; None if not told yet."""
 
-    def _seed(self, _sampling: Sampling) -> int | None:
-        """The seed for TensorRT-LLM, for a kind that supports seeds."""
-        return None
+    def _abortable(self, _sampling: Sampling) -> bool:
+        """Whether TensorRT-LLM survives that a request is aborted; one that is not abortable runs to its end."""
+        return True
+
+    def _params(self, sampling: Sampling, prompt_tokens: int) -> Any:
+        """The `SamplingParams` of a request; `RequestError` for what this kind does not support."""
+        return sampling_params(self._api, sampling, self.manifest, prompt_tokens=prompt_tokens)
 
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
         try:
             if problem := self._problem():
                 raise EngineError(problem)
-            params = sampling_params(
-                self._api,
-                sampling,
-                self.manifest,
-                seed=self._seed(sampling),
-                perf_metrics=self._perf_metrics,
-            )
+            params = self._params(sampling, len(ids))
             result = self._llm.generate_async(list(ids), sampling_params=params, streaming=True)
         except (ValueError, self._api.RequestError) as error:  # as the LLM API refuses a guide, a number, a prompt
             stream.fail(RequestError(f"TensorRT-LLM refuses the request: {first_line(error)}"))
@@ -115,9 +113,10 @@ class LlmApiEngine(Engine):
         except Exception as error:  # ours, or that of a worker that died
             stream.fail(_failure(error))
             return
-        running = _Running(result, stream, end_ids(sampling, self.manifest), sampling.logprobs)
+        ends = end_ids(sampling, self.manifest)
+        running = _Running(result, stream, ends, sampling.logprobs, self._abortable(sampling))
         self._running[running] = asyncio.get_running_loop().create_task(self._read(running))
-        stream.when_cancelled(lambda: _abort(result))
+        stream.when_cancelled(lambda: _abort(running))
 
     def statistics(self) -> EngineStatistics:
         running = tuple(self._running)
@@ -162,7 +161,7 @@ class LlmApiEngine(Engine):
         finally:
             del self._running[running]
             if not result.finished:
-                _abort(result)
+                _abort(running)
 
     def _take(self, running: _Running, output: Any) -> bool:
         """Put the new tokens of *output*, which grows, into the stream; True when they are the last."""
@@ -215,9 +214,11 @@ def _logprob(token_id: int, step: Any, alternatives: int) -> TokenLogprob:
     return TokenLogprob(dict(likeliest).get(token_id), tuple(likeliest[:alternatives]))
 
 
-def _abort(result: Any) -> None:
+def _abort(running: _Running) -> None:
+    if not running.abortable:
+        return
     try:
-        result.abort()
+        running.result.abort()
     except Exception:  # The executor is gone, and the request with it.
         _log.warning("TensorRT-LLM did not take the end of a request", exc_info=True)
 

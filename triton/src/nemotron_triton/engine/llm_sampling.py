@@ -9,20 +9,12 @@ import importlib
 from typing import Any
 
 from nemotron_triton.bundle import Manifest
-from nemotron_triton.engine.interface import Sampling
+from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.engine.least_tokens import LeastTokens
+from nemotron_triton.engine.structural_tag import structural_tag
 from nemotron_triton.errors import RequestError
 
 _GUIDE_FIELDS = {"grammar": "grammar", "json_schema": "json", "regex": "regex"}
-
-
-def unsupported(manifest: Manifest) -> dict[str, str]:
-    """The fields of `Sampling` that neither kind supports for an engine of *manifest*, each with the reason."""
-    fields = {"guide.thinking": "TensorRT-LLM guides an answer from its first token on, and a think block comes before"}
-    if len(manifest.end_ids) > 1:
-        fields["min_tokens"] = "TensorRT-LLM holds back one end token only, and this model has several"
-    if not (manifest.llm_args or {}).get("guided_decoding_backend"):
-        fields["guide"] = "this engine was built without guided decoding"
-    return fields
 
 
 def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
@@ -31,22 +23,25 @@ def end_ids(sampling: Sampling, manifest: Manifest) -> frozenset[int]:
 
 
 def sampling_params(
-    api: Any, sampling: Sampling, manifest: Manifest, *, seed: int | None, perf_metrics: bool = False
+    api: Any,
+    sampling: Sampling,
+    manifest: Manifest,
+    *,
+    prompt_tokens: int,
+    seed: int | None = None,
+    perf_metrics: bool = False,
 ) -> Any:
     """A `SamplingParams` of *api*, the module `tensorrt_llm.llmapi`; `RequestError` for what it does not support.
 
     With *perf_metrics*, the last response of the request has its metrics.
     With an end token, the LLM API does not use its tokenizer: neither for end tokens nor to encode words.
     """
-    if sampling.min_tokens and sampling.stop_ids:
-        raise RequestError("TensorRT-LLM holds back the model's end token only; give min_tokens or stop_ids, not both")
     first, *others = manifest.end_ids
     stops = [*([] if sampling.ignore_end else others), *sampling.stop_ids]
     single = [ids[0] for ids in sampling.bad_ids if len(ids) == 1]
     guide, greedy = sampling.guide, sampling.temperature == 0
     params = api.SamplingParams(
         max_tokens=sampling.max_tokens,
-        min_tokens=sampling.min_tokens or None,
         end_id=first,
         pad_id=first,
         ignore_eos=sampling.ignore_end,
@@ -64,7 +59,11 @@ def sampling_params(
         presence_penalty=sampling.presence_penalty or None,
         frequency_penalty=sampling.frequency_penalty or None,
         no_repeat_ngram_size=sampling.no_repeat_ngram_size or None,
-        guided_decoding=api.GuidedDecodingParams(**{_GUIDE_FIELDS[guide.kind]: guide.text}) if guide else None,
+        guided_decoding=api.GuidedDecodingParams(**_guide_fields(guide)) if guide else None,
+        # Its own `min_tokens` does not hold back every end token.
+        logits_processor=LeastTokens(prompt_tokens, sampling.min_tokens, end_ids(sampling, manifest))
+        if sampling.min_tokens
+        else None,
         # 0 means no log probabilities to both backends; the surplus alternative is dropped from the result.
         logprobs=None if sampling.logprobs is None else max(1, sampling.logprobs),
         exclude_input_from_output=True,
@@ -77,6 +76,12 @@ def sampling_params(
         params.bad = []
         params._bad_word_ids = several
     return params
+
+
+def _guide_fields(guide: Guide) -> dict[str, str]:
+    if guide.thinking == "none":
+        return {_GUIDE_FIELDS[guide.kind]: guide.text}
+    return {"structural_tag": structural_tag(guide)}
 
 
 def _embedding_bias(sampling: Sampling, manifest: Manifest) -> Any:

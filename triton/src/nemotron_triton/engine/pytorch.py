@@ -7,7 +7,7 @@ is Python and would share our interpreter, so it runs in a worker process that T
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from packaging.version import Version
@@ -35,8 +35,10 @@ class PytorchEngine(LlmApiEngine):
         arguments = self.manifest.llm_args or {}
         self.kv_tokens_per_block = arguments.get("kv_cache_config", {}).get("tokens_per_block")
 
-    def _lacking(self) -> dict[str, str]:
+    @classmethod
+    def unsupported(cls, llm_args: Mapping[str, Any]) -> Mapping[str, str]:
         return {
+            **super().unsupported(llm_args),
             **dict.fromkeys(_IGNORED, "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"),
             "seed": "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator",
         }

@@ -1,26 +1,30 @@
 """The `tensorrt` engine: an engine directory of `trtllm-build` in TensorRT-LLM's C++ runtime. Not run on hardware.
 
-Its decoder supports every field of `Sampling`. It runs in this process, because its executor is C++, and starting a
-worker through MPI is reported to fail in the container 26.07.
+Its decoder supports every field of `Sampling`; log probabilities need an engine that keeps its logits, which those of
+release 0.1 do not. It runs in this process, because its executor is C++, and starting a worker through MPI is reported
+to fail in the container 26.07.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nemotron_triton.bundle import MAX_MANIFEST_BYTES, Bundle, Manifest
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.engine.llm_api import LlmApiEngine
-from nemotron_triton.errors import BundleError
+from nemotron_triton.engine.llm_sampling import sampling_params
+from nemotron_triton.errors import BundleError, RequestError
 from nemotron_triton.findings import Finding, rebuild, same_sm, same_version
 from nemotron_triton.releases import FIRST_WITHOUT_ENGINES, release_key, same_release
 from nemotron_triton.runtime import Runtime
 
 _SEED_BITS = 64
+# Of main memory, for one request.
+_MOST_LOGITS_BYTES = 2 << 30
 
 
 class TensorrtEngine(LlmApiEngine):
@@ -28,20 +32,42 @@ class TensorrtEngine(LlmApiEngine):
 
     _module = "tensorrt_llm._tensorrt_engine"
     _single_process = True
-    _perf_metrics = True
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
         super().__init__(bundle, codec)
         self.kv_tokens_per_block = _tokens_per_block(bundle)
 
-    def _lacking(self) -> dict[str, str]:
-        if (self.manifest.llm_args or {}).get("gather_generation_logits"):
-            return {}
-        return {"logprobs": "this engine was built without generation logits, which they are computed from"}
+    @classmethod
+    def unsupported(cls, llm_args: Mapping[str, Any]) -> Mapping[str, str]:
+        fields = dict(super().unsupported(llm_args))
+        if not llm_args.get("gather_generation_logits"):
+            fields["logprobs"] = "this engine was built without the logits that they are computed from; build it again"
+        return fields
 
-    def _seed(self, sampling: Sampling) -> int | None:
+    def _abortable(self, sampling: Sampling) -> bool:
+        # The executor crashes when a stream with log probabilities is aborted (NVIDIA/TensorRT-LLM issue 10810, seen
+        # with 1.1.0 and 1.2.0rc7, closed without a fix).
+        return sampling.logprobs is None
+
+    def _params(self, sampling: Sampling, prompt_tokens: int) -> Any:
+        if sampling.logprobs is not None:
+            self._check_logits(sampling.max_tokens)
         # Without a seed, every request would sample the same tokens.
-        return secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
+        seed = secrets.randbits(_SEED_BITS) if sampling.seed is None else sampling.seed % (1 << _SEED_BITS)
+        # The metrics have the blocks that were cached.
+        return sampling_params(
+            self._api, sampling, self.manifest, prompt_tokens=prompt_tokens, seed=seed, perf_metrics=True
+        )
+
+    def _check_logits(self, max_tokens: int) -> None:
+        # For a request with log probabilities TensorRT-LLM reserves a row of FP32 logits for each token that it may
+        # generate, in page-locked main memory (`allocGenerationLogitsHost` in its `batch_manager/llmRequest.h`).
+        most: int = _MOST_LOGITS_BYTES // (4 * self.manifest.plan["architecture"]["vocab_size"])
+        if max_tokens > most:
+            raise RequestError(
+                f"log probabilities of up to {max_tokens} tokens would reserve more than "
+                f"{_MOST_LOGITS_BYTES >> 30} GiB in TensorRT-LLM; give a max_tokens of at most {most}"
+            )
 
     def _cached_tokens(self, answer: Any) -> int | None:
         # The C++ executor counts blocks, and reports them with the last response; a block may be reused in part.

@@ -57,6 +57,10 @@ class Authentication:
         """By the file that the environment names."""
         return cls(caller_file(environment))
 
+    def names(self) -> frozenset[str]:
+        """The callers that the file named when it was read last."""
+        return frozenset(caller.name for caller in self._callers.by_digest.values())
+
     def caller(self, headers: Mapping[str, str]) -> str:
         """The name of the caller, behind that of its gateway and a slash where it has one; `AccessError` if unknown.
 

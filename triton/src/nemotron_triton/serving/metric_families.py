@@ -35,6 +35,12 @@ class Family:
             return iter(())
         return itertools.product(*self.values)
 
+    def known_of(self, caller: str) -> Iterator[tuple[str, ...]]:
+        """The same of the series of *caller*, none where callers are not told apart."""
+        if self.labels[-1:] != _CALLER:
+            return iter(())
+        return itertools.product(*self.values[:-1], (caller,))
+
     @property
     def kind(self) -> str:
         """Its type: by Prometheus' convention the name of a counter, and of nothing else, ends in `_total`."""

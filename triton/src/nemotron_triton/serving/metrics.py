@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any, TypeAlias
 
 from nemotron_client.events import Problem
@@ -33,9 +33,12 @@ _OBSERVED_AT_ONCE, _OBSERVED_PER_UPDATE = 100, 2
 
 
 class Metrics:
-    """The metrics of one loaded model, registered with Triton. Not for several threads at once."""
+    """The metrics of one loaded model, registered with Triton. Not for several threads at once.
 
-    def __init__(self, pb_utils: Any, loaded: Loaded) -> None:
+    *callers* gives the names that are known without a request of theirs.
+    """
+
+    def __init__(self, pb_utils: Any, loaded: Loaded, callers: Callable[[], Set[str]] = frozenset) -> None:
         self._pb = pb_utils
         # A family must outlive its metrics, so both are kept.
         self._families: dict[Family, Any] = {}
@@ -43,6 +46,9 @@ class Metrics:
         for family in families.FAMILIES:
             for values in family.known:
                 self._metric((family, values))
+        self._known_callers = callers
+        self._begun_callers: set[str] = set()
+        self._begin_callers()
         self._callers = CallerLabels()
         self._unwritten: defaultdict[_Series, float] = defaultdict(float)
         self._observable = _OBSERVED_AT_ONCE
@@ -56,6 +62,7 @@ class Metrics:
 
     def update(self, ended: Sequence[RequestRecord], statistics: EngineStatistics, load: Load) -> None:
         """Write what became of the requests that *ended*, and the current state of the engine and of the server."""
+        self._begin_callers()
         for record in ended:
             self._count(record)
         observed = random.sample(ended, min(len(ended), self._observable))
@@ -79,6 +86,14 @@ class Metrics:
             if family.kind == "GAUGE":
                 self._level(family, 0, *values)
         self._write()
+
+    def _begin_callers(self) -> None:
+        """Begin the series of callers at 0 who were not known before."""
+        for caller in self._known_callers() - self._begun_callers:
+            self._begun_callers.add(caller)
+            for family in families.FAMILIES:
+                for values in family.known_of(caller):
+                    self._metric((family, values))
 
     def _count(self, record: RequestRecord) -> None:
         caller = self._callers.label(record.caller)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Any
 
 from nemotron_triton.engine.interface import EngineStatistics
@@ -21,13 +21,14 @@ _log = logging.getLogger(__name__)
 class Observers:
     """The observers of the model that is *loaded*, as *settings* and the environment ask for.
 
-    One that fails hurts neither the service nor the others.
+    *callers* gives the names of the callers that are known beforehand. An observer that fails hurts neither the service
+    nor the others.
     """
 
-    def __init__(self, pb_utils: Any, settings: Settings, loaded: Loaded) -> None:
+    def __init__(self, pb_utils: Any, settings: Settings, loaded: Loaded, callers: Callable[[], Set[str]]) -> None:
         # The log is opened first and closed last, so that what the others complain of is in it.
         log = RequestLog(requests=bool(settings.log_requests), text=bool(settings.log_text))
-        self._metrics = Metrics(pb_utils, loaded)
+        self._metrics = Metrics(pb_utils, loaded, callers)
         tracing = start_tracing(loaded.profile)
         self._others = (*((tracing,) if tracing else ()), log)
 

@@ -112,7 +112,8 @@ class Service:
         self._loop = self._thread.loop
         try:
             self._warm_up()
-            observers = Observers(pb_utils, settings, Loaded.of(bundle, self._engine, settings))
+            loaded = Loaded.of(bundle, self._engine, settings)
+            observers = Observers(pb_utils, settings, loaded, self._authentication.names)
             self._watcher = watch(self.requests, self._engine, observers, settings, self.stop, self.close)
         except BaseException:
             # Free the memory: a server that reloads goes on with its old engine.

@@ -5,7 +5,8 @@ queue: a collector that is slow or gone costs spans, never requests. Configured 
 variables; without them the SDK is not even imported. Holds no text of prompt or answer.
 
 The attributes `gen_ai.*` and `server.*` are those of open-telemetry/semantic-conventions-genai, commit 024a4f94,
-`docs/gen-ai/client-inference.md`, whose status is "development"; what they have no name for is `nemotron.*`.
+`docs/gen-ai/client-inference.md`, and `enduser.id` is of the registry of open-telemetry/semantic-conventions 1.43; the
+status of all is "development". What they have no name for is `nemotron.*`.
 """
 
 from __future__ import annotations
@@ -134,6 +135,8 @@ def _attributes(record: RequestRecord) -> dict[str, Any]:
         "gen_ai.usage.reasoning.output_tokens": record.reasoning_tokens,
         "gen_ai.response.time_to_first_chunk": time_to_first_token_s if record.stream else None,
         "error.type": None if record.outcome == "ok" else record.outcome,
+        # Behind a gateway's name, that of its own caller: as in the log.
+        "enduser.id": record.caller or None,
         "nemotron.request.id": request_id,
         "nemotron.thinking": record.thinking,
         "nemotron.time_to_first_token_seconds": time_to_first_token_s,
