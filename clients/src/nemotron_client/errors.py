@@ -16,6 +16,12 @@ ClientError
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
+RefusalCode: TypeAlias = Literal[
+    "", "invalid_value", "out_of_range", "too_large", "context_length_exceeded", "unsupported"
+]
+
 
 class ClientError(Exception):
     """Base of every error this package raises on purpose.
@@ -31,8 +37,25 @@ class ClientError(Exception):
     unreached: str = ""
 
 
-class InvalidRequest(ClientError):
-    """The call cannot be sent as it is: fix it."""
+class _Refusal(ClientError):
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        code: RefusalCode = "invalid_value",
+        value: float | None = None,
+        limit: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.code = code
+        self.value = value
+        self.limit = limit
+
+
+class InvalidRequest(_Refusal):
+    """The call cannot be sent as it is: fix it. `field`, `code`, `value` and `limit` as in `RequestRejected`."""
 
 
 class ServerUnavailable(ClientError):
@@ -48,12 +71,26 @@ class DeadlineExceeded(ClientError):
     """The answer was not complete in time: retry with a longer `timeout_s`."""
 
 
-class RequestRejected(ClientError):
-    """The server refused the request; the message is the server's: do not retry unchanged."""
+class RequestRejected(_Refusal):
+    """The server refused the request; the message is the server's: do not retry unchanged.
+
+    `field` is the option or the argument that is wrong, with the place in it (`max_tokens`, `messages[1].content`),
+    empty where it is none alone. `value` and `limit` are the numbers of what was too much or too little, and of what it
+    may be at most or at least. `code` is one of these:
+
+    invalid_value            none of the others
+    out_of_range             a number that is too large or too small
+    too_large                too many bytes, characters or entries
+    context_length_exceeded  prompt and answer have no room in the model's context; `limit` is that for `field`
+    unsupported              the model's engine cannot do it
+    """
 
 
 class AccessDenied(RequestRejected):
-    """The server wants another secret, or another client certificate."""
+    """The server wants another secret, or another client certificate; `code` is empty."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="")
 
 
 class StreamBroken(ClientError):

@@ -104,9 +104,10 @@ class Answering:
         context = self._engine.max_seq_len
         room = context - prompt_tokens
         if room < 1:
+            field = wire.MESSAGES if request.conversation else wire.TEXT_INPUT
             raise RequestError(
-                f"the prompt has {prompt_tokens} tokens and leaves no room to answer in a context of {context}; "
-                "shorten it"
+                f"{field}: the prompt has {prompt_tokens} tokens and leaves no room to answer in a context of "
+                f"{context}; shorten it"
             )
         if request.max_tokens is not None and request.max_tokens > room:
             raise RequestError(
