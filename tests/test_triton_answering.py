@@ -28,20 +28,28 @@ ANSWER = "<think>\nI think: </thi, no.\n</think>\n\nThe tip is 18 %, é, 🙂.\n
 
 
 class Scripted(Engine):
-    """An engine that puts *chunks*, at once, and no others."""
+    """An engine that puts *chunks*, and no others: the first at once, and one more with each `put_next`."""
 
     max_seq_len = 2048
     max_batch_size = 1
     cannot: Mapping[str, str] = {}
 
     def __init__(self, chunks: Sequence[TokenChunk]) -> None:
-        self.chunks = chunks
+        self._left = iter(chunks)
         self.stream: TokenStream | None = None
 
     def generate(self, _ids: Sequence[int], _sampling: Sampling, stream: TokenStream) -> None:
         self.stream = stream
-        for chunk in self.chunks:
-            stream.put(chunk.ids, chunk.finish_reason, chunk.logprobs)
+        self.put_next()
+
+    def put_next(self) -> float:
+        """Put a chunk that wakes its reader, which then does not pause."""
+        assert self.stream
+        for chunk in self._left:
+            self.stream.put(chunk.ids, chunk.finish_reason, chunk.logprobs)
+            if chunk.ids or chunk.finish_reason:
+                break
+        return 0.0
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
@@ -63,11 +71,11 @@ REQUEST = ChatRequest(
 )
 
 
-def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST, *, gather: bool = True) -> list[Step]:
+def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST) -> list[Step]:
     async def run() -> list[Step]:
         answering = Answering(bundle, TokenCodec(bundle.tokenizer_path), engine)
         prepared = answering.prepare(request)
-        stream = TokenStream((lambda: 0.0) if gather else None)
+        stream = TokenStream(engine.put_next)
         async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as answer:
             return [step async for step in answer]
 
@@ -104,7 +112,7 @@ def test_the_answer_does_not_depend_on_how_tokens_were_gathered(
     request = replace(REQUEST, stop_words=stop_words)
 
     gathered = steps(bundle, Scripted([*chunks, end]), request)
-    single = steps(bundle, Scripted([*one_by_one, end]), request, gather=False)
+    single = steps(bundle, Scripted([*one_by_one, end]), request)
 
     assert merged(gathered) == merged(single)
     assert isinstance(gathered[-1].events[-1], Finish)
@@ -156,9 +164,17 @@ WITH_LOGPROBS = replace(REQUEST, sampling=replace(REQUEST.sampling, logprobs=0))
 def test_log_probabilities_come_once_for_each_token_in_order(
     bundle: Bundle, ids: list[int], data: st.DataObject, stop_words: tuple[str, ...]
 ) -> None:
-    gather = data.draw(st.booleans())
+    together = data.draw(st.integers(1, len(ids)))
+    chunks = [
+        TokenChunk(
+            tuple(ids[at : at + together]),
+            None,
+            tuple([TokenLogprob(-float(place)) for place in range(at, min(at + together, len(ids)))]),
+        )
+        for at in range(0, len(ids), together)
+    ]
 
-    answer = steps(bundle, Scripted(scored(ids)), replace(WITH_LOGPROBS, stop_words=stop_words), gather=gather)
+    answer = steps(bundle, Scripted([*chunks, TokenChunk((), "stop")]), replace(WITH_LOGPROBS, stop_words=stop_words))
 
     tokens = [token for step in answer for token in step.tokens]
     usage = merged(answer)[-1].usage
@@ -234,4 +250,5 @@ def test_reasoning_tokens_do_not_depend_on_where_the_first_chunk_ends(bundle: Bu
         for cut in range(len(bytewise))
     }
 
-    assert len(counts) == 1
+    # All but the opening tag, which is thinking with its last byte, and the last byte of the closing one.
+    assert counts == {len("\nok\n</think>")}

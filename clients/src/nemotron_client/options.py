@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from nemotron_client import wire
 from nemotron_client.errors import InvalidRequest
+from nemotron_client.shapes import bare_schema
 from nemotron_client.spelling import did_you_mean
 
 
@@ -98,8 +99,6 @@ _NAMES = {tensor: option for option, tensor in _TENSORS.items()} | {
     wire.EMBEDDING_BIAS_WEIGHTS.name: "word_bias",
     wire.TEXT_INPUT.name: "prompt",
 }
-# The keys of a schema as OpenAI's `response_format` wraps it; none of them says anything in a schema.
-_WRAPPER = {"name", "schema", "strict", "description"}
 
 
 def option_name(tensor: str) -> str:
@@ -122,9 +121,8 @@ def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[st
         values[wire.TOOL_CHOICE.name] = {"type": "function", "function": {"name": choice}}
     if isinstance(stop := values.get(wire.STOP_WORDS.name), str):
         values[wire.STOP_WORDS.name] = [stop]
-    guide = values.get(wire.GUIDED_DECODING_GUIDE.name)
-    if isinstance(guide, Mapping) and isinstance(guide.get("schema"), Mapping) and guide.keys() <= _WRAPPER:
-        values[wire.GUIDED_DECODING_GUIDE.name] = guide["schema"]
+    if isinstance(guide := values.get(wire.GUIDED_DECODING_GUIDE.name), Mapping):
+        values[wire.GUIDED_DECODING_GUIDE.name] = bare_schema(guide)
     if (bias := values.pop("word_bias", None)) is not None:
         if not isinstance(bias, Mapping):
             raise InvalidRequest(f"word_bias is {bias!r:.100}; give a dict of biases by text", field="word_bias")
