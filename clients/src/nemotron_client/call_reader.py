@@ -24,7 +24,9 @@ class CallReader:
     def add(self, piece: ToolCallDelta) -> ToolCall | None:
         """The call, where *piece* ends its object, array or text; `ValueError` when it was whole before."""
         if self.whole:
-            raise ValueError(f"more arguments for call {piece.index}, which was whole")
+            if piece.arguments_json.strip():
+                raise ValueError(f"more arguments for call {piece.index}, which was whole")
+            return None
         self._pieces.append(piece)
         return self.end() if self._ends(piece.arguments_json) else None
 

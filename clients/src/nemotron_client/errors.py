@@ -1,11 +1,12 @@
 """What a call can raise.
 
 ClientError
-├── InvalidRequest      it was not sent, for it cannot be: fix the call
+├── Refusal             the request is wrong: fix the call
+│   ├── InvalidRequest    it was not sent, for it cannot be
+│   └── RequestRejected   the server answered no
+│       └── AccessDenied    it wants another secret, or another certificate
 ├── ServerUnavailable   nothing answered, or it takes no request now: safe to retry
 ├── DeadlineExceeded    it answered too late: retry with a longer timeout_s
-├── RequestRejected     it answered no: do not retry unchanged
-│   └── AccessDenied    it wants another secret, or another certificate
 ├── StreamBroken        the answer stopped in the middle: what came before is incomplete
 └── ToolError           `run` cannot go on
     ├── UnknownTool       the model called a function that it was not given
@@ -37,7 +38,20 @@ class ClientError(Exception):
     unreached: str = ""
 
 
-class _Refusal(ClientError):
+class Refusal(ClientError):
+    """The request is wrong: do not retry it unchanged.
+
+    `field` is the option or the argument that is wrong, with the place in it (`max_tokens`, `messages[1].content`),
+    empty where it is none alone. `value` and `limit` are the numbers of what was too much or too little, and of what it
+    may be at most or at least. `code` is one of these, and empty where access was denied:
+
+    invalid_value            none of the others
+    out_of_range             a number that is too large or too small
+    too_large                too many bytes, characters or entries
+    context_length_exceeded  prompt and answer have no room in the model's context; `limit` is that for `field`
+    unsupported              the model's engine cannot do it
+    """
+
     def __init__(
         self,
         message: str,
@@ -54,8 +68,8 @@ class _Refusal(ClientError):
         self.limit = limit
 
 
-class InvalidRequest(_Refusal):
-    """The call cannot be sent as it is: fix it. `field`, `code`, `value` and `limit` as in `RequestRejected`."""
+class InvalidRequest(Refusal):
+    """The call cannot be sent as it is: fix it."""
 
 
 class ServerUnavailable(ClientError):
@@ -71,23 +85,12 @@ class DeadlineExceeded(ClientError):
     """The answer was not complete in time: retry with a longer `timeout_s`."""
 
 
-class RequestRejected(_Refusal):
-    """The server refused the request; the message is the server's: do not retry unchanged.
-
-    `field` is the option or the argument that is wrong, with the place in it (`max_tokens`, `messages[1].content`),
-    empty where it is none alone. `value` and `limit` are the numbers of what was too much or too little, and of what it
-    may be at most or at least. `code` is one of these:
-
-    invalid_value            none of the others
-    out_of_range             a number that is too large or too small
-    too_large                too many bytes, characters or entries
-    context_length_exceeded  prompt and answer have no room in the model's context; `limit` is that for `field`
-    unsupported              the model's engine cannot do it
-    """
+class RequestRejected(Refusal):
+    """The server refused the request; the message is the server's: do not retry unchanged."""
 
 
 class AccessDenied(RequestRejected):
-    """The server wants another secret, or another client certificate; `code` is empty."""
+    """The server wants another secret, or another client certificate."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, code="")
