@@ -302,7 +302,11 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
         ({"chat_template_kwargs": {"x": float("nan")}}, "chat_template_kwargs cannot be sent"),
         ({"max_retries": -1}, "max_retries is -1"),
         ({"tools": [{"type": "function", "function": {"f": object()}}]}, "tools cannot be sent"),
-        ({"stop": "END"}, "stop_words cannot be sent: 'END' is no list"),
+        ({"stop": 7}, "stop cannot be sent: 'int' object is not iterable"),
+        ({"word_bias": {"a": "much"}}, "word_bias cannot be sent"),
+        ({"word_bias": ["a"]}, "word_bias is .'a'.; give a dict of biases by text"),
+        ({"n": "2"}, "n cannot be sent"),
+        ({"logprobs": 5}, "logprobs cannot be sent: 5 is no truth value"),
         ({"stop_token_ids": [2**31]}, "stop_token_ids cannot be sent"),
     ],
 )

@@ -16,14 +16,16 @@ import pytest
 
 from nemotron_client import (
     AsyncClient,
+    AsyncStream,
     Client,
     ContentDelta,
     Event,
     InvalidRequest,
+    Stream,
     StreamBroken,
     wire,
 )
-from scripted_server import HI, ScriptedServer, answer, response, scripted_server
+from scripted_server import HI, LAST, ScriptedServer, answer, response, scripted_server
 
 
 class Endless:
@@ -291,6 +293,83 @@ def test_another_thread_can_close_a_stream_that_is_being_read() -> None:
         assert cancelled.wait(5)
 
 
+@pytest.mark.parametrize("begun", [False, True], ids=["before the first event", "in the middle"])
+def test_another_task_can_close_a_stream_that_is_being_read(begun: bool) -> None:
+    waiting, cancelled = threading.Event(), threading.Event()
+
+    def script(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.add_callback(cancelled.set)
+        if begun:
+            yield response({wire.TEXT_OUTPUT: "word "})
+        waiting.set()
+        cancelled.wait(20)
+        yield response({wire.TEXT_OUTPUT: "too late"})
+
+    async def main(url: str) -> list[Event]:
+        async with AsyncClient(url) as client:
+            stream = client.stream(HI)
+            events: list[Event] = []
+
+            async def read() -> None:
+                async for event in stream:
+                    events.append(event)
+
+            reading = asyncio.create_task(read())
+            assert await asyncio.to_thread(waiting.wait, 20)
+            while begun and not events:
+                await asyncio.sleep(0)
+            await stream.close()
+            with pytest.raises(StreamBroken, match="the stream was closed"):
+                await reading
+            # It stays closed.
+            await stream.close()
+            events += [event async for event in stream]
+            assert await asyncio.to_thread(cancelled.wait, 5)
+            # The client goes on.
+            assert await client.is_ready()
+            return events
+
+    with scripted_server(script) as server:
+        events = asyncio.run(main(server.url))
+
+    assert events == ([ContentDelta("word ")] if begun else [])
+
+
+def test_another_task_can_close_a_run_that_waits_for_its_second_answer() -> None:
+    waiting, cancelled = threading.Event(), threading.Event()
+    call = '[{"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}}]'
+
+    def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        if len(server.requests) == 1:
+            yield response({wire.TEXT_OUTPUT: "", wire.TOOL_CALLS: call, **LAST})
+            return
+        context.add_callback(cancelled.set)
+        waiting.set()
+        cancelled.wait(20)
+
+    def f() -> str:
+        """Nothing."""
+        return "done"
+
+    async def main(url: str) -> None:
+        async with AsyncClient(url) as client:
+            stream = client.run_stream(HI, tools=[f])
+
+            async def read() -> None:
+                async for _ in stream:
+                    pass
+
+            reading = asyncio.create_task(read())
+            assert await asyncio.to_thread(waiting.wait, 20)
+            await stream.close()
+            with pytest.raises(StreamBroken, match="the stream was closed"):
+                await reading
+            assert await asyncio.to_thread(cancelled.wait, 5)
+
+    with scripted_server(script) as server:
+        asyncio.run(main(server.url))
+
+
 def test_an_async_client_belongs_to_one_event_loop() -> None:
     with scripted_server(lambda request, context: answer("ja")) as server:
         client = AsyncClient(server.url)
@@ -356,6 +435,13 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
     assert {name: method.__doc__ for name, method in ours.items()} == {
         name: method.__doc__ for name, method in theirs.items()
     }
+
+
+def test_both_streams_have_the_same_methods() -> None:
+    ours, theirs = public_methods(Stream), public_methods(AsyncStream)
+
+    assert ours.keys() == theirs.keys()
+    assert ours["responses"].__doc__ == theirs["responses"].__doc__
 
 
 def test_what_returns_a_value_is_awaited_and_what_returns_a_stream_is_not() -> None:

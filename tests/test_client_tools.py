@@ -42,7 +42,7 @@ def get_weather(city: str, unit: Unit = Unit.CELSIUS) -> str:
     return f"{city}: 20 {unit.value}"
 
 
-WEATHER = {
+WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -108,7 +108,21 @@ def test_dicts_go_to_the_server_unchanged() -> None:
     ]
 
 
-@pytest.mark.parametrize("tool", [WEATHER, WEATHER["function"]])
+def anthropic(key: str) -> dict[str, Any]:
+    """The weather's tool as Anthropic's API has it, or with another *key* MCP."""
+    function = WEATHER["function"]
+    return {"name": function["name"], "description": function["description"], key: function["parameters"]}
+
+
+@pytest.mark.parametrize("tool", [anthropic("input_schema"), anthropic("inputSchema")])
+def test_a_tool_of_another_api_goes_to_the_server_as_openai_has_it(tool: dict[str, Any]) -> None:
+    assert openai_tools([tool, tool | {"type": "custom"}]) == [WEATHER, WEATHER]
+    # Those of its own, with a schema or without, are not for us to read.
+    foreign = {"type": "web_search_20250305", "name": "web_search", "input_schema": {}}
+    assert openai_tools([foreign]) == [foreign]
+
+
+@pytest.mark.parametrize("tool", [WEATHER, WEATHER["function"], anthropic("input_schema")])
 def test_an_openai_dict_becomes_the_tool_it_describes(tool: dict[str, Any]) -> None:
     bound_tool = Tool.from_openai(tool, get_weather)
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_requests import read
-from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
+from chat_requests import TOOLS, read
+from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.reasoning import Thinking
@@ -28,20 +28,28 @@ ANSWER = "<think>\nI think: </thi, no.\n</think>\n\nThe tip is 18 %, é, 🙂.\n
 
 
 class Scripted(Engine):
-    """An engine that puts *chunks*, at once, and no others."""
+    """An engine that puts *chunks*, and no others: the first at once, and one more with each `put_next`."""
 
     max_seq_len = 2048
     max_batch_size = 1
     cannot: Mapping[str, str] = {}
 
     def __init__(self, chunks: Sequence[TokenChunk]) -> None:
-        self.chunks = chunks
+        self._left = iter(chunks)
         self.stream: TokenStream | None = None
 
     def generate(self, _ids: Sequence[int], _sampling: Sampling, stream: TokenStream) -> None:
         self.stream = stream
-        for chunk in self.chunks:
-            stream.put(chunk.ids, chunk.finish_reason, chunk.logprobs)
+        self.put_next()
+
+    def put_next(self) -> float:
+        """Put a chunk that wakes its reader, which then does not pause."""
+        assert self.stream
+        for chunk in self._left:
+            self.stream.put(chunk.ids, chunk.finish_reason, chunk.logprobs)
+            if chunk.ids or chunk.finish_reason:
+                break
+        return 0.0
 
     def statistics(self) -> EngineStatistics:
         return EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
@@ -63,11 +71,11 @@ REQUEST = ChatRequest(
 )
 
 
-def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST, *, gather: bool = True) -> list[Step]:
+def steps(bundle: Bundle, engine: Scripted, request: ChatRequest = REQUEST) -> list[Step]:
     async def run() -> list[Step]:
         answering = Answering(bundle, TokenCodec(bundle.tokenizer_path), engine)
         prepared = answering.prepare(request)
-        stream = TokenStream((lambda: 0.0) if gather else None)
+        stream = TokenStream(engine.put_next)
         async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as answer:
             return [step async for step in answer]
 
@@ -104,7 +112,7 @@ def test_the_answer_does_not_depend_on_how_tokens_were_gathered(
     request = replace(REQUEST, stop_words=stop_words)
 
     gathered = steps(bundle, Scripted([*chunks, end]), request)
-    single = steps(bundle, Scripted([*one_by_one, end]), request, gather=False)
+    single = steps(bundle, Scripted([*one_by_one, end]), request)
 
     assert merged(gathered) == merged(single)
     assert isinstance(gathered[-1].events[-1], Finish)
@@ -143,11 +151,104 @@ def test_a_guide_is_for_the_text_behind_the_thinking(
     assert prepared.sampling.guide == Guide(kind="regex", text="[a-z]+", thinking=thinking)
 
 
-def test_log_probabilities_come_once_for_each_token_in_order(bundle: Bundle, ids: list[int]) -> None:
-    logprobs = [TokenLogprob(-float(number)) for number in range(len(ids))]
-    chunks = [TokenChunk((token_id,), None, (logprob,)) for token_id, logprob in zip(ids, logprobs, strict=True)]
+def scored(ids: Sequence[int]) -> list[TokenChunk]:
+    """A chunk for each token, whose log probability is its place."""
+    chunks = [TokenChunk((token_id,), None, (TokenLogprob(-float(place)),)) for place, token_id in enumerate(ids)]
+    return [*chunks, TokenChunk((), "stop")]
 
-    answer = steps(bundle, Scripted([*chunks, TokenChunk((), "stop")]))
 
-    assert [logprob for step in answer for logprob in step.logprobs] == logprobs
-    assert [token_id for step in answer for token_id in step.ids] == ids
+WITH_LOGPROBS = replace(REQUEST, sampling=replace(REQUEST.sampling, logprobs=0))
+
+
+@given(data=st.data(), stop_words=st.sampled_from([(), ("18",), ("zzz", "\n\n"), ("is all.", "é")]))
+def test_log_probabilities_come_once_for_each_token_in_order(
+    bundle: Bundle, ids: list[int], data: st.DataObject, stop_words: tuple[str, ...]
+) -> None:
+    together = data.draw(st.integers(1, len(ids)))
+    chunks = [
+        TokenChunk(
+            tuple(ids[at : at + together]),
+            None,
+            tuple([TokenLogprob(-float(place)) for place in range(at, min(at + together, len(ids)))]),
+        )
+        for at in range(0, len(ids), together)
+    ]
+
+    answer = steps(bundle, Scripted([*chunks, TokenChunk((), "stop")]), replace(WITH_LOGPROBS, stop_words=stop_words))
+
+    tokens = [token for step in answer for token in step.tokens]
+    usage = merged(answer)[-1].usage
+    assert [token.id for token in tokens] == ids[: usage.output_tokens]
+    assert [token.logprob.logprob for token in tokens] == [-float(place) for place in range(usage.output_tokens)]
+
+
+def parts_of(bundle: Bundle, text: str, request: ChatRequest = WITH_LOGPROBS) -> tuple[list[tuple[str, bytes]], Usage]:
+    """The bytes of adjacent tokens that belong to one part, and the usage, of an answer that is *text*."""
+    codec = TokenCodec(bundle.tokenizer_path)
+    answer = steps(bundle, Scripted(scored(codec.encode(Prompt(text, "\ufdd0", ())))), request)
+    parts: list[tuple[str, bytes]] = []
+    for token in (token for step in answer for token in step.tokens):
+        if parts and parts[-1][0] == token.part:
+            parts[-1] = (token.part, parts[-1][1] + codec.bytes_of(token.id))
+        else:
+            parts.append((token.part, codec.bytes_of(token.id)))
+    return parts, merged(answer)[-1].usage
+
+
+def test_each_token_belongs_to_the_thinking_the_text_or_a_call(bundle: Bundle) -> None:
+    call = b'<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>'
+    chat = read(tools=TOOLS, thinking=True)
+    request = replace(chat, stream=True, sampling=replace(WITH_LOGPROBS.sampling, max_tokens=500))
+
+    parts, usage = parts_of(bundle, f"<think>\nhm\n</think>\n\nWell.\n\n{call.decode()}", request)
+
+    assert [part for part, _ in parts] == ["reasoning", "content", "tool_call"]
+    assert b"hm" in parts[0][1]
+    assert b"Well." in parts[1][1]
+    assert parts[2][1].strip() == call
+    assert 0 < usage.reasoning_tokens < usage.output_tokens
+
+
+def test_what_was_no_call_is_text_to_its_tokens_too(bundle: Bundle) -> None:
+    chat = read(tools=TOOLS)
+    request = replace(chat, stream=True, sampling=replace(WITH_LOGPROBS.sampling, max_tokens=500))
+
+    parts, _ = parts_of(bundle, "See <TOOLCALL>[nothing]</TOOLCALL> there", request)
+
+    assert parts == [("content", b"See <TOOLCALL>[nothing]</TOOLCALL> there")]
+
+
+@pytest.mark.parametrize(
+    ("stop_words", "end", "stop_reason"),
+    [
+        (("zzz", "18 %"), TokenChunk((), "stop"), "18 %"),
+        (("zzz",), TokenChunk((), "stop"), None),
+        # It becomes whole with the end.
+        (("all.",), TokenChunk((), "stop"), "all."),
+        ((), TokenChunk((), "length"), None),
+    ],
+)
+def test_what_ended_an_answer_is_told(
+    bundle: Bundle, ids: list[int], stop_words: tuple[str, ...], end: TokenChunk, stop_reason: str | None
+) -> None:
+    answer = steps(bundle, Scripted([TokenChunk(tuple(ids)), end]), replace(REQUEST, stop_words=stop_words))
+
+    assert merged(answer)[-1].stop_reason == stop_reason
+
+
+def test_reasoning_tokens_do_not_depend_on_where_the_first_chunk_ends(bundle: Bundle) -> None:
+    # As the tokenizers of Llama cut it: the closer is several tokens.
+    codec = TokenCodec(bundle.tokenizer_path)
+    text = "<think>\nok\n</think>\n\nHi"
+    bytewise = [token_id for byte in text.encode() if (token_id := codec.id_of(bytes([byte]))) is not None]
+    assert len(bytewise) == len(text)
+
+    counts = {
+        merged(steps(bundle, Scripted([TokenChunk(tuple(bytewise[:cut])), TokenChunk(tuple(bytewise[cut:]), "stop")])))[
+            -1
+        ].usage.reasoning_tokens
+        for cut in range(len(bytewise))
+    }
+
+    # All but the opening tag, which is thinking with its last byte, and the last byte of the closing one.
+    assert counts == {len("\nok\n</think>")}

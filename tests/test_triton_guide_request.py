@@ -27,6 +27,11 @@ def test_a_guide_is_a_schema_or_an_expression() -> None:
 
     assert guided("json") == Guide(kind="json_schema", text='{"type": "object"}')
     assert guided("json_schema", schema) == Guide(kind="json_schema", text=schema)
+    # As OpenAI wraps it, in part or whole.
+    wrapped = {"name": "answer", "strict": True, "schema": json.loads(schema)}
+    assert guided("json_schema", json.dumps(wrapped)) == Guide(kind="json_schema", text=schema)
+    whole = {"type": "json_schema", "json_schema": wrapped}
+    assert guided("json_schema", json.dumps(whole)) == Guide(kind="json_schema", text=schema)
     assert guided("regex", "[a-z]+") == Guide(kind="regex", text="[a-z]+")
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nemotron_triton.chat.conversation import read_choice, read_conversation
+from nemotron_triton.chat.conversation import read_choice, read_conversation, read_functions
 from nemotron_triton.chat.profiles import DEFAULT_PROFILE, profile, profile_names
 from nemotron_triton.chat.reasoning import begins
 from nemotron_triton.chat.render import RenderOptions, render_options, render_prompt, thinking_mode
@@ -90,6 +90,11 @@ def test_encoding_makes_control_tokens_of_the_templates_own_only(checkpoint: Pat
         ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}], None, "an object"),
         ([{"role": "user", "content": "hi"}], [{"type": "function"}], r"tools\[0\] must be"),
         ([{"role": "user", "content": "hi"}], {"a": 1}, "tools must be a list"),
+        (
+            [{"role": "user", "content": "hi"}],
+            [{"type": "web_search_20250305", "name": "web_search"}],
+            r'tools\[0\].type is "web_search_20250305"; this model calls functions only',
+        ),
         ([{"role": "user", "content": "hi"}], [{"name": "f", "x": NESTED}], "tools is nested more than 64 levels"),
         ([{"role": "user", "content": NESTED}], None, "messages is nested more than 64 levels"),
     ],
@@ -122,6 +127,15 @@ CHATML = """{% for message in messages %}
 <{{ message.role }}>{{ message.content }}
 {% endfor %}
 {{ '<think>' if enable_thinking }}"""
+
+
+@pytest.mark.parametrize("key", ["input_schema", "inputSchema"])
+def test_a_tool_of_another_api_has_its_parameters(key: str) -> None:
+    parameters = {"type": "object", "properties": {"a": {"type": "integer"}}}
+
+    (function,) = read_functions([{"name": "f", "description": "F.", key: parameters}])
+
+    assert function == {"name": "f", "description": "F.", "parameters": parameters}
 
 
 def test_another_template_sees_what_hugging_face_templates_see() -> None:

@@ -76,6 +76,16 @@ def test_words_are_read_with_and_without_a_blank_before_them() -> None:
     assert b"".join(map(CODEC.bytes_of, behind_a_blank)) == b" Sweden"
 
 
+def test_a_bias_by_id_is_added_to_those_by_word() -> None:
+    (token_id,) = CODEC.encode_text("a")
+
+    bias = read(
+        embedding_bias_words=("a",), embedding_bias_weights=(1.5,), logit_bias=f'{{"{token_id}": -3, "7": 100.0}}'
+    ).sampling.logit_bias
+
+    assert bias == {token_id: -1.5, 7: 100.0}
+
+
 def test_a_bias_is_given_to_every_token_of_its_word() -> None:
     bias = read(embedding_bias_words=("Sweden", "Sweden"), embedding_bias_weights=(1.5, 2.0)).sampling.logit_bias
 
@@ -121,6 +131,14 @@ def test_only_a_whole_answer_to_a_finished_prompt_repeats_it_on_demand(values: d
         ({"embedding_bias_words": ("a",)}, "embedding_bias_words has 1 entries and embedding_bias_weights 0"),
         ({"embedding_bias_words": ("a",), "embedding_bias_weights": (101.0,)}, "embedding_bias_weights is 101.0"),
         ({"embedding_bias_words": ("a",), "embedding_bias_weights": (-math.inf,)}, "embedding_bias_weights is -inf"),
+        ({"logit_bias": "[1]"}, "logit_bias must be a JSON object of biases by token id"),
+        ({"logit_bias": '{"1536": 1}'}, "logit_bias has '1536'; its keys must be token ids between 0 and 1535"),
+        ({"logit_bias": '{"a": 1}'}, "logit_bias has 'a'"),
+        ({"logit_bias": '{"-1": 1}'}, "logit_bias has '-1'"),
+        ({"logit_bias": '{"7": 100.5}'}, "logit_bias.7 is 100.5; it must be between -100 and 100"),
+        ({"logit_bias": '{"7": NaN}'}, "logit_bias.7 is nan; it must be between -100 and 100"),
+        ({"logit_bias": '{"7": "1"}'}, "logit_bias.7 must be a number"),
+        ({"logit_bias": json.dumps(dict.fromkeys(range(1025), 1))}, "logit_bias has 1025 entries; it may have at most"),
         ({"guided_decoding_guide": "x"}, "guided_decoding_guide needs guided_decoding_guide_type"),
         ({"guided_decoding_guide_type": "lark"}, "guided_decoding_guide_type is 'lark'; it must be one of json, "),
         ({"guided_decoding_guide_type": "regex"}, "guided_decoding_guide_type regex needs guided_decoding_guide"),

@@ -14,6 +14,7 @@ from nemotron_client import (
     Event,
     Finish,
     GenerateOptions,
+    Logprobs,
     ReasoningDelta,
     Reply,
     Run,
@@ -63,6 +64,10 @@ def requests(client: Client) -> None:
     client.chat(HI, temperature=[0.5])  # wrong
     client.chat(HI, stop=5)  # wrong
     client.chat(HI, guide_type="yaml")  # wrong
+    client.chat(HI, logit_bias=[7])  # wrong
+    client.chat(HI, word_bias={7: 1})  # wrong
+    client.chat(HI, n="2")  # wrong
+    client.generate("Once", stream_tool_calls=True)  # wrong
     client.chat(HI, tool_choice=weather)  # wrong
     client.generate(HI)  # wrong
     client.generate("Once", tools=[weather])  # wrong
@@ -141,6 +146,8 @@ def forgets_the_results(event: RunEvent) -> str:
             return event.arguments_json
         case Finish():
             return event.reason
+        case Logprobs():
+            return ""
         case _:
             assert_never(event)  # wrong
 

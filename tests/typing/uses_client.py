@@ -27,12 +27,14 @@ from nemotron_client import (
     Health,
     InvalidArguments,
     InvalidRequest,
+    Logprobs,
     Message,
     MessageLike,
     Model,
     Problem,
     Prompt,
     ReasoningDelta,
+    Refusal,
     Reply,
     RequestRejected,
     Run,
@@ -42,6 +44,7 @@ from nemotron_client import (
     StreamBroken,
     SystemMessage,
     Timings,
+    TokenLogprob,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -51,6 +54,7 @@ from nemotron_client import (
     ToolMessage,
     ToolResult,
     TooManyTurns,
+    TopLogprob,
     UnknownTool,
     Usage,
     UserMessage,
@@ -69,11 +73,17 @@ SAMPLING: GenerateOptions = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
     "min_p": 0.0,
+    "no_repeat_ngram_size": 4,
     "min_tokens": 1,
     "end_id": 2,
     "stop": ["."],
     "stop_token_ids": [3],
     "bad_words": ("oh",),
+    "logit_bias": {7: -100},
+    "word_bias": {"oh": -1.5},
+    "n": 2,
+    "logprobs": True,
+    "top_logprobs": 3,
     "guide_type": "json_schema",
     "priority": 1,
     "guide": {"type": "object"},
@@ -82,6 +92,7 @@ FORCED: ChatOptions = {
     "tool_choice": "weather",
     "parallel_tool_calls": False,
     "chat_template_kwargs": {"force_nonempty_content": True},
+    "stream_tool_calls": True,
 }
 
 
@@ -121,6 +132,7 @@ def threads() -> None:
         assert_type(client.chat(HI), Reply)
         assert_type(client.chat(HI, tools=TOOLS, thinking=True, temperature=0, stop=("a", "b")), Reply)
         assert_type(client.chat([{"role": "user", "content": "hi"}], tools=[WEATHER], **FORCED), Reply)
+        assert_type(client.chat(HI, stop="a", logit_bias={"7": 1.5}), Reply)
         assert_type(client.stream(HI, tools=[weather], **SAMPLING), Stream[Event])
         assert_type(client.generate("Once", thinking=False, **SAMPLING), Reply)
         assert_type(client.generate_stream("Once", max_tokens=5), Stream[Event])
@@ -166,6 +178,7 @@ def read(client: Client) -> None:
     with client.run_stream(HI, tools=[weather]) as running:
         assert_type([text_of(event) for event in running], list[str])
     assert_type(Reply.of(client.stream(HI)), Reply)
+    assert_type([event.choice for events in client.stream(HI).responses() for event in events], list[int])
     stream.close()
 
 
@@ -177,6 +190,8 @@ async def read_async(client: AsyncClient) -> None:
         assert_type(event, Event)
     async with client.run_stream(HI, tools=[weather]) as running:
         assert_type([text_of(event) async for event in running], list[str])
+    async for events in client.stream(HI).responses():
+        assert_type([event.choice for event in events], list[int])
     await stream.close()
 
 
@@ -187,7 +202,9 @@ def text(event: Event) -> str:
         return f"{event.index} {event.id} {event.name} {event.arguments_json}"
     if isinstance(event, ToolCall):
         return f"{event.name}({event.arguments_json})"
-    return event.reason
+    if isinstance(event, Logprobs):
+        return "".join(token.token for token in event.tokens)
+    return f"{event.reason} {event.stop_reason}"
 
 
 def text_of(event: RunEvent) -> str:
@@ -198,6 +215,8 @@ def text_of(event: RunEvent) -> str:
             return event.arguments_json
         case ToolCall(name=name, index=index):
             return f"{index} {name}"
+        case Logprobs(tokens):
+            return str([(token.part, token.bytes, token.top) for token in tokens])
         case ToolResult(call=call, content=content):
             return f"{call.name}: {content}"
         case Finish(usage=usage):
@@ -218,6 +237,11 @@ def whole(reply: Reply, run: Run) -> None:
     assert_type(reply.usage.input_tokens + reply.usage.reasoning_tokens, int)
     assert_type(reply.problems, tuple[Problem, ...])
     assert_type([problem.code + problem.function + problem.text for problem in reply.problems], list[str])
+    assert_type(reply.choices, tuple[Reply, ...])
+    assert_type(reply.stop_reason, str | int | None)
+    assert_type(reply.logprobs, tuple[TokenLogprob, ...])
+    assert_type(reply.logprobs[0].top, tuple[TopLogprob, ...])
+    assert_type(reply.logprobs[0].top[0].logprob, float | None)
     assert_type(reply.timings, Timings)
     assert_type(reply.timings.first_event_s, float | None)
     assert_type(reply.timings.total_s, float)
@@ -264,6 +288,8 @@ def failures(client: Client) -> str:
         return f"{error.request_id} after {error.retries}"
     except (InvalidRequest, AccessDenied, RequestRejected) as error:
         return str(error)
+    except Refusal as error:
+        return f"{error.field} {error.code} {error.value or 0 - (error.limit or 0)}"
     except ClientError as error:
         error.retries += 1
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from nemotron_client.reply import Reply
 from nemotron_client.run import Run, RunEvent
 from nemotron_client.settings import ClientSettings, check_timeout_s
 from nemotron_client.status import Health, Model, Prompt
-from nemotron_client.streams import AsyncStream
+from nemotron_client.streams import AsyncStream, RunningCall
 from nemotron_client.tool_loop import ToolErrors, ToolLoop
 from nemotron_client.tools import ToolLike
 
@@ -114,20 +115,20 @@ class AsyncClient(BaseClient[AsyncServers]):
         """
         loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
 
-        async def events() -> AsyncGenerator[RunEvent, None]:
+        running = RunningCall()
+
+        async def responses() -> AsyncGenerator[Sequence[RunEvent], None]:
             calling = True
             while calling:
-                async with self.stream(loop.messages, tools=loop.tools, thinking=thinking, **loop.options) as stream:
-                    async for event in stream:
-                        loop.add(event)
-                        yield event
+                request = outgoing.chat(self._settings, loop.messages, loop.tools, thinking, loop.options)
+                async with contextlib.aclosing(self._responses(request, running)) as answer:
+                    async for events in answer:
+                        yield loop.added(events)
                 calls = loop.calls()
-                for result in await loop.make_async(calls):
-                    loop.add(result)
-                    yield result
+                yield loop.added(await loop.make_async(calls))
                 calling = bool(calls)
 
-        return AsyncStream(events())
+        return AsyncStream(responses(), running=running)
 
     async def render(
         self,
@@ -193,26 +194,26 @@ class AsyncClient(BaseClient[AsyncServers]):
         return AsyncServers(settings)
 
     def _stream(self, request: Outgoing) -> AsyncStream[Event]:
-        return AsyncStream(self._events(request), request.request_id)
+        running = RunningCall()
+        return AsyncStream(self._responses(request, running), request.request_id, running)
 
-    async def _events(self, request: Outgoing) -> AsyncGenerator[Event, None]:
+    async def _responses(self, request: Outgoing, running: RunningCall) -> AsyncGenerator[Sequence[Event], None]:
         attempts = request.attempts(self._servers.endpoints)
         await self._servers.ensure_watched(attempts.remaining_s())
         while True:
             try:
                 with attempts.one() as attempt:
-                    # Not a generator of its own: there is no `yield from` here, and each event would pay for another.
+                    # Not a generator of its own: there is no `yield from` here; each response would pay for another.
                     reader = request.reader(attempt.url, attempts)
-                    call = self._begun(lambda methods: methods.stream_infer, request, attempt, attempts)
+                    call = running.begin(self._begun(lambda methods: methods.stream_infer, request, attempt, attempts))
                     try:
                         while (response := await call.read()) is not grpc.aio.EOF:
                             attempt.heard = True
-                            for event in reader.read(response):
-                                yield event
+                            yield reader.read(response)
                     except grpc.RpcError as error:
                         raise reader.failure or self._error(error, request, attempt, started=reader.started) from error
                     except asyncio.CancelledError as error:
-                        self._raise_if_ended(error, attempt, started=reader.started)
+                        self._raise_if_ended(error, attempt, started=reader.started, running=running)
                         raise
                     finally:
                         if not call.done():
@@ -250,10 +251,14 @@ class AsyncClient(BaseClient[AsyncServers]):
                     raise
             await asyncio.sleep(pause_s)
 
-    def _raise_if_ended(self, error: asyncio.CancelledError, attempt: Attempt, *, started: bool) -> None:
+    def _raise_if_ended(
+        self, error: asyncio.CancelledError, attempt: Attempt, *, started: bool, running: RunningCall | None = None
+    ) -> None:
         """Calls that others end, *attempt* among them, look in gRPC as if the tasks that read them were cancelled."""
         if asked_to_stop(unknown=False):
             return
+        if running and running.cancelled:
+            raise StreamBroken(f"the stream was closed while {attempt.url} answered") from error
         if self._servers.connections.closed:
             raise StreamBroken(f"the client was closed while {attempt.url} answered") from error
         if attempt.broken_off:

@@ -114,20 +114,17 @@ class Client(BaseClient[Servers]):
         loop = ToolLoop(messages, tools, options, max_turns=max_turns, on_tool_error=on_tool_error)
         running = RunningCall()
 
-        def events() -> Generator[RunEvent, None, None]:
+        def responses() -> Generator[Sequence[RunEvent], None, None]:
             calling = True
             while calling:
                 request = outgoing.chat(self._settings, loop.messages, loop.tools, thinking, loop.options)
-                for event in self._events(request, running):
-                    loop.add(event)
-                    yield event
+                for events in self._responses(request, running):
+                    yield loop.added(events)
                 calls = loop.calls()
-                for result in loop.make(calls):
-                    loop.add(result)
-                    yield result
+                yield loop.added(loop.make(calls))
                 calling = bool(calls)
 
-        return Stream(events(), running=running)
+        return Stream(responses(), running=running)
 
     def render(
         self,
@@ -193,9 +190,9 @@ class Client(BaseClient[Servers]):
 
     def _stream(self, request: Outgoing) -> Stream[Event]:
         running = RunningCall()
-        return Stream(self._events(request, running), request.request_id, running)
+        return Stream(self._responses(request, running), request.request_id, running)
 
-    def _events(self, request: Outgoing, running: RunningCall) -> Generator[Event, None, None]:
+    def _responses(self, request: Outgoing, running: RunningCall) -> Generator[Sequence[Event], None, None]:
         attempts = request.attempts(self._servers.endpoints)
         self._servers.ensure_watched(attempts.remaining_s())
         while True:
@@ -213,13 +210,13 @@ class Client(BaseClient[Servers]):
 
     def _answer(
         self, request: Outgoing, attempt: Attempt, attempts: Attempts, running: RunningCall
-    ) -> Generator[Event, None, None]:
+    ) -> Generator[Sequence[Event], None, None]:
         reader = request.reader(attempt.url, attempts)
         call = running.begin(self._begun(lambda methods: methods.stream_infer, request, attempt, attempts))
         try:
             for response in call:
                 attempt.heard = True
-                yield from reader.read(response)
+                yield reader.read(response)
         except grpc.RpcError as error:
             raise reader.failure or self._error(error, request, attempt, started=reader.started) from error
         except RuntimeError as error:

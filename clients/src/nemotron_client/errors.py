@@ -1,11 +1,12 @@
 """What a call can raise.
 
 ClientError
-├── InvalidRequest      it was not sent, for it cannot be: fix the call
+├── Refusal             the request is wrong: fix the call
+│   ├── InvalidRequest    it was not sent, for it cannot be
+│   └── RequestRejected   the server answered no
+│       └── AccessDenied    it wants another secret, or another certificate
 ├── ServerUnavailable   nothing answered, or it takes no request now: safe to retry
 ├── DeadlineExceeded    it answered too late: retry with a longer timeout_s
-├── RequestRejected     it answered no: do not retry unchanged
-│   └── AccessDenied    it wants another secret, or another certificate
 ├── StreamBroken        the answer stopped in the middle: what came before is incomplete
 └── ToolError           `run` cannot go on
     ├── UnknownTool       the model called a function that it was not given
@@ -15,6 +16,12 @@ ClientError
 """
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+RefusalCode: TypeAlias = Literal[
+    "", "invalid_value", "out_of_range", "too_large", "context_length_exceeded", "unsupported"
+]
 
 
 class ClientError(Exception):
@@ -31,7 +38,37 @@ class ClientError(Exception):
     unreached: str = ""
 
 
-class InvalidRequest(ClientError):
+class Refusal(ClientError):
+    """The request is wrong: do not retry it unchanged.
+
+    `field` is the option or the argument that is wrong, with the place in it (`max_tokens`, `messages[1].content`),
+    empty where it is none alone. `value` and `limit` are the numbers of what was too much or too little, and of what it
+    may be at most or at least. `code` is one of these, and empty where access was denied:
+
+    invalid_value            none of the others
+    out_of_range             a number that is too large or too small
+    too_large                too many bytes, characters or entries
+    context_length_exceeded  prompt and answer have no room in the model's context; `limit` is that for `field`
+    unsupported              the model's engine cannot do it
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str = "",
+        code: RefusalCode = "invalid_value",
+        value: float | None = None,
+        limit: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.code = code
+        self.value = value
+        self.limit = limit
+
+
+class InvalidRequest(Refusal):
     """The call cannot be sent as it is: fix it."""
 
 
@@ -48,12 +85,15 @@ class DeadlineExceeded(ClientError):
     """The answer was not complete in time: retry with a longer `timeout_s`."""
 
 
-class RequestRejected(ClientError):
+class RequestRejected(Refusal):
     """The server refused the request; the message is the server's: do not retry unchanged."""
 
 
 class AccessDenied(RequestRejected):
     """The server wants another secret, or another client certificate."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, code="")
 
 
 class StreamBroken(ClientError):

@@ -1,4 +1,7 @@
-"""What an answer is made of: the server's parser makes these events, the client yields them."""
+"""What an answer is made of: the server's parser makes these events, the client yields them.
+
+`choice` says which of several answers to a request (`n`) an event is of, from 0.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ class ReasoningDelta:
     """The next piece of the model's thinking."""
 
     text: str
+    choice: int = 0
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class ContentDelta:
     """The next piece of the answer."""
 
     text: str
+    choice: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,7 @@ class ToolCallDelta:
     arguments_json: str
     id: str = ""
     name: str = ""
+    choice: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +52,7 @@ class ToolCall:
     id: str
     name: str
     arguments_json: str
+    choice: int = 0
 
     @property
     def arguments(self) -> Any:
@@ -66,6 +73,43 @@ class ToolCall:
         function = delta["function"]
         json.loads(function["arguments"])
         return cls(index=delta["index"], id=delta["id"], name=function["name"], arguments_json=function["arguments"])
+
+
+@dataclass(frozen=True)
+class TopLogprob:
+    """One of the likeliest tokens at a place; see `TokenLogprob`."""
+
+    token: str
+    logprob: float | None
+    bytes: bytes
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token that was generated, its log probability (natural, of the model's distribution), and the likeliest ones.
+
+    `logprob` is None for a token of probability 0, or where the engine does not tell. `token` has U+FFFD where its
+    `bytes` are a part of a character. `part` is what it belongs to, its markup included: `reasoning`, `content` or
+    `tool_call`; empty where the server does not tell. There are as many of `reasoning` as `Usage` counts, and those of
+    an opening tag that is several tokens.
+    """
+
+    token: str
+    logprob: float | None
+    bytes: bytes
+    top: tuple[TopLogprob, ...] = ()
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Logprobs:
+    """The log probabilities of the next tokens, where they are asked for: one for each, also those without text.
+
+    They come before the events that the tokens made certain, and after those of the tokens before them.
+    """
+
+    tokens: tuple[TokenLogprob, ...]
+    choice: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +164,18 @@ class Timings:
 class Finish:
     """The end of an answer; `reason` is stop, length or tool_calls, `problems` is what was wrong with it.
 
-    The client adds its timings, how often it had to try again, and the request's id in the server's log.
+    `stop_reason` is the stop word, or the id of the end token, that ended it, where the server tells. The client adds
+    its timings, how often it had to try again, and the request's id in the server's log.
     """
 
     reason: str
     usage: Usage
     problems: tuple[Problem, ...] = ()
+    stop_reason: str | int | None = None
+    choice: int = 0
     timings: Timings = field(default=Timings(), compare=False)
     retries: int = field(default=0, compare=False)
     request_id: str = field(default="", compare=False)
 
 
-Event: TypeAlias = ReasoningDelta | ContentDelta | ToolCallDelta | ToolCall | Finish
+Event: TypeAlias = ReasoningDelta | ContentDelta | ToolCallDelta | ToolCall | Logprobs | Finish

@@ -9,6 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
 from nemotron_client import wire
+from nemotron_client.errors import InvalidRequest
+from nemotron_client.shapes import bare_schema
 from nemotron_client.spelling import did_you_mean
 
 
@@ -23,13 +25,20 @@ class GenerateOptions(TypedDict, total=False):
     seed                makes sampling repeatable, below 2**64
     repetition_penalty, presence_penalty, frequency_penalty
                         against words that came before
+    no_repeat_ngram_size
+                        no sequence of so many tokens comes twice
     min_tokens          fewest tokens before the answer may end
     end_id              one more token that ends the answer; -1: generate on past the model's own
-    stop                the answer ends before the first of these words
+    stop                the answer ends before this word, or the first of these
     stop_token_ids      more tokens that end the answer
     bad_words           words that the answer must not hold
+    logit_bias          what is added to the logits of tokens, by their ids, -100 to 100
+    word_bias           the same by text, for each token of it
     guide_type          what the text behind the thinking must look like: json, json_schema, regex
-    guide               the schema or the expression
+    guide               the schema (also as OpenAI wraps it) or the expression
+    n                   how many answers to give, 8 at most; `choice` of an event says of which it is
+    logprobs            true: `Logprobs` events with the log probability of each token
+    top_logprobs        how many likeliest tokens to give with each, 20 at most
     priority            0 (default), or 1 for what can wait: it begins when nothing else waits
     """
 
@@ -44,13 +53,19 @@ class GenerateOptions(TypedDict, total=False):
     presence_penalty: float | None
     frequency_penalty: float | None
     min_p: float | None
+    no_repeat_ngram_size: int | None
     min_tokens: int | None
     end_id: int | None
-    stop: Sequence[str] | None
+    stop: str | Sequence[str] | None
     stop_token_ids: Sequence[int] | None
     bad_words: Sequence[str] | None
+    logit_bias: Mapping[int, float] | Mapping[str, float] | None
+    word_bias: Mapping[str, float] | None
     guide_type: Literal["json", "json_schema", "regex"] | None
     guide: str | Mapping[str, Any] | None
+    n: int | None
+    logprobs: bool | None
+    top_logprobs: int | None
     priority: int | None
 
 
@@ -60,11 +75,13 @@ class ChatOptions(GenerateOptions, total=False):
     tool_choice           auto, none, required, or the name of the function to call (OpenAI's dict does as well)
     parallel_tool_calls   false: one call at most
     chat_template_kwargs  further options of the model's template
+    stream_tool_calls     true: the arguments of a call come in pieces (`ToolCallDelta`), as the model writes them
     """
 
     tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
     chat_template_kwargs: Mapping[str, Any] | None
+    stream_tool_calls: bool | None
 
 
 # Options whose tensor has another name, and those that are the client's own.
@@ -72,8 +89,21 @@ _TENSORS = {
     "stop": wire.STOP_WORDS.name,
     "guide_type": wire.GUIDED_DECODING_GUIDE_TYPE.name,
     "guide": wire.GUIDED_DECODING_GUIDE.name,
+    "n": wire.NUM_RETURN_SEQUENCES.name,
+    "logprobs": wire.RETURN_LOG_PROBS.name,
 }
 _OURS = {"timeout_s", "max_retries"}
+# By tensor, what the caller calls it.
+_NAMES = {tensor: option for option, tensor in _TENSORS.items()} | {
+    wire.EMBEDDING_BIAS_WORDS.name: "word_bias",
+    wire.EMBEDDING_BIAS_WEIGHTS.name: "word_bias",
+    wire.TEXT_INPUT.name: "prompt",
+}
+
+
+def option_name(tensor: str) -> str:
+    """What callers give the value of *tensor* by: the name of an option or of an argument."""
+    return _NAMES.get(tensor, tensor)
 
 
 def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -89,4 +119,13 @@ def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[st
     choice = values.get(wire.TOOL_CHOICE.name)
     if isinstance(choice, str) and choice not in ("auto", "none", "required"):
         values[wire.TOOL_CHOICE.name] = {"type": "function", "function": {"name": choice}}
+    if isinstance(stop := values.get(wire.STOP_WORDS.name), str):
+        values[wire.STOP_WORDS.name] = [stop]
+    if isinstance(guide := values.get(wire.GUIDED_DECODING_GUIDE.name), Mapping):
+        values[wire.GUIDED_DECODING_GUIDE.name] = bare_schema(guide)
+    if (bias := values.pop("word_bias", None)) is not None:
+        if not isinstance(bias, Mapping):
+            raise InvalidRequest(f"word_bias is {bias!r:.100}; give a dict of biases by text", field="word_bias")
+        values[wire.EMBEDDING_BIAS_WORDS.name] = list(bias.keys())
+        values[wire.EMBEDDING_BIAS_WEIGHTS.name] = list(bias.values())
     return values

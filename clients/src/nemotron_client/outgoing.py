@@ -26,12 +26,14 @@ MODELS = (wire.MODEL_NAME, "preprocessing", "postprocessing")
 class Outgoing:
     """One request with its limits; it can be sent again as long as no response has come.
 
-    `request_id` is its name in the server's log; empty where the server itself is asked, and not a model.
+    `request_id` is its name in the server's log; empty where the server itself is asked, and not a model. There are to
+    be as many answers as `choices` says.
     """
 
     message: Any
     request_id: str
     limits: ClientSettings
+    choices: int = 1
 
     def limited_to(self, remaining_s: float) -> Any:
         """The message, by which a model too stops when the time is over and nobody waits for its answer."""
@@ -49,7 +51,9 @@ class Outgoing:
 
     def reader(self, url: str, attempts: Attempts) -> AnswerReader:
         """Reads what *url* answers to it."""
-        return AnswerReader(url, self.request_id, begin_s=attempts.begin_s, retries=attempts.retries)
+        return AnswerReader(
+            url, self.request_id, begin_s=attempts.begin_s, retries=attempts.retries, choices=self.choices
+        )
 
 
 def chat(
@@ -122,9 +126,9 @@ def _streamed(
     values[wire.THINKING.name] = thinking
     values[wire.STREAM.name] = True
     limits = settings.with_options(options.get("timeout_s"), options.get("max_retries"))
-    return _for_model(limits, MODELS[0], values)
+    return _for_model(limits, MODELS[0], values, choices=options.get("n") or 1)
 
 
-def _for_model(limits: ClientSettings, model: str, values: Mapping[str, Any]) -> Outgoing:
+def _for_model(limits: ClientSettings, model: str, values: Mapping[str, Any], *, choices: int = 1) -> Outgoing:
     request_id = uuid.uuid4().hex
-    return Outgoing(infer_request(model, values, request_id=request_id), request_id, limits)
+    return Outgoing(infer_request(model, values, request_id=request_id), request_id, limits, choices)

@@ -14,6 +14,7 @@ from typing import Any
 
 from nemotron_client import wire
 from nemotron_client.errors import InvalidRequest
+from nemotron_client.options import option_name
 
 # tritonserver's limit, and the client's for what it takes.
 MAX_MESSAGE_BYTES = 64 << 20
@@ -65,7 +66,15 @@ def infer_request(model: str, values: Mapping[str, Any], *, request_id: str) -> 
         if value is not None:
             _add(request, _TENSORS[name], value)
     if (size := request.ByteSize()) > MAX_MESSAGE_BYTES - _RESERVED_BYTES:
-        raise InvalidRequest(f"the request has {size:,} bytes; gRPC takes {MAX_MESSAGE_BYTES:,} in a message")
+        contents = request.raw_input_contents
+        largest = max(range(len(contents)), key=lambda place: len(contents[place]))
+        raise InvalidRequest(
+            f"the request has {size:,} bytes; gRPC takes {MAX_MESSAGE_BYTES:,} in a message",
+            field=option_name(request.inputs[largest].name),
+            code="too_large",
+            value=size,
+            limit=MAX_MESSAGE_BYTES,
+        )
     return request
 
 
@@ -102,7 +111,8 @@ def _add(request: Any, tensor: wire.Tensor, value: Any) -> None:
         values = [value] if tensor.dims == (1,) else list(value)
         data = b"".join(_packed(tensor, value) for value in values)
     except (TypeError, ValueError, OverflowError, RecursionError, AttributeError) as error:
-        raise InvalidRequest(f"{tensor.name} cannot be sent: {error}") from error
+        name = option_name(tensor.name)
+        raise InvalidRequest(f"{name} cannot be sent: {error}", field=name) from error
     request.inputs.add(name=tensor.name, datatype=tensor.dtype, shape=[1, len(values)])
     request.raw_input_contents.append(data)
 

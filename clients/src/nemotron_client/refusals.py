@@ -18,6 +18,7 @@ from nemotron_client.errors import (
     ServerUnavailable,
     StreamBroken,
 )
+from nemotron_client.rejection import rejection
 
 # Every status of gRPC but OK. What is unavailable after the first response is broken: it is not safe to ask again.
 BY_STATUS: dict[str, type[ClientError]] = {
@@ -109,13 +110,14 @@ def _error(status: str, text: str, messages: dict[Any, str], *, started: bool) -
         kind = RequestRejected
     elif kind is ServerUnavailable and started:
         kind = StreamBroken
+    if kind is RequestRejected:
+        return _named(rejection(text), status)
     return _named(kind(messages.get(kind, text)), status)
 
 
 def _denied(url: str, status: str) -> ClientError:
-    return _named(
-        AccessDenied(f"{url}: the secret is missing or wrong; give secret, --secret-file or NEMOTRON_SECRET"), status
-    )
+    text = f"{url}: the secret is missing or wrong; give secret, --secret-file or NEMOTRON_SECRET"
+    return _named(AccessDenied(text), status)
 
 
 def _named(error: ClientError, status: str) -> ClientError:

@@ -75,7 +75,9 @@ class ClientSettings:
         check_timeout_s(self.keepalive_s, "keepalive_s")
         retries = self.max_retries
         if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
-            raise InvalidRequest(f"max_retries is {retries!r}; it must be a whole number between 0 and 100")
+            raise InvalidRequest(
+                f"max_retries is {retries!r}; it must be a whole number between 0 and 100", field="max_retries"
+            )
 
     @property
     def several(self) -> bool:
@@ -107,7 +109,7 @@ def check_timeout_s(timeout_s: float, name: str = "timeout_s") -> None:
     """Raise `InvalidRequest`, with the setting's *name*, for what is not a positive number of seconds."""
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not 0 < timeout_s <= LONGEST_TIMEOUT_S:
         raise InvalidRequest(
-            f"{name} is {timeout_s!r:.40}; it must be a number of seconds, up to {LONGEST_TIMEOUT_S:g}"
+            f"{name} is {timeout_s!r:.40}; it must be a number of seconds, up to {LONGEST_TIMEOUT_S:g}", field=name
         )
 
 

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 EventT = TypeVar("EventT")
 
 
 class RunningCall:
-    """The gRPC call that a stream reads now, for another thread to end."""
+    """The gRPC call that a stream reads now, for another thread or task to end; `cancelled` is whether one has."""
 
     def __init__(self) -> None:
         self._call: Any = None
-        self._cancelled = False
+        self.cancelled = False
 
     def begin(self, call: Any) -> Any:
         """Take *call*, and cancel it at once if its stream was cancelled before."""
         self._call = call
-        if self._cancelled:
+        if self.cancelled:
             call.cancel()
         return call
 
     def cancel(self) -> None:
         """Cancel it and those after it; whoever reads it gets an error."""
-        self._cancelled = True
+        self.cancelled = True
         if self._call is not None:
             self._call.cancel()
 
@@ -38,19 +38,40 @@ class Stream(Generic[EventT]):
     """
 
     def __init__(
-        self, events: Generator[EventT, None, None], request_id: str = "", running: RunningCall | None = None
+        self,
+        responses: Generator[Sequence[EventT], None, None],
+        request_id: str = "",
+        running: RunningCall | None = None,
     ) -> None:
-        self._events = events
+        self._responses = responses
         self._running = running or RunningCall()
+        # Those of the response that was read last.
+        self._events: Iterator[EventT] = iter(())
         self.request_id = request_id
 
     def __iter__(self) -> Iterator[EventT]:
         # A generator of its own, which a `break` drops and so closes, also where the stream is still referenced.
         with self:
             yield from self._events
+            for events in self._responses:
+                self._events = iter(events)
+                yield from self._events
 
     def __next__(self) -> EventT:
-        return next(self._events)
+        while True:
+            for event in self._events:
+                return event
+            self._events = iter(next(self._responses))
+
+    def responses(self) -> Iterator[Sequence[EventT]]:
+        """The same events, together as they came: all that a response brought, in order and of one `choice`.
+
+        For programs that pass them on, and write once for each response.
+        """
+        with self:
+            for events in self._responses:
+                if events:
+                    yield events
 
     def __enter__(self) -> Stream[EventT]:
         return self
@@ -63,8 +84,9 @@ class Stream(Generic[EventT]):
 
         Where another thread waits for the next event, that one gets `StreamBroken`.
         """
+        self._events = iter(())
         try:
-            self._events.close()
+            self._responses.close()
         except ValueError:  # it is being read
             self._running.cancel()
 
@@ -72,20 +94,46 @@ class Stream(Generic[EventT]):
 class AsyncStream(Generic[EventT]):
     """The events of an answer as they arrive; the last one is `Finish`. As `Stream`, for `async for`."""
 
-    def __init__(self, events: AsyncGenerator[EventT, None], request_id: str = "") -> None:
-        self._events = events
+    def __init__(
+        self,
+        responses: AsyncGenerator[Sequence[EventT], None],
+        request_id: str = "",
+        running: RunningCall | None = None,
+    ) -> None:
+        self._responses = responses
+        self._running = running or RunningCall()
+        self._events: Iterator[EventT] = iter(())
         self.request_id = request_id
 
     async def __aiter__(self) -> AsyncIterator[EventT]:
         # A generator of its own, which a `break` drops and the event loop closes, also where the stream is referenced.
         try:
-            async for event in self._events:
+            for event in self._events:
                 yield event
+            async for events in self._responses:
+                self._events = iter(events)
+                for event in self._events:
+                    yield event
         finally:
             await self.close()
 
     async def __anext__(self) -> EventT:
-        return await self._events.__anext__()
+        while True:
+            for event in self._events:
+                return event
+            self._events = iter(await self._responses.__anext__())
+
+    async def responses(self) -> AsyncIterator[Sequence[EventT]]:
+        """The same events, together as they came: all that a response brought, in order and of one `choice`.
+
+        For programs that pass them on, and write once for each response.
+        """
+        try:
+            async for events in self._responses:
+                if events:
+                    yield events
+        finally:
+            await self.close()
 
     async def __aenter__(self) -> AsyncStream[EventT]:
         return self
@@ -94,5 +142,12 @@ class AsyncStream(Generic[EventT]):
         await self.close()
 
     async def close(self) -> None:
-        """Cancel the request, unless its answer is complete; there are no more events then."""
-        await self._events.aclose()
+        """Cancel the request, unless its answer is complete; there are no more events then.
+
+        Where another task waits for the next event, that one gets `StreamBroken`.
+        """
+        self._events = iter(())
+        try:
+            await self._responses.aclose()
+        except RuntimeError:  # it is being read
+            self._running.cancel()

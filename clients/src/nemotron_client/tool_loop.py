@@ -34,9 +34,11 @@ class ToolLoop:
     ) -> None:
         """*messages*, *tools* and *options* are those of the first request; `InvalidRequest` if they cannot be used."""
         if isinstance(max_turns, bool) or not isinstance(max_turns, int) or max_turns < 1:
-            raise InvalidRequest(f"max_turns is {max_turns!r}; it must be a whole number from 1")
+            raise InvalidRequest(f"max_turns is {max_turns!r}; it must be a whole number from 1", field="max_turns")
         if on_tool_error not in ("raise", "tell"):
-            raise InvalidRequest(f"on_tool_error is {on_tool_error!r}; it is raise or tell")
+            raise InvalidRequest(f"on_tool_error is {on_tool_error!r}; it is raise or tell", field="on_tool_error")
+        if (n := options.get("n")) not in (None, 1):
+            raise InvalidRequest(f"n is {n!r}; a run goes on with one answer, so leave it out", field="n")
         self.tools = tools
         self.options: ChatOptions = {**options}
         self._toolbox = Toolbox(tools)
@@ -50,9 +52,11 @@ class ToolLoop:
         """What to ask with next."""
         return self._parts.messages
 
-    def add(self, event: RunEvent) -> None:
-        """Take the next event."""
-        self._parts.add(event)
+    def added(self, events: Sequence[RunEvent]) -> Sequence[RunEvent]:
+        """Take the next *events*, and return them."""
+        for event in events:
+            self._parts.add(event)
+        return events
 
     def calls(self) -> list[BoundCall | ToolResult]:
         """The calls of the answer that has just ended, with their functions, or with the error that the model gets.

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from nemotron_client.errors import InvalidArguments, InvalidRequest, ToolError, ToolFailed, UnknownTool
 from nemotron_client.events import ToolCall
 from nemotron_client.messages import ToolMessage
+from nemotron_client.shapes import openai_tool
 from nemotron_client.spelling import did_you_mean
 
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -72,7 +73,8 @@ class Tool:
 
     @classmethod
     def from_openai(cls, tool: Mapping[str, Any], function: Callable[..., Any] | None = None) -> Tool:
-        """The tool that an OpenAI-shaped dict describes; *function* is what to call for it."""
+        """The tool that an OpenAI-shaped dict describes, or one of Anthropic's shape; *function* is what to call."""
+        tool = openai_tool(tool)
         about = tool.get("function", tool)
         if not isinstance(about, Mapping) or tool.get("type", "function") != "function" or "name" not in about:
             raise InvalidRequest(
@@ -92,8 +94,8 @@ ToolLike: TypeAlias = Tool | Mapping[str, Any] | Callable[..., Any]
 
 
 def openai_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
-    """*tools* as the wire has them; dicts go to the server unchanged. Raises `InvalidRequest` for what is none."""
-    return [dict(tool) if isinstance(tool, Mapping) else tool.as_openai() for tool in _described(tools)]
+    """*tools* as the wire has them; the server checks dicts. Raises `InvalidRequest` for what is none."""
+    return [dict(openai_tool(tool)) if isinstance(tool, Mapping) else tool.as_openai() for tool in _described(tools)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,11 +227,14 @@ class ToolResult:
 
 def _described(tools: Sequence[ToolLike]) -> Iterator[Tool | Mapping[str, Any]]:
     if isinstance(tools, (str, bytes, Mapping, Tool)) or not isinstance(tools, Sequence):
-        raise InvalidRequest(f"tools is {tools!r:.100}; give a list of tools, such as [get_weather]")
+        raise InvalidRequest(f"tools is {tools!r:.100}; give a list of tools, such as [get_weather]", field="tools")
     for place, tool in enumerate(tools):
         if isinstance(tool, (Tool, Mapping)):
             yield tool
         elif callable(tool):
             yield Tool.of(tool)
         else:
-            raise InvalidRequest(f"tools[{place}] is {tool!r:.100}; give a function, a Tool or an OpenAI-shaped dict")
+            raise InvalidRequest(
+                f"tools[{place}] is {tool!r:.100}; give a function, a Tool or an OpenAI-shaped dict",
+                field=f"tools[{place}]",
+            )

@@ -99,6 +99,9 @@ RETURN_GENERATION_LOGITS = Tensor("return_generation_logits", "BOOL")
 RETURN_PERF_METRICS = Tensor("return_perf_metrics", "BOOL")
 RETURN_NUM_INPUT_TOKENS = Tensor("return_num_input_tokens", "BOOL")
 RETURN_NUM_OUTPUT_TOKENS = Tensor("return_num_output_tokens", "BOOL")
+# Of both kinds, what came later.
+LOGIT_BIAS = Tensor("logit_bias", "BYTES")  # JSON: object of biases by token id, OpenAI shape
+STREAM_TOOL_CALLS = Tensor("stream_tool_calls", "BOOL")  # true: arguments of calls come in pieces, as they are written
 
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))
@@ -117,7 +120,9 @@ NUM_CACHED_TOKENS = Tensor("num_cached_tokens", "INT32")  # of the prompt; left 
 SEQUENCE_INDEX = Tensor("sequence_index", "INT32")  # which of several answers
 OUTPUT_LOG_PROBS = Tensor("output_log_probs", "FP32", dims=(-1, -1))  # one row: of each token that came
 CUM_LOG_PROBS = Tensor("cum_log_probs", "FP32", dims=(-1,))  # one value: their sum so far
-LOGPROBS = Tensor("logprobs", "BYTES")  # JSON: list of tokens with alternatives, OpenAI shape
+LOGPROBS = Tensor("logprobs", "BYTES")  # JSON: list of tokens with alternatives, OpenAI shape, and their `part`
+# With an answer's last response.
+STOP_REASON = Tensor("stop_reason", "BYTES")  # JSON: the stop word, or the end token's id; left out without either
 
 OUTPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor) and value not in INPUTS)
 

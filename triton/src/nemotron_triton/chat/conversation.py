@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from nemotron_client.shapes import openai_tool
 from nemotron_triton.errors import RequestError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -174,7 +175,10 @@ def _call(where: str, raw: object) -> Call:
 
 
 def _function(where: str, raw: object) -> Mapping[str, Any]:
-    function = raw.get("function") if isinstance(raw, Mapping) and "function" in raw else raw
+    tool = openai_tool(raw) if isinstance(raw, Mapping) else {}
+    if tool.get("type") not in (None, "function"):
+        raise RequestError(f"{where}.type is {shown(tool['type'])}; this model calls functions only")
+    function = tool.get("function", tool)
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
         raise RequestError(
             f'{where} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}, got {shown(raw)}'

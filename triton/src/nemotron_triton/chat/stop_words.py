@@ -12,13 +12,14 @@ from nemotron_client.events import ContentDelta, Event, ToolCall
 
 
 class StopWords:
-    """Filters the events of one answer. `found` is set at the first stop word, after which no event passes.
+    """Filters the events of one answer. `found` is set at the first stop word, `word`, after which no event passes.
 
     *words* are not empty; of two that overlap, the one that is complete first ends the text.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
         self.found = False
+        self.word: str | None = None
         self._words = tuple(words)
         self._longest = max(map(len, words), default=0)
         self._held = ""
@@ -47,10 +48,11 @@ class StopWords:
 
     def _text(self, event: ContentDelta) -> list[Event]:
         text = self._held + event.text
-        matches = [(start + len(word), start) for word in self._words if (start := text.find(word)) >= 0]
+        matches = [(start + len(word), start, word) for word in self._words if (start := text.find(word)) >= 0]
         if matches:
             self.found = True
-            text = text[: min(matches)[1]]
+            _, start, self.word = min(matches)
+            text = text[:start]
         else:
             # What may be the beginning of a stop word is held back.
             sizes = range(min(len(text), self._longest - 1), 0, -1)

@@ -135,7 +135,8 @@ class EdgeEngine(Engine):
         reason: FinishReason | None = "stop"
         if ended is None:
             reason = _FINISH_REASONS.get(chunk.reason.name) if chunk.finished else None
-        stream.put(ids, reason, _logprobs(ids, chunk.logprobs, sampling.logprobs))
+        stop_token_id = None if ended is None else new[ended]
+        stream.put(ids, reason, _logprobs(ids, chunk.logprobs, sampling.logprobs), stop_token_id)
         return reason is not None
 
 

@@ -34,7 +34,7 @@ _JSON_BEGINS = (*'{["-0123456789', "true", "false", "null")
 
 
 # `TokenStream.put`.
-Put: TypeAlias = Callable[[list[int], FinishReason | None, tuple[TokenLogprob, ...]], None]
+Put: TypeAlias = Callable[[list[int], FinishReason | None, tuple[TokenLogprob, ...], int | None], None]
 
 
 class Answer:
@@ -159,7 +159,7 @@ class Answer:
         for place, token_id in enumerate(ids):
             # llama.cpp guesses end tokens from their names; the checkpoint's are the right ones.
             if token_id in self._end_ids:
-                return self._send(ids[:place], "stop", logprobs[:place])
+                return self._send(ids[:place], "stop", logprobs[:place], token_id)
             if token_id not in barred and self._completes_a_bad_sequence(ids[: place + 1]):
                 self._send(ids[:place], None, logprobs[:place])
                 self._barred = (barred if place == 0 else frozenset()) | {token_id}
@@ -168,7 +168,11 @@ class Answer:
         return self._send(ids, None, logprobs) or bool(barred) or too_short != self._too_short
 
     def _send(
-        self, ids: tuple[int, ...], finish_reason: FinishReason | None, logprobs: tuple[TokenLogprob, ...]
+        self,
+        ids: tuple[int, ...],
+        finish_reason: FinishReason | None,
+        logprobs: tuple[TokenLogprob, ...],
+        stop_token_id: int | None = None,
     ) -> bool:
         left = self._sampling.max_tokens - self.tokens
         ids = ids[:left]
@@ -180,7 +184,7 @@ class Answer:
             return True
         self.ended = finish_reason is not None
         if ids or finish_reason:
-            self._put(list(ids), finish_reason, logprobs[:left])
+            self._put(list(ids), finish_reason, logprobs[:left], stop_token_id)
         return self.ended
 
     @property

@@ -175,7 +175,7 @@ class LlmApiEngine(Engine):
         reason = _FINISH_REASONS.get(output.finish_reason) if ended is None else "stop"
         if reason is None and output.finish_reason is not None:
             raise EngineError(f"TensorRT-LLM ended an answer with {output.finish_reason!r}")
-        running.stream.put(ids, reason, logprobs)
+        running.stream.put(ids, reason, logprobs, output.stop_reason if ended is None else new[ended])
         return reason is not None
 
 

@@ -48,7 +48,7 @@ class TokenStream:
     Create it on the event loop that reads it. *pace* returns the seconds to gather tokens after each chunk; without it
     every token is a chunk of its own. `first_token_s` and `last_token_s` are when tokens were read, on the clock
     `time.monotonic`, `tokens` is how many were. The engine sets `cached_tokens` before the end: how many tokens of the
-    prompt were in its KV cache already; None where it does not tell.
+    prompt were in its KV cache already; None where it does not tell. `stop_token_id` is the end token, if it told it.
     """
 
     def __init__(self, pace: Callable[[], float] | None = None) -> None:
@@ -57,6 +57,7 @@ class TokenStream:
         self.last_token_s: float | None = None
         self.tokens = 0
         self.cached_tokens: int | None = None
+        self.stop_token_id: int | None = None
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -73,7 +74,11 @@ class TokenStream:
         self._gathering = False
 
     def put(
-        self, ids: Sequence[int], finish_reason: FinishReason | None = None, logprobs: Sequence[TokenLogprob] = ()
+        self,
+        ids: Sequence[int],
+        finish_reason: FinishReason | None = None,
+        logprobs: Sequence[TokenLogprob] = (),
+        stop_token_id: int | None = None,
     ) -> None:
         """Add tokens; they are dropped after a finish reason, an error or a cancellation."""
         with self._lock:
@@ -82,6 +87,7 @@ class TokenStream:
             self._ids += ids
             self._logprobs += logprobs
             self._finish_reason = finish_reason
+            self.stop_token_id = stop_token_id
             if finish_reason is None and (self._gathering or not ids):
                 return
             self._wake()

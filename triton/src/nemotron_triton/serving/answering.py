@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
 from nemotron_client import wire
@@ -16,9 +16,10 @@ from nemotron_triton.chat.render import Prompt, render_prompt
 from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
-from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
+from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.request import ChatRequest
+from nemotron_triton.serving.token_parts import ScoredToken, TokenParts
 
 _CLOSER = reasoning.CLOSER.encode()
 
@@ -36,15 +37,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Step:
-    """The events that a chunk of tokens made certain, at the end a `Finish`, and these tokens.
+    """The events that a chunk of tokens made certain, at the end a `Finish`.
 
-    `ids` and `logprobs` are of every token, also of one without text; `logprobs` is empty when not asked for.
-    `repairs`, in the last step, is the number of calls whose JSON had to be repaired.
+    `tokens`, where log probabilities are asked for, are those of which the part is certain now: every token in its
+    turn, also one without text. `repairs`, in the last step, is the number of calls whose JSON had to be repaired.
     """
 
     events: list[Event]
-    ids: tuple[int, ...]
-    logprobs: tuple[TokenLogprob, ...]
+    tokens: Sequence[ScoredToken] = ()
     repairs: int = 0
 
 
@@ -85,7 +85,7 @@ class Answering:
         try:
             async for chunk in stream:
                 step = reading.read(chunk)
-                if step.events or step.logprobs:
+                if step.events or step.tokens:
                     yield step
                 if reading.over:
                     return
@@ -104,9 +104,10 @@ class Answering:
         context = self._engine.max_seq_len
         room = context - prompt_tokens
         if room < 1:
+            field = wire.MESSAGES if request.conversation else wire.TEXT_INPUT
             raise RequestError(
-                f"the prompt has {prompt_tokens} tokens and leaves no room to answer in a context of {context}; "
-                "shorten it"
+                f"{field}: the prompt has {prompt_tokens} tokens and leaves no room to answer in a context of "
+                f"{context}; shorten it"
             )
         if request.max_tokens is not None and request.max_tokens > room:
             raise RequestError(
@@ -131,7 +132,8 @@ class _Reading:
         self._parser = AnswerParser(prepared.rules)
         self._detokenizer = Detokenizer(codec)
         self._stop_words = StopWords(prepared.request.stop_words)
-        self._each_token = bool(prepared.request.stop_words)
+        self._parts = TokenParts() if prepared.sampling.logprobs is not None else None
+        self._each_token = bool(prepared.request.stop_words or self._parts)
         self._output_tokens = self._reasoning_tokens = 0
         self._codec = codec
         self._tail = b""
@@ -139,31 +141,38 @@ class _Reading:
     def read(self, chunk: TokenChunk) -> Step:
         """The events that *chunk* makes certain, and its tokens up to the end of the answer."""
         events: list[Event] = []
+        tokens: list[ScoredToken] = []
         count = 0
         for ids in self._pieces(chunk.ids):
-            events += self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
+            certain = self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
+            events += certain
+            thinking = self._parser.in_reasoning
+            if self._parts:
+                tokens += self._parts.add(ids[0], chunk.logprobs[count], certain, thinking=thinking)
             count += len(ids)
-            self._reasoning_tokens += len(ids) * self._parser.in_reasoning
+            self._reasoning_tokens += len(ids) * thinking
             if self._stop_words.found:
                 break
         self._output_tokens += count
+        last: list[Event] = []
         if self._stop_words.found:
-            events.append(self._finish("stop"))
+            last.append(self._finish("stop", self._stop_words.word))
         elif chunk.finish_reason:
             cut = chunk.finish_reason == "length"
             rest = [*self._parser.feed(self._detokenizer.finish()), *self._parser.finish(cut=cut)]
-            events += [*self._stop_words.filter(rest), *self._stop_words.finish()]
+            last += [*self._stop_words.filter(rest), *self._stop_words.finish()]
             reason: str = chunk.finish_reason
             if self._stop_words.found:
                 # A stop word may have become whole only now, and then no call was the end of the answer.
                 reason = "stop"
             elif self._parser.called_tools and reason == "stop":
                 reason = "tool_calls"
-            events.append(self._finish(reason))
-        repairs = self._parser.repairs if self.over else 0
-        return Step(events, chunk.ids[:count], chunk.logprobs[:count], repairs)
+            last.append(self._finish(reason, self._stop_words.word or self._stream.stop_token_id))
+        if self.over and self._parts:
+            tokens += self._parts.finish(last)
+        return Step([*events, *last], tokens, self._parser.repairs if self.over else 0)
 
-    def _finish(self, reason: str) -> Finish:
+    def _finish(self, reason: str, stop_reason: str | int | None) -> Finish:
         self.over = True
         usage = Usage(
             input_tokens=self._input_tokens,
@@ -171,7 +180,7 @@ class _Reading:
             reasoning_tokens=self._reasoning_tokens,
             cached_tokens=self._stream.cached_tokens,
         )
-        return Finish(reason=reason, usage=usage, problems=tuple(self._parser.problems))
+        return Finish(reason=reason, usage=usage, problems=tuple(self._parser.problems), stop_reason=stop_reason)
 
     def _pieces(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """*ids* in the pieces that counting needs: one token each where a stop word or thinking may begin or end."""
@@ -181,8 +190,7 @@ class _Reading:
             yield ids
 
     def _goes_on_thinking(self, ids: tuple[int, ...]) -> bool:
-        if not self._parser.in_reasoning:
-            return False
+        # Also of tokens that are read one by one, which may begin the closer.
         text = self._tail + b"".join(map(self._codec.bytes_of, ids))
         self._tail = text[-len(_CLOSER) :]
-        return _CLOSER not in text
+        return self._parser.in_reasoning and _CLOSER not in text

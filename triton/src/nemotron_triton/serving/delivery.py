@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.stream import TokenLogprob
 from nemotron_triton.serving.answering import Prepared, Step
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.responses import Response, in_order, logprob_tensors, whole
+from nemotron_triton.serving.token_parts import ScoredToken
 
 
 class Delivery:
@@ -28,8 +28,7 @@ class Delivery:
         self._codec = codec
         self.awaited = prepared.request.stream
         self._events: list[Event] = []
-        self._ids: list[int] = []
-        self._logprobs: list[TokenLogprob] = []
+        self._tokens: list[ScoredToken] = []
         self._cum_logprob = 0.0
 
     def take(self, step: Step) -> None:
@@ -37,22 +36,18 @@ class Delivery:
         self._note(step)
         finished = bool(step.events) and isinstance(step.events[-1], Finish)
         if self._request.stream:
-            self._send(in_order(step.events), step.ids, step.logprobs, final=finished)
+            self._send(in_order(step.events), step.tokens, final=finished)
             return
         self._events += step.events
-        self._ids += step.ids
-        self._logprobs += step.logprobs
+        self._tokens += step.tokens
         if finished:
             # Only here: the record of the answer does not hold its prompt.
             echo = [ContentDelta(self._request.text)] if self._request.echo else []
-            self._send([whole([*echo, *self._events])], self._ids, self._logprobs, final=True)
+            self._send([whole([*echo, *self._events])], self._tokens, final=True)
 
-    def _send(
-        self, responses: list[Response], ids: Sequence[int], logprobs: Sequence[TokenLogprob], *, final: bool
-    ) -> None:
-        alternatives = self._request.sampling.logprobs
-        if logprobs and alternatives is not None:
-            tensors = logprob_tensors(self._codec, ids, logprobs, self._cum_logprob, alternatives=bool(alternatives))
+    def _send(self, responses: list[Response], tokens: Sequence[ScoredToken], *, final: bool) -> None:
+        if tokens:
+            tensors = logprob_tensors(self._codec, tokens, self._cum_logprob)
             self._cum_logprob = tensors[wire.CUM_LOG_PROBS][0]
             responses[0] |= tensors
         self.awaited = False

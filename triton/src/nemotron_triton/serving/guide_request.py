@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 
 from nemotron_client import wire
+from nemotron_client.shapes import bare_schema
 from nemotron_triton.engine.interface import Guide
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.values import Values, json_value
@@ -58,6 +59,7 @@ def read_guide(values: Values) -> Guide | None:
         schema = json_value(values, _GUIDE)
         if not isinstance(schema, Mapping):
             raise RequestError(f"{_GUIDE} must be a JSON object that holds a schema")
+        schema = bare_schema(schema)
         repetitions = _repetitions_of_schema(schema)
         text = json.dumps(schema)
     if repetitions > MAX_REPETITIONS:

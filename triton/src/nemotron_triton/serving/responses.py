@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
 from nemotron_triton.chat.tokens import TokenCodec
-from nemotron_triton.engine.stream import TokenLogprob
+from nemotron_triton.serving.token_parts import ScoredToken
 
 Response: TypeAlias = dict[wire.Tensor, Any]
 
@@ -41,6 +41,8 @@ def whole(events: Sequence[Event]) -> Response:
         response[wire.NUM_REASONING_TOKENS] = finish.usage.reasoning_tokens
         if finish.usage.cached_tokens is not None:
             response[wire.NUM_CACHED_TOKENS] = finish.usage.cached_tokens
+        if finish.stop_reason is not None:
+            response[wire.STOP_REASON] = json.dumps(finish.stop_reason, ensure_ascii=False)
         if finish.problems:
             response[wire.PROBLEMS] = json.dumps([asdict(problem) for problem in finish.problems], ensure_ascii=False)
     return response
@@ -60,26 +62,25 @@ def in_order(events: Sequence[Event]) -> list[Response]:
     return [whole(group) for group in groups]
 
 
-def logprob_tensors(
-    codec: TokenCodec, ids: Sequence[int], logprobs: Sequence[TokenLogprob], before: float, *, alternatives: bool
-) -> Response:
-    """The tensors with the log probabilities of these tokens; *before* is the sum of those that were sent already.
+def logprob_tensors(codec: TokenCodec, tokens: Sequence[ScoredToken], before: float) -> Response:
+    """The tensors with the log probabilities of *tokens*; *before* is the sum of those that were sent already.
 
-    One that the engine does not know is NaN, and null in the JSON that comes with *alternatives*, as is that of a
-    token of probability 0.
+    One that the engine does not know is NaN, and null in the JSON, as is that of a token of probability 0.
     """
-    values = [token.logprob for token in logprobs]
-    tensors: Response = {
+    values = [token.logprob.logprob for token in tokens]
+    described = [
+        {
+            **_token(codec, token.id, token.logprob.logprob),
+            "top_logprobs": [_token(codec, *top) for top in token.logprob.top],
+            "part": token.part,
+        }
+        for token in tokens
+    ]
+    return {
         wire.OUTPUT_LOG_PROBS: [[math.nan if value is None else value for value in values]],
         wire.CUM_LOG_PROBS: [before + sum(value for value in values if value is not None)],
+        wire.LOGPROBS: json.dumps(described, ensure_ascii=False),
     }
-    if alternatives:
-        tokens = [
-            _token(codec, token_id, token.logprob) | {"top_logprobs": [_token(codec, *top) for top in token.top]}
-            for token_id, token in zip(ids, logprobs, strict=True)
-        ]
-        tensors[wire.LOGPROBS] = json.dumps(tokens, ensure_ascii=False)
-    return tensors
 
 
 def _token(codec: TokenCodec, token_id: int, logprob: float | None) -> dict[str, Any]:

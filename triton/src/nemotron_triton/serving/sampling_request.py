@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 
 from nemotron_client import wire
 from nemotron_triton.chat.profiles import SamplingDefaults
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.errors import RequestError
-from nemotron_triton.serving.values import MAX_INT32, Values, integer, number, sequence, within, words
+from nemotron_triton.serving.values import MAX_INT32, Values, integer, json_value, number, sequence, within, words
 
 MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
+# What every engine takes.
+MAX_BIASED_TOKENS = 1024
 _SEEDS = 2**64
 # Asks for nothing that an engine may lack.
 _PLAIN = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
@@ -112,7 +115,28 @@ def _logit_bias(values: Values, codec: TokenCodec) -> dict[int, float]:
         within(wire.EMBEDDING_BIAS_WEIGHTS, weight, -100, 100)
         for token_id in codec.encode_text(word):
             bias[token_id] = bias.get(token_id, 0.0) + weight
+    for token_id, weight in _bias_by_id(values, codec):
+        bias[token_id] = bias.get(token_id, 0.0) + weight
     return bias
+
+
+def _bias_by_id(values: Values, codec: TokenCodec) -> Iterator[tuple[int, float]]:
+    """The tokens and biases in `logit_bias`, whose keys are numbers written as text."""
+    entries = json_value(values, wire.LOGIT_BIAS)
+    if entries is None:
+        return
+    if not isinstance(entries, Mapping):
+        raise RequestError(f"{wire.LOGIT_BIAS} must be a JSON object of biases by token id")
+    if len(entries) > MAX_BIASED_TOKENS:
+        raise RequestError(f"{wire.LOGIT_BIAS} has {len(entries)} entries; it may have at most {MAX_BIASED_TOKENS}")
+    for key, weight in entries.items():
+        if not re.fullmatch(r"[0-9]{1,10}", key) or int(key) >= codec.vocab_size:
+            raise RequestError(
+                f"{wire.LOGIT_BIAS} has {key[:80]!r}; its keys must be token ids between 0 and {codec.vocab_size - 1}"
+            )
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise RequestError(f"{wire.LOGIT_BIAS}.{key} must be a number")
+        yield int(key), within(f"{wire.LOGIT_BIAS}.{key}", weight, -100, 100)
 
 
 def _logprobs(values: Values) -> int | None:

@@ -44,7 +44,7 @@ def number(values: Values, tensor: wire.Tensor, default: float, low: float, high
     return within(tensor, values.get(tensor, default), low, high)
 
 
-def within(tensor: wire.Tensor, value: float, low: float, high: float) -> float:
+def within(tensor: wire.Tensor | str, value: float, low: float, high: float) -> float:
     """*value*; `RequestError` when it is out of bounds."""
     # Written so that NaN fails too.
     if not low <= value <= high:
