@@ -31,6 +31,9 @@ class GenerateOptions(TypedDict, total=False):
     guide_type          what the text behind the thinking must look like: json, json_schema, regex
     guide               the schema or the expression
     priority            0 (default), or 1 for what can wait: it begins when nothing else waits
+    max_thinking_tokens most tokens to think, after which the thinking is ended at the next line's end, at most 16
+                        tokens later; 0: do not think. A fifth of max_tokens is kept for the answer
+    include_reasoning   false: the thinking is counted, and its text left out
     """
 
     timeout_s: float | None
@@ -52,6 +55,8 @@ class GenerateOptions(TypedDict, total=False):
     guide_type: Literal["json", "json_schema", "regex"] | None
     guide: str | Mapping[str, Any] | None
     priority: int | None
+    max_thinking_tokens: int | None
+    include_reasoning: bool | None
 
 
 class ChatOptions(GenerateOptions, total=False):
@@ -60,11 +65,13 @@ class ChatOptions(GenerateOptions, total=False):
     tool_choice           auto, none, required, or the name of the function to call (OpenAI's dict does as well)
     parallel_tool_calls   false: one call at most
     chat_template_kwargs  further options of the model's template
+    reasoning_effort      none: do not think; minimal, low, medium, high: think 256, 1,024, 4,096, 16,384 tokens at most
     """
 
     tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
     chat_template_kwargs: Mapping[str, Any] | None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None
 
 
 # Options whose tensor has another name, and those that are the client's own.

@@ -99,6 +99,10 @@ RETURN_GENERATION_LOGITS = Tensor("return_generation_logits", "BOOL")
 RETURN_PERF_METRICS = Tensor("return_perf_metrics", "BOOL")
 RETURN_NUM_INPUT_TOKENS = Tensor("return_num_input_tokens", "BOOL")
 RETURN_NUM_OUTPUT_TOKENS = Tensor("return_num_output_tokens", "BOOL")
+# How long to think.
+MAX_THINKING_TOKENS = Tensor("max_thinking_tokens", "INT32")  # 0: not at all
+REASONING_EFFORT = Tensor("reasoning_effort", "BYTES")  # none, minimal, low, medium, high
+INCLUDE_REASONING = Tensor("include_reasoning", "BOOL")  # false: the thinking is counted and not returned
 
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))

@@ -93,6 +93,11 @@ class Detokenizer:
         """The text that *ids* complete."""
         return self._utf8.decode(b"".join(map(self._codec.bytes_of, ids)))
 
+    @property
+    def inside_character(self) -> bool:
+        """Whether more bytes of a character are to come."""
+        return bool(self._utf8.getstate()[0])
+
     def finish(self) -> str:
         """U+FFFD for a character that was cut off."""
         return self._utf8.decode(b"", final=True)
