@@ -98,6 +98,20 @@ def test_a_message_that_spells_a_control_token_is_refused(running: Running) -> N
     on_loop(test)
 
 
+def test_what_a_model_wrote_may_be_spelled_in_other_tokens_than_the_tokenizers(running: Running) -> None:
+    """A prompt that goes on behind an answer, whose tokens the model chose."""
+
+    async def test() -> None:
+        written = [running.ids(CONTROL, CONTROL)[0], *(running.ids(letter)[0] for letter in "Sweden</think>")]
+        assert len(running.codec.respelled(written)) < len(written)
+        stream = running.ask(prompt=written)
+        (await running.handle()).respond(5, finish="LENGTH")
+
+        assert await read(stream) == ([5], "length", [])
+
+    on_loop(test)
+
+
 def test_a_stop_token_of_the_request_ends_it(running: Running) -> None:
     async def test() -> None:
         stream = running.ask(replace(PLAIN, stop_ids=(77,)))

@@ -66,6 +66,15 @@ class TokenCodec:
         ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
+    def respelled(self, ids: Iterable[int]) -> list[int]:
+        """The ids that the tokenizer has for the text of *ids*; a model may spell it otherwise."""
+        control = set(self._control.values())
+        spelled: list[int] = []
+        for is_control, run in itertools.groupby(ids, control.__contains__):
+            text = b"".join(map(self.bytes_of, run if not is_control else ()))
+            spelled += run if is_control else self.encode_text(text.decode(errors="replace"))
+        return spelled
+
     def _packed_ids(self, text: str) -> array.array[int]:
         return array.array("i", self.encode_text(text))
 
