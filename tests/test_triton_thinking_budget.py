@@ -195,10 +195,9 @@ def test_the_model_goes_on_behind_a_closer_that_is_not_its_own(
 
 @given(data=st.data())
 def test_the_answer_does_not_depend_on_how_tokens_came(bundle: Bundle, data: st.DataObject) -> None:
-    text = "".join(
-        data.draw(st.lists(st.sampled_from(["word ", "é", "🙂", "\n", "</", "<", "\n\n", "日本"]), max_size=60))
-    )
-    values = {
+    words = st.sampled_from(["word ", "é", "🙂", "\n", "</", "<", "\n\n", "日本"])
+    text = "".join(data.draw(st.lists(words, max_size=60)))
+    values: dict[str, Any] = {
         "thinking": True,
         "max_thinking_tokens": data.draw(st.sampled_from([0, 1, 2, 17, 30, 200]) if text else st.just(5)),
         "max_tokens": data.draw(st.integers(20, 200)),
@@ -347,7 +346,7 @@ def test_without_room_for_an_answer_and_with_a_prompt_that_thinks_it_is_refused(
         values = {"messages": json.dumps(turns)}
     answering = Answering(bundle, CODEC, Scripted(""))
 
-    with pytest.raises(RequestError, match="room for less than the .* raise max_tokens, or switch thinking off"):
+    with pytest.raises(RequestError, match=r"room for less than the .* raise max_tokens, or switch thinking off"):
         answering.prepare(read(max_thinking_tokens=5, max_tokens=2, **values))
 
 
@@ -509,6 +508,7 @@ def test_the_real_engine_keeps_to_any_limit_and_always_answers(bundle: Bundle) -
 
 def test_seeded_answers_repeat(random_bundle: Bundle) -> None:
     """On a model that writes anything: broken characters, tags, control tokens."""
+    hot = {"max_tokens": 80, "end_id": -1, "temperature": 1.5}
 
     async def run() -> list[Read]:
         async with running(random_bundle) as engine:
@@ -516,9 +516,7 @@ def test_seeded_answers_repeat(random_bundle: Bundle) -> None:
             return [
                 await read_answer(
                     answering,
-                    read(
-                        text_input=OPENED, max_thinking_tokens=9, max_tokens=80, seed=seed, end_id=-1, temperature=1.5
-                    ),
+                    read(text_input=OPENED, max_thinking_tokens=9, seed=seed, **hot),
                 )
                 for seed in (1, 1, 2, 3, 4, 5)
             ]

@@ -42,13 +42,13 @@ def test_any_ids_decode_as_the_tokenizer_itself_decodes_them(ids: list[int], dat
     assert "".join(pieces) == TOKENIZER.decode(ids, skip_special_tokens=False)
 
 
-@given(st.text(max_size=20), st.data())
+@given(TEXT, st.data())
 def test_another_spelling_of_a_text_is_spelled_again(text: str, data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(1, 5), max_size=20))
-    pieces, rest = [], text
-    for size in sizes:
-        pieces, rest = [*pieces, rest[:size]], rest[size:]
-    spelled = [token_id for piece in [*pieces, rest] for token_id in CODEC.encode_text(piece)]
+    spelled, rest = list[int](), text
+    for size in [*sizes, len(text)]:
+        spelled += CODEC.encode_text(rest[:size])
+        rest = rest[size:]
     end = CODEC.control_id("<|eot_id|>")
     assert end is not None
 

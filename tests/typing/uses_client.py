@@ -76,12 +76,15 @@ SAMPLING: GenerateOptions = {
     "bad_words": ("oh",),
     "guide_type": "json_schema",
     "priority": 1,
+    "max_thinking_tokens": 100,
+    "include_reasoning": False,
     "guide": {"type": "object"},
 }
 FORCED: ChatOptions = {
     "tool_choice": "weather",
     "parallel_tool_calls": False,
     "chat_template_kwargs": {"force_nonempty_content": True},
+    "reasoning_effort": "low",
 }
 
 

@@ -71,8 +71,9 @@ class TokenCodec:
         control = set(self._control.values())
         spelled: list[int] = []
         for is_control, run in itertools.groupby(ids, control.__contains__):
-            text = b"".join(map(self.bytes_of, run if not is_control else ()))
-            spelled += run if is_control else self.encode_text(text.decode(errors="replace"))
+            some = list(run)
+            text = b"".join(map(self.bytes_of, some)).decode(errors="replace")
+            spelled += some if is_control else self.encode_text(text)
         return spelled
 
     def _packed_ids(self, text: str) -> array.array[int]:

@@ -72,12 +72,8 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     check_sizes(values, settings)
     conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
     render = read_render_options(values)
-    max_thinking_tokens = read_max_thinking_tokens(values, render)
     thinking = thinking_mode(profile, conversation, render.thinking) if conversation else bool(render.thinking)
-    if thinking and max_thinking_tokens == 0:
-        raise RequestError(
-            "the system prompt says 'detailed thinking on', and the request asks for no thinking; leave one of them out"
-        )
+    max_thinking_tokens = read_max_thinking_tokens(values, render, thinking=thinking)
     defaults = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
     sampling = read_sampling(values, defaults, codec, read_guide(values))
     _check_guided(sampling, choice)

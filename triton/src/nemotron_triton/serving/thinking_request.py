@@ -27,34 +27,39 @@ def read_render_options(values: Values) -> RenderOptions:
     `RequestError` where they contradict each other.
     """
     options = render_options(values.get(wire.THINKING), json_value(values, wire.CHAT_TEMPLATE_KWARGS))
-    budgets = _budgets(values, options.template_kwargs)
-    effort = wire.REASONING_EFFORT in values
-    if off := next((name for name, tokens in budgets.items() if tokens == 0), None):
+    if off := _switched_off(values, options):
         if options.thinking:
-            raise RequestError(f"{off} asks for no thinking, and {wire.THINKING} is true; leave one of them out")
+            raise RequestError(f"{off}, and {wire.THINKING} is true; leave one of them out")
         return replace(options, thinking=False)
+    effort = values.get(wire.REASONING_EFFORT)
     if effort and options.thinking is False:
-        raise RequestError(
-            f"{wire.REASONING_EFFORT} is {values[wire.REASONING_EFFORT]}, and {wire.THINKING} is false; leave one of "
-            "them out"
-        )
+        raise RequestError(f"{wire.REASONING_EFFORT} is {effort}, and {wire.THINKING} is false; leave one of them out")
     return replace(options, thinking=True) if effort else options
 
 
-def read_max_thinking_tokens(values: Values, options: RenderOptions) -> int | None:
-    """The budget, in tokens; None where there is none."""
-    return min(_budgets(values, options.template_kwargs).values(), default=None)
+def read_max_thinking_tokens(values: Values, options: RenderOptions, *, thinking: bool) -> int | None:
+    """The budget in tokens, None where there is none; `RequestError` where it is 0 and the prompt asks for *thinking*."""
+    if thinking and (off := _switched_off(values, options)):
+        raise RequestError(f"{off}, and the system prompt switches thinking on; leave one of them out")
+    return min((tokens for _, _, tokens in _budgets(values, options.template_kwargs)), default=None)
 
 
-def _budgets(values: Values, template_kwargs: Mapping[str, Any]) -> dict[str, int]:
-    """Each budget that was given by its name; `RequestError` says what one may hold."""
-    budgets: dict[str, int] = {}
+def _switched_off(values: Values, options: RenderOptions) -> str:
+    """What switches thinking off, if anything does."""
+    budgets = _budgets(values, options.template_kwargs)
+    return next((f"{name} is {value}" for name, value, tokens in budgets if tokens == 0), "")
+
+
+def _budgets(values: Values, template_kwargs: Mapping[str, Any]) -> list[tuple[str, Any, int]]:
+    """Each budget that was given: its name, its value, and that in tokens; `RequestError` says what it may hold."""
+    budgets: list[tuple[str, Any, int]] = []
     if wire.MAX_THINKING_TOKENS in values:
-        budgets[f"{wire.MAX_THINKING_TOKENS} 0"] = integer(values, wire.MAX_THINKING_TOKENS, 0, 0)
+        tokens = integer(values, wire.MAX_THINKING_TOKENS, 0, 0)
+        budgets.append((wire.MAX_THINKING_TOKENS.name, tokens, tokens))
     if (effort := values.get(wire.REASONING_EFFORT)) is not None:
         if effort not in EFFORTS:
             raise RequestError(f"{wire.REASONING_EFFORT} is {shown(effort)}; it must be one of {', '.join(EFFORTS)}")
-        budgets[f"{wire.REASONING_EFFORT} none"] = EFFORTS[effort]
+        budgets.append((wire.REASONING_EFFORT.name, effort, EFFORTS[effort]))
     budget = template_kwargs.get(_OPTION)
     if budget is not None and budget != -1:
         if not isinstance(budget, int) or isinstance(budget, bool) or budget < 0:
@@ -62,5 +67,5 @@ def _budgets(values: Values, template_kwargs: Mapping[str, Any]) -> dict[str, in
                 f"{wire.CHAT_TEMPLATE_KWARGS}.{_OPTION} is {shown(budget)}; it must be a whole number of tokens, or -1 "
                 "for no budget"
             )
-        budgets[f"{wire.CHAT_TEMPLATE_KWARGS}.{_OPTION} 0"] = budget
+        budgets.append((f"{wire.CHAT_TEMPLATE_KWARGS}.{_OPTION}", budget, budget))
     return budgets
