@@ -70,5 +70,5 @@ def test_an_effort_says_whether_to_think(client: Client) -> None:
 
     assert (off.reasoning, off.usage.reasoning_tokens) == (None, 0)
     assert low == client.chat(CAPITAL, thinking=True)
-    with pytest.raises(RequestRejected, match="reasoning_effort is .*; it must be one of none, minimal, low, medium"):
-        client.chat(CAPITAL, reasoning_effort="max")  # type: ignore[typeddict-item]
+    with pytest.raises(RequestRejected, match=r"reasoning_effort is .*; it must be one of none, minimal, low, medium"):
+        client.chat(CAPITAL, reasoning_effort="max")  # type: ignore[arg-type]

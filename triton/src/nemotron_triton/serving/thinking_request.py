@@ -38,7 +38,10 @@ def read_render_options(values: Values) -> RenderOptions:
 
 
 def read_max_thinking_tokens(values: Values, options: RenderOptions, *, thinking: bool) -> int | None:
-    """The budget in tokens, None where there is none; `RequestError` where it is 0 and the prompt asks for *thinking*."""
+    """The budget in tokens, None where there is none; *options* are those of `read_render_options`.
+
+    `RequestError` where it is 0, and *thinking* is what the prompt asks for all the same.
+    """
     if thinking and (off := _switched_off(values, options)):
         raise RequestError(f"{off}, and the system prompt switches thinking on; leave one of them out")
     return min((tokens for _, _, tokens in _budgets(values, options.template_kwargs)), default=None)
