@@ -117,6 +117,18 @@ def test_chat_shows_calls_as_calls_and_thinking_apart(served: ServeOptions) -> N
     assert "think>" not in result.stderr
 
 
+def test_chat_thinks_at_most_so_long(served: ServeOptions) -> None:
+    question = ("chat", "What is the capital of France?", "--url", f"127.0.0.1:{served.grpc_port}")
+
+    short = nemotron(*question, "--thinking", "on", "--think-at-most", "1")
+    none = nemotron(*question, "--think-at-most", "0")
+
+    assert (short.returncode, none.returncode) == (0, 0)
+    assert short.stderr.startswith("The question is")
+    assert short.stdout.strip()
+    assert (none.stderr, bool(none.stdout)) == ("", True)
+
+
 def test_a_function_that_must_be_called_is_named_by_one_word(served: ServeOptions) -> None:
     choice = ("--tools", ROOT / "build/demo/tools.json", "--tool-choice", "calculate_tip")
 

@@ -47,3 +47,28 @@ def test_an_answer_can_be_made_longer_than_the_model_likes(client: Client) -> No
     long = client.chat(CAPITAL, thinking=False, min_tokens=40, max_tokens=60)
 
     assert short.usage.output_tokens < 40 <= long.usage.output_tokens
+
+
+def test_thinking_ends_at_its_budget(client: Client) -> None:
+    free = client.chat(CAPITAL, thinking=True)
+    short = client.chat(CAPITAL, thinking=True, max_thinking_tokens=1)
+    ample = client.chat(CAPITAL, thinking=True, max_thinking_tokens=1000)
+    hidden = client.chat(CAPITAL, thinking=True, max_thinking_tokens=1, include_reasoning=False)
+
+    assert short.reasoning
+    assert free.reasoning
+    assert free.reasoning.startswith(short.reasoning)
+    assert 0 < short.usage.reasoning_tokens < free.usage.reasoning_tokens
+    assert (short.finish_reason, bool(short.content)) == ("stop", True)
+    assert ample == free
+    assert (hidden.reasoning, hidden.content, hidden.usage) == (None, short.content, short.usage)
+
+
+def test_an_effort_says_whether_to_think(client: Client) -> None:
+    off = client.chat(CAPITAL, reasoning_effort="none")
+    low = client.chat(CAPITAL, reasoning_effort="low")
+
+    assert (off.reasoning, off.usage.reasoning_tokens) == (None, 0)
+    assert low == client.chat(CAPITAL, thinking=True)
+    with pytest.raises(RequestRejected, match=r"reasoning_effort is .*; it must be one of none, minimal, low, medium"):
+        client.chat(CAPITAL, reasoning_effort="max")  # type: ignore[arg-type]

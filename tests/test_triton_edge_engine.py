@@ -7,19 +7,23 @@ import importlib
 import shutil
 import sys
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from chat_requests import read as read_request
 from edge_llm_engine import PLAIN, Running, edge_llm, running_engine, thor_bundle
 from engine_answers import on_loop, read
+from nemotron_client.events import ContentDelta
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.start import start_engine
+from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError
+from nemotron_triton.serving.answering import Answering, Step
 from patience import PATIENCE_S
 
 END = 1533
@@ -94,6 +98,44 @@ def test_a_message_that_spells_a_control_token_is_refused(running: Running) -> N
         ):
             await running.ask(prompt=spelt).__anext__()
         assert running.native.handles.empty()
+
+    on_loop(test)
+
+
+def test_thinking_is_ended_by_a_second_request_behind_the_first(running: Running, thor: Bundle) -> None:
+    """Though the runtime has one place, and reads in fewer tokens what the model wrote in many."""
+
+    async def test() -> None:
+        answering = Answering(thor, running.codec, running.engine)
+        prepared = answering.prepare(read_request(text_input="Yes or no?<think>\n", max_thinking_tokens=2))
+        answer = asyncio.create_task(collected(answering.answer(prepared, prepared.sampling, TokenStream())))
+        first = await running.handle()
+        first.respond(*(running.ids(letter)[0] for letter in "Sweden\nno"))
+        second = await running.handle()
+        second.respond(*running.ids("Yes."), finish="END_ID")
+
+        events = [event for step in await answer for event in step.events]
+        assert "".join(event.text for event in events if isinstance(event, ContentDelta)) == "Yes."
+        assert first.cancelled.is_set()
+        assert second.prompt == "Yes or no?<think>\nSweden\n</think>\n\n"
+
+    on_loop(test)
+
+
+async def collected(steps: AsyncIterable[Step]) -> list[Step]:
+    return [step async for step in steps]
+
+
+def test_what_a_model_wrote_may_be_spelled_in_other_tokens_than_the_tokenizers(running: Running) -> None:
+    """A prompt that goes on behind an answer, whose tokens the model chose."""
+
+    async def test() -> None:
+        written = [running.ids(CONTROL, CONTROL)[0], *(running.ids(letter)[0] for letter in "Sweden</think>")]
+        assert len(running.codec.respelled(written)) < len(written)
+        stream = running.ask(prompt=written)
+        (await running.handle()).respond(5, finish="LENGTH")
+
+        assert await read(stream) == ([5], "length", [])
 
     on_loop(test)
 

@@ -6,21 +6,24 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from chat_requests import read as read_request
 from contract import llm_arguments
 from engine_answers import on_loop, read, settled
+from nemotron_client.events import ContentDelta
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.llm_api import leave_mpi_job
 from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import BundleError, EngineError, RequestError
+from nemotron_triton.serving.answering import Answering, Step
 from tensorrt_llm_engine import (
     ENDS,
     KINDS,
@@ -131,6 +134,36 @@ def test_an_end_token_is_not_among_the_tokens(loadable: Bundle, end: int) -> Non
         assert await read(stream) == ([5, 6, 7], "stop", [])
 
     on_loop(test)
+
+
+def test_thinking_is_ended_by_a_second_request_behind_the_first(loadable: Bundle) -> None:
+    engine, llm = start(loadable)
+    codec = TokenCodec(loadable.tokenizer_path)
+
+    async def test() -> None:
+        answering = Answering(loadable, codec, engine)
+        prepared = answering.prepare(read_request(text_input="Yes or no?<think>\n", max_thinking_tokens=2))
+        stream = TokenStream()
+        answer = asyncio.create_task(collected(answering.answer(prepared, prepared.sampling, stream)))
+        await settled(lambda: len(llm.requests) == 1)
+        thought = codec.encode_text("Hm. Yes\n")
+        llm.requests[0].respond(*thought, *codec.encode_text("no"))
+        await settled(lambda: len(llm.requests) == 2)
+        first, second = llm.requests
+        second.respond(*codec.encode_text("Yes."), finish="stop")
+
+        events = [event for step in await answer for event in step.events]
+        assert "".join(event.text for event in events if isinstance(event, ContentDelta)) == "Yes."
+        assert first.aborted
+        assert first.prompt_token_ids == prepared.ids
+        assert second.prompt_token_ids == [*prepared.ids, *thought, *codec.encode_text("</think>\n\n")]
+
+    on_loop(test)
+    assert not engine.statistics().active_requests
+
+
+async def collected(steps: AsyncIterable[Step]) -> list[Step]:
+    return [step async for step in steps]
 
 
 def test_a_request_that_is_cancelled_is_aborted_at_once(loadable: Bundle) -> None:

@@ -224,6 +224,79 @@ def test_settings_limit_what_a_request_may_hold() -> None:
     )
 
 
+ON = json.dumps([{"role": "system", "content": "detailed thinking on"}, {"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize(
+    ("values", "thinking", "budget"),
+    [
+        ({}, False, None),
+        ({"max_thinking_tokens": 17}, False, 17),
+        ({"max_thinking_tokens": 17, "thinking": True}, True, 17),
+        ({"max_thinking_tokens": 0}, False, 0),
+        ({"max_thinking_tokens": 0, "text_input": "x"}, False, 0),
+        ({"reasoning_effort": "none"}, False, 0),
+        ({"reasoning_effort": "minimal"}, True, 256),
+        ({"reasoning_effort": "low"}, True, 1024),
+        ({"reasoning_effort": "medium"}, True, 4096),
+        ({"reasoning_effort": "high"}, True, 16_384),
+        # Of several, the smallest.
+        ({"reasoning_effort": "high", "max_thinking_tokens": 17}, True, 17),
+        ({"reasoning_effort": "low", "max_thinking_tokens": 5000}, True, 1024),
+        ({"reasoning_effort": "none", "max_thinking_tokens": 17}, False, 0),
+        ({"chat_template_kwargs": '{"reasoning_budget": 7}', "thinking": True}, True, 7),
+        ({"chat_template_kwargs": '{"reasoning_budget": 7}', "max_thinking_tokens": 9}, False, 7),
+        ({"chat_template_kwargs": '{"reasoning_budget": 0}'}, False, 0),
+        ({"chat_template_kwargs": '{"reasoning_budget": -1}', "thinking": True}, True, None),
+        ({"chat_template_kwargs": '{"reasoning_budget": null}', "thinking": True}, True, None),
+    ],
+)
+def test_a_budget_for_thinking_has_three_spellings(values: dict[str, Any], thinking: bool, budget: int | None) -> None:
+    request = read(**values)
+
+    assert (request.thinking, request.max_thinking_tokens) == (thinking, budget)
+    assert request.render.thinking is (
+        thinking if budget == 0 or "reasoning_effort" in values else request.render.thinking
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"max_thinking_tokens": -1}, "max_thinking_tokens is -1; it must be at least 0"),
+        (
+            {"reasoning_effort": "max"},
+            'reasoning_effort is "max"; it must be one of none, minimal, low, medium, high',
+        ),
+        ({"reasoning_effort": ""}, 'reasoning_effort is ""; it must be one of none'),
+        (
+            {"max_thinking_tokens": 0, "thinking": True},
+            "max_thinking_tokens is 0, and thinking is true; leave one of them out",
+        ),
+        ({"reasoning_effort": "none", "thinking": True}, "reasoning_effort is none, and thinking is true"),
+        ({"reasoning_effort": "low", "thinking": False}, "reasoning_effort is low, and thinking is false"),
+        (
+            {"max_thinking_tokens": 0, "chat_template_kwargs": '{"enable_thinking": true}'},
+            "max_thinking_tokens is 0, and thinking is true",
+        ),
+        (
+            {"max_thinking_tokens": 0, "messages": ON},
+            "max_thinking_tokens is 0, and the system prompt switches thinking",
+        ),
+        ({"reasoning_effort": "low", "text_input": "x"}, "reasoning_effort goes with messages"),
+        ({"chat_template_kwargs": '{"reasoning_budget": "7"}'}, 'chat_template_kwargs.reasoning_budget is "7"'),
+        ({"chat_template_kwargs": '{"reasoning_budget": true}'}, "chat_template_kwargs.reasoning_budget is true"),
+        ({"chat_template_kwargs": '{"reasoning_budget": -2}'}, "chat_template_kwargs.reasoning_budget is -2"),
+        (
+            {"include_reasoning": False, "top_logprobs": 1},
+            "return_log_probs cannot go with include_reasoning false",
+        ),
+    ],
+)
+def test_what_contradicts_itself_about_thinking_is_refused(values: dict[str, Any], complaint: str) -> None:
+    assert complaint in refusal(**values)
+
+
 # One value other than the default for each field that has one.
 OTHERS: dict[str, Any] = {
     "top_k": 1,

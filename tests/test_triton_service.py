@@ -21,10 +21,11 @@ from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine import interface
 from nemotron_triton.engine.interface import EngineStatistics, Sampling
+from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import ClientGoneError, EngineError
 from nemotron_triton.serving.call import Call, triton_error
-from nemotron_triton.serving.service import Service
+from nemotron_triton.serving.service import Service, StartEngine
 from nemotron_triton.serving.settings import Settings
 from patience import wait_until
 
@@ -136,7 +137,7 @@ PB_UTILS = SimpleNamespace(
 
 
 def request(sender: Sender, *, request_id: str = "a", **tensors: Any) -> Any:
-    values = {"text_input": "Hello", **tensors}
+    values = tensors if "messages" in tensors else {"text_input": "Hello", **tensors}
     inputs = []
     for name, value in values.items():
         array = np.array([[value.encode() if isinstance(value, str) else value]])
@@ -178,7 +179,7 @@ def service(bundle: Bundle, watch: Watch) -> Iterator[Service]:
     service.close()
 
 
-def start(bundle: Bundle, watch: Any, engine: type[Engine] = Engine, **settings: int) -> Service:
+def start(bundle: Bundle, watch: Any, engine: StartEngine = Engine, **settings: int) -> Service:
     return Service(bundle, Settings(**settings), PB_UTILS, start_engine=engine, watch=lambda *_: watch)
 
 
@@ -395,3 +396,49 @@ def test_a_stream_that_is_alone_gathers_tokens_too_unless_none_may_wait(bundle: 
         service.close()
 
     assert responses[100] < responses[0] / 2
+
+
+CAPITAL = json.dumps([{"role": "user", "content": "What is the capital of France?"}])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_each_answer_to_a_request_has_a_thinking_budget_of_its_own(bundle: Bundle, watch: Watch, stream: bool) -> None:
+    """On the real engine, which has one place for each."""
+    service, sender = start(bundle, watch, start_engine), Sender()
+    values: Any = {"thinking": np.bool_(True), "max_thinking_tokens": np.int32(1), "num_return_sequences": np.int32(2)}
+
+    service.submit(request(sender, messages=CAPITAL, stream=np.bool_(stream), **values))
+
+    assert sender.ended.wait(30)
+    for index in range(2):
+        of_answer = [answer.tensors for answer in sender.responses if answer.tensors["sequence_index"].item() == index]
+        thoughts, text = (
+            b"".join(tensors[name].item() for tensors in of_answer if name in tensors)
+            for name in ("reasoning_output", "text_output")
+        )
+        assert thoughts.startswith(b"The question is about a capital.")
+        assert text.endswith(b".")
+        assert 0 < of_answer[-1]["num_reasoning_tokens"].item() <= 18
+    assert sender.finals == 1
+    service.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_thinking_that_is_not_to_be_read_is_counted(bundle: Bundle, watch: Watch, stream: bool) -> None:
+    service, shown, hidden = start(bundle, watch, Thinking), Sender(), Sender()
+    values: Any = {"stream": np.bool_(stream), "thinking": np.bool_(True)}
+
+    service.submit(request(shown, **values))
+    service.submit(request(hidden, **values, include_reasoning=np.bool_(False)))
+
+    assert shown.ended.wait(10)
+    assert hidden.ended.wait(10)
+    assert any("reasoning_output" in answer.tensors for answer in shown.responses)
+    assert not any("reasoning_output" in answer.tensors for answer in hidden.responses)
+    texts = [
+        b"".join(answer.tensors["text_output"].item() for answer in sender.responses) for sender in (shown, hidden)
+    ]
+    assert texts[0] == texts[1] != b""
+    for name in ("num_reasoning_tokens", "num_output_tokens"):
+        assert hidden.responses[-1].tensors[name].item() == shown.responses[-1].tensors[name].item() > 0
+    service.close()

@@ -42,6 +42,19 @@ def test_any_ids_decode_as_the_tokenizer_itself_decodes_them(ids: list[int], dat
     assert "".join(pieces) == TOKENIZER.decode(ids, skip_special_tokens=False)
 
 
+@given(TEXT, st.data())
+def test_another_spelling_of_a_text_is_spelled_again(text: str, data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 5), max_size=20))
+    spelled, rest = list[int](), text
+    for size in [*sizes, len(text)]:
+        spelled += CODEC.encode_text(rest[:size])
+        rest = rest[size:]
+    end = CODEC.control_id("<|eot_id|>")
+    assert end is not None
+
+    assert CODEC.respelled([end, *spelled, end]) == [end, *CODEC.encode_text(text), end]
+
+
 def test_a_character_comes_with_its_last_byte() -> None:
     ids = [CODEC.id_of(bytes([byte])) for byte in "😀".encode()]
     detokenizer = Detokenizer(CODEC)

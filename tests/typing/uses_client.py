@@ -86,6 +86,8 @@ SAMPLING: GenerateOptions = {
     "top_logprobs": 3,
     "guide_type": "json_schema",
     "priority": 1,
+    "max_thinking_tokens": 100,
+    "include_reasoning": False,
     "guide": {"type": "object"},
 }
 FORCED: ChatOptions = {
@@ -93,6 +95,7 @@ FORCED: ChatOptions = {
     "parallel_tool_calls": False,
     "chat_template_kwargs": {"force_nonempty_content": True},
     "stream_tool_calls": True,
+    "reasoning_effort": "low",
 }
 
 

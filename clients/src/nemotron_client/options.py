@@ -40,6 +40,9 @@ class GenerateOptions(TypedDict, total=False):
     logprobs            true: `Logprobs` events with the log probability of each token
     top_logprobs        how many likeliest tokens to give with each, 20 at most
     priority            0 (default), or 1 for what can wait: it begins when nothing else waits
+    max_thinking_tokens most tokens to think, after which the thinking is ended at the next line's end, at most 16
+                        tokens later; 0: do not think. A fifth of max_tokens is kept for the answer
+    include_reasoning   false: the thinking is counted, and its text left out
     """
 
     timeout_s: float | None
@@ -67,6 +70,8 @@ class GenerateOptions(TypedDict, total=False):
     logprobs: bool | None
     top_logprobs: int | None
     priority: int | None
+    max_thinking_tokens: int | None
+    include_reasoning: bool | None
 
 
 class ChatOptions(GenerateOptions, total=False):
@@ -76,12 +81,14 @@ class ChatOptions(GenerateOptions, total=False):
     parallel_tool_calls   false: one call at most
     chat_template_kwargs  further options of the model's template
     stream_tool_calls     true: the arguments of a call come in pieces (`ToolCallDelta`), as the model writes them
+    reasoning_effort      none: do not think; minimal, low, medium, high: think 256, 1,024, 4,096, 16,384 tokens at most
     """
 
     tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
     chat_template_kwargs: Mapping[str, Any] | None
     stream_tool_calls: bool | None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None
 
 
 # Options whose tensor has another name, and those that are the client's own.

@@ -102,6 +102,10 @@ RETURN_NUM_OUTPUT_TOKENS = Tensor("return_num_output_tokens", "BOOL")
 # Of both kinds, what came later.
 LOGIT_BIAS = Tensor("logit_bias", "BYTES")  # JSON: object of biases by token id, OpenAI shape
 STREAM_TOOL_CALLS = Tensor("stream_tool_calls", "BOOL")  # true: arguments of calls come in pieces, as they are written
+# How long to think.
+MAX_THINKING_TOKENS = Tensor("max_thinking_tokens", "INT32")  # 0: not at all
+REASONING_EFFORT = Tensor("reasoning_effort", "BYTES")  # none, minimal, low, medium, high
+INCLUDE_REASONING = Tensor("include_reasoning", "BOOL")  # false: the thinking is counted and not returned
 
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))

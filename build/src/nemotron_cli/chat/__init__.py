@@ -38,6 +38,13 @@ from nemotron_triton.access import read_secret
 @click.option(
     "--temperature", type=click.FloatRange(min=0), metavar="T", help="0 is greedy. Default: the model's recommendation."
 )
+@click.option(
+    "--think-at-most",
+    "max_thinking_tokens",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Tokens after which the thinking is ended; 0 for none.",
+)
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
 @click.option("--url", help="gRPC endpoint, host:port. Default: $NEMOTRON_URL, else 127.0.0.1:8001.")
 @click.option(
@@ -73,7 +80,8 @@ def command(
     if interactive and (as_json or sys.stdin is None):
         raise click.UsageError("give a QUESTION or --messages FILE")
     messages = [] if interactive else read_messages(system, messages_file, question)
-    request = {name: values.pop(name) for name in ("tool_choice", "max_tokens", "temperature", "seed")}
+    names = ("tool_choice", "max_tokens", "max_thinking_tokens", "temperature", "seed")
+    request = {name: values.pop(name) for name in names}
     request["thinking"] = thinking
     with Client(secret=read_secret(secret_file), **values) as client:
         if interactive:

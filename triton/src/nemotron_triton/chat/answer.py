@@ -71,6 +71,7 @@ class AnswerParser:
     """Takes the text of one answer in pieces of any size, and returns events as soon as they are certain.
 
     `repairs` counts calls whose JSON had to be repaired. `in_reasoning` and `past_reasoning` tell where the text is.
+    Set `closer_forced` where the closer is not the model's: it may yet write its own, which is dropped.
     """
 
     def __init__(self, rules: AnswerRules) -> None:
@@ -88,6 +89,7 @@ class AnswerParser:
         self.repairs = 0
         self.in_reasoning = rules.begins == "opened"
         self.past_reasoning = False
+        self.closer_forced = False
         self._steps = self._answer()
         next(self._steps)
 
@@ -169,11 +171,12 @@ class AnswerParser:
 
     def _text_and_calls(self) -> Wait[None]:
         source, content = self._source, self._content
-        openers = looked_for = tags_of(*self._openers)
+        openers = tags_of(*self._openers)
+        looked_for = tags_of(*self._openers, reasoning.CLOSER) if self.closer_forced else openers
         while tag := (yield from source.until(looked_for, content.write)):
             looked_for = openers
             if tag not in self._openers:
-                continue  # the closer of a block that was text from some point on
+                continue  # the closer of a block that was text from some point on, or of thinking
             self._unread = tag
             source.mark()
             block = Block(source, self._rules.functions or {}, self._found, self._skipped)

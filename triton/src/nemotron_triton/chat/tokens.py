@@ -66,6 +66,16 @@ class TokenCodec:
         ids: list[int] = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
+    def respelled(self, ids: Iterable[int]) -> list[int]:
+        """The ids that the tokenizer has for the text of *ids*; a model may spell it otherwise."""
+        control = set(self._control.values())
+        spelled: list[int] = []
+        for is_control, run in itertools.groupby(ids, control.__contains__):
+            some = list(run)
+            text = b"".join(map(self.bytes_of, some)).decode(errors="replace")
+            spelled += some if is_control else self.encode_text(text)
+        return spelled
+
     def _packed_ids(self, text: str) -> array.array[int]:
         return array.array("i", self.encode_text(text))
 
@@ -92,6 +102,11 @@ class Detokenizer:
     def feed(self, ids: Iterable[int]) -> str:
         """The text that *ids* complete."""
         return self._utf8.decode(b"".join(map(self._codec.bytes_of, ids)))
+
+    @property
+    def inside_character(self) -> bool:
+        """Whether more bytes of a character are to come."""
+        return bool(self._utf8.getstate()[0])
 
     def finish(self) -> str:
         """U+FFFD for a character that was cut off."""

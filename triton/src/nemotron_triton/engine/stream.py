@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ class TokenStream:
     every token is a chunk of its own. `first_token_s` and `last_token_s` are when tokens were read, on the clock
     `time.monotonic`, `tokens` is how many were. The engine sets `cached_tokens` before the end: how many tokens of the
     prompt were in its KV cache already; None where it does not tell. `stop_token_id` is the end token, if it told it.
+    `closer_forced` is set before the tokens that end the model's thinking in its place.
     """
 
     def __init__(self, pace: Callable[[], float] | None = None) -> None:
@@ -58,6 +60,7 @@ class TokenStream:
         self.tokens = 0
         self.cached_tokens: int | None = None
         self.stop_token_id: int | None = None
+        self.closer_forced = False
         self._pace = pace
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
@@ -100,19 +103,31 @@ class TokenStream:
                 self._wake()
 
     def when_cancelled(self, callback: Callable[[], None]) -> None:
-        """Have *callback* called, once and on the event loop, when the reader cancels."""
-        self._on_cancel = callback
-        if self.cancelled:
+        """Have *callback* called, once and on the event loop, when the answer is cancelled; call this there too."""
+        with self._lock:
+            self._on_cancel = callback
+            cancelled = self.cancelled
+        if cancelled:
             callback()
 
     def cancel(self) -> None:
-        """Called by the reader, on its event loop, when it leaves before the end; repeated calls do nothing."""
+        """Called by who leaves before the end, on any thread; repeated calls do nothing."""
         with self._lock:
             if self._ended or self.cancelled:
                 return
             self.cancelled = True
-        if self._on_cancel:
-            self._on_cancel()
+            callback = self._on_cancel
+        if callback:
+            self.call_on_loop(callback)
+
+    def call_on_loop(self, callback: Callable[[], None]) -> None:
+        """Call *callback* on the event loop: now where this is its thread, else soon."""
+        if threading.get_ident() == self._loop_thread:
+            callback()
+            return
+        # A loop that is closed has nothing left to do.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
 
     def __aiter__(self) -> TokenStream:
         return self

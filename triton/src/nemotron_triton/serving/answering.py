@@ -12,13 +12,14 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import forced_call
-from nemotron_triton.chat.render import Prompt, render_prompt
+from nemotron_triton.chat.render import Prompt, render_prompt, thinking_mode
 from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.request import ChatRequest
+from nemotron_triton.serving.thinking_budget import BudgetedGeneration, Closer, ThinkingBudget
 from nemotron_triton.serving.token_parts import ScoredToken, TokenParts
 
 _CLOSER = reasoning.CLOSER.encode()
@@ -26,13 +27,17 @@ _CLOSER = reasoning.CLOSER.encode()
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request whose prompt is tokens: what the engine gets, and the rules by which its answer is parsed."""
+    """A request whose prompt is tokens: what the engine gets, and the rules by which its answer is parsed.
+
+    `budget` is None where the model may think as long as it likes.
+    """
 
     request: ChatRequest
     prompt: str
     ids: list[int]
     rules: AnswerRules
     sampling: Sampling
+    budget: ThinkingBudget | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Answering:
         self._template = bundle.chat_template
         self._codec = codec
         self._engine = engine
+        self._closer = Closer(codec, tuple(bundle.profile.control_tokens))
 
     def prepare(self, request: ChatRequest) -> Prepared:
         """Render and tokenise *request*, in a time that grows with its prompt. Raises `RequestError`."""
@@ -66,21 +72,24 @@ class Answering:
         begins = reasoning.begins(profile.reasoning_format, thinking=request.thinking, prompt=prompt.text)
         rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
         max_tokens = self._max_tokens(request, len(ids))
-        guide = request.sampling.guide
-        if choice.forced:
-            grammar = forced_call(profile.tool_call_format, functions, choice, thinking=begins, parallel=parallel)
-            guide = Guide(kind="grammar", text=grammar)
-        elif guide:
-            guide = dataclasses.replace(guide, thinking=begins)
-        sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=guide)
-        return Prepared(request, prompt.text, ids, rules, sampling)
+        budget = None
+        if request.max_thinking_tokens is not None:
+            if begins != "none" and max_tokens < (fewest := self._closer.fewest_tokens(begins)):
+                return self.prepare(self._without_thinking(request, fewest))
+            budget = ThinkingBudget(request.max_thinking_tokens, self._closer, self._guide(request, "none"))
+        sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=self._guide(request, begins))
+        return Prepared(request, prompt.text, ids, rules, sampling, budget)
 
     async def answer(self, prepared: Prepared, sampling: Sampling, stream: TokenStream) -> AsyncGenerator[Step, None]:
         """Generate one answer with *sampling*; the very last event is `Finish`. Raises `EngineError`.
 
         The events do not depend on how the tokens were gathered into chunks. The engine stops when the reader leaves.
         """
-        self._engine.generate(prepared.ids, sampling, stream)
+        if budget := prepared.budget:
+            rules = prepared.rules
+            BudgetedGeneration(self._engine, self._codec, prepared.ids, rules, sampling, budget, stream).begin()
+        else:
+            self._engine.generate(prepared.ids, sampling, stream)
         reading = _Reading(prepared, self._codec, stream)
         try:
             async for chunk in stream:
@@ -91,6 +100,27 @@ class Answering:
                     return
         finally:
             stream.cancel()
+
+    def _without_thinking(self, request: ChatRequest, fewest_tokens: int) -> ChatRequest:
+        """*request*, which has no room for *fewest_tokens* of an answer, so that its prompt switches thinking off."""
+        conversation = request.conversation
+        if not (conversation and request.max_thinking_tokens) or thinking_mode(self._profile, conversation, False):
+            raise RequestError(
+                f"there is room for less than the {fewest_tokens} tokens that the end of the thinking and an answer "
+                f"take; raise {wire.MAX_TOKENS}, or switch thinking off"
+            )
+        render = dataclasses.replace(request.render, thinking=False)
+        return dataclasses.replace(request, thinking=False, render=render, max_thinking_tokens=0)
+
+    def _guide(self, request: ChatRequest, thinking: reasoning.Thinking) -> Guide | None:
+        """The guide of an answer that begins with *thinking*."""
+        guide, choice = request.sampling.guide, request.choice
+        if choice.forced:
+            functions = request.conversation.functions if request.conversation else ()
+            tool_call_format, parallel = self._profile.tool_call_format, request.parallel
+            grammar = forced_call(tool_call_format, functions, choice, thinking=thinking, parallel=parallel)
+            return Guide(kind="grammar", text=grammar)
+        return guide and dataclasses.replace(guide, thinking=thinking)
 
     def _prompt(self, request: ChatRequest) -> Prompt:
         if request.conversation is None:
@@ -143,6 +173,7 @@ class _Reading:
         events: list[Event] = []
         tokens: list[ScoredToken] = []
         count = 0
+        self._parser.closer_forced = self._stream.closer_forced
         for ids in self._pieces(chunk.ids):
             certain = self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
             events += certain

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from nemotron_client import wire
 from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
@@ -34,6 +35,12 @@ class Delivery:
     def take(self, step: Step) -> None:
         """Send *step*, or keep it until the answer is whole."""
         self._note(step)
+        if not self._request.include_reasoning:
+            step = replace(step, events=[event for event in step.events if not isinstance(event, ReasoningDelta)])
+            if not step.events:
+                # What is hidden keeps nobody waiting.
+                self.awaited = False
+                return
         finished = bool(step.events) and isinstance(step.events[-1], Finish)
         if self._request.stream:
             self._send(in_order(step.events), step.tokens, final=finished)

@@ -10,7 +10,7 @@ from nemotron_client import wire
 from nemotron_triton.chat.content_cache import ContentCache
 from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_functions, read_messages
 from nemotron_triton.chat.profiles import Profile
-from nemotron_triton.chat.render import RenderOptions, render_options, thinking_mode
+from nemotron_triton.chat.render import RenderOptions, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
@@ -18,6 +18,7 @@ from nemotron_triton.serving.admission import PRIORITIES
 from nemotron_triton.serving.guide_request import read_guide
 from nemotron_triton.serving.sampling_request import MAX_CHOICES, read_sampling
 from nemotron_triton.serving.settings import Settings
+from nemotron_triton.serving.thinking_request import read_max_thinking_tokens, read_render_options
 from nemotron_triton.serving.values import Values, check_sizes, integer, json_value, words
 
 # Of tools that are kept as they were read; they take about four times as many bytes.
@@ -32,7 +33,8 @@ class ChatRequest:
 
     `thinking` is the mode the model is in. `max_tokens` is None for what the profile recommends, as far as the context
     has room. `choices` is the number of answers; of `priority` 0 they begin before those of others that have 1; `echo`
-    puts the finished prompt before each.
+    puts the finished prompt before each. Each answer may think `max_thinking_tokens`, None for as long as it likes, and
+    `include_reasoning` says whether the caller gets to read that.
     """
 
     conversation: Conversation | None
@@ -48,6 +50,8 @@ class ChatRequest:
     choices: int = 1
     priority: int = 0
     echo: bool = False
+    max_thinking_tokens: int | None = None
+    include_reasoning: bool = True
 
 
 def read_request(values: Values, profile: Profile, settings: Settings, codec: TokenCodec) -> ChatRequest:
@@ -61,13 +65,24 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         raise RequestError(f"{wire.TEXT_INPUT} is empty; give the prompt")
     if text and (misplaced := [tensor for tensor in _OF_CONVERSATIONS if tensor in values]):
         raise RequestError(f"{misplaced[0]} goes with {wire.MESSAGES}; a finished prompt holds its own tools")
+    if text and wire.REASONING_EFFORT in values:
+        raise RequestError(
+            f"{wire.REASONING_EFFORT} goes with {wire.MESSAGES}; a finished prompt takes {wire.MAX_THINKING_TOKENS}"
+        )
     check_sizes(values, settings)
     conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
     render = read_render_options(values)
     thinking = thinking_mode(profile, conversation, render.thinking) if conversation else bool(render.thinking)
+    max_thinking_tokens = read_max_thinking_tokens(values, render, thinking=thinking)
     defaults = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
     sampling = read_sampling(values, defaults, codec, read_guide(values))
     _check_guided(sampling, choice)
+    include_reasoning = values.get(wire.INCLUDE_REASONING, True)
+    if sampling.logprobs is not None and not include_reasoning:
+        raise RequestError(
+            f"{wire.RETURN_LOG_PROBS} cannot go with {wire.INCLUDE_REASONING} false: log probabilities name the tokens "
+            "of the thinking"
+        )
     stream = values.get(wire.STREAM, False)
     return ChatRequest(
         conversation=conversation,
@@ -84,6 +99,8 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         priority=integer(values, wire.PRIORITY, 0, 0, PRIORITIES - 1),
         # As in tensorrt_llm_bls: only a whole answer has its prompt before it, and only when that is asked for.
         echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT, True),
+        max_thinking_tokens=max_thinking_tokens,
+        include_reasoning=include_reasoning,
     )
 
 
@@ -114,11 +131,6 @@ def read_tool_choice(values: Values, functions: Iterable[Mapping[str, Any]]) -> 
     if choice not in ("auto", "none", "required"):
         choice = json_value(values, wire.TOOL_CHOICE)
     return read_choice(choice, functions)
-
-
-def read_render_options(values: Values) -> RenderOptions:
-    """The options in the `thinking` and `chat_template_kwargs` tensors."""
-    return render_options(values.get(wire.THINKING), json_value(values, wire.CHAT_TEMPLATE_KWARGS))
 
 
 def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:

@@ -23,10 +23,11 @@ from nemotron_triton.errors import AccessError, RequestError, ServingError
 from nemotron_triton.run_folder import verify_once
 from nemotron_triton.serving.authentication import Authentication, forwarded_headers
 from nemotron_triton.serving.call import triton_error
-from nemotron_triton.serving.request import read_chat, read_render_options, read_tool_choice
+from nemotron_triton.serving.request import read_chat, read_tool_choice
 from nemotron_triton.serving.responses import Response, whole
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.stub import load_error, prepare_stub
+from nemotron_triton.serving.thinking_request import read_render_options
 from nemotron_triton.serving.values import Values, check_sizes, json_value
 
 

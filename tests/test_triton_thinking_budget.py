@@ -1,0 +1,529 @@
+"""Thinking ends at its budget: two generations, which the reader of an answer takes for one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat_requests import CODEC, TOOLS, read
+from cpu_engine import running, until_idle
+from nemotron_client.events import ContentDelta, Finish, ReasoningDelta, ToolCall
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
+from nemotron_triton.engine.stream import TokenLogprob, TokenStream
+from nemotron_triton.errors import EngineError, RequestError
+from nemotron_triton.serving.answering import Answering
+from nemotron_triton.serving.request import ChatRequest
+from nemotron_triton.serving.thinking_budget import GRACE_TOKENS
+
+LINE = "I count them all again and again.\n"
+OPENED = "Question: how many?\n<think>\n"
+QUESTION = json.dumps([{"role": "user", "content": "What is the capital of Sweden?"}])
+TIP = json.dumps([{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}])
+CALCULATE_TIP = json.dumps(
+    [
+        {
+            "type": "function",
+            "function": {
+                "name": "calculate_tip",
+                "parameters": {
+                    "type": "object",
+                    "properties": {"bill_total": {"type": "integer"}, "tip_percentage": {"type": "integer"}},
+                    "required": ["bill_total", "tip_percentage"],
+                },
+            },
+        }
+    ]
+)
+
+
+def ids_of(text: str) -> list[int]:
+    return CODEC.encode_text(text)
+
+
+def text_of(ids: Sequence[int]) -> str:
+    return b"".join(map(CODEC.bytes_of, ids)).decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an engine was asked for."""
+
+    ids: list[int]
+    sampling: Sampling
+    stream: TokenStream
+
+
+class Scripted(Engine):
+    """Writes *thinking* at first, and *answer* when it is asked again; puts *size* tokens together, from a *place*."""
+
+    max_seq_len = 2048
+    max_batch_size = 1
+    cannot: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        thinking: str | list[int],
+        answer: str = "Forty-two.",
+        *,
+        size: int = 1,
+        place: Literal["caller", "task", "thread"] = "caller",
+    ) -> None:
+        self.scripts = [ids_of(thinking) if isinstance(thinking, str) else thinking, ids_of(answer)]
+        self.size = size
+        self.place = place
+        self.asked: list[Asked] = []
+        self.failure: EngineError | None = None
+
+    def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
+        script = self.scripts[len(self.asked)] if not self.is_closed(ids) else self.scripts[1]
+        self.asked.append(Asked(list(ids), sampling, stream))
+        stream.cached_tokens = len(self.asked) * 10
+
+        def say() -> Iterator[None]:
+            if self.failure and len(self.asked) == 2:
+                stream.fail(self.failure)
+            said = script[: sampling.max_tokens]
+            for start in range(0, len(said), self.size):
+                some = said[start : start + self.size]
+                stream.put(some, None, [TokenLogprob(-1.0)] * len(some) if sampling.logprobs is not None else ())
+                yield
+            stream.put((), "stop" if len(script) < sampling.max_tokens else "length")
+
+        async def say_slowly() -> None:
+            for _ in say():
+                await asyncio.sleep(0)
+
+        if self.place == "caller":
+            list(say())
+        elif self.place == "task":
+            self.task = asyncio.get_running_loop().create_task(say_slowly())
+        else:
+            threading.Thread(target=lambda: list(say())).start()
+
+    def is_closed(self, ids: Sequence[int]) -> bool:
+        return text_of(ids).endswith("</think>\n\n")
+
+    def statistics(self) -> EngineStatistics:
+        return EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Read:
+    """One answer as it was read."""
+
+    reasoning: str = ""
+    content: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    finish: Finish | None = None
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Of the answer, and of its thinking."""
+        assert self.finish
+        return self.finish.usage.output_tokens, self.finish.usage.reasoning_tokens
+
+
+async def read_answer(answering: Answering, request: ChatRequest, *, pause: Callable[[], float] | None = None) -> Read:
+    prepared = answering.prepare(request)
+    answer, stream = Read(), TokenStream(pause)
+    async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as steps:
+        async for step in steps:
+            answer.ids += step.ids
+            answer.logprobs += step.logprobs
+            for event in step.events:
+                if isinstance(event, ReasoningDelta):
+                    answer.reasoning += event.text
+                elif isinstance(event, ContentDelta):
+                    answer.content += event.text
+                elif isinstance(event, ToolCall):
+                    answer.calls.append(event)
+                elif isinstance(event, Finish):
+                    answer.finish = event
+    assert stream.tokens == answer.tokens[0]
+    return answer
+
+
+def ask(bundle: Bundle, engine: Engine, *, pause: Callable[[], float] | None = None, **values: Any) -> Read:
+    return asyncio.run(read_answer(Answering(bundle, CODEC, engine), read(**values), pause=pause))
+
+
+@pytest.fixture(scope="module")
+def opening(bundle: Bundle) -> Bundle:
+    """A model whose prompts open the think block."""
+    return replace(bundle, manifest=replace(bundle.manifest, profile="nemotron-3-nano-4b"))
+
+
+@pytest.mark.parametrize("budget", [1, 17, 50])
+@pytest.mark.parametrize("place", ["caller", "task", "thread"])
+def test_the_model_goes_on_behind_a_closer_that_is_not_its_own(
+    bundle: Bundle, opening: Bundle, budget: int, place: Literal["caller", "task", "thread"]
+) -> None:
+    for model, opener in ((bundle, "<think>\n"), (opening, "")):
+        engine = Scripted(f"{opener}{LINE * 20}", place=place)
+
+        answer = ask(model, engine, thinking=True, max_thinking_tokens=budget)
+
+        first, second = engine.asked
+        said = text_of(second.ids[len(first.ids) :])
+        assert said == f"{opener}{answer.reasoning}\n</think>\n\n"
+        assert (LINE * 20).startswith(answer.reasoning)
+        assert answer.content == "Forty-two."
+        assert answer.finish
+        assert answer.finish.reason == "stop"
+        assert answer.finish.usage.input_tokens == len(first.ids)
+        assert answer.finish.usage.cached_tokens == 10
+        assert budget <= answer.tokens[1] <= budget + GRACE_TOKENS + len(ids_of("\n"))
+        assert answer.tokens[0] == len(second.ids) - len(first.ids) + len(ids_of("Forty-two."))
+        assert second.sampling.max_tokens == first.sampling.max_tokens - (len(second.ids) - len(first.ids))
+        assert first.stream.cancelled
+
+
+@given(data=st.data())
+def test_the_answer_does_not_depend_on_how_tokens_came(bundle: Bundle, data: st.DataObject) -> None:
+    words = st.sampled_from(["word ", "é", "🙂", "\n", "</", "<", "\n\n", "日本"])
+    text = "".join(data.draw(st.lists(words, max_size=60)))
+    values: dict[str, Any] = {
+        "thinking": True,
+        "max_thinking_tokens": data.draw(st.sampled_from([0, 1, 2, 17, 30, 200]) if text else st.just(5)),
+        "max_tokens": data.draw(st.integers(20, 200)),
+        "top_logprobs": 1,
+    }
+    if not values["max_thinking_tokens"]:
+        del values["thinking"]
+    thinking, size = f"<think>\n{text}", data.draw(st.integers(1, 300))
+
+    single = ask(bundle, Scripted(thinking), **values)
+    together = ask(bundle, Scripted(thinking, size=size), pause=lambda: 0.0, **values)
+
+    assert together == single
+    assert len(single.logprobs) == len(single.ids) == single.tokens[0] <= values["max_tokens"]
+    assert "\ufffd" not in single.reasoning or values["max_tokens"] < 40
+
+
+def test_what_ends_by_itself_within_the_budget_is_one_generation(bundle: Bundle) -> None:
+    text = f"<think>\n{LINE}</think>\n\nForty-two."
+    engine = Scripted(text)
+
+    limited = ask(bundle, engine, thinking=True, max_thinking_tokens=100)
+    free = ask(bundle, Scripted(text), thinking=True)
+
+    assert limited == free
+    assert len(engine.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "budget", "thought"),
+    [
+        # With the line that goes on at the budget.
+        ("One two three.\nFour.\n" + "and " * 50, 3, "One two three."),
+        # Between two words, where no line ends within the grace.
+        ("word " * 100, 4, None),
+        # A word that is longer than the grace is cut.
+        ("x" * 300, 4, None),
+    ],
+)
+def test_thinking_ends_at_a_line_or_else_at_a_word(bundle: Bundle, text: str, budget: int, thought: str | None) -> None:
+    answer = ask(bundle, Scripted(f"<think>\n{text}"), thinking=True, max_thinking_tokens=budget)
+
+    assert text.startswith(answer.reasoning)
+    assert thought is None or answer.reasoning == thought
+    assert " " not in text or not text[len(answer.reasoning)].strip()
+    assert answer.content == "Forty-two."
+
+
+@pytest.mark.parametrize("begun", ["<", "</", "</th", "</think"])
+def test_a_closer_that_the_model_has_begun_is_continued(bundle: Bundle, begun: str) -> None:
+    """Its tokens are several, as in the tokenizers of the Llama models."""
+    letters = [token_id for letter in begun for token_id in CODEC.encode_text(letter)]
+    ends: set[str] = set()
+
+    for before in range(GRACE_TOKENS + 4):
+        thinking = [*ids_of("<think>\n"), *ids_of("x") * before, *letters, *ids_of("y") * 40]
+        engine = Scripted(thinking)
+        answer = ask(bundle, engine, thinking=True, max_thinking_tokens=3)
+        first, second = engine.asked
+        closed = text_of(second.ids[len(first.ids) :])
+        ends.add(closed.rstrip("y").lstrip("<think>\nx"))
+
+        assert text_of(thinking).startswith(closed.removesuffix("\n</think>\n\n").removesuffix("</think>\n\n"))
+        assert (answer.content, closed.count("</think>")) == ("Forty-two.", 1)
+
+    assert "</think>\n\n" in {end[-len("</think>\n\n") :] for end in ends}
+
+
+@pytest.mark.parametrize(
+    ("written", "content"),
+    [
+        ("</think>\n\nForty-two.", "Forty-two."),
+        ("\n</think>\n</think>\n\nForty-two.", "Forty-two."),
+        ("so it is 42.\n</think>\n\nForty-two.", "so it is 42.\n\n\nForty-two."),
+        ("42.</think> The tag is </think>.", "42. The tag is </think>."),
+    ],
+)
+def test_the_models_own_closer_behind_the_forced_one_is_dropped(bundle: Bundle, written: str, content: str) -> None:
+    answer = ask(bundle, Scripted(f"<think>\n{LINE * 9}", written), thinking=True, max_thinking_tokens=5)
+
+    assert answer.content == content
+
+
+def test_a_closer_in_an_answer_is_text_where_the_model_ended_its_thinking(bundle: Bundle) -> None:
+    text = f"<think>\n{LINE}</think>\n\nThe tag is </think>."
+
+    assert ask(bundle, Scripted(text), thinking=True, max_thinking_tokens=500).content == "The tag is </think>."
+
+
+def test_a_budget_of_zero_switches_thinking_off_in_the_prompt(bundle: Bundle, opening: Bundle) -> None:
+    for model in (bundle, opening):
+        engine = Scripted("Forty-two.")
+
+        answer = ask(model, engine, max_thinking_tokens=0)
+
+        (asked,) = engine.asked
+        off = Answering(model, CODEC, engine).prepare(read(thinking=False))
+        assert asked.ids == off.ids
+        assert (answer.content, answer.tokens[1]) == ("Forty-two.", 0)
+
+
+def test_a_model_that_thinks_all_the_same_is_stopped_at_once(bundle: Bundle) -> None:
+    answer = ask(bundle, Scripted("<think>\nBut I want to."), max_thinking_tokens=0)
+
+    assert (answer.reasoning, answer.content) == ("", "Forty-two.")
+    assert answer.tokens[1] <= 2
+
+
+def test_a_finished_prompt_that_opens_a_block_is_closed_before_anything_is_generated(bundle: Bundle) -> None:
+    engine = Scripted("no")
+
+    answer = ask(bundle, engine, text_input=OPENED, max_thinking_tokens=0)
+
+    (asked,) = engine.asked
+    assert text_of(asked.ids) == f"{OPENED}</think>\n\n"
+    assert answer.finish
+    assert answer.finish.usage.input_tokens == len(ids_of(OPENED))
+    assert (answer.reasoning, answer.content, answer.finish.usage.cached_tokens) == ("", "Forty-two.", 10)
+
+
+@pytest.mark.parametrize("opens", [False, True])
+def test_a_fifth_of_the_tokens_is_kept_for_the_answer(bundle: Bundle, opening: Bundle, opens: bool) -> None:
+    for max_tokens in range(1, 80):
+        engine = Scripted("x" * 400 if opens else f"<think>\n{'x' * 400}", "y" * 400)
+
+        answer = ask(
+            opening if opens else bundle, engine, thinking=True, max_thinking_tokens=10_000, max_tokens=max_tokens
+        )
+
+        prompt = text_of(engine.asked[0].ids)
+        assert answer.finish
+        assert (answer.finish.reason, answer.tokens[0]) == ("length", max_tokens)
+        if "thinking on" in prompt or prompt.endswith("<think>\n"):
+            assert len(answer.content) >= max_tokens / 5
+        else:
+            # There is no room to think.
+            assert max_tokens < 12
+
+
+@pytest.mark.parametrize("values", [{"text_input": OPENED}, {"system": "detailed thinking on"}])
+def test_without_room_for_an_answer_and_with_a_prompt_that_thinks_it_is_refused(
+    bundle: Bundle, values: dict[str, Any]
+) -> None:
+    if "system" in values:
+        turns = [{"role": "system", "content": "detailed thinking on"}, {"role": "user", "content": "hi"}]
+        values = {"messages": json.dumps(turns)}
+    answering = Answering(bundle, CODEC, Scripted(""))
+
+    with pytest.raises(RequestError, match=r"room for less than the .* raise max_tokens, or switch thinking off"):
+        answering.prepare(read(max_thinking_tokens=5, max_tokens=2, **values))
+
+
+def test_both_generations_have_one_seed_and_one_minimum(bundle: Bundle) -> None:
+    engine = Scripted(f"<think>\n{LINE * 9}")
+
+    ask(bundle, engine, thinking=True, max_thinking_tokens=5, seed=7, min_tokens=100, temperature=0.5)
+
+    first, second = engine.asked
+    written = len(second.ids) - len(first.ids)
+    assert (first.sampling.seed, second.sampling.seed) == (7, 7)
+    assert (first.sampling.min_tokens, second.sampling.min_tokens) == (100, 100 - written)
+    assert second.sampling == replace(
+        first.sampling, min_tokens=100 - written, max_tokens=first.sampling.max_tokens - written
+    )
+
+
+def test_only_the_closer_has_no_log_probabilities(bundle: Bundle) -> None:
+    answer = ask(bundle, Scripted(f"<think>\n{LINE * 9}"), thinking=True, max_thinking_tokens=5, top_logprobs=2)
+
+    unknown = [token_id for token_id, of in zip(answer.ids, answer.logprobs, strict=True) if of.logprob is None]
+    assert text_of(unknown).strip() == "</think>"
+    assert len(answer.logprobs) == answer.tokens[0]
+
+
+def test_a_forced_call_is_forced_behind_the_closer(bundle: Bundle) -> None:
+    call = '<TOOLCALL>[{"name": "f", "arguments": {}}]</TOOLCALL>'
+    engine = Scripted(f"<think>\n{LINE * 9}", call)
+
+    answer = ask(bundle, engine, thinking=True, max_thinking_tokens=5, tools=TOOLS, tool_choice="required")
+
+    first, second = (asked.sampling.guide for asked in engine.asked)
+    assert first
+    assert second
+    assert "think" in first.text
+    assert "think" not in second.text
+    assert [call.name for call in answer.calls] == ["f"]
+    assert answer.finish
+    assert answer.finish.reason == "tool_calls"
+
+
+def test_an_error_of_the_second_generation_ends_the_answer(bundle: Bundle) -> None:
+    engine = Scripted(f"<think>\n{LINE * 9}")
+    engine.failure = EngineError("the engine is closed")
+
+    with pytest.raises(EngineError, match="the engine is closed"):
+        ask(bundle, engine, thinking=True, max_thinking_tokens=5)
+
+
+@pytest.mark.parametrize(("steps", "generations"), [(3, 1), (150, 2)])
+def test_a_reader_that_leaves_stops_the_generation_that_runs(bundle: Bundle, steps: int, generations: int) -> None:
+    engine = Scripted(f"<think>\n{'x' * 400}", "y" * 400, place="task")
+
+    async def run() -> None:
+        answering = Answering(bundle, CODEC, engine)
+        prepared = answering.prepare(read(thinking=True, max_thinking_tokens=50))
+        async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, TokenStream())) as answer:
+            for _ in range(steps):
+                await anext(answer)
+        await engine.task
+
+    asyncio.run(run())
+
+    assert [asked.stream.cancelled for asked in engine.asked] == [True] * generations
+
+
+GUIDE = {
+    "guided_decoding_guide_type": "json_schema",
+    "guided_decoding_guide": json.dumps(
+        {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 20}},
+            "required": ["city"],
+            "additionalProperties": False,
+        }
+    ),
+}
+
+
+def test_the_real_engine_answers_behind_its_thinking(bundle: Bundle) -> None:
+    async def run() -> dict[int, Read]:
+        async with running(bundle) as engine:
+            answering = Answering(bundle, CODEC, engine)
+            answers = {
+                budget: await read_answer(
+                    answering, read(messages=QUESTION, thinking=True if budget else None, max_thinking_tokens=budget)
+                )
+                for budget in (0, 1, 17, 500)
+            }
+            answers[-1] = await read_answer(answering, read(messages=QUESTION, thinking=True))
+            await until_idle(engine)
+            return answers
+
+    answers = asyncio.run(run())
+
+    assert all(answer.content.endswith(".") for answer in answers.values())
+    assert answers[0].reasoning == ""
+    assert answers[1].reasoning
+    assert answers[-1].reasoning.startswith(answers[1].reasoning)
+    assert answers[1].tokens[1] <= 1 + GRACE_TOKENS + 1
+    assert answers[500] == answers[-1]
+    assert answers[500].tokens[1] > answers[1].tokens[1]
+
+
+def test_the_real_engine_has_the_prompt_and_the_thinking_cached(bundle: Bundle) -> None:
+    """And the first generation has left its place when the second one begins."""
+
+    async def run() -> tuple[int | None, int, int]:
+        async with running(bundle) as engine:
+            answering = Answering(bundle, CODEC, engine)
+            answer = await read_answer(answering, read(messages=QUESTION, thinking=True, max_thinking_tokens=1))
+            assert answer.finish
+            return answer.finish.usage.cached_tokens, answer.tokens[0], engine.statistics().generated_tokens
+
+    cached, read_tokens, generated = asyncio.run(run())
+
+    assert cached == 0
+    # The closer was not generated; of the thinking, a few tokens more than were read.
+    assert read_tokens - 3 <= generated <= read_tokens + 3
+
+
+def test_the_real_engine_follows_a_guide_behind_the_closer(bundle: Bundle) -> None:
+    async def run() -> list[Read]:
+        async with running(bundle) as engine:
+            answering = Answering(bundle, CODEC, engine)
+            values = {"thinking": True, "max_tokens": 300, "seed": 1}
+            return [
+                await read_answer(answering, read(messages=QUESTION, max_thinking_tokens=5, **values, **GUIDE)),
+                await read_answer(
+                    answering,
+                    read(messages=TIP, max_thinking_tokens=2, tools=CALCULATE_TIP, tool_choice="required", **values),
+                ),
+                await read_answer(answering, read(messages=TIP, max_thinking_tokens=2, tools=CALCULATE_TIP, **values)),
+            ]
+
+    guided, forced, free = asyncio.run(run())
+
+    assert guided.reasoning
+    assert json.loads(guided.content).keys() == {"city"}
+    assert [call.name for call in forced.calls] == ["calculate_tip"]
+    assert [call.name for call in free.calls] == ["calculate_tip"]
+
+
+def test_the_real_engine_keeps_to_any_limit_and_always_answers(bundle: Bundle) -> None:
+    async def run() -> dict[int, Read]:
+        async with running(bundle) as engine:
+            answering = Answering(bundle, CODEC, engine)
+            return {
+                limit: await read_answer(
+                    answering, read(messages=QUESTION, thinking=True, max_thinking_tokens=500, max_tokens=limit)
+                )
+                for limit in (1, 2, 5, 11, 12, 20, 30, 60)
+            }
+
+    for limit, answer in asyncio.run(run()).items():
+        assert answer.content.strip()
+        assert answer.tokens[0] <= limit
+
+
+def test_seeded_answers_repeat(random_bundle: Bundle) -> None:
+    """On a model that writes anything: broken characters, tags, control tokens."""
+    hot = {"max_tokens": 80, "end_id": -1, "temperature": 1.5}
+
+    async def run() -> list[Read]:
+        async with running(random_bundle) as engine:
+            answering = Answering(random_bundle, CODEC, engine)
+            return [
+                await read_answer(
+                    answering,
+                    read(text_input=OPENED, max_thinking_tokens=9, seed=seed, **hot),
+                )
+                for seed in (1, 1, 2, 3, 4, 5)
+            ]
+
+    answers = asyncio.run(run())
+
+    assert answers[0] == answers[1] != answers[2]
+    for answer in answers:
+        assert answer.tokens[0] == 80
+        assert answer.tokens[1] <= 9 + GRACE_TOKENS + 4
