@@ -143,8 +143,8 @@ async def read_answer(answering: Answering, request: ChatRequest, *, pause: Call
     answer, stream = Read(), TokenStream(pause)
     async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as steps:
         async for step in steps:
-            answer.ids += step.ids
-            answer.logprobs += step.logprobs
+            answer.ids += [token.id for token in step.tokens]
+            answer.logprobs += [token.logprob for token in step.tokens]
             for event in step.events:
                 if isinstance(event, ReasoningDelta):
                     answer.reasoning += event.text
