@@ -172,6 +172,16 @@ def test_who_is_struck_from_the_file_is_denied_from_the_next_request_on(tmp_path
         authentication.caller({"nemotron-secret": ALICE})
 
 
+def test_who_may_call_is_known_before_anybody_did(tmp_path: Path) -> None:
+    authentication = Authentication(secrets(tmp_path, f"alice: {ALICE}"))
+    before = authentication.names()
+
+    secrets(tmp_path, f"alice: {ALICE}\ngateway bob: {BOB}")
+
+    assert [sorted(names) for names in (before, authentication.names())] == [["alice"], ["alice", "bob"]]
+    assert Authentication.named_in({}).names() == frozenset()
+
+
 @pytest.mark.parametrize("change", ["broken", "empty", "readable", "gone"])
 def test_a_file_that_can_no_longer_be_used_changes_nothing(
     tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture

@@ -4,8 +4,8 @@ TensorRT-LLM 1.2.1 holds back one end token only, whereas models have several, a
 as part of the answer (NVIDIA/TensorRT-LLM pull request 12166). The `pytorch` kind's worker process unpickles the
 processor, so this module imports nothing of ours. Not run on hardware.
 
-Limits. The PyTorch executor overlaps its steps and does not have the latest token yet (pull request 16785): there the
-end tokens are held back for one token more.
+Limits. Each token of a request that asks for it costs a call into Python. The PyTorch executor overlaps its steps and
+does not have the latest token yet (pull request 16785): there the end tokens are held back for one token more.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class PytorchEngine(LlmApiEngine):
         return {
             **super().unsupported(llm_args),
             **dict.fromkeys(_IGNORED, "the PyTorch sampler of TensorRT-LLM 1.2.1 ignores it"),
-            "seed": "the PyTorch sampler of TensorRT-LLM 1.2.1 draws for all requests from one generator",
+            "seed": "the PyTorch sampler of TensorRT-LLM 1.2.1 has one generator for all: a seed would repeat nothing",
         }
 
     def _cached_tokens(self, answer: Any) -> int | None:

@@ -58,7 +58,9 @@ class Authentication:
         return cls(caller_file(environment))
 
     def names(self) -> frozenset[str]:
-        """The callers that the file named when it was read last."""
+        """The callers that the file names; safe on any thread."""
+        if self._file:
+            self._read_again(self._file)
         return frozenset(caller.name for caller in self._callers.by_digest.values())
 
     def caller(self, headers: Mapping[str, str]) -> str:
