@@ -120,7 +120,7 @@ def test_what_the_engine_cannot_do_is_unsupported() -> None:
 
 
 @both_clients
-def test_the_clients_raise_it_with_the_option_as_its_caller_wrote_it(ask: Ask) -> None:
+def test_the_clients_raise_it_with_the_servers_message_and_the_name_of_the_option(ask: Ask) -> None:
     def script(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         yield failure("INVALID_ARGUMENT: num_return_sequences is 9; it must be between 1 and 8")
 
@@ -128,7 +128,7 @@ def test_the_clients_raise_it_with_the_option_as_its_caller_wrote_it(ask: Ask) -
         ask(server.url, HI, n=9)
 
     error = caught.value
-    assert str(error) == "n is 9; it must be between 1 and 8"
+    assert str(error) == "num_return_sequences is 9; it must be between 1 and 8"
     assert (error.field, error.code, error.value, error.limit) == ("n", "out_of_range", 9, 8)
     assert error.status == "INVALID_ARGUMENT"
     again = copy.copy(error)
@@ -174,4 +174,4 @@ def test_any_text_may_be_a_refusal(text: str) -> None:
     error = rejection(text)
 
     assert error.code
-    assert error.field == "" or str(error).startswith(error.field)
+    assert str(error) == text

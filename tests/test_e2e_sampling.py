@@ -7,6 +7,8 @@ import json
 import pytest
 
 from nemotron_client import Client, RequestRejected
+from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.tokens import TokenCodec
 
 CAPITAL = [{"role": "user", "content": "What is the capital of Sweden?"}]
 CITY = {
@@ -32,6 +34,63 @@ def test_a_guide_that_is_none_is_refused_and_the_next_request_is_served(client: 
         client.chat(CAPITAL, guide_type="ebnf_grammar", guide='root ::= "a"')  # type: ignore[arg-type]
 
     assert "Stockholm" in (client.chat(CAPITAL, thinking=False).content or "")
+
+
+@pytest.mark.parametrize("thinking", [False, True])
+def test_log_probabilities_say_what_their_tokens_belong_to(client: Client, thinking: bool) -> None:
+    reply = client.chat(CAPITAL, thinking=thinking, temperature=0.0, logprobs=True, top_logprobs=2)
+
+    parts = [token.part for token in reply.logprobs]
+    texts = {part: b"".join(token.bytes for token in reply.logprobs if token.part == part) for part in set(parts)}
+    assert len(parts) == reply.usage.output_tokens
+    # The closing tag is not counted.
+    assert parts.count("reasoning") == reply.usage.reasoning_tokens + thinking
+    assert parts == sorted(parts, key=["reasoning", "content"].index)
+    assert texts["content"].strip().decode() == reply.content
+    assert (f"<think>\n{reply.reasoning}\n</think>" if thinking else "").encode() == texts.get("reasoning", b"")
+    assert all(len(token.top) == 2 for token in reply.logprobs if token.logprob is not None)
+
+
+def test_log_probabilities_without_alternatives_have_their_tokens(client: Client) -> None:
+    reply = client.chat(CAPITAL, thinking=False, temperature=0.0, logprobs=True)
+
+    assert b"Stockholm" in b"".join(token.bytes for token in reply.logprobs)
+    assert [token.top for token in reply.logprobs] == [()] * reply.usage.output_tokens
+
+
+def test_several_answers_differ_by_their_seed_and_are_told_apart(client: Client) -> None:
+    alone = client.chat(CAPITAL, thinking=False, seed=7, temperature=3.0, max_tokens=20)
+    reply = client.chat(CAPITAL, thinking=False, seed=7, temperature=3.0, max_tokens=20, n=3)
+
+    assert len(reply.choices) == 3
+    assert reply.content == reply.choices[0].content == alone.content
+    assert len({choice.content for choice in reply.choices}) > 1
+    assert reply.usage.output_tokens == sum(choice.usage.output_tokens for choice in reply.choices)
+
+
+def test_what_ended_the_answer_is_told(client: Client, bundle: Bundle) -> None:
+    codec = TokenCodec(bundle.tokenizer_path)
+    (stockholm,) = codec.encode_text("Stockholm")
+
+    word = client.chat(CAPITAL, thinking=False, stop="Stockholm")
+    token = client.chat(CAPITAL, thinking=False, stop_token_ids=[stockholm])
+    end = client.chat(CAPITAL, thinking=False)
+    cut = client.chat(CAPITAL, thinking=False, max_tokens=2)
+
+    assert (word.content, word.stop_reason) == ("The capital of Sweden is ", "Stockholm")
+    assert (token.content, token.stop_reason) == (word.content, stockholm)
+    assert end.stop_reason in bundle.manifest.end_ids
+    assert cut.stop_reason is None
+
+
+def test_a_token_or_a_word_can_be_barred(client: Client, bundle: Bundle) -> None:
+    (stockholm,) = TokenCodec(bundle.tokenizer_path).encode_text("Stockholm")
+
+    by_id = client.chat(CAPITAL, thinking=False, temperature=0.0, logit_bias={stockholm: -100})
+    by_text = client.chat(CAPITAL, thinking=False, temperature=0.0, word_bias={"Stockholm": -100})
+
+    assert "Stockholm" not in (by_id.content or "")
+    assert by_id == by_text
 
 
 def test_words_can_be_forbidden_and_can_end_the_answer(client: Client) -> None:

@@ -203,8 +203,8 @@ def test_each_token_belongs_to_the_thinking_the_text_or_a_call(bundle: Bundle) -
     parts, usage = parts_of(bundle, f"<think>\nhm\n</think>\n\nWell.\n\n{call.decode()}", request)
 
     assert [part for part, _ in parts] == ["reasoning", "content", "tool_call"]
-    assert b"hm" in parts[0][1]
-    assert b"Well." in parts[1][1]
+    assert parts[0][1] == b"<think>\nhm\n</think>"
+    assert parts[1][1].strip() == b"Well."
     assert parts[2][1].strip() == call
     assert 0 < usage.reasoning_tokens < usage.output_tokens
 

@@ -89,9 +89,8 @@ class TokenLogprob:
     """A token that was generated, its log probability (natural, of the model's distribution), and the likeliest ones.
 
     `logprob` is None for a token of probability 0, or where the engine does not tell. `token` has U+FFFD where its
-    `bytes` are a part of a character. `part` is what it belongs to, its markup included: `reasoning`, `content` or
-    `tool_call`; empty where the server does not tell. There are as many of `reasoning` as `Usage` counts, and those of
-    an opening tag that is several tokens.
+    `bytes` are a part of a character. `part` is what it belongs to, tags included: `reasoning`, `content` or
+    `tool_call`; empty where the server does not tell.
     """
 
     token: str

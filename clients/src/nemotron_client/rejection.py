@@ -30,12 +30,11 @@ _SHAPES: dict[str, RefusalCode] = {
 
 
 def rejection(text: str) -> RequestRejected:
-    """The error for *text*, in which the server says why it refuses a request; the tensor becomes the option's name."""
+    """The error for *text*, in which the server says why it refuses a request."""
     match = _FIELD.match(text)
     field = ""
     if match and match["name"] in _NAMES:
         field = option_name(match["name"]) + match["place"]
-        text = field + text[match.end() :]
     for shape, code in _SHAPES.items():
         if found := re.search(shape, text):
             numbers = {name: _number(digits) for name, digits in found.groupdict().items()}

@@ -175,11 +175,12 @@ class _Reading:
         count = 0
         self._parser.closer_forced = self._stream.closer_forced
         for ids in self._pieces(chunk.ids):
+            thought = self._parser.in_reasoning
             certain = self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
             events += certain
             thinking = self._parser.in_reasoning
             if self._parts:
-                tokens += self._parts.add(ids[0], chunk.logprobs[count], certain, thinking=thinking)
+                tokens += self._parts.add(ids[0], chunk.logprobs[count], certain, thinking=thinking or thought)
             count += len(ids)
             self._reasoning_tokens += len(ids) * thinking
             if self._stop_words.found:

@@ -26,8 +26,8 @@ class ScoredToken:
 class TokenParts:
     """Takes the tokens one by one, and returns them once it is certain what they belong to.
 
-    A token belongs to the thinking where usage counts it as such. Any other belongs to the first event that comes with
-    it or after it: what may be a call is text where it turns out to be none.
+    A token that begins or ends within the thinking belongs to that. Any other belongs to the first event that comes
+    with it or after it: what may be a call is text where it turns out to be none.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class TokenParts:
     def add(
         self, token_id: int, logprob: TokenLogprob, events: Iterable[Event], *, thinking: bool
     ) -> list[ScoredToken]:
-        """The tokens that are certain now; *events* came with this one, and *thinking* is whether it is counted so."""
+        """The tokens that are certain now; *events* came with this one, of the *thinking* or not."""
         self._held.append((token_id, logprob))
         if thinking:
             return self._settled("reasoning")
