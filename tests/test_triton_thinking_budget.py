@@ -334,7 +334,7 @@ def test_a_fifth_of_the_tokens_is_kept_for_the_answer(bundle: Bundle, opening: B
             assert len(answer.content) >= max_tokens / 5
         else:
             # There is no room to think.
-            assert max_tokens < 12
+            assert max_tokens < 14
 
 
 @pytest.mark.parametrize("values", [{"text_input": OPENED}, {"system": "detailed thinking on"}])
@@ -346,8 +346,31 @@ def test_without_room_for_an_answer_and_with_a_prompt_that_thinks_it_is_refused(
         values = {"messages": json.dumps(turns)}
     answering = Answering(bundle, CODEC, Scripted(""))
 
-    with pytest.raises(RequestError, match=r"room for less than the .* raise max_tokens, or switch thinking off"):
+    with pytest.raises(RequestError, match="no room for the end of the thinking and an answer; raise max_tokens, "):
         answering.prepare(read(max_thinking_tokens=5, max_tokens=2, **values))
+
+
+def test_thinking_ends_while_the_engine_can_still_read_it_as_a_prompt(bundle: Bundle) -> None:
+    """One that reads prompts in one step takes shorter ones than its context is long."""
+    engine = Scripted(f"<think>\n{LINE * 50}")
+    engine.max_prompt_tokens = 100
+
+    answer = ask(bundle, engine, thinking=True, max_thinking_tokens=10_000)
+
+    _, second = engine.asked
+    assert 80 < len(second.ids) <= 100
+    assert answer.content == "Forty-two."
+
+
+def test_stop_words_begin_behind_the_closer(bundle: Bundle) -> None:
+    engine = Scripted(f"<think>\n{LINE * 9}", "I count them: 42.")
+
+    answer = ask(bundle, engine, thinking=True, max_thinking_tokens=5, stop_words=("count",))
+
+    assert "count" in answer.reasoning
+    assert answer.content == "I "
+    assert answer.finish
+    assert answer.finish.reason == "stop"
 
 
 def test_both_generations_have_one_seed_and_one_minimum(bundle: Bundle) -> None:

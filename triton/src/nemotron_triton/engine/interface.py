@@ -82,13 +82,14 @@ class Engine(ABC):
     more). `max_seq_len` limits prompt and answer together, tokens. `max_batch_size` answers are generated at once;
     further requests wait in the engine.
     `memory_of` names, for messages, the memory that the model takes. `kv_tokens_per_block` is None where the KV cache
-    has no blocks, or their size is not known.
+    has no blocks, or their size is not known; `max_prompt_tokens` where a prompt may fill the context but for a token.
     """
 
     cannot: Mapping[str, str]
     max_seq_len: int
     max_batch_size: int
     kv_tokens_per_block: int | None = None
+    max_prompt_tokens: int | None = None
     memory_of: ClassVar[str] = "the GPU's"
 
     def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
@@ -97,6 +98,7 @@ class Engine(ABC):
         self.cannot = self.unsupported(bundle.manifest.llm_args or {})
         self.max_seq_len = bundle.manifest.max_seq_len
         self.max_batch_size = bundle.manifest.max_batch_size
+        self.max_prompt_tokens = bundle.manifest.plan.get("settings", {}).get("max_input_len")
 
     @abstractmethod
     def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:

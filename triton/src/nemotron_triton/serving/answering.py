@@ -19,7 +19,7 @@ from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.request import ChatRequest
-from nemotron_triton.serving.thinking_budget import BudgetedGeneration, Closer, ThinkingBudget
+from nemotron_triton.serving.thinking_budget import BudgetedGeneration, Closer, ThinkingBudget, latest_tokens
 from nemotron_triton.serving.token_parts import ScoredToken, TokenParts
 
 _CLOSER = reasoning.CLOSER.encode()
@@ -74,9 +74,12 @@ class Answering:
         max_tokens = self._max_tokens(request, len(ids))
         budget = None
         if request.max_thinking_tokens is not None:
-            if begins != "none" and max_tokens < (fewest := self._closer.fewest_tokens(begins)):
-                return self.prepare(self._without_thinking(request, fewest))
-            budget = ThinkingBudget(request.max_thinking_tokens, self._closer, self._guide(request, "none"))
+            most = (self._engine.max_prompt_tokens or self._engine.max_seq_len - 1) - len(ids)
+            latest = latest_tokens(self._closer, max_tokens=max_tokens, max_prompt_tokens=most)
+            if begins != "none" and latest < self._closer.opener_tokens(begins):
+                return self.prepare(self._without_thinking(request))
+            guide = self._guide(request, "none")
+            budget = ThinkingBudget(request.max_thinking_tokens, latest, self._closer, guide)
         sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=self._guide(request, begins))
         return Prepared(request, prompt.text, ids, rules, sampling, budget)
 
@@ -101,13 +104,13 @@ class Answering:
         finally:
             stream.cancel()
 
-    def _without_thinking(self, request: ChatRequest, fewest_tokens: int) -> ChatRequest:
-        """*request*, which has no room for *fewest_tokens* of an answer, so that its prompt switches thinking off."""
+    def _without_thinking(self, request: ChatRequest) -> ChatRequest:
+        """*request*, which has no room to think and to answer, so that its prompt switches thinking off."""
         conversation = request.conversation
         if not (conversation and request.max_thinking_tokens) or thinking_mode(self._profile, conversation, False):
             raise RequestError(
-                f"there is room for less than the {fewest_tokens} tokens that the end of the thinking and an answer "
-                f"take; raise {wire.MAX_TOKENS}, or switch thinking off"
+                "there is no room for the end of the thinking and an answer; raise "
+                f"{wire.MAX_TOKENS}, shorten the prompt, or switch thinking off"
             )
         render = dataclasses.replace(request.render, thinking=False)
         return dataclasses.replace(request, thinking=False, render=render, max_thinking_tokens=0)

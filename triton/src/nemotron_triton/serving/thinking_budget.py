@@ -42,7 +42,7 @@ class Closer:
         self._control_tokens = tuple(control_tokens)
         states = ("", "a", *(CLOSER[:size] for size in range(1, len(CLOSER))))
         self.most_tokens = max(len(self.behind(state)) for state in states)
-        self._opener_tokens = len(self._encode(_OPENED))
+        self._tokens_of_opener = len(self._encode(_OPENED))
 
     def behind(self, text: str) -> list[int]:
         """What ends the thinking of which *text* is the end: on a new line, or the rest of a closer at its end."""
@@ -51,9 +51,9 @@ class Closer:
             return self._codec.encode_text(_CLOSED[begun:])
         return self._encode(_CLOSED if not text or text.endswith("\n") else f"\n{_CLOSED}")
 
-    def fewest_tokens(self, begins: Thinking) -> int:
-        """The smallest `max_tokens` with room for the tags and one token of the answer."""
-        return self.most_tokens + 1 + (self._opener_tokens if begins == "model opens" else 0)
+    def opener_tokens(self, begins: Thinking) -> int:
+        """How many tokens the model needs to open a block."""
+        return self._tokens_of_opener if begins == "model opens" else 0
 
     def _encode(self, text: str) -> list[int]:
         return self._codec.encode(Prompt(text, "\ufdd0", self._control_tokens))
@@ -61,11 +61,24 @@ class Closer:
 
 @dataclass(frozen=True)
 class ThinkingBudget:
-    """How many *tokens* one answer may think, *closer* that then ends it, and *guide* of the text behind it."""
+    """How many *tokens* one answer may think, *closer* that then ends it, and *guide* of the text behind it.
+
+    However large that is, thinking ends when the answer has *latest_tokens*.
+    """
 
     tokens: int
+    latest_tokens: int
     closer: Closer
     guide: Guide | None
+
+
+def latest_tokens(closer: Closer, *, max_tokens: int, max_prompt_tokens: int) -> int:
+    """Tokens behind which thinking must end: *closer*, and a share of *max_tokens* for the answer, are still to come.
+
+    *max_prompt_tokens* are those that the second prompt may have more than the first. Below 0 there is no room.
+    """
+    share = -(-max_tokens // _ANSWER_SHARE)
+    return min(max_tokens - share, max_prompt_tokens) - closer.most_tokens
 
 
 class BudgetedGeneration:
@@ -100,8 +113,7 @@ class BudgetedGeneration:
         self._tail = ""
         self._thought = False
         self._grace = GRACE_TOKENS if budget.tokens else 0
-        share = -(-sampling.max_tokens // _ANSWER_SHARE)
-        self._latest = sampling.max_tokens - share - budget.closer.most_tokens
+        self._latest = budget.latest_tokens
 
     def begin(self) -> None:
         """Begin to generate and return at once; on the event loop of the stream."""
