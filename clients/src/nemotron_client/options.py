@@ -20,7 +20,7 @@ class GenerateOptions(TypedDict, total=False):
     max_tokens          most tokens to generate, the thinking's among them
     temperature         0 is greedy
     top_p, top_k, min_p which tokens to draw from
-    seed                makes sampling repeatable, below 2**64
+    seed                makes sampling repeatable, below 2**64; a negative one counts from there
     repetition_penalty, presence_penalty, frequency_penalty
                         against words that came before
     min_tokens          fewest tokens before the answer may end
@@ -60,11 +60,14 @@ class ChatOptions(GenerateOptions, total=False):
     tool_choice           auto, none, required, or the name of the function to call (OpenAI's dict does as well)
     parallel_tool_calls   false: one call at most
     chat_template_kwargs  further options of the model's template
+    continue_final_message
+                          true: the answer goes on where the last message, the assistant's, ends; it holds what is new
     """
 
     tool_choice: str | Mapping[str, Any] | None
     parallel_tool_calls: bool | None
     chat_template_kwargs: Mapping[str, Any] | None
+    continue_final_message: bool | None
 
 
 # Options whose tensor has another name, and those that are the client's own.
@@ -74,6 +77,7 @@ _TENSORS = {
     "guide": wire.GUIDED_DECODING_GUIDE.name,
 }
 _OURS = {"timeout_s", "max_retries"}
+_SEEDS = 2**64
 
 
 def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -86,6 +90,9 @@ def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[st
             meant = did_you_mean(name, known)
             raise TypeError(f"there is no option {name!r}" + (meant and f"; {meant}"))
     values = {_TENSORS.get(name, name): value for name, value in options.items() if name not in _OURS}
+    seed = values.get(wire.SEED.name)
+    if isinstance(seed, int) and -_SEEDS < seed < 0:
+        values[wire.SEED.name] = seed + _SEEDS
     choice = values.get(wire.TOOL_CHOICE.name)
     if isinstance(choice, str) and choice not in ("auto", "none", "required"):
         values[wire.TOOL_CHOICE.name] = {"type": "function", "function": {"name": choice}}

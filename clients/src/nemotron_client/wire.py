@@ -99,6 +99,8 @@ RETURN_GENERATION_LOGITS = Tensor("return_generation_logits", "BOOL")
 RETURN_PERF_METRICS = Tensor("return_perf_metrics", "BOOL")
 RETURN_NUM_INPUT_TOKENS = Tensor("return_num_input_tokens", "BOOL")
 RETURN_NUM_OUTPUT_TOKENS = Tensor("return_num_output_tokens", "BOOL")
+# More of what to answer.
+CONTINUE_FINAL_MESSAGE = Tensor("continue_final_message", "BOOL")  # true: the answer goes on from the assistant's last
 
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))
@@ -127,7 +129,13 @@ INPUT_IDS = Tensor("input_ids", "INT32", dims=(-1,))
 RAW_OUTPUT = Tensor("raw_output", "BYTES", optional=False)
 TRUNCATED = Tensor("truncated", "BOOL")
 
-PREPROCESSING_INPUTS = (Tensor(MESSAGES.name, "BYTES", optional=False), TOOLS, THINKING, CHAT_TEMPLATE_KWARGS)
+PREPROCESSING_INPUTS = (
+    Tensor(MESSAGES.name, "BYTES", optional=False),
+    TOOLS,
+    THINKING,
+    CHAT_TEMPLATE_KWARGS,
+    CONTINUE_FINAL_MESSAGE,
+)
 PREPROCESSING_OUTPUTS = (PROMPT, INPUT_IDS, NUM_INPUT_TOKENS)
 POSTPROCESSING_INPUTS = (RAW_OUTPUT, TRUNCATED, TOOLS, TOOL_CHOICE, PARALLEL_TOOL_CALLS, THINKING)
 POSTPROCESSING_OUTPUTS = (TEXT_OUTPUT, REASONING_OUTPUT, TOOL_CALLS, FINISH_REASON, PROBLEMS)
