@@ -117,7 +117,7 @@ def test_what_is_sent_is_what_was_said() -> None:
         yield response({wire.TEXT_OUTPUT: "", **LAST})
 
     with scripted_server(script) as server, Client(server.url) as client:
-        client.chat(HI, thinking=False, max_tokens=7, seed=2**64 - 1, timeout_s=5)
+        client.chat(HI, thinking=False, max_tokens=7, seed=-1, timeout_s=5)
     ((request, metadata, remaining),) = seen
 
     sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
@@ -294,7 +294,7 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
     ("options", "complaint"),
     [
         ({"max_tokens": 2**31}, "max_tokens cannot be sent: 2147483648 is not between"),
-        ({"seed": -1}, "seed cannot be sent: -1 is not between"),
+        ({"seed": 2**64}, "seed cannot be sent: 18446744073709551616 is not between"),
         ({"temperature": "hot"}, "temperature cannot be sent"),
         ({"max_tokens": 1.5}, "max_tokens cannot be sent: 'float' object cannot be"),
         ({"max_tokens": True}, "max_tokens cannot be sent: True is no number"),

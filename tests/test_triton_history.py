@@ -80,6 +80,10 @@ def test_ids_count_within_their_own_turn() -> None:
     assert text.index("[first]") < text.index("[second]")
 
 
+def test_results_without_ids_may_stand_alone() -> None:
+    assert "<TOOL_RESPONSE>[1, 2]</TOOL_RESPONSE>" in prompt(ASK, result("1"), result("2"))
+
+
 def test_calls_may_have_no_result_at_all() -> None:
     assert '"name": "f_a"' in prompt(ASK, asked("a", "b"), {"role": "user", "content": "Never mind."})
     assert '"name": "f_a"' in prompt(ASK, asked("a", "b"))
@@ -88,15 +92,18 @@ def test_calls_may_have_no_result_at_all() -> None:
 @pytest.mark.parametrize(
     ("messages", "complaint"),
     [
-        ([asked("a"), result("1", "x")], r"messages\[2\] has the tool_call_id 'x', and that call is none of"),
+        ([asked("a"), result("1", "x")], r"messages\[2\] has the tool_call_id 'x', and .* made no such call"),
         ([asked("a", "b"), result("1", "a"), result("2", "a")], r"messages\[3\] .*'a', and that call has a result"),
         ([asked("a", "b"), result("1", "a")], r"messages\[2\] is the last of 1 tool results.* has 2 calls"),
         ([asked("a", "b"), result("1")], r"messages\[2\] is the last of 1 tool results"),
         ([asked("a", "b"), result("1", "a"), result("2")], r"messages\[3\] has no tool_call_id"),
         ([asked("a"), result("1"), result("2")], r"messages\[3\] is one tool result too many"),
-        ([result("1", "a")], r"messages\[1\] is a tool result, and the message before it has no tool_calls"),
-        ([asked("a"), ASK, result("1", "a")], r"messages\[3\] is a tool result"),
-        ([asked("a"), result("1", "a"), asked("b"), result("1", "a")], r"messages\[4\] .*'a', and that call is none"),
+        ([result("1", "a")], r"messages\[1\] .*'a', and the message before the results made no such"),
+        ([asked("a"), ASK, result("1", "a")], r"messages\[3\] .* made no such call"),
+        (
+            [asked("a"), result("1", "a"), asked("b"), result("1", "a")],
+            r"messages\[4\] .*'a', and .* made no such call",
+        ),
         ([asked("a"), {"role": "tool", "content": "1", "tool_call_id": ["a"]}], r"messages\[2\].tool_call_id must be"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -202,7 +209,8 @@ def test_half_a_character_in_arguments_is_replaced(arguments: Any, rendered: str
 
 
 def test_half_a_character_in_a_message_is_replaced() -> None:
-    messages = r'[{"role": "user", "content": "a\ud83dz"}, {"role": "assistant", "content": [{"type": "text", "text": "\ude00"}]}]'
+    answer = r'{"role": "assistant", "content": [{"type": "text", "text": "\ude00"}]}'
+    messages = rf'[{{"role": "user", "content": "a\ud83dz"}}, {answer}]'
     conversation = read(messages=messages).conversation
 
     assert conversation

@@ -16,9 +16,12 @@ def in_call_order(call_ids: Sequence[str], result_ids: Sequence[str], first: int
 
     The calls are those of one assistant message, the results the tool messages behind it, the *first* of which has that
     index among the messages. `RequestError` names the message that answers no call, or a call that has a result
-    already, and the last one where some calls have none.
+    already, and the last one where some calls have none. Behind a message without calls, results without ids stay as
+    they are.
     """
     have_ids = any(result_ids)
+    if not call_ids and not have_ids:
+        return list(range(len(result_ids)))
     if have_ids and "" in result_ids:
         raise RequestError(
             f"messages[{first + result_ids.index('')}] has no tool_call_id, and other results beside it have one; "
@@ -42,9 +45,9 @@ def in_call_order(call_ids: Sequence[str], result_ids: Sequence[str], first: int
 
 
 def _answers_none(result_id: str, calls: deque[int] | None, number: int) -> str:
-    if not number:
-        return "is a tool result, and the message before it has no tool_calls"
     if not result_id:
         return f"is one tool result too many: the assistant message before it has {number} calls"
-    found = "has a result already" if calls is not None else "is none of the assistant message before it"
-    return f"has the tool_call_id {result_id[:80]!r}, and that call {found}"
+    found = (
+        "that call has a result already" if calls is not None else "the message before the results made no such call"
+    )
+    return f"has the tool_call_id {result_id[:80]!r}, and {found}"
