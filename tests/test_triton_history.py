@@ -232,7 +232,7 @@ def test_half_a_character_in_a_call_goes_out_replaced() -> None:
     assert call.arguments == {"a": "\ufffd", "b": "😀"}
 
 
-MODEL_DUMP = {
+MODEL_DUMP: dict[str, Any] = {
     "content": "b",
     "refusal": None,
     "role": "assistant",
