@@ -36,6 +36,7 @@ from nemotron_client import (
     wire,
 )
 from nemotron_client.answer_reader import AnswerReader
+from nemotron_client.protocol import infer_request
 from nemotron_client.refusals import BY_STATUS
 from scripted_server import HI, LAST, USAGE, failure, response, scripted_server
 
@@ -309,6 +310,14 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
 def test_what_cannot_be_sent_is_said_before_sending(options: dict[str, Any], complaint: str) -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=complaint):
         client.stream(HI, **options)
+
+
+def test_half_a_character_in_a_message_is_sent_as_json_has_it() -> None:
+    request = infer_request("nemotron", {"messages": [{"role": "user", "content": "é\ud83d"}]}, request_id="")
+
+    assert json.loads(request.raw_input_contents[0][4:])[0]["content"] == "é\ud83d"
+    with pytest.raises(InvalidRequest, match="text_input cannot be sent"):
+        infer_request("nemotron", {"text_input": "\ud83d"}, request_id="")
 
 
 @pytest.mark.parametrize(

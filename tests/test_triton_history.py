@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_requests import read
+from chat_requests import read, refusal
 from nemotron_client import AssistantMessage, Finish, Reply, ToolCall, Usage, UserMessage
 from nemotron_client.messages import MessageLike, openai_messages
 from nemotron_client.tools import ToolResult
@@ -130,6 +130,12 @@ def test_arguments_keep_their_digits_their_order_and_their_keys(as_text: bool) -
     assert f'<TOOLCALL>[{{"name": "f", "arguments": {ARGUMENTS}}}]</TOOLCALL>' in llama
     assert "<parameter=z>\n100.10\n</parameter>\n<parameter=n>\n12345678901234567.89\n</parameter>" in nemotron_3
     assert '<parameter=o>\n{"k": 1, "k": 2.50}\n</parameter>\n<parameter=z>\n[1E5]\n</parameter>' in nemotron_3
+
+
+def test_an_exact_number_where_none_may_be_is_shown_as_it_was_written() -> None:
+    assert "messages[0].content must be text, null or a list of text parts, got 1.50" in refusal(
+        messages='[{"role": "user", "content": 1.50}]'
+    )
 
 
 def test_what_only_looks_like_an_exact_number_is_text() -> None:
@@ -303,6 +309,45 @@ def test_tools_of_anthropic_clients_are_read() -> None:
 def test_half_an_anthropic_tool_is_refused(tool: dict[str, Any], complaint: str) -> None:
     with pytest.raises(RequestError, match=complaint):
         read_conversation([ASK], [tool])
+
+
+NUMBERS = ["18", "100.10", "12345678901234567.89", "1e400", "1E5", "-0", "1e2"]
+
+
+@pytest.mark.parametrize("text", ["", "Let me look."])
+@pytest.mark.parametrize("model", profile_names())
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abc"), st.sampled_from([*NUMBERS, '["x", 1.50]']), min_size=1), min_size=1
+    )
+)
+def test_the_next_prompt_begins_with_the_prompt_and_the_answer_as_it_was_written(
+    model: str, text: str, calls: list[dict[str, str]]
+) -> None:
+    """So the engine finds both in its KV cache."""
+    known = profile(model)
+    properties = {key: {"type": ["number", "array"]} for key in "abc"}
+    tools = [{"name": "f", "parameters": {"type": "object", "properties": properties}}]
+    before = read_conversation([ASK], tools)
+    written = render_prompt(known, before).text
+    objects = [f"{{{', '.join(f'{json.dumps(key)}: {value}' for key, value in call.items())}}}" for call in calls]
+    if known.tool_call_format == "nemotron_json":
+        listed = ", ".join(f'{{"name": "f", "arguments": {arguments}}}' for arguments in objects)
+        answer = f"{text}<TOOLCALL>[{listed}]</TOOLCALL>"
+    else:
+        blocks = (
+            "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in call.items()) for call in calls
+        )
+        functions = "".join(f"<tool_call>\n<function=f>\n{block}</function>\n</tool_call>\n" for block in blocks)
+        answer = f"I think.\n</think>\n{text}{text and chr(10)}{functions}"
+    begun = begins(known.reasoning_format, thinking=False, prompt=written)
+
+    parser = AnswerParser(answer_rules(known, before.functions, begins=begun))
+    reply = Reply.of([*parser.feed(answer), *parser.finish(), Finish(reason="stop", usage=NO_USAGE)])
+    results = [result("ok", call.id) for call in reply.tool_calls]
+    turns = [ASK, reply.message.as_openai(), *results]
+
+    assert render_prompt(known, read_conversation(turns, tools)).text.startswith(written + answer)
 
 
 MARKUP = [

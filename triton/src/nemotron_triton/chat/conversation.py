@@ -264,7 +264,7 @@ def check_depth(where: str, value: object) -> None:
 def shown(value: object) -> str:
     """*value* for an error message: as JSON where possible, cut to 80 characters."""
     try:
-        text = json.dumps(value)
+        text = exact_json.write(value, ensure_ascii=True)
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
