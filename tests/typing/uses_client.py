@@ -82,6 +82,7 @@ FORCED: ChatOptions = {
     "tool_choice": "weather",
     "parallel_tool_calls": False,
     "chat_template_kwargs": {"force_nonempty_content": True},
+    "continue_final_message": True,
 }
 
 
