@@ -36,6 +36,7 @@ from nemotron_client import (
     wire,
 )
 from nemotron_client.answer_reader import AnswerReader
+from nemotron_client.protocol import infer_request
 from nemotron_client.refusals import BY_STATUS
 from scripted_server import HI, LAST, USAGE, failure, response, scripted_server
 
@@ -117,7 +118,7 @@ def test_what_is_sent_is_what_was_said() -> None:
         yield response({wire.TEXT_OUTPUT: "", **LAST})
 
     with scripted_server(script) as server, Client(server.url) as client:
-        client.chat(HI, thinking=False, max_tokens=7, seed=2**64 - 1, timeout_s=5)
+        client.chat(HI, thinking=False, max_tokens=7, seed=-1, timeout_s=5)
     ((request, metadata, remaining),) = seen
 
     sent = dict(zip([tensor.name for tensor in request.inputs], request.raw_input_contents, strict=True))
@@ -294,7 +295,7 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
     ("options", "complaint"),
     [
         ({"max_tokens": 2**31}, "max_tokens cannot be sent: 2147483648 is not between"),
-        ({"seed": -1}, "seed cannot be sent: -1 is not between"),
+        ({"seed": 2**64}, "seed cannot be sent: 18446744073709551616 is not between"),
         ({"temperature": "hot"}, "temperature cannot be sent"),
         ({"max_tokens": 1.5}, "max_tokens cannot be sent: 'float' object cannot be"),
         ({"max_tokens": True}, "max_tokens cannot be sent: True is no number"),
@@ -313,6 +314,14 @@ def test_a_dead_server_is_unavailable_at_once() -> None:
 def test_what_cannot_be_sent_is_said_before_sending(options: dict[str, Any], complaint: str) -> None:
     with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest, match=complaint):
         client.stream(HI, **options)
+
+
+def test_half_a_character_in_a_message_is_sent_as_json_has_it() -> None:
+    request = infer_request("nemotron", {"messages": [{"role": "user", "content": "é\ud83d"}]}, request_id="")
+
+    assert json.loads(request.raw_input_contents[0][4:])[0]["content"] == "é\ud83d"
+    with pytest.raises(InvalidRequest, match="text_input cannot be sent"):
+        infer_request("nemotron", {"text_input": "\ud83d"}, request_id="")
 
 
 @pytest.mark.parametrize(

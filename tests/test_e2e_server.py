@@ -87,6 +87,24 @@ def test_a_tool_result_is_used_in_the_answer(client: Client) -> None:
     assert "18" in reply.content
 
 
+def test_an_answer_goes_on_from_its_beginning(client: Client) -> None:
+    whole = client.chat(CAPITAL, thinking=False).content or ""
+    beginning = {"role": "assistant", "content": whole[: whole.index(" ")]}
+
+    rest = client.chat([*CAPITAL, beginning], thinking=False, continue_final_message=True).content
+
+    assert rest == whole[whole.index(" ") :]
+
+
+def test_a_call_with_arguments_that_are_no_object_is_accepted_and_noted(client: Client) -> None:
+    asked = {"id": "a", "function": {"name": "calculate_tip", "arguments": '["ls"'}}
+    refused = {"role": "tool", "tool_call_id": "a", "content": "error: it must be an object"}
+
+    reply = client.chat([*TIP, {"role": "assistant", "tool_calls": [asked]}, refused], tools=TOOLS, thinking=False)
+
+    assert ("invalid_past_arguments", "calculate_tip") in [(found.code, found.function) for found in reply.problems]
+
+
 def test_the_token_limit_ends_an_answer_with_length(client: Client) -> None:
     reply = client.chat(CAPITAL, max_tokens=3)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_requests import TOOLS, read
-from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall, Usage
+from nemotron_client.events import ContentDelta, Event, Finish, Problem, ReasoningDelta, ToolCall, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.reasoning import Thinking
@@ -130,6 +131,33 @@ def test_a_stop_word_ends_the_answer_and_the_engine(bundle: Bundle, ids: list[in
     assert engine.stream.cancelled
 
 
+def continuing(text: str) -> dict[str, Any]:
+    """The values of a request whose last message, *text*, is to be continued."""
+    messages = [{"role": "user", "content": "u"}, {"role": "assistant", "content": text}]
+    return {"messages": json.dumps(messages), "continue_final_message": True}
+
+
+def test_an_answer_that_goes_on_holds_what_is_new(bundle: Bundle, ids: list[int]) -> None:
+    chunks = [TokenChunk(tuple(ids)), TokenChunk((), "stop")]
+
+    events = merged(steps(bundle, Scripted(chunks), read(max_tokens=500, **continuing("<think>\nI see. "))))
+
+    assert events[0] == ReasoningDelta(ANSWER.partition("<think>\n")[2].partition("\n</think>")[0])
+
+
+@pytest.mark.parametrize("arguments", ['["ls"]', '{"a": ', '"x"'])
+def test_past_arguments_that_are_no_object_are_a_problem_of_the_answer(
+    bundle: Bundle, ids: list[int], arguments: str
+) -> None:
+    calls = [{"function": {"name": name, "arguments": text}} for name, text in (("f", "{}"), ("g", arguments))]
+    messages = [{"role": "user", "content": "u"}, {"role": "assistant", "tool_calls": calls}]
+    chunks = [TokenChunk(tuple(ids)), TokenChunk((), "stop")]
+
+    events = merged(steps(bundle, Scripted(chunks), read(messages=json.dumps(messages))))
+
+    assert events[-1].problems == (Problem(code="invalid_past_arguments", function="g"),)
+
+
 @pytest.mark.parametrize(
     ("model", "values", "thinking"),
     [
@@ -138,6 +166,8 @@ def test_a_stop_word_ends_the_answer_and_the_engine(bundle: Bundle, ids: list[in
         ("nemotron-3-nano-4b", {"thinking": True}, "opened"),
         ("nemotron-3-nano-4b", {"thinking": False}, "none"),
         ("llama-nemotron-nano-4b-v1.1", {"text_input": "Hm. <think>\n"}, "opened"),
+        ("llama-nemotron-nano-4b-v1.1", {"thinking": True, **continuing("It is")}, "none"),
+        ("nemotron-3-nano-4b", {"thinking": True, **continuing("<think>\nLet")}, "opened"),
     ],
 )
 def test_a_guide_is_for_the_text_behind_the_thinking(

@@ -84,10 +84,7 @@ def test_encoding_makes_control_tokens_of_the_templates_own_only(checkpoint: Pat
         ([{"role": "user", "content": 3}], None, r"messages\[0\].content must be text"),
         ([{"role": "user", "contents": "hi"}], None, r'unknown keys \["contents"\]'),
         ([{"role": "user", "content": [{"type": "image_url"}]}], None, "reads text only"),
-        ([{"role": "user", "content": "\ud800"}], None, "half a surrogate pair"),
         ([{"role": "user", "tool_calls": [{}]}], None, "only assistant messages call tools"),
-        ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}], None, "is not JSON"),
-        ([{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "[]"}}]}], None, "an object"),
         ([{"role": "user", "content": "hi"}], [{"type": "function"}], r"tools\[0\] must be"),
         ([{"role": "user", "content": "hi"}], {"a": 1}, "tools must be a list"),
         (
@@ -105,21 +102,135 @@ def test_malformed_conversations_are_refused_by_name(messages: Any, tools: Any, 
 
 
 @pytest.mark.parametrize(
-    ("system", "asked", "expected"),
+    ("system", "asked", "mode", "text"),
     [
-        (None, None, False),
-        (None, True, True),
-        ("detailed thinking on", None, True),
-        ("detailed thinking off", True, False),
-        ("Be brief.\n  detailed thinking on", None, True),
-        ("Say 'detailed thinking on'.", None, False),
+        (None, None, False, "detailed thinking off"),
+        (None, True, True, "detailed thinking on"),
+        ("detailed thinking on", None, True, "detailed thinking on"),
+        ("detailed thinking off", True, True, "detailed thinking on"),
+        ("detailed thinking on\n\nBe brief.", False, False, "detailed thinking off\n\nBe brief."),
+        ("Be brief.\n  detailed thinking on \r\nNow.", None, True, "Be brief.\n  detailed thinking on \r\nNow."),
+        ("Be brief.\n  detailed thinking on \r\nNow.", False, False, "Be brief.\ndetailed thinking off\r\nNow."),
+        ("detailed thinking on\ndetailed thinking off", True, True, "detailed thinking on\ndetailed thinking on"),
+        ("Say 'detailed thinking on'.", None, False, "Say 'detailed thinking on'."),
+        ("detailed thinking on the user: be kind", None, False, "detailed thinking on the user: be kind"),
+        (
+            "detailed thinking on the user: be kind",
+            True,
+            True,
+            "detailed thinking on\n\ndetailed thinking on the user: be kind",
+        ),
     ],
 )
-def test_what_the_system_prompt_says_decides_the_mode(system: str | None, asked: bool | None, expected: bool) -> None:
+def test_a_typed_mode_wins_over_a_line_of_the_system_prompt_and_replaces_it(
+    system: str | None, asked: bool | None, mode: bool, text: str
+) -> None:
     messages = [{"role": "system", "content": system}] if system else []
     conversation = read_conversation([*messages, {"role": "user", "content": "hi"}])
 
-    assert thinking_mode(PROFILE, conversation, asked) is expected
+    prompt = render_prompt(PROFILE, conversation, RenderOptions(thinking=asked))
+
+    assert thinking_mode(PROFILE, conversation, asked) is mode
+    assert f"system<|end_header_id|>\n\n{text}<|eot_id|>" in prompt.text
+
+
+def test_the_line_of_the_system_prompt_is_text_to_a_model_that_is_switched_elsewhere() -> None:
+    conversation = read_conversation([{"role": "system", "content": "detailed thinking off"}])
+    nemotron_3 = profile("nemotron-3-nano-4b")
+
+    assert thinking_mode(nemotron_3, conversation, None) is True
+    assert (
+        "\ndetailed thinking off<|im_end|>"
+        in render_prompt(nemotron_3, conversation, RenderOptions(thinking=True)).text
+    )
+
+
+@pytest.mark.parametrize(
+    ("thinking", "kwargs", "mode"),
+    [
+        (None, {"thinking": True}, True),
+        (None, {"enable_thinking": False}, False),
+        (None, {"thinking": False, "enable_thinking": False}, False),
+        (None, {"thinking": None, "enable_thinking": True}, True),
+        (None, {"thinking": None}, None),
+        (False, {"thinking": True}, False),
+    ],
+)
+def test_the_switch_has_two_names_among_the_template_options(
+    thinking: bool | None, kwargs: dict[str, Any], mode: bool | None
+) -> None:
+    options = render_options(thinking, kwargs)
+
+    assert (options.thinking, options.template_kwargs) == (mode, {})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "complaint"),
+    [
+        ({"thinking": "on"}, "chat_template_kwargs.thinking must be true or false"),
+        ({"thinking": True, "enable_thinking": False}, "which mean the same; give one of them"),
+    ],
+)
+def test_a_switch_that_is_none_or_contradicts_itself_is_refused(kwargs: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        render_options(None, kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "end", "beginning"),
+    [
+        (PROFILE.name, {"content": "The tip is "}, "assistant<|end_header_id|>\n\nThe tip is ", "none"),
+        (PROFILE.name, {"content": "<think>\nLet"}, "assistant<|end_header_id|>\n\n<think>\nLet", "opened"),
+        (PROFILE.name, {"reasoning": "Let"}, "assistant<|end_header_id|>\n\n<think>\nLet", "opened"),
+        (PROFILE.name, {"content": "<think>\na\n</think>\n\nIt"}, "assistant<|end_header_id|>\n\nIt", "none"),
+        (PROFILE.name, {"content": ""}, "assistant<|end_header_id|>\n\n", "model opens"),
+        ("llama-nemotron-nano-8b-v1", {"content": "It is "}, "assistant<|end_header_id|>\n\nIt is ", "none"),
+        ("nemotron-3-nano-4b", {"content": "It is "}, "assistant\n<think></think>It is ", "none"),
+        ("nemotron-3-nano-4b", {"reasoning": "Let"}, "assistant\n<think>\nLet", "opened"),
+        ("nemotron-3-nano-4b", {"reasoning": "a", "content": "It"}, "assistant\n<think>\na\n</think>\nIt", "none"),
+    ],
+)
+def test_a_last_message_is_continued_on_demand(name: str, message: dict[str, str], end: str, beginning: str) -> None:
+    known = profile(name)
+    conversation = read_conversation([{"role": "user", "content": "u"}, {"role": "assistant", **message}])
+    options = RenderOptions(thinking=True, continue_final_message=True)
+
+    prompt = render_prompt(known, conversation, options)
+
+    assert prompt.text.endswith(end)
+    begun = begins(known.reasoning_format, thinking=True, prompt=prompt.text, continued=prompt.continued)
+    assert begun == beginning
+
+
+def test_a_last_message_is_closed_and_answered_where_it_is_not_continued() -> None:
+    conversation = read_conversation([{"role": "user", "content": "u"}, {"role": "assistant", "content": "It is"}])
+
+    prompt = render_prompt(PROFILE, conversation)
+
+    assert prompt.text.endswith("It is<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n")
+
+
+def test_a_published_template_continues_too_and_one_that_cannot_says_so() -> None:
+    conversation = read_conversation([{"role": "user", "content": "u"}, {"role": "assistant", "content": " It is "}])
+    template = "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}A:"
+
+    prompt = render_prompt(PROFILE, conversation, RenderOptions(continue_final_message=True, template=template))
+
+    assert prompt.text == "[detailed thinking off][u][It is "
+    with pytest.raises(RequestError, match="leaves the last message out"):
+        render_prompt(PROFILE, conversation, RenderOptions(continue_final_message=True, template="A:"))
+
+
+@pytest.mark.parametrize(
+    ("last", "complaint"),
+    [
+        ({"role": "user", "content": "u"}, "continue_final_message is true, but the last message is the user's"),
+        ({"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, "but the last message calls tools"),
+    ],
+)
+def test_what_is_no_answer_cannot_be_continued(last: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint):
+        render_prompt(PROFILE, read_conversation([*TURNS, last]), RenderOptions(continue_final_message=True))
 
 
 TURNS = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]

@@ -59,6 +59,11 @@ def test_a_request_that_can_wait_says_so() -> None:
     assert refusal(priority=2) == "priority is 2; it must be between 0 and 1"
 
 
+def test_values_that_other_servers_take_mean_the_same() -> None:
+    assert [read(top_k=top_k).sampling.top_k for top_k in (-1, 0, 5)] == [0, 0, 5]
+    assert [read(seed=seed).sampling.seed for seed in (-1, 0, 2**64 - 1)] == [2**64 - 1, 0, 2**64 - 1]
+
+
 def test_log_probabilities_without_alternatives_are_asked_for_by_the_reference_name() -> None:
     assert read(return_log_probs=True).sampling.logprobs == 0
     assert read(return_log_probs=False).sampling.logprobs is None
@@ -112,7 +117,7 @@ def test_only_a_whole_answer_to_a_finished_prompt_repeats_it_on_demand(values: d
         ({"max_tokens": 4, "min_tokens": 5}, "min_tokens is 5; it must be between 0 and 4"),
         ({"min_tokens": -1}, "min_tokens is -1"),
         ({"min_p": 1.5}, "min_p is 1.5; it must be between 0 and 1"),
-        ({"top_k": -1}, "top_k is -1; it must be at least 0"),
+        ({"top_k": -2}, "top_k is -2; it must be at least -1"),
         ({"num_return_sequences": 0}, "num_return_sequences is 0; it must be between 1 and 8"),
         ({"num_return_sequences": 9}, "num_return_sequences is 9"),
         ({"top_logprobs": 21}, "top_logprobs is 21; it must be between 0 and 20"),

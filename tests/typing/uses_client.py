@@ -96,6 +96,7 @@ FORCED: ChatOptions = {
     "chat_template_kwargs": {"force_nonempty_content": True},
     "stream_tool_calls": True,
     "reasoning_effort": "low",
+    "continue_final_message": True,
 }
 
 

@@ -30,9 +30,12 @@ _TOOLS: list[dict[str, Any]] = [
 ]
 
 
-def _call(arguments: str, **message: Any) -> dict[str, Any]:
-    call = {"id": "call_1", "type": "function", "function": {"name": "get_forecast", "arguments": arguments}}
-    return {"role": "assistant", "content": None, "tool_calls": [call], **message}
+def _call(*arguments: str, **message: Any) -> dict[str, Any]:
+    calls = [
+        {"id": f"call_{number}", "type": "function", "function": {"name": "get_forecast", "arguments": text}}
+        for number, text in enumerate(arguments, start=1)
+    ]
+    return {"role": "assistant", "content": None, "tool_calls": calls, **message}
 
 
 _ASK = {"role": "user", "content": "Rain in Turku?"}
@@ -60,7 +63,12 @@ _CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
         _ANSWER,
         {"role": "user", "content": "Thanks."},
     ],
-    "two results": [_ASK, _call('{"city": "Turku"}'), _RESULT, {**_RESULT, "content": "no data"}],
+    "two results": [
+        _ASK,
+        _call('{"city": "Turku"}', '{"city": "Oulu"}'),
+        _RESULT,
+        {**_RESULT, "tool_call_id": "call_2", "content": "no data"},
+    ],
 }
 
 

@@ -18,7 +18,16 @@ from nemotron_triton.chat.profiles import profile
 from nemotron_triton.chat.render import render_options, render_prompt
 from nemotron_triton.errors import RequestError
 
-_FIELDS = {"id", "model", "messages", "tools", "thinking", "chat_template_kwargs", "add_generation_prompt"}
+_FIELDS = {
+    "id",
+    "model",
+    "messages",
+    "tools",
+    "thinking",
+    "chat_template_kwargs",
+    "add_generation_prompt",
+    "continue_final_message",
+}
 
 
 @click.command("render")
@@ -43,7 +52,8 @@ def command(
     """Print the prompt that the model gets to read for QUESTION, or for a whole conversation.
 
     With --jsonl each line of stdin holds messages and, if wanted, id, model, tools, thinking (true, false or null),
-    chat_template_kwargs and add_generation_prompt; each line of stdout holds the id and the prompt or an error.
+    chat_template_kwargs, add_generation_prompt and continue_final_message; each line of stdout holds the id and the
+    prompt or an error.
     """
     template = read_template(template_file) if template_file else None
     if jsonl:
@@ -61,6 +71,7 @@ def _prompt(request: Mapping[str, Any], model: str, template: str | None) -> str
     render = replace(
         render_options(thinking, request.get("chat_template_kwargs")),
         add_generation_prompt=bool(request.get("add_generation_prompt", True)),
+        continue_final_message=bool(request.get("continue_final_message", False)),
         template=template,
     )
     conversation = read_conversation(request.get("messages"), request.get("tools"))

@@ -122,6 +122,7 @@ class Problem:
     invalid_arguments        the arguments are not an object; the call is passed on
     surplus_tool_call        one more call than `parallel_tool_calls: false` allows; it is left out
     tool_choice_unsatisfied  the call that `tool_choice` asked for did not come
+    invalid_past_arguments   the arguments of a call among the request's messages are not an object; the prompt has them
 
     A call of the first three kinds is part of the answer's text; behind a good call it stands in `text` instead.
     """

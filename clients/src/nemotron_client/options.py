@@ -22,7 +22,7 @@ class GenerateOptions(TypedDict, total=False):
     max_tokens          most tokens to generate, the thinking's among them
     temperature         0 is greedy
     top_p, top_k, min_p which tokens to draw from
-    seed                makes sampling repeatable, below 2**64
+    seed                makes sampling repeatable, below 2**64; a negative one counts from there
     repetition_penalty, presence_penalty, frequency_penalty
                         against words that came before
     no_repeat_ngram_size
@@ -82,6 +82,8 @@ class ChatOptions(GenerateOptions, total=False):
     chat_template_kwargs  further options of the model's template
     stream_tool_calls     true: the arguments of a call come in pieces (`ToolCallDelta`), as the model writes them
     reasoning_effort      none: do not think; minimal, low, medium, high: think 256, 1,024, 4,096, 16,384 tokens at most
+    continue_final_message
+                          true: the answer goes on where the last message, the assistant's, ends; it holds what is new
     """
 
     tool_choice: str | Mapping[str, Any] | None
@@ -89,6 +91,7 @@ class ChatOptions(GenerateOptions, total=False):
     chat_template_kwargs: Mapping[str, Any] | None
     stream_tool_calls: bool | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None
+    continue_final_message: bool | None
 
 
 # Options whose tensor has another name, and those that are the client's own.
@@ -113,6 +116,9 @@ def option_name(tensor: str) -> str:
     return _NAMES.get(tensor, tensor)
 
 
+_SEEDS = 2**64
+
+
 def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """*options* by tensor name, without those that are for the client.
 
@@ -123,6 +129,9 @@ def tensor_values(options: Mapping[str, Any], known: Collection[str]) -> dict[st
             meant = did_you_mean(name, known)
             raise TypeError(f"there is no option {name!r}" + (meant and f"; {meant}"))
     values = {_TENSORS.get(name, name): value for name, value in options.items() if name not in _OURS}
+    seed = values.get(wire.SEED.name)
+    if isinstance(seed, int) and -_SEEDS < seed < 0:
+        values[wire.SEED.name] = seed + _SEEDS
     choice = values.get(wire.TOOL_CHOICE.name)
     if isinstance(choice, str) and choice not in ("auto", "none", "required"):
         values[wire.TOOL_CHOICE.name] = {"type": "function", "function": {"name": choice}}

@@ -122,7 +122,8 @@ def _packed(tensor: wire.Tensor, value: Any) -> bytes:
     if tensor.dtype == "BYTES":
         if not isinstance(value, str):
             raise TypeError(f"{value!r} is no text")
-        text = value.encode("utf-8")
+        # In JSON, half a surrogate pair can be an escape; the server makes U+FFFD of one in a message.
+        text = value.encode("utf-8", "backslashreplace" if tensor.name in _JSON else "strict")
         return len(text).to_bytes(4, "little") + text
     if isinstance(value, bool) != (tensor.dtype == "BOOL"):
         raise TypeError(f"{value!r} is no {'truth value' if tensor.dtype == 'BOOL' else 'number'}")

@@ -106,6 +106,8 @@ STREAM_TOOL_CALLS = Tensor("stream_tool_calls", "BOOL")  # true: arguments of ca
 MAX_THINKING_TOKENS = Tensor("max_thinking_tokens", "INT32")  # 0: not at all
 REASONING_EFFORT = Tensor("reasoning_effort", "BYTES")  # none, minimal, low, medium, high
 INCLUDE_REASONING = Tensor("include_reasoning", "BOOL")  # false: the thinking is counted and not returned
+# More of what to answer.
+CONTINUE_FINAL_MESSAGE = Tensor("continue_final_message", "BOOL")  # true: the answer goes on from the assistant's last
 
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))
@@ -136,7 +138,13 @@ INPUT_IDS = Tensor("input_ids", "INT32", dims=(-1,))
 RAW_OUTPUT = Tensor("raw_output", "BYTES", optional=False)
 TRUNCATED = Tensor("truncated", "BOOL")
 
-PREPROCESSING_INPUTS = (Tensor(MESSAGES.name, "BYTES", optional=False), TOOLS, THINKING, CHAT_TEMPLATE_KWARGS)
+PREPROCESSING_INPUTS = (
+    Tensor(MESSAGES.name, "BYTES", optional=False),
+    TOOLS,
+    THINKING,
+    CHAT_TEMPLATE_KWARGS,
+    CONTINUE_FINAL_MESSAGE,
+)
 PREPROCESSING_OUTPUTS = (PROMPT, INPUT_IDS, NUM_INPUT_TOKENS)
 POSTPROCESSING_INPUTS = (RAW_OUTPUT, TRUNCATED, TOOLS, TOOL_CHOICE, PARALLEL_TOOL_CALLS, THINKING)
 POSTPROCESSING_OUTPUTS = (TEXT_OUTPUT, REASONING_OUTPUT, TOOL_CALLS, FINISH_REASON, PROBLEMS)

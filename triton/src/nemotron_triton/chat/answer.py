@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
-from nemotron_triton.chat import reasoning
+from nemotron_triton.chat import reasoning, surrogates
 from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.formats import call_format
@@ -215,7 +215,8 @@ class AnswerParser:
         if not call.arguments_json.startswith("{"):
             self._problem("invalid_arguments", function=call.name)
         index, call_id = len(self._called), f"call_{secrets.token_hex(12)}"
-        self._events.append(ToolCall(index=index, id=call_id, name=call.name, arguments_json=call.arguments_json))
+        arguments = surrogates.replaced_in_json(call.arguments_json)
+        self._events.append(ToolCall(index=index, id=call_id, name=call.name, arguments_json=arguments))
         self._called.append(call.name)
 
     def _problem(self, code: str, *, function: str = "", text: str = "") -> None:

@@ -1,41 +1,56 @@
 """Messages and tools of a request, read from OpenAI-shaped JSON and checked once.
 
-Unknown message keys are refused by name, argument strings become objects, `content: null` becomes empty text and lists
-of text parts are joined. JSON schemas of tools are not checked.
+What an answer of ours can be is accepted as a message, whatever its arguments are. Keys that carry something unknown
+are refused by name, `content: null` becomes empty text and lists of text parts are joined; halves of surrogate pairs
+become U+FFFD. JSON schemas of tools are not checked.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from nemotron_client.shapes import openai_tool
+from nemotron_triton.chat import exact_json, surrogates
+from nemotron_triton.chat.tool_results import in_call_order
 from nemotron_triton.errors import RequestError
 
 ROLES = ("system", "user", "assistant", "tool")
 MAX_DEPTH = 64
 _LEAVES = (str, int, float, type(None))
-_MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name", "refusal"}
+_MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
+# What messages that came as answers also carry, and no prompt says.
+_ECHOED_KEYS = {"annotations", "audio", "cache_control", "function_call", "reasoning_details", "refusal"}
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+# Where a part of a message has its text, by the part's type.
+_PART_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A tool call the assistant made in an earlier turn."""
+    """A tool call the assistant made in an earlier turn.
+
+    *arguments* is a mapping, or whatever else the model wrote, as `exact_json` reads it: text that is no JSON, or is
+    nested more than `MAX_DEPTH` levels deep, is an `exact_json.Verbatim`.
+    """
 
     name: str
-    arguments: Mapping[str, Any]
+    arguments: Any
+    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """One turn; `reasoning` is what an assistant thought before `content`."""
+    """One turn; `reasoning` is what an assistant thought before `content`, `call_id` which call a tool answers."""
 
     role: str
     content: str
     reasoning: str = ""
     calls: tuple[Call, ...] = ()
+    call_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +59,12 @@ class Conversation:
 
     messages: tuple[Message, ...]
     functions: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def malformed_calls(self) -> tuple[Call, ...]:
+        """The earlier calls whose arguments are no object; the prompt says them as far as the model's format can."""
+        calls = (call for message in self.messages for call in message.calls)
+        return tuple(call for call in calls if not isinstance(call.arguments, Mapping))
 
 
 @dataclass(frozen=True)
@@ -69,7 +90,7 @@ def read_messages(messages: object) -> tuple[Message, ...]:
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise RequestError(f"messages must be a non-empty list of messages, got {shown(messages)}")
     check_depth("messages", messages)
-    return tuple(_message(f"messages[{i}]", message) for i, message in enumerate(messages))
+    return tuple(_with_ordered_results([_message(f"messages[{i}]", message) for i, message in enumerate(messages)]))
 
 
 def read_functions(tools: object) -> tuple[Mapping[str, Any], ...]:
@@ -107,11 +128,11 @@ def read_choice(raw: object, functions: Iterable[Mapping[str, Any]]) -> ToolChoi
 def _message(where: str, raw: object) -> Message:
     if not isinstance(raw, Mapping):
         raise RequestError(f"{where} must be an object with a role and a content, got {shown(raw)}")
-    if unknown := sorted(raw.keys() - _MESSAGE_KEYS):
+    if unknown := sorted(key for key in raw.keys() - _MESSAGE_KEYS - _ECHOED_KEYS if raw[key] not in _NOTHING):
         raise RequestError(f"{where} has unknown keys {shown(unknown)}; known: {', '.join(sorted(_MESSAGE_KEYS))}")
-    role = raw.get("role")
+    role = "system" if raw.get("role") == "developer" else raw.get("role")
     if role not in ROLES:
-        raise RequestError(f"{where}.role is {shown(role)}; it must be one of {', '.join(ROLES)}")
+        raise RequestError(f"{where}.role is {shown(role)}; it must be one of {', '.join(ROLES)}, developer")
     calls = raw.get("tool_calls") or ()
     if calls and role != "assistant":
         raise RequestError(f"{where}.tool_calls is set on a {role} message; only assistant messages call tools")
@@ -123,22 +144,38 @@ def _message(where: str, raw: object) -> Message:
         content=_text(f"{where}.content", raw.get("content")),
         reasoning=_text(f"{where}.reasoning_content", reasoning),
         calls=tuple(_call(f"{where}.tool_calls[{i}]", call) for i, call in enumerate(calls)),
+        call_id=_id(f"{where}.tool_call_id", raw.get("tool_call_id")) if role == "tool" else "",
     )
+
+
+def _with_ordered_results(messages: Sequence[Message]) -> Iterator[Message]:
+    """*messages*, the results of each assistant message in the order of its calls."""
+    before: tuple[Call, ...] = ()
+    at = 0
+    for is_results, turns in itertools.groupby(messages, lambda message: message.role == "tool"):
+        run = list(turns)
+        if is_results:
+            order = in_call_order([call.id for call in before], [result.call_id for result in run], at)
+            run = [run[place] for place in order]
+        yield from run
+        before, at = run[-1].calls, at + len(run)
 
 
 def _text(where: str, raw: object) -> str:
     if raw is None:
         return ""
     if isinstance(raw, str):
-        return without_surrogates(where, raw)
+        return surrogates.replaced(raw)
     if isinstance(raw, Sequence):
         return "".join(_part(f"{where}[{i}]", part) for i, part in enumerate(raw))
     raise RequestError(f"{where} must be text, null or a list of text parts, got {shown(raw)}")
 
 
 def _part(where: str, raw: object) -> str:
-    if isinstance(raw, Mapping) and raw.get("type") == "text" and isinstance(raw.get("text"), str):
-        return without_surrogates(where, raw["text"])
+    kind = raw.get("type") if isinstance(raw, Mapping) else None
+    text = raw.get(_PART_TEXTS.get(kind, "")) if isinstance(raw, Mapping) and isinstance(kind, str) else None
+    if isinstance(text, str):
+        return surrogates.replaced(text)
     raise RequestError(
         f'{where} must be {{"type": "text", "text": "..."}}, got {shown(raw)}: this model reads text only'
     )
@@ -157,21 +194,30 @@ def without_surrogates(where: str, text: str) -> str:
 
 def _call(where: str, raw: object) -> Call:
     function = raw.get("function") if isinstance(raw, Mapping) else None
-    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+    if not isinstance(raw, Mapping) or not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise RequestError(f'{where} must be {{"function": {{"name": ..., "arguments": ...}}}}, got {shown(raw)}')
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"{where}.function.arguments is not JSON ({error}): {shown(arguments)}") from error
-    if arguments is None:
-        arguments = {}
-    check_depth(f"{where}.function.arguments", arguments)
-    if not isinstance(arguments, Mapping):
-        raise RequestError(f"{where}.function.arguments must be an object, got {shown(arguments)}")
-    without_surrogates(where, json.dumps([function["name"], arguments], ensure_ascii=False))
-    return Call(name=function["name"], arguments=arguments)
+    return Call(
+        name=surrogates.replaced(function["name"]),
+        arguments=_arguments(function.get("arguments")),
+        id=_id(f"{where}.id", raw.get("id")),
+    )
+
+
+def _id(where: str, raw: object) -> str:
+    if isinstance(raw, (str, int, type(None))):
+        return "" if raw is None else str(raw)
+    raise RequestError(f"{where} must be text or null, got {shown(raw)}")
+
+
+def _arguments(raw: object) -> Any:
+    """The arguments of a past call, which may be whatever a model wrote; the text of none is an empty object."""
+    text = surrogates.replaced_in_json(raw if isinstance(raw, str) else exact_json.write(raw))
+    try:
+        arguments = exact_json.read(text) if text.strip() else None
+        check_depth("", arguments)
+    except (ValueError, RecursionError, RequestError):
+        return exact_json.Verbatim(text)
+    return {} if arguments is None else arguments
 
 
 def _function(where: str, raw: object) -> Mapping[str, Any]:
@@ -183,8 +229,23 @@ def _function(where: str, raw: object) -> Mapping[str, Any]:
         raise RequestError(
             f'{where} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}, got {shown(raw)}'
         )
+    if "input_schema" in function:
+        function = _from_anthropic(where, function)
     without_surrogates(where, json.dumps(function, ensure_ascii=False))
     return function
+
+
+def _from_anthropic(where: str, tool: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The OpenAI function that a tool of Anthropic's shape describes."""
+    if "parameters" in tool:
+        raise RequestError(f"{where} has both parameters and input_schema; give one of them")
+    if not isinstance(tool["input_schema"], Mapping):
+        raise RequestError(f"{where}.input_schema must be a JSON Schema, got {shown(tool['input_schema'])}")
+    return {
+        "parameters" if key == "input_schema" else key: value
+        for key, value in tool.items()
+        if key not in ("type", "cache_control")
+    }
 
 
 def check_depth(where: str, value: object) -> None:
@@ -207,7 +268,7 @@ def check_depth(where: str, value: object) -> None:
 def shown(value: object) -> str:
     """*value* for an error message: as JSON where possible, cut to 80 characters."""
     try:
-        text = json.dumps(value)
+        text = exact_json.write(value, ensure_ascii=True)
     except (TypeError, ValueError, RecursionError):
         text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

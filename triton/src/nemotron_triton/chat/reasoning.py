@@ -14,8 +14,13 @@ Thinking = Literal["none", "model opens", "opened"]
 FORMATS: dict[str, Thinking] = {"think_tags_model_opens": "model opens", "think_tags_prompt_opens": "opened"}
 
 
-def begins(reasoning_format: str, *, thinking: bool, prompt: str | None = None) -> Thinking:
-    """How the answer to *prompt* begins; None stands for whatever prompt the model's own template writes."""
+def begins(reasoning_format: str, *, thinking: bool, prompt: str | None = None, continued: str = "") -> Thinking:
+    """How the answer to *prompt* begins; None stands for whatever prompt the model's own template writes.
+
+    *continued* is the beginning of the answer that the prompt ends with.
+    """
+    if continued:
+        return "opened" if continued.rfind(OPENER) > continued.rfind(CLOSER) else "none"
     if prompt is None:
         return FORMATS[reasoning_format] if thinking else "none"
     if prompt.rstrip().endswith(OPENER):

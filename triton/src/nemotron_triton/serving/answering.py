@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 
 from nemotron_client import wire
-from nemotron_client.events import Event, Finish, Usage
+from nemotron_client.events import Event, Finish, Problem, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
@@ -69,7 +69,9 @@ class Answering:
         ids = self._codec.encode(prompt)
         profile, choice, parallel = self._profile, request.choice, request.parallel
         functions = request.conversation.functions if request.conversation else ()
-        begins = reasoning.begins(profile.reasoning_format, thinking=request.thinking, prompt=prompt.text)
+        begins = reasoning.begins(
+            profile.reasoning_format, thinking=request.thinking, prompt=prompt.text, continued=prompt.continued
+        )
         rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
         max_tokens = self._max_tokens(request, len(ids))
         budget = None
@@ -163,6 +165,8 @@ class _Reading:
         self._stream = stream
         self._input_tokens = len(prepared.ids)
         self._parser = AnswerParser(prepared.rules)
+        malformed_calls = prepared.request.conversation.malformed_calls if prepared.request.conversation else ()
+        self._problems = [Problem(code="invalid_past_arguments", function=call.name) for call in malformed_calls]
         self._detokenizer = Detokenizer(codec)
         self._stop_words = StopWords(prepared.request.stop_words)
         self._parts = TokenParts() if prepared.sampling.logprobs is not None else None
@@ -215,7 +219,8 @@ class _Reading:
             reasoning_tokens=self._reasoning_tokens,
             cached_tokens=self._stream.cached_tokens,
         )
-        return Finish(reason=reason, usage=usage, problems=tuple(self._parser.problems), stop_reason=stop_reason)
+        problems = (*self._problems, *self._parser.problems)
+        return Finish(reason=reason, usage=usage, problems=problems, stop_reason=stop_reason)
 
     def _pieces(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """*ids* in the pieces that counting needs: one token each where a stop word or thinking may begin or end."""

@@ -51,7 +51,7 @@ class Family:
 PASSED_ON = ("unknown_function", "invalid_arguments")
 LEFT_OUT = ("surplus_tool_call", "truncated_tool_call", "invalid_tool_call", "missing_name")
 OF_CALLS = PASSED_ON + LEFT_OUT
-PROBLEM_CODES = (*OF_CALLS, "tool_choice_unsatisfied")
+PROBLEM_CODES = (*OF_CALLS, "tool_choice_unsatisfied", "invalid_past_arguments")
 
 # The label of who called, and what is known of it beforehand: nobody has a name where no secrets are asked for.
 _CALLER = ("caller",)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nemotron_client import wire
+from nemotron_triton.chat import exact_json
 from nemotron_triton.chat.content_cache import ContentCache
 from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_functions, read_messages
 from nemotron_triton.chat.profiles import Profile
@@ -24,7 +25,13 @@ from nemotron_triton.serving.values import Values, check_sizes, integer, json_va
 # Of tools that are kept as they were read; they take about four times as many bytes.
 _CACHED_CHARACTERS = 4 << 20
 _tools: ContentCache[tuple[Mapping[str, Any], ...]] = ContentCache(_CACHED_CHARACTERS)
-_OF_CONVERSATIONS = (wire.TOOLS, wire.TOOL_CHOICE, wire.PARALLEL_TOOL_CALLS, wire.CHAT_TEMPLATE_KWARGS)
+_OF_CONVERSATIONS = (
+    wire.TOOLS,
+    wire.TOOL_CHOICE,
+    wire.PARALLEL_TOOL_CALLS,
+    wire.CHAT_TEMPLATE_KWARGS,
+    wire.CONTINUE_FINAL_MESSAGE,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +116,7 @@ def read_chat(values: Values, settings: Settings) -> tuple[Conversation, ToolCho
 
     With the choice `none` the conversation has no tools: what the model does not see it cannot call.
     """
-    messages = read_messages(json_value(values, wire.MESSAGES, settings.max_messages))
+    messages = read_messages(json_value(values, wire.MESSAGES, settings.max_messages, exact_json.read))
     functions = read_tools(values, settings)
     choice = read_tool_choice(values, functions)
     return Conversation(messages=messages, functions=() if choice.mode == "none" else functions), choice

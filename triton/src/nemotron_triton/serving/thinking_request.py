@@ -22,11 +22,12 @@ _OPTION = "reasoning_budget"
 
 
 def read_render_options(values: Values) -> RenderOptions:
-    """How to render: `chat_template_kwargs`, and thinking as `thinking` has it, or an effort, or a budget of 0.
+    """How to render a conversation; `thinking` is as the tensor has it, or an effort, or a budget of 0.
 
     `RequestError` where they contradict each other.
     """
     options = render_options(values.get(wire.THINKING), json_value(values, wire.CHAT_TEMPLATE_KWARGS))
+    options = replace(options, continue_final_message=values.get(wire.CONTINUE_FINAL_MESSAGE, False))
     if off := _switched_off(values, options):
         if options.thinking:
             raise RequestError(f"{off}, and {wire.THINKING} is true; leave one of them out")

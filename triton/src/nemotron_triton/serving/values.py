@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from nemotron_client import wire
@@ -70,13 +70,15 @@ def words(values: Values, tensor: wire.Tensor) -> tuple[str, ...]:
     return entries
 
 
-def json_value(values: Values, tensor: wire.Tensor, limit: int | None = None) -> Any:
+def json_value(
+    values: Values, tensor: wire.Tensor, limit: int | None = None, read: Callable[[str], Any] = json.loads
+) -> Any:
     """The JSON in a tensor, None without it; `RequestError` when it is invalid, or a list longer than *limit*."""
     text = values.get(tensor)
     if text is None:
         return None
     try:
-        value = json.loads(text)
+        value = read(text)
     except RecursionError as error:
         raise RequestError(f"{tensor} is nested too deeply") from error
     except ValueError as error:
