@@ -221,6 +221,8 @@ def _arguments(raw: object) -> Any:
 
 
 def _function(where: str, raw: object) -> Mapping[str, Any]:
+    if isinstance(raw, Mapping) and "input_schema" in raw:
+        _check_input_schema(where, raw)
     tool = openai_tool(raw) if isinstance(raw, Mapping) else {}
     if tool.get("type") not in (None, "function"):
         raise RequestError(f"{where}.type is {shown(tool['type'])}; this model calls functions only")
@@ -229,23 +231,16 @@ def _function(where: str, raw: object) -> Mapping[str, Any]:
         raise RequestError(
             f'{where} must be {{"type": "function", "function": {{"name": ..., "parameters": ...}}}}, got {shown(raw)}'
         )
-    if "input_schema" in function:
-        function = _from_anthropic(where, function)
     without_surrogates(where, json.dumps(function, ensure_ascii=False))
     return function
 
 
-def _from_anthropic(where: str, tool: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The OpenAI function that a tool of Anthropic's shape describes."""
+def _check_input_schema(where: str, tool: Mapping[str, Any]) -> None:
+    """Refuse a tool of Anthropic's shape that `openai_tool` cannot make one of OpenAI's from."""
     if "parameters" in tool:
         raise RequestError(f"{where} has both parameters and input_schema; give one of them")
     if not isinstance(tool["input_schema"], Mapping):
         raise RequestError(f"{where}.input_schema must be a JSON Schema, got {shown(tool['input_schema'])}")
-    return {
-        "parameters" if key == "input_schema" else key: value
-        for key, value in tool.items()
-        if key not in ("type", "cache_control")
-    }
 
 
 def check_depth(where: str, value: object) -> None:
