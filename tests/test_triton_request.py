@@ -229,9 +229,6 @@ def test_settings_limit_what_a_request_may_hold() -> None:
     )
 
 
-ON = json.dumps([{"role": "system", "content": "detailed thinking on"}, {"role": "user", "content": "hi"}])
-
-
 @pytest.mark.parametrize(
     ("values", "thinking", "budget"),
     [
@@ -283,10 +280,6 @@ def test_a_budget_for_thinking_has_three_spellings(values: dict[str, Any], think
         (
             {"max_thinking_tokens": 0, "chat_template_kwargs": '{"enable_thinking": true}'},
             "max_thinking_tokens is 0, and thinking is true",
-        ),
-        (
-            {"max_thinking_tokens": 0, "messages": ON},
-            "max_thinking_tokens is 0, and the system prompt switches thinking",
         ),
         ({"reasoning_effort": "low", "text_input": "x"}, "reasoning_effort goes with messages"),
         ({"chat_template_kwargs": '{"reasoning_budget": "7"}'}, 'chat_template_kwargs.reasoning_budget is "7"'),

@@ -337,17 +337,21 @@ def test_a_fifth_of_the_tokens_is_kept_for_the_answer(bundle: Bundle, opening: B
             assert max_tokens < 14
 
 
-@pytest.mark.parametrize("values", [{"text_input": OPENED}, {"system": "detailed thinking on"}])
-def test_without_room_for_an_answer_and_with_a_prompt_that_thinks_it_is_refused(
-    bundle: Bundle, values: dict[str, Any]
-) -> None:
-    if "system" in values:
-        turns = [{"role": "system", "content": "detailed thinking on"}, {"role": "user", "content": "hi"}]
-        values = {"messages": json.dumps(turns)}
+def test_without_room_for_an_answer_a_finished_prompt_that_thinks_is_refused(bundle: Bundle) -> None:
     answering = Answering(bundle, CODEC, Scripted(""))
 
     with pytest.raises(RequestError, match="no room for the end of the thinking and an answer; raise max_tokens, "):
-        answering.prepare(read(max_thinking_tokens=5, max_tokens=2, **values))
+        answering.prepare(read(max_thinking_tokens=5, max_tokens=2, text_input=OPENED))
+
+
+@pytest.mark.parametrize("values", [{"max_thinking_tokens": 5, "max_tokens": 2}, {"max_thinking_tokens": 0}])
+def test_what_switches_thinking_off_wins_over_the_system_text(bundle: Bundle, values: dict[str, Any]) -> None:
+    turns = [{"role": "system", "content": "detailed thinking on"}, {"role": "user", "content": "hi"}]
+
+    prepared = Answering(bundle, CODEC, Scripted("")).prepare(read(messages=json.dumps(turns), **values))
+
+    assert "detailed thinking off" in prepared.prompt
+    assert "detailed thinking on" not in prepared.prompt
 
 
 def test_thinking_ends_while_the_engine_can_still_read_it_as_a_prompt(bundle: Bundle) -> None:

@@ -12,7 +12,7 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import forced_call
-from nemotron_triton.chat.render import Prompt, render_prompt, thinking_mode
+from nemotron_triton.chat.render import Prompt, render_prompt
 from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
@@ -108,8 +108,7 @@ class Answering:
 
     def _without_thinking(self, request: ChatRequest) -> ChatRequest:
         """*request*, which has no room to think and to answer, so that its prompt switches thinking off."""
-        conversation = request.conversation
-        if not (conversation and request.max_thinking_tokens) or thinking_mode(self._profile, conversation, False):
+        if not (request.conversation and request.max_thinking_tokens):
             raise RequestError(
                 "there is no room for the end of the thinking and an answer; raise "
                 f"{wire.MAX_TOKENS}, shorten the prompt, or switch thinking off"

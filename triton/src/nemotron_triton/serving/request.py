@@ -80,7 +80,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
     render = read_render_options(values)
     thinking = thinking_mode(profile, conversation, render.thinking) if conversation else bool(render.thinking)
-    max_thinking_tokens = read_max_thinking_tokens(values, render, thinking=thinking)
+    max_thinking_tokens = read_max_thinking_tokens(values, render)
     defaults = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
     sampling = read_sampling(values, defaults, codec, read_guide(values))
     _check_guided(sampling, choice)

@@ -38,13 +38,8 @@ def read_render_options(values: Values) -> RenderOptions:
     return replace(options, thinking=True) if effort else options
 
 
-def read_max_thinking_tokens(values: Values, options: RenderOptions, *, thinking: bool) -> int | None:
-    """The budget in tokens, None where there is none; *options* are those of `read_render_options`.
-
-    `RequestError` where it is 0, and *thinking* is what the prompt asks for all the same.
-    """
-    if thinking and (off := _switched_off(values, options)):
-        raise RequestError(f"{off}, and the system prompt switches thinking on; leave one of them out")
+def read_max_thinking_tokens(values: Values, options: RenderOptions) -> int | None:
+    """The budget in tokens, None where there is none; *options* are those of `read_render_options`."""
     return min((tokens for _, _, tokens in _budgets(values, options.template_kwargs)), default=None)
 
 
