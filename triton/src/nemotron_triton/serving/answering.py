@@ -11,7 +11,7 @@ from nemotron_client.events import Event, Finish, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
-from nemotron_triton.chat.grammar import forced_call
+from nemotron_triton.chat.grammar import call_grammar
 from nemotron_triton.chat.render import Prompt, render_prompt
 from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
@@ -67,8 +67,9 @@ class Answering:
         rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
         max_tokens = self._max_tokens(request, len(ids))
         guide = request.sampling.guide
-        if choice.forced:
-            grammar = forced_call(profile.tool_call_format, functions, choice, thinking=begins, parallel=parallel)
+        if grammar := call_grammar(
+            profile.tool_call_format, functions, choice, thinking=begins, parallel=parallel
+        ):
             guide = Guide(kind="grammar", text=grammar)
         elif guide:
             guide = dataclasses.replace(guide, thinking=begins)
