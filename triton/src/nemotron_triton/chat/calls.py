@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
-from nemotron_triton.chat.schema_rules import Languages
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Source, Wait
 
 # What the text of a block behind its last call is: nothing (None), a problem (its code), or only text ("").

@@ -6,7 +6,7 @@ differ beyond. What no automaton can follow is refused: assertions but for `^` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from nemotron_triton.chat.regular import ANY, Automaton, Budget, Characters, State, among, characters, common, without
@@ -42,6 +42,7 @@ class Expression(Automaton):
         self._moves: list[list[tuple[Characters, int]]] = []
         self._free: list[list[tuple[str, int]]] = []
         self._budget = budget
+        self._known: dict[State, list[tuple[Characters, State]]] = {}
         begin = self._node()
         self._moves[begin].append((ANY, begin))
         self._end = _Parser(text, self).parse(begin)
@@ -66,25 +67,26 @@ class Expression(Automaton):
         self._free[node].append((where, following))
         return following
 
-    def moves(self, state: State) -> Iterator[tuple[Characters, State]]:
+    def moves(self, state: State) -> Sequence[tuple[Characters, State]]:
         """See `Automaton`."""
+        if state not in self._known:
+            self._known[state] = self._computed(state)
+        return self._known[state]
+
+    def _computed(self, state: State) -> list[tuple[Characters, State]]:
         if state == _MATCHED:
-            yield ANY, _MATCHED
-            return
+            return [(ANY, _MATCHED)]
         moves = [move for node in state for move in self._moves[node]]
         borders = sorted({0} | {border for chars, _ in moves for first, last in chars for border in (first, last + 1)})
         ends = [border - 1 for border in borders[1:]] + [ANY[0][1]]
         # Of large states, each is as much work as several small ones.
-        self._budget.spend(len(borders) * len(moves) // 256)
+        self._budget.spend(len(borders) * len(moves) // 16)
         targets: dict[State, list[tuple[int, int]]] = {}
         for first, last in zip(borders, ends, strict=True):
-            if first > last:
-                continue
             to = {node for chars, node in moves if any(a <= first <= b for a, b in chars)}
-            if to:
+            if to and first <= last:
                 targets.setdefault(self._closed(to, ""), []).append((first, last))
-        for following, ranges in targets.items():
-            yield characters(ranges), following
+        return [(characters(ranges), following) for following, ranges in targets.items()]
 
     def accepts(self, state: State) -> bool:
         """See `Automaton`."""

@@ -17,7 +17,7 @@ from nemotron_triton.chat.expressions import Expression
 from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.reasoning import CLOSER, OPENER, Thinking
 from nemotron_triton.chat.regular import Budget, Not
-from nemotron_triton.chat.schema_rules import Languages
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.errors import RequestError
 
 # An engine may try all of them for every candidate of the next token.

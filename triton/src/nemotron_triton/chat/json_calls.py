@@ -8,7 +8,8 @@ from typing import Any
 
 from nemotron_triton.chat import gbnf, lenient_json
 from nemotron_triton.chat.calls import Block, FoundCall, Problem, tidy
-from nemotron_triton.chat.schema_rules import Languages, SchemaRules
+from nemotron_triton.chat.schema_rules import SchemaRules
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Tags, Wait
 
 _BRACKETS = re.compile(r"[\s\[\],}]+")
@@ -58,7 +59,7 @@ def report(block: Block, read: lenient_json.ReadText) -> Problem:
 def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str, languages: Languages) -> list[str]:
     """The grammar of a call of *function*, whose arguments have the key *arguments_key*."""
     values = SchemaRules.of(rule, function, languages)
-    found = [values.object(plain) for plain in values.arguments()]
+    found = [values.object_of(plain) for plain in values.arguments()]
     head = gbnf.literal(f'{{"name": {gbnf.json_text(function["name"])}, "{arguments_key}": ')
     return [f'{rule} ::= {head} {values.one_of(found)} ws "}}"', *values.lines]
 

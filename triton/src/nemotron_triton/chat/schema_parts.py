@@ -7,8 +7,8 @@ What cannot be written so, and keywords that no grammar follows, are refused by 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
 
 from nemotron_triton.chat.conversation import shown
@@ -24,12 +24,19 @@ _NOT_FOLLOWED: dict[str, object] = {
 }  # fmt: skip
 _LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
-# Say nothing about values.
-_ANNOTATIONS = {
-    "title", "description", "default", "examples", "example", "format", "deprecated", "readOnly", "writeOnly",
-    "$comment", "$defs", "definitions", "$id", "$schema", "$anchor", "nullable", "contentEncoding",
-    "contentMediaType", "contentSchema", "discriminator", "if", "then", "else",
-}  # fmt: skip
+_NUMBER, _SCHEMA, _LIST = (int, float), (Mapping, bool), (list, tuple)
+_FORMS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys((*_LEAST, *_MOST, "multipleOf"), (_NUMBER, "a number")),
+    **dict.fromkeys(("items", "additionalProperties"), (_SCHEMA, "a schema")),
+    **dict.fromkeys(("required", "enum", "prefixItems"), (_LIST, "a list")),
+    "type": ((str, *_LIST), "a type or a list of types"),
+    "properties": ((Mapping,), "an object of schemas"),
+    "pattern": ((str,), "an expression"),
+}
+# Whatever else a schema has is an annotation.
+_ASSERTIONS = {*_FORMS, "const"}
+MAX_VISITED = 3000
+Plain: TypeAlias = Mapping[str, Any]
 
 
 class SchemaParts:
@@ -38,6 +45,7 @@ class SchemaParts:
     def __init__(self, function: str, root: object) -> None:
         self._function = function
         self._root = root
+        self._visited = 0
 
     def refuse(self, keyword: str, value: object, why: str) -> NoReturn:
         """Raise the `RequestError` about a *keyword* with this *value*."""
@@ -46,19 +54,30 @@ class SchemaParts:
             f"{why}; leave the keyword out, or the choice to the model (auto, without strict)"
         )
 
-    def alternatives(self, schema: object, behind: tuple[str, ...] = ()) -> list[Mapping[str, Any]]:
+    def alternatives(self, schema: object, behind: tuple[str, ...] = ()) -> list[Plain]:
         """The plain schemas of which a value must fit one; none where nothing fits. *behind* are references."""
         if schema is False:
             return []
         if not isinstance(schema, Mapping):
             return [{}]
+        self._visited += 1
+        if self._visited > MAX_VISITED:
+            self.refuse("the schema", schema, "its references and alternatives make too much of it")
+        for keyword in schema.keys() & _FORMS.keys():
+            kinds, form = _FORMS[keyword]
+            value = schema[keyword]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != _SCHEMA) or value != value:
+                self.refuse(keyword, value, f"it must be {form}")
         for keyword in schema.keys() & _NOT_FOLLOWED.keys():
             idle = keyword == "if" and not schema.keys() & {"then", "else"}
             if schema[keyword] != _NOT_FOLLOWED[keyword] and not idle:
                 self.refuse(keyword, schema[keyword], "no grammar can")
-        own = {key: value for key, value in schema.items() if key not in _COMBINATIONS and key not in _ANNOTATIONS}
-        parts = [[own], *(self._parts(keyword, schema[keyword], behind) for keyword in _COMBINATIONS if keyword in schema)]
-        found: list[Mapping[str, Any]] = [{}]
+        own = {key: value for key, value in schema.items() if key in _ASSERTIONS}
+        parts: list[list[Plain]] = [
+            [own],
+            *(self._parts(keyword, schema[keyword], behind) for keyword in _COMBINATIONS if keyword in schema),
+        ]
+        found: list[Plain] = [{}]
         for part in parts:
             merged = (self._merged(one, other) for one in found for other in part)
             found = [schema for schema in merged if schema is not None]
@@ -66,7 +85,7 @@ class SchemaParts:
                 self.refuse("anyOf", schema.get("anyOf"), f"it makes more than {MAX_ALTERNATIVES} alternatives")
         return found
 
-    def _parts(self, keyword: str, value: object, behind: tuple[str, ...]) -> list[Mapping[str, Any]]:
+    def _parts(self, keyword: str, value: object, behind: tuple[str, ...]) -> list[Plain]:
         if keyword == "$ref":
             if value in behind:
                 self.refuse("$ref", value, "it refers to itself")
@@ -75,7 +94,7 @@ class SchemaParts:
             self.refuse(keyword, value, "it must be a list of schemas")
         options = [self.alternatives(option, behind) for option in value]
         if keyword == "allOf":
-            every: list[Mapping[str, Any]] = [{}]
+            every: list[Plain] = [{}]
             for option in options:
                 merged = (self._merged(one, other) for one in every for other in option)
                 every = [schema for schema in merged if schema is not None]
@@ -90,7 +109,7 @@ class SchemaParts:
 
     def resolved(self, reference: object) -> object:
         """The schema that *reference* leads to."""
-        target = self._root
+        target: Any = self._root
         if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
             self.refuse("$ref", reference, "it must lead into the same schema, as #/$defs/NAME does")
         for key in reference.split("/")[1:]:
@@ -103,15 +122,23 @@ class SchemaParts:
                 self.refuse("$ref", reference, "it leads nowhere")
         return target
 
-    def _merged(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    def _merged(self, one: Plain, other: Plain) -> Plain | None:
         """A schema for what fits both; None where nothing does."""
         if not one or not other:
             return other or one
         both = {**one, **other}
-        for key in one.keys() & other.keys():
+        if "properties" in both:
+            both["properties"] = {
+                name: _all_of(
+                    schema.get("properties", {}).get(name, schema.get("additionalProperties", True))
+                    for schema in (one, other)
+                )
+                for name in {**one.get("properties", {}), **other.get("properties", {})}
+            }
+        if "prefixItems" in both and all({"items", "prefixItems"} & schema.keys() for schema in (one, other)):
+            self.refuse("prefixItems", both["prefixItems"], "other items apply to the same value")
+        for key in (one.keys() & other.keys()) - {"properties"}:
             first, second = one[key], other[key]
-            if first == second:
-                continue
             if key == "type":
                 both[key] = _common_types(first, second)
                 if not both[key]:
@@ -122,16 +149,13 @@ class SchemaParts:
                 both[key] = min(first, second)
             elif key == "required":
                 both[key] = [*first, *second]
-            elif key == "properties":
-                both[key] = {**first, **second}
-                both[key] |= {name: {"allOf": [first[name], second[name]]} for name in first if name in second}
             elif key in ("items", "additionalProperties"):
-                both[key] = {"allOf": [first, second]}
+                both[key] = _all_of((first, second))
             elif key == "enum":
                 both[key] = [value for value in first if value in second]
-            elif key == "const":
-                return None
-            else:
+            elif first != second:
+                if key == "const":
+                    return None
                 self.refuse(key, second, f"another one, {shown(first)}, applies to the same value")
         return both
 
@@ -182,3 +206,8 @@ def _differ(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool
 
 def _required(schema: Mapping[str, Any]) -> Iterator[str]:
     yield from (name for name in schema.get("required", ()) if isinstance(name, str))
+
+
+def _all_of(schemas: Iterable[object]) -> object:
+    parts = [schema for schema in schemas if schema is not True]
+    return {"allOf": parts} if len(parts) > 1 else parts[0] if parts else True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nemotron_client import wire
-from nemotron_client.events import Event, Finish, Usage
+from nemotron_client.events import Event, Finish, ToolCall, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
@@ -18,6 +20,7 @@ from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.arguments import misfits
 from nemotron_triton.serving.request import ChatRequest
 
 _CLOSER = reasoning.CLOSER.encode()
@@ -67,10 +70,8 @@ class Answering:
         rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
         max_tokens = self._max_tokens(request, len(ids))
         guide = request.sampling.guide
-        if grammar := call_grammar(
-            profile.tool_call_format, functions, choice, thinking=begins, parallel=parallel
-        ):
-            guide = Guide(kind="grammar", text=grammar)
+        if grammar := call_grammar(profile.tool_call_format, functions, choice, thinking=begins, parallel=parallel):
+            guide = Guide(kind="grammar", text=grammar, strict=not choice.forced)
         elif guide:
             guide = dataclasses.replace(guide, thinking=begins)
         sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=guide)
@@ -83,9 +84,13 @@ class Answering:
         """
         self._engine.generate(prepared.ids, sampling, stream)
         reading = _Reading(prepared, self._codec, stream)
+        calls: list[ToolCall] = []
         try:
             async for chunk in stream:
                 step = reading.read(chunk)
+                calls += (event for event in step.events if isinstance(event, ToolCall))
+                if reading.over and calls:
+                    step = await asyncio.to_thread(_with_misfits, step, calls, prepared.rules.functions or {})
                 if step.events or step.logprobs:
                     yield step
                 if reading.over:
@@ -120,6 +125,14 @@ class Answering:
                 f"{wire.MIN_TOKENS} is {request.sampling.min_tokens}, and there is room for {max_tokens} tokens only"
             )
         return max_tokens
+
+
+def _with_misfits(step: Step, calls: list[ToolCall], parameters: Mapping[str, Any]) -> Step:
+    """*step*, an answer's last, with the problems of *calls* whose arguments break their schemas."""
+    *events, finish = step.events
+    assert isinstance(finish, Finish)
+    problems = (*finish.problems, *misfits(calls, parameters))
+    return dataclasses.replace(step, events=[*events, dataclasses.replace(finish, problems=problems)])
 
 
 class _Reading:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nemotron_triton.chat import gbnf, json_calls
 from nemotron_triton.chat.calls import Block, CallFormat, Problem
-from nemotron_triton.chat.schema_rules import Languages
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Wait
 
 _OPENER, _CLOSER = "<TOOLCALL>", "</TOOLCALL>"

@@ -8,7 +8,8 @@ from typing import Any
 
 from nemotron_triton.chat import gbnf, json_calls, lenient_json, schema
 from nemotron_triton.chat.calls import Block, CallFormat, FoundCall, Problem, tidy
-from nemotron_triton.chat.schema_rules import Languages, SchemaRules
+from nemotron_triton.chat.schema_rules import SchemaRules
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
 _FUNCTION, _PARAMETER, _CALL = "<function=", "<parameter=", "<tool_call>"
@@ -78,7 +79,7 @@ def _parameters(values: SchemaRules, plain: Mapping[str, Any]) -> str | None:
     tail = gbnf.literal(f"\n{_END_PARAMETER}\n")
     texts = [(f"{_head(key)} {text} {tail}", needed) for key, text, needed in pairs]
     if extra is not None:
-        name = values.other_name("additionalProperties", plain, [key for key, _, _ in pairs], _NAME)
+        name = values.scalars.name(plain, [key for key, _, _ in pairs], _NAME, gbnf.plain)
         extra = f'"{_PARAMETER}" {name} ">\\n" {extra} {tail}'
     return values.chain(texts, extra, counts, "")
 
