@@ -128,7 +128,14 @@ def test_calls_are_counted(tool_call_format: str) -> None:
 
 @both_formats
 def test_annotations_and_unknown_keywords_are_ignored(tool_call_format: str) -> None:
-    about: dict[str, Any] = {"title": "t", "description": "d", "default": 1, "examples": ["a"], "format": "date", "x-any": [1]}
+    about: dict[str, Any] = {
+        "title": "t",
+        "description": "d",
+        "default": 1,
+        "examples": ["a"],
+        "format": "date",
+        "x-any": [1],
+    }
     schema = of({"x": {"type": "string", **about}}, **about)
 
     assert forced(tool_call_format, schema).accepts(spelt(tool_call_format, "f", {"x": "no date"}))

@@ -23,7 +23,7 @@ from nemotron_triton.errors import RequestError
 # An engine may try all of them for every candidate of the next token.
 MAX_ALTERNATIVES = 4096
 # Of one answer: what a model that repeats itself stops at.
-MAX_CALLS = 32
+MAX_CALLS = 16
 _ANY = {"type": "object", "additionalProperties": True}
 _CACHED_CHARACTERS = 1 << 20
 _grammars: ContentCache[str] = ContentCache(_CACHED_CHARACTERS)
