@@ -122,5 +122,5 @@ def test_a_forced_call_that_an_engine_cannot_guide_is_refused_as_such() -> None:
 def test_a_call_is_not_forced_out_of_too_much() -> None:
     function = {"name": "f", "parameters": {"properties": {"a": {"enum": list(range(5000))}}}}
 
-    with pytest.raises(RequestError, match="out of 4999 names and values that the tools list; at most 4096"):
+    with pytest.raises(RequestError, match="out of 5001 names and values that the tools list; at most 4096"):
         forced_call("nemotron_json", [function], ToolChoice("required"), thinking="none", parallel=True)

@@ -119,7 +119,7 @@ class Problem:
     invalid_tool_call        call markup that cannot be read
     missing_name             a call without a usable function name
     unknown_function         the function is not among the request's tools; the call is passed on
-    invalid_arguments        the arguments are not an object; the call is passed on
+    invalid_arguments        the arguments are no object, or break the schema; the call is passed on
     surplus_tool_call        one more call than `parallel_tool_calls: false` allows; it is left out
     tool_choice_unsatisfied  the call that `tool_choice` asked for did not come
     invalid_past_arguments   the arguments of a call among the request's messages are not an object; the prompt has them

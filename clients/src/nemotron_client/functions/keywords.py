@@ -37,7 +37,7 @@ class Check(FormatChecker):
         """Whether *expression* matches anywhere in *text*; `TimeoutError` when the time is used up."""
         begin_s = time.monotonic()
         try:
-            return pattern(expression).search(text, timeout=max(self._left_s, 0)) is not None
+            return pattern(expression).search(text, timeout=max(self._left_s, 0), concurrent=True) is not None
         except TimeoutError as error:
             raise TimeoutError(f"the pattern {expression!r:.80} takes too long to match") from error
         finally:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Source, Wait
 
 # What the text of a block behind its last call is: nothing (None), a problem (its code), or only text ("").
@@ -61,12 +62,15 @@ class CallFormat(ABC):
         """Read the block whose *opener* was read last, to its end."""
 
     @abstractmethod
-    def block_rule(self, call: str, *, several: bool) -> str:
-        """The grammar of a block with one call of the rule *call*, or *several*."""
+    def block_rule(self, call: str, *, several: int) -> str:
+        """The grammar of a block with up to *several* calls of the rule *call*."""
 
     @abstractmethod
-    def call_rules(self, name: str, function: Mapping[str, Any]) -> list[str]:
-        """The rule *name* for a call of *function* (an OpenAI object), and the rules that it refers to."""
+    def call_rules(self, name: str, function: Mapping[str, Any], languages: Languages) -> list[str]:
+        """The rule *name* for a call of *function* (an OpenAI object), and the rules that it refers to.
+
+        Those of strings and numbers are collected in *languages*.
+        """
 
 
 def tidy(name: str) -> str:

@@ -1,56 +1,29 @@
-"""Pieces of GBNF, the grammar notation of llama.cpp and XGrammar, for the calls of functions with JSON schemas.
+"""Pieces of GBNF, the grammar notation of llama.cpp and XGrammar: literals, characters, and the rules of any JSON.
 
-Of a schema only types, enum values, names and required parameters are enforced.
+Blanks between the tokens of JSON are at most one, numbers have at most 20 digits, arrays and objects at most 256
+members, and values whose schema says nothing are nested five levels deep: nothing but a string goes on for ever.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
 
-from nemotron_triton.chat.schema import properties, type_names
+from nemotron_triton.chat.numerals import Spelling
+from nemotron_triton.chat.regular import Automaton, Budget, Characters, among, common, rules, without
 
-_VALUES = {"null": '"null"', "boolean": '("true" | "false")'} | {
-    rule: rule for rule in ("integer", "number", "object", "array", "string")
-}
-# Rules that every grammar needs; `free` is any text that ends before a closing tag.
-RULES = r"""free ::= ([^<] | "<" [^/])*
-value ::= object | array | string | number | "true" | "false" | "null"
-object ::= "{" (string ": " value (", " string ": " value)*)? "}"
-array ::= "[" (value (", " value)*)? "]"
-string ::= "\"" ([^"\\\x00-\x1f] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F]))* "\""
-integer ::= "-"? ("0" | [1-9] [0-9]*)
-number ::= integer ("." [0-9]+)? ([eE] [-+]? [0-9]+)?
+MAX_ITEMS = 256
+COMMA, COLON = 'ws "," ws', 'ws ":" ws'
+_FREE_LEVELS = 5
+# What JSON writes as a backslash and a letter.
+_ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+_PLAIN: Characters = without(((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
+_STRINGS = r"""ws ::= " "?
+string ::= "\"" char* "\""
+char ::= [^"\\\u0000-\u001f] | "\\" (["\\/bfnrt] | "u" code)
+code ::= [0-9a-ce-fA-CE-F] hex hex hex | [dD] ([0-7] hex hex | [89abAB] hex hex "\\u" [dD] [c-fC-F] hex hex)
+hex ::= [0-9a-fA-F]
+boolean ::= "true" | "false"
 """
-
-
-def options(rule: str, optional: list[str]) -> list[str]:
-    """The rule of the optional parameters; a rule of its own, because llama.cpp limits the size of a repetition."""
-    return [f"{rule}-option ::= {' | '.join(optional)}"] if optional else []
-
-
-def parameters(function: Mapping[str, Any], rule: Callable[[str, object], str]) -> tuple[list[str], list[str]]:
-    """The *rule* of each declared parameter, in order: of the required ones, and of the optional ones."""
-    schema = function.get("parameters")
-    required = schema.get("required") if isinstance(schema, Mapping) else None
-    names = set(map(str, required)) if isinstance(required, (list, tuple)) else set()
-    rules = [(name in names, rule(name, about)) for name, about in properties(schema).items()]
-    return [rule for needed, rule in rules if needed], [rule for needed, rule in rules if not needed]
-
-
-def value(about: object, root: object) -> str:
-    """A value of the types, or one of the enum values, that a parameter's schema allows."""
-    values = about.get("enum") if isinstance(about, Mapping) else None
-    if isinstance(values, (list, tuple)) and values:
-        return f"({' | '.join(literal(json_text(value)) for value in values)})"
-    kinds = [_VALUES[kind] for kind in type_names(about, root) if kind in _VALUES]
-    return f"({' | '.join(kinds)})" if kinds else "value"
-
-
-def json_text(value: object) -> str:
-    """*value* as models write JSON."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def literal(text: str) -> str:
@@ -58,3 +31,86 @@ def literal(text: str) -> str:
     for raw, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
         text = text.replace(raw, escaped)
     return f'"{text}"'
+
+
+def json_text(value: object) -> str:
+    """*value* as models write JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def plain(chars: Characters) -> str:
+    """One of *chars*, as it is. Never NUL, which no engine takes for a character of a text."""
+    if chars[-1][1] == 0x10FFFF:
+        return f"[^{_ranges(without(chars) or among(chr(0)))}]"
+    return f"[{_ranges(chars)}]"
+
+
+def in_string(chars: Characters) -> str | None:
+    """One of *chars* inside a JSON string, the others escaped; None where all are control characters without a name."""
+    shown = common(chars, _PLAIN)
+    letters = [letter for char, letter in _ESCAPES.items() if common(chars, among(char))]
+    spellings = [plain(shown)] if shown else []
+    if letters:
+        spellings.append(rf'"\\" [{_ranges(among("".join(letters)))}]')
+    return f"({' | '.join(spellings)})" if len(spellings) > 1 or letters else "".join(spellings) or None
+
+
+def repeated(item: str, least: int, most: int | None) -> str:
+    """*item* from *least* to *most* times; None is any number."""
+    if (least, most) == (1, 1):
+        return item
+    if (least, most) == (0, 1):
+        return f"({item})?"
+    if most is None and not least:
+        return f"({item})*"
+    return f"({item}){{{least},{'' if most is None else most}}}" if most != 0 else '""'
+
+
+def either(alternatives: list[str]) -> str:
+    """One of *alternatives*."""
+    return alternatives[0] if len(alternatives) == 1 else f"({' | '.join(alternatives)})"
+
+
+def language(automaton: Automaton, name: str) -> list[str]:
+    """The rules for a language of ours, which is small and not empty."""
+    return rules(automaton, name, plain, Budget(1000)) or []
+
+
+def _ranges(chars: Characters) -> str:
+    return "".join(_point(a) if a == b else f"{_point(a)}-{_point(b)}" for a, b in chars)
+
+
+def _point(point: int) -> str:
+    char = chr(point)
+    if char.isascii() and (char.isalnum() or char in " <>/=_"):
+        return char
+    return f"\\u{point:04x}" if point <= 0xFFFF else f"\\U{point:08x}"
+
+
+def _free_values() -> str:
+    """The rules of any JSON value, a rule for each level of nesting."""
+    lines = []
+    for level in range(_FREE_LEVELS):
+        name = f"-{level}" if level else ""
+        kinds = ["string", "number", "boolean", '"null"']
+        if level < _FREE_LEVELS - 1:
+            inner = f"value-{level + 1}"
+            pair = f"string {COLON} {inner}"
+            lines += [
+                f'object{name} ::= "{{" ws ({pair} ({COMMA} {pair}){{0,{MAX_ITEMS - 1}}})? ws "}}"',
+                f'array{name} ::= "[" ws ({inner} ({COMMA} {inner}){{0,{MAX_ITEMS - 1}}})? ws "]"',
+            ]
+            kinds += [f"object{name}", f"array{name}"]
+        lines.append(f"value{name} ::= {' | '.join(kinds)}")
+    return "\n".join(lines)
+
+
+# Rules that every grammar needs.
+RULES = "\n".join(
+    [
+        *_STRINGS.splitlines(),
+        *language(Spelling(integer=True, exact=False), "integer"),
+        *language(Spelling(integer=False, exact=False), "number"),
+        _free_values(),
+    ]
+)

@@ -8,6 +8,8 @@ from typing import Any
 
 from nemotron_triton.chat import gbnf, lenient_json
 from nemotron_triton.chat.calls import Block, FoundCall, Problem, tidy
+from nemotron_triton.chat.schema_rules import SchemaRules
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Tags, Wait
 
 _BRACKETS = re.compile(r"[\s\[\],}]+")
@@ -54,22 +56,12 @@ def report(block: Block, read: lenient_json.ReadText) -> Problem:
     return None
 
 
-def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str) -> list[str]:
+def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str, languages: Languages) -> list[str]:
     """The grammar of a call of *function*, whose arguments have the key *arguments_key*."""
-    name, schema = gbnf.json_text(function["name"]), function.get("parameters")
-
-    def pair(key: str, about: object) -> str:
-        return f"{gbnf.literal(gbnf.json_text(key) + ': ')} {gbnf.value(about, schema)}"
-
-    required, optional = gbnf.parameters(function, pair)
-    more = f"{rule}-option" if optional else ""
-    if required:
-        members = ' ", " '.join(required) + (f' (", " {more})*' if more else "")
-    else:
-        members = f'({more} (", " {more})*)?' if more else ""
-    arguments = f'"{{" {members} "}}"' if isinstance(schema, Mapping) else "object"
-    head = gbnf.literal(f'{{"name": {name}, "{arguments_key}": ')
-    return [f'{rule} ::= {head} {arguments} "}}"', *gbnf.options(rule, optional)]
+    values = SchemaRules.of(rule, function, languages)
+    found = [values.object_of(plain) for plain in values.arguments()]
+    head = gbnf.literal(f'{{"name": {gbnf.json_text(function["name"])}, "{arguments_key}": ')
+    return [f'{rule} ::= {head} {values.one_of(found)} ws "}}"', *values.lines]
 
 
 def _as_object(text: str) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 from nemotron_triton.chat.conversation import MAX_DEPTH
 from nemotron_triton.chat.lenient_json import repaired
 
-_ALIASES = {
+ALIASES = {
     "int": "integer", "float": "number", "double": "number", "bool": "boolean", "str": "string", "dict": "object",
     "list": "array", "NoneType": "null",
 }  # fmt: skip
-_TYPES = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
+TYPES = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
 _INTEGER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
@@ -91,13 +91,13 @@ def _types(declared: object, root: object) -> Iterator[str]:
 def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
     declared = schema.get("type")
     names = [declared] if isinstance(declared, str) else declared if isinstance(declared, Sequence) else []
-    yield from (_ALIASES.get(name, name) if isinstance(name, str) else "" for name in names)
+    yield from (ALIASES.get(name, name) if isinstance(name, str) else "" for name in names)
     if schema.get("nullable") is True:
         yield "null"
     if not names:
         values = schema["enum"] if isinstance(schema.get("enum"), Sequence) else ()
         for value in itertools.chain(values, [schema["const"]] if "const" in schema else []):
-            yield _TYPES.get(type(value), "array")
+            yield TYPES.get(type(value), "array")
         if "properties" in schema:
             yield "object"
         if "items" in schema:

@@ -23,12 +23,14 @@ class Guide:
     """Guided decoding: a grammar in GBNF, a JSON schema, or a regular expression for the generated text.
 
     It applies behind the think block that `thinking` describes; a grammar includes that block. Grammars are always our
-    own: compiling one of a caller could cost an engine without bound.
+    own, for tool calls, forced ones or those that may come (*strict*): compiling one of a caller could cost an engine
+    without bound.
     """
 
     kind: Literal["grammar", "json_schema", "regex"]
     text: str
     thinking: Thinking = "none"
+    strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

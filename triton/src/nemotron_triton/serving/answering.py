@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nemotron_client import wire
-from nemotron_client.events import Event, Finish, Problem, Usage
+from nemotron_client.events import Event, Finish, Problem, ToolCall, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
-from nemotron_triton.chat.grammar import forced_call
+from nemotron_triton.chat.grammar import call_grammar
 from nemotron_triton.chat.render import Prompt, render_prompt
 from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.arguments import misfits
 from nemotron_triton.serving.request import ChatRequest
 from nemotron_triton.serving.thinking_budget import BudgetedGeneration, Closer, ThinkingBudget, latest_tokens
 from nemotron_triton.serving.token_parts import ScoredToken, TokenParts
@@ -96,9 +99,13 @@ class Answering:
         else:
             self._engine.generate(prepared.ids, sampling, stream)
         reading = _Reading(prepared, self._codec, stream)
+        calls: list[ToolCall] = []
         try:
             async for chunk in stream:
                 step = reading.read(chunk)
+                calls += (event for event in step.events if isinstance(event, ToolCall))
+                if reading.over and calls:
+                    step = await asyncio.to_thread(_with_misfits, step, calls, prepared.rules.functions or {})
                 if step.events or step.tokens:
                     yield step
                 if reading.over:
@@ -119,11 +126,10 @@ class Answering:
     def _guide(self, request: ChatRequest, thinking: reasoning.Thinking) -> Guide | None:
         """The guide of an answer that begins with *thinking*."""
         guide, choice = request.sampling.guide, request.choice
-        if choice.forced:
-            functions = request.conversation.functions if request.conversation else ()
-            tool_call_format, parallel = self._profile.tool_call_format, request.parallel
-            grammar = forced_call(tool_call_format, functions, choice, thinking=thinking, parallel=parallel)
-            return Guide(kind="grammar", text=grammar)
+        functions = request.conversation.functions if request.conversation else ()
+        tool_call_format, parallel = self._profile.tool_call_format, request.parallel
+        if grammar := call_grammar(tool_call_format, functions, choice, thinking=thinking, parallel=parallel):
+            return Guide(kind="grammar", text=grammar, strict=not choice.forced)
         return guide and dataclasses.replace(guide, thinking=thinking)
 
     def _prompt(self, request: ChatRequest) -> Prompt:
@@ -154,6 +160,14 @@ class Answering:
                 f"{wire.MIN_TOKENS} is {request.sampling.min_tokens}, and there is room for {max_tokens} tokens only"
             )
         return max_tokens
+
+
+def _with_misfits(step: Step, calls: list[ToolCall], parameters: Mapping[str, Any]) -> Step:
+    """*step*, an answer's last, with the problems of *calls* whose arguments break their schemas."""
+    *events, finish = step.events
+    assert isinstance(finish, Finish)
+    problems = (*finish.problems, *misfits(calls, parameters))
+    return dataclasses.replace(step, events=[*events, dataclasses.replace(finish, problems=problems)])
 
 
 class _Reading:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from nemotron_client import wire
 from nemotron_triton.chat import exact_json
 from nemotron_triton.chat.content_cache import ContentCache
 from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_functions, read_messages
+from nemotron_triton.chat.grammar import guides_calls
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, thinking_mode
 from nemotron_triton.chat.tokens import TokenCodec
@@ -17,7 +18,7 @@ from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.admission import PRIORITIES
 from nemotron_triton.serving.guide_request import read_guide
-from nemotron_triton.serving.sampling_request import MAX_CHOICES, read_sampling
+from nemotron_triton.serving.sampling_request import MAX_CHOICES, STRICT, read_sampling
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.thinking_request import read_max_thinking_tokens, read_render_options
 from nemotron_triton.serving.values import Values, check_sizes, integer, json_value, words
@@ -83,7 +84,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     max_thinking_tokens = read_max_thinking_tokens(values, render)
     defaults = profile.sampling(thinking=thinking, tools=bool(conversation and conversation.functions))
     sampling = read_sampling(values, defaults, codec, read_guide(values))
-    _check_guided(sampling, choice)
+    _check_guided(sampling, choice, conversation.functions if conversation else ())
     include_reasoning = values.get(wire.INCLUDE_REASONING, True)
     if sampling.logprobs is not None and not include_reasoning:
         raise RequestError(
@@ -140,13 +141,16 @@ def read_tool_choice(values: Values, functions: Iterable[Mapping[str, Any]]) -> 
     return read_choice(choice, functions)
 
 
-def _check_guided(sampling: Sampling, choice: ToolChoice) -> None:
-    """Refuse what contradicts a guide, or a forced tool call, which is guided too."""
-    if not (sampling.guide or choice.forced):
+def _check_guided(sampling: Sampling, choice: ToolChoice, functions: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what contradicts a guide, or tool calls that are forced or strict, which are guided too."""
+    calls = guides_calls(functions, choice)
+    if not (sampling.guide or calls):
         return
-    guide = wire.TOOL_CHOICE if choice.forced else wire.GUIDED_DECODING_GUIDE_TYPE
+    guide = f"{wire.GUIDED_DECODING_GUIDE_TYPE}"
+    if calls:
+        guide = f"{wire.TOOL_CHOICE}" if choice.forced else STRICT
     for tensor, is_set in (
-        (wire.GUIDED_DECODING_GUIDE_TYPE, sampling.guide and choice.forced),
+        (wire.GUIDED_DECODING_GUIDE_TYPE, sampling.guide and calls),
         (wire.MIN_TOKENS, sampling.min_tokens),
         (wire.BAD_WORDS, sampling.bad_ids),
         (wire.END_ID, sampling.ignore_end),

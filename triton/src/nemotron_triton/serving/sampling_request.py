@@ -17,12 +17,14 @@ MAX_CHOICES = 8
 MAX_TOP_LOGPROBS = 20
 # What every engine takes.
 MAX_BIASED_TOKENS = 1024
+# What messages call a guide for strict functions.
+STRICT = f"strict: true in {wire.TOOLS}"
 _SEEDS = 2**64
 # Asks for nothing that an engine may lack.
 _PLAIN = Sampling(max_tokens=1, temperature=1.0, top_p=1.0)
 _NEVER_RETURNED = (wire.RETURN_CONTEXT_LOGITS, wire.RETURN_GENERATION_LOGITS, wire.RETURN_PERF_METRICS)
 # The tensors that set fields of `Sampling` of another name.
-_TENSORS = {
+_TENSORS: dict[str, wire.Tensor | str] = {
     "stop_ids": wire.STOP_TOKEN_IDS,
     "bad_ids": wire.BAD_WORDS,
     "ignore_end": wire.END_ID,
@@ -77,8 +79,9 @@ def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     guide = sampling.guide
     if guide and guide.thinking != "none":
         used.add("guide.thinking")
-    # A grammar is always that of a forced tool call.
-    tensors = _TENSORS | ({"guide": wire.TOOL_CHOICE} if guide and guide.kind == "grammar" else {})
+    # A grammar is always that of tool calls.
+    calls = {"guide": STRICT if guide.strict else wire.TOOL_CHOICE} if guide and guide.kind == "grammar" else {}
+    tensors = _TENSORS | calls
     for name, reason in cannot.items():
         if name in used:
             field = name.partition(".")[0]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nemotron_triton.chat import json_calls
+from nemotron_triton.chat import gbnf, json_calls
 from nemotron_triton.chat.calls import Block, CallFormat, Problem
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Wait
 
 _OPENER, _CLOSER = "<TOOLCALL>", "</TOOLCALL>"
@@ -21,9 +22,9 @@ class Format(CallFormat):
     def read(self, block: Block, opener: str) -> Wait[Problem]:  # noqa: ARG002 - there is only one
         return json_calls.read_calls(block, _CLOSER)
 
-    def block_rule(self, call: str, *, several: bool) -> str:
-        more = f'(", " {call})*' if several else ""
+    def block_rule(self, call: str, *, several: int) -> str:
+        more = gbnf.repeated(f"{gbnf.COMMA} {call}", 0, several - 1)
         return f'"{_OPENER}[" {call} {more} "]{_CLOSER}"'
 
-    def call_rules(self, name: str, function: Mapping[str, Any]) -> list[str]:
-        return json_calls.call_rules(name, function, "arguments")
+    def call_rules(self, name: str, function: Mapping[str, Any], languages: Languages) -> list[str]:
+        return json_calls.call_rules(name, function, "arguments", languages)

@@ -8,6 +8,8 @@ from typing import Any
 
 from nemotron_triton.chat import gbnf, json_calls, lenient_json, schema
 from nemotron_triton.chat.calls import Block, CallFormat, FoundCall, Problem, tidy
+from nemotron_triton.chat.schema_rules import SchemaRules
+from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
 _FUNCTION, _PARAMETER, _CALL = "<function=", "<parameter=", "<tool_call>"
@@ -25,6 +27,11 @@ _FOLLOWERS = {
     _END_FUNCTION: Tags(_END_CALL, _CALL, _FUNCTION),
     _END_CALL: Tags(_CALL),
 }
+# What no text that the grammar writes has, because it would end there when it is read: in full, and shorter where the
+# characters are counted too. And the names of undeclared parameters.
+_NO_TEXT = rf"{_END_PARAMETER}|\n{_PARAMETER}|{_END_FUNCTION}\s*</?[tf]|{_END_CALL}\s*<t"
+_NO_COUNTED_TEXT = r"</(pa|fu|to)|\n<pa"
+_NAME = "^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 
 
 class Format(CallFormat):
@@ -51,24 +58,34 @@ class Format(CallFormat):
                 source.broken_off(_AFTER_FUNCTION)
                 return None
 
-    def block_rule(self, call: str, *, several: bool) -> str:
-        more = f'("\\n" {call})*' if several else ""
+    def block_rule(self, call: str, *, several: int) -> str:
+        more = gbnf.repeated(f'"\\n" {call}', 0, several - 1)
         return f"{call} {more}"
 
-    def call_rules(self, name: str, function: Mapping[str, Any]) -> list[str]:
-        root = function.get("parameters")
-
-        def parameter(key: str, about: object) -> str:
-            kinds = schema.type_names(about, root)
-            value = "free" if not kinds or "string" in kinds else gbnf.value(about, root)
-            head, tail = gbnf.literal(f"{_PARAMETER}{key}>\n"), gbnf.literal(f"\n{_END_PARAMETER}\n")
-            return f"{head} {value} {tail}"
-
-        required, optional = gbnf.parameters(function, parameter)
-        more = f"{name}-option*" if optional else ""
+    def call_rules(self, name: str, function: Mapping[str, Any], languages: Languages) -> list[str]:
+        values = SchemaRules.of(name, function, languages)
+        found = [_parameters(values, plain) for plain in values.arguments()]
         head = gbnf.literal(f"{_CALL}\n{_FUNCTION}{function['name']}>\n")
         tail = gbnf.literal(f"{_END_FUNCTION}\n{_END_CALL}")
-        return [f"{name} ::= {' '.join([head, *required, more, tail])}", *gbnf.options(name, optional)]
+        return [f"{name} ::= {head} {values.one_of(found)} {tail}", *values.lines]
+
+
+def _parameters(values: SchemaRules, plain: Mapping[str, Any]) -> str | None:
+    """The grammar of the parameters that the plain schema allows."""
+    members = values.members(plain, lambda about: values.text(about, _NO_TEXT, _NO_COUNTED_TEXT))
+    if members is None:
+        return None
+    pairs, extra, counts = members
+    tail = gbnf.literal(f"\n{_END_PARAMETER}\n")
+    texts = [(f"{_head(key)} {text} {tail}", needed) for key, text, needed in pairs]
+    if extra is not None:
+        name = values.scalars.name(plain, [key for key, _, _ in pairs], _NAME, gbnf.plain)
+        extra = f'"{_PARAMETER}" {name} ">\\n" {extra} {tail}'
+    return values.chain(texts, extra, counts, "")
+
+
+def _head(key: str) -> str:
+    return gbnf.literal(f"{_PARAMETER}{key}>\n")
 
 
 def _function(block: Block, *, bare: bool) -> Wait[Problem]:

@@ -1,0 +1,47 @@
+"""Grammars of tool calls in XGrammar, which is TensorRT-LLM's, and llguidance: they say what our own matcher says."""
+
+from __future__ import annotations
+
+import pytest
+
+import guide_libraries
+from call_schemas import CALL_SCHEMAS, spelt
+from gbnf_matcher import Grammar
+from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.formats import format_names
+from nemotron_triton.chat.grammar import forced_call, strict_calls
+from nemotron_triton.chat.reasoning import Thinking
+
+pytestmark = pytest.mark.guides
+
+
+def grammar_of(tool_call_format: str, schema: object, thinking: Thinking = "none") -> str:
+    function = {"name": "f", "parameters": schema}
+    return forced_call(tool_call_format, [function], ToolChoice("required"), thinking=thinking, parallel=True)
+
+
+@pytest.mark.parametrize("library", guide_libraries.LIBRARIES)
+@pytest.mark.parametrize("tool_call_format", format_names())
+def test_a_library_follows_every_keyword(library: str, tool_call_format: str) -> None:
+    grammars = []
+    for case in CALL_SCHEMAS.values():
+        texts = [spelt(tool_call_format, "f", arguments) for arguments in [*case.right, *case.wrong]]
+        grammars.append((grammar_of(tool_call_format, case.schema), texts))
+
+    found = guide_libraries.verdicts(library, grammars)
+
+    expected = [[Grammar(grammar).accepts(text) for text in texts] for grammar, texts in grammars]
+    assert dict(zip(CALL_SCHEMAS, found, strict=True)) == dict(zip(CALL_SCHEMAS, expected, strict=True))
+
+
+@pytest.mark.parametrize("tool_call_format", format_names())
+def test_xgrammar_matches_tags_in_thinking_and_text(tool_call_format: str) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
+    function = {"name": "f", "strict": True, "parameters": schema}
+    call, thought = spelt(tool_call_format, "f", {"x": "<b>hi</b>\n<i>"}), "<p>x</p> </thin\n</think>\n\n"
+    forced, strict = [
+        (grammar_of(tool_call_format, schema, "opened"), [thought + call, call, "<p>"]),
+        (strict_calls(tool_call_format, [function], thinking="none"), [call, f"<p>{call}</p>", "<p>", call[:-1]]),
+    ]
+
+    assert guide_libraries.verdicts("xgrammar", [forced, strict]) == [[True, False, False], [True, True, True, False]]

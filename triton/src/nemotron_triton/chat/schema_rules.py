@@ -1,0 +1,271 @@
+"""The rules of a grammar for values of a JSON schema: as JSON, or as the bare text between tags.
+
+Followed are the keywords that docs/answers.md lists. Where a schema sets no bound, numbers have at most 20 digits, and
+arrays and objects at most 256 members; references that lead back to themselves do so at most `MAX_RECURSION` times.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from nemotron_triton.chat import gbnf, schema
+from nemotron_triton.chat.schema_parts import SchemaParts, types_of, values_of
+from nemotron_triton.chat.schema_scalars import (
+    NUMBER_KEYWORDS,
+    QUOTE,
+    STRING_KEYWORDS,
+    Languages,
+    Plain,
+    Scalars,
+    lacking,
+)
+
+MAX_RECURSION = 4
+_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+# What a schema without a type is about.
+_IMPLIED = {
+    "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "string": STRING_KEYWORDS,
+    "number": NUMBER_KEYWORDS,
+}
+# What the reader of a text takes for another type than a string, where the schema allows that type.
+_READ_AS = {
+    "null": r"^\s*(null|None)\s*$",
+    "boolean": r"^\s*([tT]rue|[fF]alse)\s*$",
+    "integer": r"^\s*[-+]?[0-9]+(\.0+)?\s*$",
+    "number": r"^\s*[-+]?[0-9.]+([eE][-+]?[0-9]+)?\s*$",
+    "array": r"^\s*\[",
+    "object": r"^\s*\{",
+}
+
+
+class SchemaRules:
+    """Collects the rules, whose names begin with *name*, for values in the parameters *root* of *function*.
+
+    `lines` are the rules so far. Methods return a rule or an expression for it; None where no value fits. They raise
+    `RequestError` for a keyword that cannot be followed.
+    """
+
+    def __init__(self, name: str, function: str, root: object, languages: Languages) -> None:
+        self.lines: list[str] = []
+        self._name = name
+        self._parts = SchemaParts(function, root)
+        self._root = root
+        self.scalars = Scalars(self._parts, languages)
+        # By the identity of a schema and how often it is inside itself. It is kept, for its identity not to recur.
+        self._values: dict[tuple[int, int], tuple[object, str | None]] = {}
+        self._open: list[int] = []
+        self._numbers = itertools.count()
+
+    @classmethod
+    def of(cls, name: str, function: Mapping[str, Any], languages: Languages) -> SchemaRules:
+        """For the parameters of *function*, an OpenAI object."""
+        return cls(name, function["name"], function.get("parameters"), languages)
+
+    def arguments(self) -> list[Plain]:
+        """The plain schemas of which the arguments, an object, must fit one."""
+        if not isinstance(self._root, Mapping):
+            return [{"additionalProperties": True}]
+        plains = [plain for plain in self.parts(self._root) if "object" in (self._types(plain) or ["object"])]
+        # What no property, nor any other keyword, tells of takes no arguments.
+        return [{"properties": {}, **plain} if "additionalProperties" not in plain else plain for plain in plains]
+
+    def one_of(self, found: Iterable[str | None]) -> str:
+        """One of the expressions *found*; `RequestError` where there is none."""
+        texts = list(dict.fromkeys(text for text in found if text is not None))
+        if not texts:
+            self._parts.refuse("the schema", self._root, "no arguments fit it")
+        return gbnf.either(texts)
+
+    def rule(self, *alternatives: str) -> str:
+        """The name of a new rule."""
+        self.scalars.spend(self._root)
+        name = f"{self._name}-{next(self._numbers)}"
+        self.lines.append(f"{name} ::= {' | '.join(alternatives)}")
+        return name
+
+    def parts(self, about: object) -> list[Plain]:
+        """The plain schemas that *about*, a schema, is made of."""
+        return self._parts.alternatives(about)
+
+    def value(self, about: object) -> str | None:
+        """JSON of a value that the schema *about* allows."""
+        if about is True or about == {} or not isinstance(about, Mapping | bool):
+            return "value"
+        inside = self._open.count(id(about))
+        key = (id(about), inside)
+        if key not in self._values:
+            if inside > MAX_RECURSION:
+                return None
+            self.scalars.spend(about)
+            self._open.append(id(about))
+            found = [text for plain in self.parts(about) for text in self._alternatives(plain)]
+            self._open.pop()
+            simple = len(found) == 1 and " " not in found[0]
+            self._values[key] = about, None if not found else found[0] if simple else self.rule(*found)
+        return self._values[key][1]
+
+    def text(self, about: object, without: str, counted_without: str) -> str | None:
+        """The bare text of a value that the schema *about* allows.
+
+        No string has the expression *without*, or *counted_without* where it has a pattern or its length is limited.
+        """
+        plains = [(plain, self._types(plain) or ["string"]) for plain in self.parts(about)]
+        free = {
+            name
+            for plain, types in plains
+            if values_of(plain) is None
+            for name in types
+            if self.scalars.is_free(name, plain)
+        }
+        kinds = {name for _, types in plains for name in types} - free
+        read = "|".join(["", *(_READ_AS[kind] for kind in _TYPES if kind in kinds and kind in _READ_AS)])
+        found: list[str] = []
+        for plain, types in plains:
+            if (values := values_of(plain)) is not None:
+                found += self._texts(self.scalars.fitting(plain, self._types(plain), values), about, without)
+                continue
+            others = {**plain, "type": [name for name in types if name != "string"]}
+            found += self._alternatives(others) if others["type"] else []
+            if "string" in types:
+                counted = any(keyword in plain for keyword in STRING_KEYWORDS)
+                if text := self.scalars.string(plain, gbnf.plain, (counted_without if counted else without) + read):
+                    found.append(text)
+        return gbnf.either(list(dict.fromkeys(found))) if found else None
+
+    def _texts(self, values: Iterable[Any], about: object, without: str) -> Iterable[str]:
+        allowed = lacking(without)
+        for value in values:
+            text = value if isinstance(value, str) else gbnf.json_text(value)
+            # Some texts are read as another value, such as "1" where a number is allowed too.
+            if schema.as_json(text, about, self._root) == gbnf.json_text(value) and allowed.matches(text):
+                yield gbnf.literal(text)
+
+    def _types(self, plain: Plain) -> list[str] | None:
+        names = types_of(plain)
+        if names is not None:
+            names = [schema.ALIASES.get(name, name) for name in names]
+            return [name for name in _TYPES if name in names and not (name == "integer" and "number" in names)]
+        implied = [name for name, keywords in _IMPLIED.items() if any(keyword in plain for keyword in keywords)]
+        return implied or None
+
+    def _alternatives(self, plain: Plain) -> list[str]:
+        types = self._types(plain)
+        if (values := values_of(plain)) is not None:
+            return [gbnf.literal(gbnf.json_text(value)) for value in self.scalars.fitting(plain, types, values)]
+        if types is None:
+            return ["value"]
+        found = (self._of_type(name, plain) for name in types)
+        return [text for text in found if text is not None]
+
+    def _of_type(self, name: str, plain: Plain) -> str | None:
+        match name:
+            case "null":
+                return '"null"'
+            case "boolean":
+                return "boolean"
+            case "string":
+                return self.scalars.string(plain, gbnf.in_string)
+            case "array":
+                return self._array(plain)
+            case "object":
+                return self.object_of(plain)
+        return self.scalars.number(plain, integer=name == "integer")
+
+    def _array(self, plain: Plain) -> str | None:
+        least, limit = self.scalars.counts(plain, "minItems", "maxItems")
+        most = max(least, gbnf.MAX_ITEMS) if limit is None else limit
+        prefix = plain.get("prefixItems")
+        texts: list[str] = []
+        for about in prefix if isinstance(prefix, Sequence) else ():
+            text = self.value(about)
+            if text is None or len(texts) == most:
+                most = min(most, len(texts))
+                break
+            texts.append(text)
+        item = None if len(texts) == most else self.value(plain.get("items", True))
+        if item is None:
+            most = min(most, len(texts))
+        if least > most:
+            return None
+        body = self.chain([(text, True) for text in texts], item, (least, most), gbnf.COMMA)
+        return None if body is None else f'"[" ws {body} ws "]"'
+
+    def object_of(self, plain: Plain) -> str | None:
+        """JSON of an object that the plain schema allows."""
+        members = self.members(plain, self.value)
+        if members is None:
+            return None
+        pairs, extra, counts = members
+        if not pairs and extra == "value" and counts == (0, None):
+            return "object"
+        texts = [(f"{gbnf.literal(gbnf.json_text(name))} {gbnf.COLON} {text}", needed) for name, text, needed in pairs]
+        more = None
+        if extra is not None:
+            names = [name for name, _, _ in pairs]
+            other = self.scalars.name(plain, names, "", gbnf.in_string)
+            more = f"{QUOTE} {other} {QUOTE} {gbnf.COLON} {extra}" if names else f"string {gbnf.COLON} {extra}"
+        body = self.chain(texts, more, counts, gbnf.COMMA)
+        return None if body is None else f'"{{" ws {body} ws "}}"'
+
+    def members(
+        self, plain: Plain, value: Callable[[object], str | None]
+    ) -> tuple[list[tuple[str, str, bool]], str | None, tuple[int, int | None]] | None:
+        """The properties (name, *value*, whether required), the value of others if any, and how many there may be.
+
+        None where a required one has no value.
+        """
+        required = plain.get("required")
+        needed = dict.fromkeys(map(str, required)) if isinstance(required, list | tuple) else {}
+        declared = schema.properties(plain)
+        others = plain.get("additionalProperties", "properties" not in plain)
+        about = {**declared, **{name: others for name in needed if name not in declared}}
+        pairs = []
+        for name, part in about.items():
+            text = value(part) if part is not False else None
+            if text is not None:
+                pairs.append((name, text, name in needed))
+            elif name in needed:
+                return None
+        extra = None if others is False else value(others)
+        return pairs, extra, self.scalars.counts(plain, "minProperties", "maxProperties")
+
+    def chain(
+        self, texts: Sequence[tuple[str, bool]], extra: str | None, counts: tuple[int, int | None], separator: str
+    ) -> str | None:
+        """*texts* in their order, those that are not required left out or not, and then any number of *extra*."""
+        least, limit = counts
+        most = max(least, gbnf.MAX_ITEMS, len(texts)) if limit is None else limit
+        # How many there are so far matters for the counts, and whether there are any, for the separator.
+        cap = max(1 if separator else 0, least, 0 if limit is None and not least else min(most, len(texts) + 1))
+        after: list[str | None] = [
+            self._extras(extra, separator, least - n, most - n, first=n == 0) for n in range(cap + 1)
+        ]
+        for text, needed in reversed(texts):
+            before: list[str | None] = []
+            for count in range(cap + 1):
+                rest = after[min(count + 1, cap)]
+                fits = rest is not None and count < most
+                taken = f"{separator if count else ''} {text} {rest}".strip() if fits else None
+                left = None if needed else after[count]
+                if taken is None or left is None:
+                    before.append(taken if left is None else left)
+                else:
+                    before.append(self.rule(taken, left or '""'))
+            after = before
+        return after[0]
+
+    def _extras(self, extra: str | None, separator: str, least: int, most: int, *, first: bool) -> str | None:
+        """From *least* to *most* of *extra*, each behind a separator but for the *first* of all."""
+        least = max(least, 0)
+        if least > most:
+            return None
+        if extra is None or most <= 0:
+            return None if least else ""
+        if not first:
+            return gbnf.repeated(f"{separator} {extra}", least, most)
+        some = f"{extra} {gbnf.repeated(f'{separator} {extra}', max(least - 1, 0), most - 1)}"
+        return some if least else f"({some})?"
