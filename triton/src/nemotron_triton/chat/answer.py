@@ -18,12 +18,14 @@ from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta,
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
+from nemotron_triton.chat.fences import Fences
 from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait, tags_of
 
 _LEADING = Tags(reasoning.OPENER, reasoning.CLOSER)
 _CLOSER = Tags(reasoning.CLOSER)
+_FENCE_END = re.compile(r"[\s`~]+")
 _BLANK_LINES = re.compile(r"^\s*[\r\n]")
 
 
@@ -84,6 +86,8 @@ class AnswerParser:
         self._ends = _EndTokens(rules.end_tokens)
         self._called: list[str] = []
         self._unread = ""
+        self._skips: list[tuple[str, str]] = []
+        self._quotes = True
         self.problems: list[Problem] = []
         self.repairs = 0
         self.in_reasoning = rules.begins == "opened"
@@ -126,7 +130,7 @@ class AnswerParser:
         marker = yield from source.accept(_LEADING)
         closed = marker == reasoning.CLOSER
         if marker == reasoning.OPENER or (self.in_reasoning and not closed):
-            self.in_reasoning = True
+            self.in_reasoning, blanks = True, ""
             closed = yield from self._reasoning()
         self.in_reasoning, self.past_reasoning = False, True
         if closed:
@@ -134,38 +138,55 @@ class AnswerParser:
             blanks = yield from source.run(BLANKS)
             while (yield from source.accept(_CLOSER)):
                 blanks = yield from source.run(BLANKS)
-        if closed or not marker:
-            self._content.write(blanks)
+        self._content.write(blanks)
         yield from self._text_and_calls()
 
     def _reasoning(self) -> Wait[bool]:
         """Read the think block up to its closer; False when that never comes.
 
-        From call markup on, text is held back: a call quoted while thinking is part of the thinking, but when the
-        answer ends without a closer, the model forgot it, and the call counts.
+        A call in it is part of the thinking. Only one that ends the answer counts: the model forgot the closer.
         """
         source, thought = self._source, self._thought
-        stop = yield from source.until(tags_of(reasoning.CLOSER, *self._openers), thought.write)
-        if stop in self._openers:
-            held = [stop]
-            stop = yield from source.until(_CLOSER, held.append)
-            if not stop and not source.cut and self._calls_in("".join(held)):
+        tags = tags_of(reasoning.CLOSER, *self._openers)
+        while (tag := (yield from source.until(tags, thought.write))) in self._openers:
+            if thought.fences.closers():
+                thought.write(tag)
+            elif (yield from self._quoted(tag, _CLOSER, BLANKS, thought)):
                 return False
-            thought.write("".join(held))
-        if not stop:
+        if not tag:
             thought.finish()
-        return bool(stop)
+        return bool(tag)
 
-    def _calls_in(self, text: str) -> bool:
-        """Emit the calls in *text* and the text between them; False, with nothing emitted, if there are none."""
-        inner = AnswerParser(replace(self._rules, begins="none", choice=ToolChoice(), end_tokens=()))
-        events = [*inner.feed(text), *inner.finish()]
-        if inner.called_tools:
-            self._events += events
-            self._called += inner._called
-            self.problems += inner.problems
-            self.repairs += inner.repairs
-        return inner.called_tools
+    def _quoted(self, tag: str, limit: Tags, end: re.Pattern[str], text: _Text) -> Wait[bool]:
+        """Read calls from the opener *tag* on, up to *limit*: calls if only *end* is behind them, else part of *text*.
+
+        Calls are given back, to be read where they count.
+        """
+        source, sure_from = self._source, self._source.sure_from
+        more = tags_of(*self._openers, *self._format.closers)
+        read: list[str] = []
+        source.limit(limit)
+        while tag:
+            found: list[FoundCall] = []
+            source.mark()
+            if tag in self._openers:
+                block = Block(source, self._rules.functions or {}, found.append, lambda _code: None)
+                yield from self._format.read(block, tag)
+            read.append(tag + source.since_mark())
+            if not found and tag in self._openers:
+                break
+            read.append((yield from source.run(BLANKS)))
+            tag = yield from source.accept(more)
+        source.unlimit()
+        if not tag:
+            read.append((yield from source.run(end)))
+            if (yield from source.peek()) == "" and not source.cut:
+                source.unread("".join(read))
+                source.sure_from = sure_from
+                self._quotes = False
+                return True
+        text.write("".join(read))
+        return False
 
     def _text_and_calls(self) -> Wait[None]:
         source, content = self._source, self._content
@@ -174,34 +195,55 @@ class AnswerParser:
             looked_for = openers
             if tag not in self._openers:
                 continue  # the closer of a block that was text from some point on
-            self._unread = tag
-            source.mark()
-            block = Block(source, self._rules.functions or {}, self._found, self._skipped)
-            problem = yield from self._format.read(block, tag)
-            rest = source.since_mark()
-            if problem is None:
-                content.marker()
-                content.write(rest[len(rest.rstrip()) :])
-            elif problem and not self._unread:
-                self._problem(problem, text=rest)
-            else:
-                content.write(self._unread + rest)
-                if problem:
-                    self._problem(problem)
-            if not self._unread:
+            if self._quotes and (fence := content.fences.closers()):
+                yield from self._quoted(tag, fence, _FENCE_END, content)
+            elif (yield from self._block(tag)):
                 looked_for = tags_of(*self._openers, *self._format.closers)
         content.finish()
 
-    def _skipped(self, code: str) -> bool:
-        """Report an unusable call. After a valid one it is left out; otherwise the whole block is text."""
-        if not self._unread:
-            self._problem(code, text=self._source.since_mark())
-            self._source.mark()
-        return not self._unread
+    def _block(self, opener: str) -> Wait[bool]:
+        """Read the block of calls that *opener* began; whether it has calls, and its closer may still come."""
+        source, content = self._source, self._content
+        self._unread = opener
+        source.mark()
+        block = Block(source, self._rules.functions or {}, self._found, self._skipped)
+        problem = yield from self._format.read(block, opener)
+        rest = source.since_mark()
+        if self._unread and (self._skips or problem is not None):
+            content.write("".join([self._unread, *(text for _, text in self._skips), rest]))
+            if code := self._skips[0][0] if self._skips else problem:
+                self._problem(code)
+            self._skips.clear()
+            return False
+        self._report_skips()
+        if problem:
+            self._problem(problem, text=rest)
+            return True
+        content.marker()
+        closers, blanks = self._format.closers, rest[len(rest.rstrip()) :]
+        if not rest.endswith(closers):
+            content.write(blanks)
+            return True
+        blanks = yield from source.run(BLANKS)
+        while (yield from source.accept(tags_of(*closers))):
+            blanks = yield from source.run(BLANKS)  # the closer twice
+        content.write(blanks)
+        return False
+
+    def _skipped(self, code: str) -> None:
+        self._skips.append((code, self._source.since_mark()))
+        self._source.mark()
+
+    def _report_skips(self) -> None:
+        """Report the unusable calls beside a good one."""
+        for code, text in self._skips:
+            self._problem(code, text=text)
+        self._skips.clear()
 
     def _found(self, call: FoundCall) -> None:
         self._source.mark()
         self._unread = ""
+        self._report_skips()
         self._content.marker()
         self.repairs += call.repaired
         if self._called and not self._rules.parallel:
@@ -241,8 +283,10 @@ class _Text:
         self._blanks: list[str] = []
         self._begun = False
         self._at_marker = at_marker
+        self.fences = Fences()
 
     def write(self, text: str) -> None:
+        self.fences.write(text)
         visible = text.rstrip()
         if visible:
             visible = "".join([*self._blanks, visible])

@@ -10,32 +10,41 @@ from nemotron_triton.chat import gbnf, lenient_json
 from nemotron_triton.chat.calls import Block, FoundCall, Problem, tidy
 from nemotron_triton.chat.source import Tags, Wait
 
-_BRACKETS = re.compile(r"[\s\[\],}]+")
+_BRACKETS = re.compile(r"[\s\[\],;}]+")
 _FENCES = ("```json", "```python", "```")
+_COMMENTS = ("//", "#")
 
 
-def read_calls(block: Block, closer: str) -> Wait[Problem]:
-    """Read calls up to *closer*. Only brackets, commas, whitespace and code fences may stand between them."""
-    source, inside, closers = block.source, lenient_json.structure(closer), Tags(closer)
-    between = Tags("{", closer, *_FENCES)
-    any_call, brackets = False, ""
+def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
+    """Read calls up to *closer*.
+
+    Only brackets, commas, semicolons, whitespace and code fences may stand between them, behind the first bracket or
+    call also comments to the end of a line. *opener* again is noise.
+    """
+    source, inside = block.source, lenient_json.structure(closer)
+    between, line_ends = Tags("{", opener, closer, *_FENCES, *_COMMENTS), Tags("\n", closer)
+    read_one, brackets = False, ""
     while True:
         brackets = (brackets + "".join((yield from source.run(_BRACKETS)).split()))[:3]
         tag = yield from source.accept(between)
         while tag == "{":
             read = yield from lenient_json.read_container(source, inside)
-            problem = report(block, read)
-            if problem and (read.text is None or not block.skipped(problem)):
-                return problem
-            any_call, tag = True, read.ended_by
-        readable = any_call or brackets == "[]"
+            if problem := report(block, read):
+                if read.text is None:
+                    return problem
+                block.skipped(problem)
+            read_one, tag = True, read.ended_by
+        if tag in _COMMENTS:
+            if not (read_one or brackets):
+                return "invalid_tool_call"
+            tag = yield from source.until(line_ends, _ignored)
         if tag == closer:
-            return None if readable else "invalid_tool_call"
+            return None if read_one or brackets == "[]" else "invalid_tool_call"
         if not tag:
             yield from source.peek()
-            source.broken_off(closers)
+            source.broken_off(Tags(closer))
             # Text behind a call continues the answer: the closer is missing.
-            return None if readable else block.unreadable()
+            return None if read_one or brackets == "[]" else block.unreadable()
 
 
 def report(block: Block, read: lenient_json.ReadText) -> Problem:
@@ -70,6 +79,10 @@ def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str) -> li
     arguments = f'"{{" {members} "}}"' if isinstance(schema, Mapping) else "object"
     head = gbnf.literal(f'{{"name": {name}, "{arguments_key}": ')
     return [f'{rule} ::= {head} {arguments} "}}"', *gbnf.options(rule, optional)]
+
+
+def _ignored(_text: str) -> None:
+    pass
 
 
 def _as_object(text: str) -> str:

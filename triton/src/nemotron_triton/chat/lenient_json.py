@@ -1,7 +1,8 @@
 """JSON objects as models write them, read while they arrive and repaired where that changes no value.
 
-Repaired are a missing or surplus bracket or brace, a trailing comma, single quotes, Python's constants and line breaks
-inside strings, but not a string without end or a word that is no value. Valid text is returned unchanged, so that no
+Repaired are a missing or surplus bracket or brace, a trailing comma, single quotes, Python's constants, true and false
+in other cases, line breaks inside strings and backslashes that begin no escape, but not a string without end or a word
+that is no value. Valid text is returned unchanged, so that no
 number or escape is spelled differently.
 """
 
@@ -12,9 +13,17 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from nemotron_triton.chat.source import Source, Tags, Wait
+from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
-_CONSTANTS = {"True": "true", "False": "false", "None": "null"}
+_CONSTANTS = {"none": "null"} | {word: word for word in ("true", "false", "null")}
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+_ESCAPES = '"\\/bfnrt'
+# Half of a character beyond the first 65,536, which needs its other half; and what stands for one alone.
+_HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
+_NO_CHARACTER = "\\ufffd"
+# A longer word is no JSON, nor is what follows it.
+_MAX_WORD = 256
 _CLOSES = {"{": "}", "[": "]"}
 _OPENS = {"}": "{", "]": "["}
 _CONTROL = re.compile(r"[\x00-\x1f]")
@@ -60,7 +69,10 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
         return ReadText(text, by, repaired=text != "".join(read))
 
     while True:
-        stop = yield from source.until(tags, plain.append)
+        stop = yield from source.until(tags, plain.append, _MAX_WORD)
+        if not stop and not "".join(plain).strip():
+            plain.append((yield from source.run(BLANKS)))
+            stop = yield from source.until(tags, plain.append, _MAX_WORD)
         word = "".join(plain)
         plain.clear()
         read += [word, stop]
@@ -75,8 +87,10 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
         if comma and (not blank or stop in ('"', "'", "{", "[")):
             out.append(",")
         comma, last = stop == ",", stop
-        out.append(word if blank else word.replace(word.strip(), _CONSTANTS.get(word.strip(), word.strip())))
-        if stop in _ENDS:
+        out.append(word if blank else _value(word))
+        if stop == "'" and not blank:
+            out.append(stop)  # an apostrophe
+        elif stop in _ENDS:
             if not (yield from _read_string(source, stop, out, read)):
                 return ReadText(None, "")
         elif stop in _CLOSES:
@@ -101,24 +115,62 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
 
 def _read_string(source: Source, quote: str, out: list[str], read: list[str]) -> Wait[bool]:
     """Read to the closing *quote*: JSON goes to *out*, the source's text to *read*. False when the source ends."""
+    half = ""  # of a pair of escapes
+
+    def end_half() -> None:
+        nonlocal half
+        if half:
+            out.append(_NO_CHARACTER)
+            half = ""
 
     def add(text: str) -> None:
+        end_half()
         read.append(text)
         text = text.replace('"', '\\"') if quote == "'" else text
-        out.append(_CONTROL.sub(lambda match: json.dumps(match[0])[1:-1], text))
+        out.append(_CONTROL.sub(_escaped_control, text))
 
     out.append('"')
     while True:
         stop = yield from source.until(_ENDS[quote], add)
         read.append(stop)
         if stop == quote:
+            end_half()
             out.append('"')
             return True
-        escaped = yield from source.one()
-        if not escaped:
+        escape = yield from _escape(source, read)
+        if not escape:
             return False
-        read.append(escaped)
-        out.append("'" if escaped == "'" else "\\" + escaped)
+        if half and _PAIR.fullmatch(half + escape):
+            out.append(half + escape)
+            half = ""
+            continue
+        end_half()
+        if _HALF.fullmatch(escape):
+            half = escape
+        else:
+            out.append(escape)
+
+
+def _escape(source: Source, read: list[str]) -> Wait[str]:
+    """What stands behind a backslash, as JSON with it; "" when the source ends. A backslash without escape is one."""
+    char = yield from source.one()
+    digits = ""
+    while char == "u" and len(digits) < 4 and (yield from source.peek()) in _HEX_DIGITS:
+        digits += yield from source.one()
+    read.append(char + digits)
+    if len(digits) == 4 or char in _ESCAPES:
+        return f"\\{char}{digits}" if char else ""
+    return char if char == "'" else "\\\\" + _CONTROL.sub(_escaped_control, char + digits)
+
+
+def _escaped_control(match: re.Match[str]) -> str:
+    return json.dumps(match[0])[1:-1]
+
+
+def _value(word: str) -> str:
+    """A *word* of an object, with blanks around it, as JSON has it."""
+    bare = word.strip()
+    return word.replace(bare, _CONSTANTS.get(bare.lower(), bare))
 
 
 def repaired(text: str, opener: str) -> str | None:

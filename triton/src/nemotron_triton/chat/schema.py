@@ -64,7 +64,7 @@ _READERS: dict[str, Callable[[str], str | None]] = {
     "null": lambda text: "null" if text in ("null", "None") else None,
     "integer": _integer,
     "number": _number,
-    "boolean": lambda text: text.lower() if text in ("true", "false", "True", "False") else None,
+    "boolean": lambda text: text.lower() if text.lower() in ("true", "false") else None,
     "object": lambda text: repaired(text, "{"),
     "array": lambda text: repaired(text, "["),
 }
