@@ -93,7 +93,8 @@ SOUP = st.lists(
             "<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "<tool_call>", "</tool_call>",
             "<function=tip>", "<function=", "</function>", "<parameter=bill>", "<parameter=", "</parameter>",
             "</TOOL", "</thin", "<tool_c", '{"name": "f", "arguments": {}}', '[{"name": "', '"arguments": {',
-            "```json", "<|eot_id|>", "<|im_end|>", "<|", *'\n \r a<>"\'\\[]{},:é😀0',
+            "```json", "```\n", "\n```xml\n", "~~~\n", "; ", "// ", "# ", "TRUE",
+            "\\d", "\\ud83d", "\\ude00", "<|eot_id|>", "<|im_end|>", "<|", *'\n \r a<>"\'\\[]{},:é😀0',
         ]
     ),
     max_size=24,
@@ -228,6 +229,101 @@ def test_hostile_text_is_text(style: str, hostile: str, start: str) -> None:
     assert parsed == parse([text[: len(start)], *hostile], rules(style))
     assert parsed.calls == ()
     assert visible(parsed.reasoning + parsed.content) == visible(text)
+
+
+MENTIONS = {
+    "nemotron_json": [
+        "<TOOLCALL>", "<TOOLCALL>[", "<TOOLCALL><TOOLCALL>", "<TOOLCALL>[{...}]", "<TOOLCALL> //", "<TOOLCALL>[] {}",
+        "</TOOLCALL>", '<TOOLCALL>[{"name": "tip"}] and', "```\n<TOOLCALL>[]\n```",
+    ],
+    "qwen3_coder": [
+        "<tool_call>", "<function=", "<function=tip>", "<tool_call><tool_call>", "</tool_call>", "<tool_call>[",
+        "<function=tip and", "<tool_call> <function=>", "```\n<tool_call>\n```", "<parameter=bill>",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("begins", ["none", "opened"])
+@pytest.mark.parametrize(
+    ("style", "mention"), [(style, mention) for style, mentions in MENTIONS.items() for mention in mentions]
+)
+def test_a_mention_of_a_tag_does_not_silence_the_stream(style: str, mention: str, begins: Thinking) -> None:
+    text = f"It is {mention} that I mean. " + "Nothing else in here is a call, and so it goes on. " * 50
+    parser = AnswerParser(rules(style, begins=begins))
+    fed = out = 0
+    longest = 0
+    for start in range(0, len(text), 4):
+        fed += len(text[start : start + 4])
+        parsed = fold(parser.feed(text[start : start + 4]), [])
+        out += len(parsed.reasoning + parsed.content)
+        longest = max(longest, fed - out)
+
+    # A name that has no end is a name until it is too long.
+    assert longest <= 100
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_thinking_goes_on_behind_a_rehearsed_call(style: str) -> None:
+    call = SPELLINGS[style].call
+    parser = AnswerParser(rules(style, begins="opened"))
+
+    held = parser.feed(f"Perhaps {call}\n")
+    released = parser.feed("No")
+
+    assert held == [ReasoningDelta("Perhaps")]
+    assert fold(released, []).reasoning == f" {call}\nNo"
+
+
+OPENERS = ["<tool_call>", "<function=f>", "<function=", "<parameter=a>", "<parameter=bill>", "<parameter="]
+IN_VALUES = st.lists(
+    st.sampled_from(
+        [*OPENERS, "</parameter>", "</function>", "</tool_call>", SPELLINGS["qwen3_coder"].call, "\n", "a "]
+    ),
+    max_size=10,
+).map("".join)
+
+
+@given(IN_VALUES, IN_VALUES, st.booleans(), st.data())
+def test_markup_in_values_is_read_the_same_however_it_is_cut(
+    note: str, bill: str, cut: bool, data: st.DataObject
+) -> None:
+    text = as_xml([("tip", {"note": note, "bill": bill}), ("now", {})], False)
+    text = text[: data.draw(st.integers(0, len(text)))] if cut else text
+    how = rules("qwen3_coder", begins=data.draw(st.sampled_from(get_args(Thinking))))
+
+    assert parse(pieces_of(text, data), how, cut=cut) == parse([text], how, cut=cut) == parse(list(text), how, cut=cut)
+
+
+@given(st.lists(st.sampled_from(["a\n", "<b>", "x </parameter> y", SPELLINGS["qwen3_coder"].call]), max_size=6))
+def test_whole_examples_in_a_value_are_data(parts: list[str]) -> None:
+    note = "\n".join(parts)
+
+    parsed = parse([as_xml([("tip", {"note": note}), ("now", {})], False)], rules("qwen3_coder"))
+
+    assert [(name, json.loads(arguments)) for name, arguments in parsed.calls] == [("tip", {"note": note}), ("now", {})]
+    assert parsed.content == ""
+
+
+FENCED = st.sampled_from(["a\n", "```xml\n", "```\n", "  ```\n", "~~~\n", "b ``` c\n", "```x```\n", "call\n"])
+
+
+@given(st.lists(FENCED, max_size=10), st.sampled_from(FORMATS))
+def test_calls_behind_fences_count_and_those_inside_do_not(lines: list[str], style: str) -> None:
+    fence, counted = "", 0
+    for line in lines:
+        marks = line.strip()
+        counted += line == "call\n" and not fence
+        if not fence and marks in ("```xml", "```", "~~~"):
+            fence = marks[:3]
+        elif fence and marks == fence:
+            fence = ""
+    assume(not fence)
+    text = "".join(lines).replace("call", SPELLINGS[style].call) + "The end."
+
+    parsed = parse([text], rules(style))
+
+    assert len(parsed.calls) == counted
+    assert parse(list(text), rules(style)) == parsed
 
 
 def test_numbers_arrive_as_they_were_written() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from nemotron_triton.chat.fences import Fences
 from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait, tags_of
+from nemotron_triton.chat.stop_words import StopWords
 
 _LEADING = Tags(reasoning.OPENER, reasoning.CLOSER)
 _CLOSER = Tags(reasoning.CLOSER)
@@ -73,15 +74,17 @@ class AnswerParser:
     """Takes the text of one answer in pieces of any size, and returns events as soon as they are certain.
 
     `repairs` counts calls whose JSON had to be repaired. `in_reasoning` and `past_reasoning` tell where the text is.
+    The answer ends before the first of *stop_words*.
     """
 
-    def __init__(self, rules: AnswerRules) -> None:
+    def __init__(self, rules: AnswerRules, stop_words: Sequence[str] = ()) -> None:
         self._rules = rules
         self._source = Source()
         self._format = call_format(rules.tool_call_format)
         self._openers = self._format.openers if rules.expects_calls else ()
+        self._stop_words = StopWords(stop_words) if stop_words else None
         self._thought = _Text(lambda text: self._events.append(ReasoningDelta(text)), at_marker=True)
-        self._content = _Text(lambda text: self._events.append(ContentDelta(text)), at_marker=False)
+        self._content = _Text(lambda text: self._events.append(ContentDelta(text)), self._stop_words, at_marker=False)
         self._events: list[Event] = []
         self._ends = _EndTokens(rules.end_tokens)
         self._called: list[str] = []
@@ -100,6 +103,11 @@ class AnswerParser:
         """Whether a tool call was found."""
         return bool(self._called)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop word ended the answer; no event comes behind it."""
+        return self._stop_words is not None and self._stop_words.found
+
     def feed(self, text: str) -> list[Event]:
         """The events that *text* makes certain."""
         return self._advance(self._ends.feed(text))
@@ -114,7 +122,7 @@ class AnswerParser:
         events = self._advance("")
         choice = self._rules.choice
         satisfied = choice.name in self._called if choice.mode == "named" else bool(self._called)
-        if choice.forced and not satisfied:
+        if choice.forced and not satisfied and not self.stopped:
             self._problem("tool_choice_unsatisfied", function=choice.name)
         return events
 
@@ -191,7 +199,7 @@ class AnswerParser:
     def _text_and_calls(self) -> Wait[None]:
         source, content = self._source, self._content
         openers = looked_for = tags_of(*self._openers)
-        while tag := (yield from source.until(looked_for, content.write)):
+        while (tag := (yield from source.until(looked_for, content.write))) and not self.stopped:
             looked_for = openers
             if tag not in self._openers:
                 continue  # the closer of a block that was text from some point on
@@ -278,35 +286,53 @@ def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[li
 class _Text:
     """Emits text without the whitespace next to markers: trailing whitespace is held until its successor is known."""
 
-    def __init__(self, emit: Callable[[str], object], *, at_marker: bool) -> None:
+    def __init__(self, emit: Callable[[str], object], stop_words: StopWords | None = None, *, at_marker: bool) -> None:
+        self.fences = Fences()
         self._emit = emit
+        self._stop_words = stop_words
         self._blanks: list[str] = []
         self._begun = False
         self._at_marker = at_marker
-        self.fences = Fences()
 
     def write(self, text: str) -> None:
         self.fences.write(text)
-        visible = text.rstrip()
-        if visible:
-            visible = "".join([*self._blanks, visible])
-            if self._at_marker and not self._begun:
-                visible = _BLANK_LINES.sub("", visible, count=1)
-            self._emit(visible)
-            self._begun, self._at_marker, self._blanks = True, False, []
-            text = text[len(text.rstrip()) :]
-        if text:
-            self._blanks.append(text)
+        if not self._begun:
+            if not text.strip():
+                self._blanks.append(text)
+                return
+            text = "".join([*self._blanks, text])
+            if self._at_marker:
+                text = _BLANK_LINES.sub("", text, count=1)
+            self._begun, self._blanks = True, []
+        if self._stop_words:
+            text = self._stop_words.take(text)
+        self._write(text)
 
     def marker(self) -> None:
         """Note a marker here. Whitespace between two pieces of the text is kept, whatever stood between them."""
+        self._release()
         self._at_marker = True
         if not self._begun:
             self._blanks = []
 
     def finish(self) -> None:
+        self._release()
         if self._blanks and not self._at_marker:
             self._emit("".join(self._blanks))
+
+    def _write(self, text: str) -> None:
+        stopped = self._stop_words is not None and self._stop_words.found
+        visible = text if stopped else text.rstrip()
+        if visible or (stopped and self._blanks):
+            self._emit("".join([*self._blanks, visible]))
+            self._at_marker, self._blanks = False, []
+            text = text[len(visible) :]
+        if text:
+            self._blanks.append(text)
+
+    def _release(self) -> None:
+        if self._stop_words and (held := self._stop_words.release()):
+            self._write(held)
 
 
 @functools.cache

@@ -13,7 +13,6 @@ from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import forced_call
 from nemotron_triton.chat.render import Prompt, render_prompt
-from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenLogprob, TokenStream
@@ -128,9 +127,8 @@ class _Reading:
         self.over = False
         self._stream = stream
         self._input_tokens = len(prepared.ids)
-        self._parser = AnswerParser(prepared.rules)
+        self._parser = AnswerParser(prepared.rules, prepared.request.stop_words)
         self._detokenizer = Detokenizer(codec)
-        self._stop_words = StopWords(prepared.request.stop_words)
         self._each_token = bool(prepared.request.stop_words)
         self._output_tokens = self._reasoning_tokens = 0
         self._codec = codec
@@ -141,25 +139,21 @@ class _Reading:
         events: list[Event] = []
         count = 0
         for ids in self._pieces(chunk.ids):
-            events += self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
+            events += self._parser.feed(self._detokenizer.feed(ids))
             count += len(ids)
             self._reasoning_tokens += len(ids) * self._parser.in_reasoning
-            if self._stop_words.found:
+            if self._parser.stopped:
                 break
         self._output_tokens += count
-        if self._stop_words.found:
-            events.append(self._finish("stop"))
-        elif chunk.finish_reason:
-            cut = chunk.finish_reason == "length"
-            rest = [*self._parser.feed(self._detokenizer.finish()), *self._parser.finish(cut=cut)]
-            events += [*self._stop_words.filter(rest), *self._stop_words.finish()]
-            reason: str = chunk.finish_reason
-            if self._stop_words.found:
-                # A stop word may have become whole only now, and then no call was the end of the answer.
-                reason = "stop"
-            elif self._parser.called_tools and reason == "stop":
-                reason = "tool_calls"
-            events.append(self._finish(reason))
+        reason: str | None = chunk.finish_reason
+        if reason and not self._parser.stopped:
+            events += self._parser.feed(self._detokenizer.finish())
+            events += self._parser.finish(cut=reason == "length")
+        if self._parser.stopped:
+            reason = "stop"
+        if reason:
+            # A stop word behind a call does not take it back.
+            events.append(self._finish("tool_calls" if reason == "stop" and self._parser.called_tools else reason))
         repairs = self._parser.repairs if self.over else 0
         return Step(events, chunk.ids[:count], chunk.logprobs[:count], repairs)
 
@@ -181,8 +175,6 @@ class _Reading:
             yield ids
 
     def _goes_on_thinking(self, ids: tuple[int, ...]) -> bool:
-        if not self._parser.in_reasoning:
-            return False
         text = self._tail + b"".join(map(self._codec.bytes_of, ids))
         self._tail = text[-len(_CLOSER) :]
-        return _CLOSER not in text
+        return self._parser.in_reasoning and _CLOSER not in text
