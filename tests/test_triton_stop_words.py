@@ -29,7 +29,7 @@ def test_the_text_ends_before_the_first_stop_word_however_it_is_cut(
 
     # Of two words that overlap, the one that is whole first ends the text, as it does in a stream.
     ends = [(text.find(word) + len(word), text.find(word)) for word in words if word in text]
-    assert stop_words.found is bool(ends)
+    assert (stop_words.word is not None) is bool(ends)
     assert passed == (text[: min(ends)[1]] if ends else text)
 
 
@@ -39,7 +39,7 @@ def parse(pieces: Iterable[str], words: Sequence[str]) -> tuple[AnswerParser, li
     events: list[Event] = []
     for piece in pieces:
         events += parser.feed(piece)
-        if parser.stopped:
+        if parser.stop_word:
             break
     else:
         events += parser.finish()
@@ -56,14 +56,14 @@ def test_thinking_and_calls_may_hold_stop_words() -> None:
     assert events[0] == ReasoningDelta("stop")
     assert isinstance(events[1], ToolCall)
     assert content(events) == "go "
-    assert parser.stopped
+    assert parser.stop_word
 
 
 def test_a_word_that_a_call_cuts_in_two_is_none() -> None:
     parser, events = parse([f"st{CALL}op"], ["stop"])
 
     assert [event.text for event in events if isinstance(event, ContentDelta)] == ["st", "op"]
-    assert not parser.stopped
+    assert not parser.stop_word
 
 
 @pytest.mark.parametrize("word", ["\n\n", "\n", "!\n"])
@@ -73,7 +73,7 @@ def test_blanks_before_a_call_may_be_a_stop_word(word: str) -> None:
     for pieces in ([text], list(text)):
         parser, events = parse(pieces, [word])
 
-        assert parser.stopped
+        assert parser.stop_word
         assert content(events) == text.split(word)[0]
         assert not parser.called_tools
 
@@ -82,7 +82,7 @@ def test_blanks_around_thinking_are_layout_and_no_stop_word() -> None:
     parser, events = parse([f"\n\n<think>\nhm\n\n</think>\n\n{CALL}\n\n"], ["\n\n"])
 
     assert parser.called_tools
-    assert not parser.stopped
+    assert not parser.stop_word
     assert content(events) == ""
 
 
@@ -90,7 +90,7 @@ def test_no_call_comes_behind_a_stop_word() -> None:
     parser, events = parse([f"stop {CALL}"], ["stop"])
 
     assert events == []
-    assert (parser.stopped, parser.called_tools) == (True, False)
+    assert (parser.stop_word, parser.called_tools) == ("stop", False)
 
 
 @given(st.text("ab\n ", max_size=20), st.booleans(), st.text("ab\n ", max_size=20), WORDS, st.data())
@@ -105,7 +105,7 @@ def test_any_cutting_stops_at_the_same_place(
     cut, events_of_pieces = parse(pieces, words)
 
     assert content(events_of_pieces) == content(events)
-    assert (cut.stopped, cut.called_tools) == (whole.stopped, whole.called_tools)
+    assert (cut.stop_word, cut.called_tools) == (whole.stop_word, whole.called_tools)
 
 
 def test_without_words_nothing_is_held_back() -> None:

@@ -99,6 +99,7 @@ RETURN_GENERATION_LOGITS = Tensor("return_generation_logits", "BOOL")
 RETURN_PERF_METRICS = Tensor("return_perf_metrics", "BOOL")
 RETURN_NUM_INPUT_TOKENS = Tensor("return_num_input_tokens", "BOOL")
 RETURN_NUM_OUTPUT_TOKENS = Tensor("return_num_output_tokens", "BOOL")
+STREAM_TOOL_CALLS = Tensor("stream_tool_calls", "BOOL")  # true: arguments of calls come in pieces, as they are written
 
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))

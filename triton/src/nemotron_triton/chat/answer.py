@@ -11,10 +11,10 @@ import functools
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
+from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall, ToolCallDelta
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
@@ -23,6 +23,7 @@ from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait, tags_of
 from nemotron_triton.chat.stop_words import StopWords
+from nemotron_triton.chat.written import Written
 
 _LEADING = Tags(reasoning.OPENER, reasoning.CLOSER)
 _CLOSER = Tags(reasoning.CLOSER)
@@ -74,10 +75,11 @@ class AnswerParser:
     """Takes the text of one answer in pieces of any size, and returns events as soon as they are certain.
 
     `repairs` counts calls whose JSON had to be repaired. `in_reasoning` and `past_reasoning` tell where the text is.
-    The answer ends before the first of *stop_words*.
+    The answer ends before the first of *stop_words*. With *stream_calls* the arguments of calls come as they are
+    written, each `ToolCall` behind its `ToolCallDelta`s.
     """
 
-    def __init__(self, rules: AnswerRules, stop_words: Sequence[str] = ()) -> None:
+    def __init__(self, rules: AnswerRules, stop_words: Sequence[str] = (), *, stream_calls: bool = False) -> None:
         self._rules = rules
         self._source = Source()
         self._format = call_format(rules.tool_call_format)
@@ -88,6 +90,9 @@ class AnswerParser:
         self._events: list[Event] = []
         self._ends = _EndTokens(rules.end_tokens)
         self._called: list[str] = []
+        self._stream_calls = stream_calls
+        self._begun_calls = 0
+        self._open: _OpenCall | None = None
         self._unread = ""
         self._skips: list[tuple[str, str]] = []
         self._quotes = True
@@ -104,9 +109,9 @@ class AnswerParser:
         return bool(self._called)
 
     @property
-    def stopped(self) -> bool:
-        """Whether a stop word ended the answer; no event comes behind it."""
-        return self._stop_words is not None and self._stop_words.found
+    def stop_word(self) -> str | None:
+        """The stop word that ended the answer; no event comes behind it."""
+        return self._stop_words.word if self._stop_words else None
 
     def feed(self, text: str) -> list[Event]:
         """The events that *text* makes certain."""
@@ -122,13 +127,15 @@ class AnswerParser:
         events = self._advance("")
         choice = self._rules.choice
         satisfied = choice.name in self._called if choice.mode == "named" else bool(self._called)
-        if choice.forced and not satisfied and not self.stopped:
+        if choice.forced and not satisfied and self.stop_word is None:
             self._problem("tool_choice_unsatisfied", function=choice.name)
         return events
 
     def _advance(self, text: str) -> list[Event]:
         self._source.feed(text)
         next(self._steps, None)
+        if self._open:
+            self._write_on(self._open)
         events, self._events = self._events, []
         return events
 
@@ -199,7 +206,7 @@ class AnswerParser:
     def _text_and_calls(self) -> Wait[None]:
         source, content = self._source, self._content
         openers = looked_for = tags_of(*self._openers)
-        while (tag := (yield from source.until(looked_for, content.write))) and not self.stopped:
+        while (tag := (yield from source.until(looked_for, content.write))) and self.stop_word is None:
             looked_for = openers
             if tag not in self._openers:
                 continue  # the closer of a block that was text from some point on
@@ -214,7 +221,8 @@ class AnswerParser:
         source, content = self._source, self._content
         self._unread = opener
         source.mark()
-        block = Block(source, self._rules.functions or {}, self._found, self._skipped)
+        begin = self._begin if self._stream_calls else None
+        block = Block(source, self._rules.functions or {}, self._found, self._skipped, begin)
         problem = yield from self._format.read(block, opener)
         rest = source.since_mark()
         if self._unread and (self._skips or problem is not None):
@@ -225,7 +233,7 @@ class AnswerParser:
             return False
         self._report_skips()
         if problem:
-            self._problem(problem, text=rest)
+            self._broken(problem, rest)
             return True
         content.marker()
         closers, blanks = self._format.closers, rest[len(rest.rstrip()) :]
@@ -239,20 +247,55 @@ class AnswerParser:
         return False
 
     def _skipped(self, code: str) -> None:
-        self._skips.append((code, self._source.since_mark()))
+        text = self._source.since_mark()
         self._source.mark()
+        if self._unread:
+            self._skips.append((code, text))
+        else:
+            self._broken(code, text)
+
+    def _broken(self, code: str, text: str) -> None:
+        """Report a call that is none, behind one that was sent or begun. What was sent of it stays open."""
+        if self._open:
+            self._write_on(self._open)
+            self._problem(code, function=self._open.name)
+            self._open = None
+        else:
+            self._problem(code, text=text)
 
     def _report_skips(self) -> None:
-        """Report the unusable calls beside a good one."""
+        """Report the unusable calls before a good one."""
         for code, text in self._skips:
             self._problem(code, text=text)
         self._skips.clear()
 
-    def _found(self, call: FoundCall) -> None:
-        self._source.mark()
+    def _certain(self) -> None:
+        """Note that the block has a call, and is text no more."""
         self._unread = ""
         self._report_skips()
         self._content.marker()
+
+    def _begin(self, name: str) -> Written | None:
+        """Tell that a call of *name* begins, if its arguments are to be sent as they come."""
+        functions = self._rules.functions
+        if (functions is not None and name not in functions) or (self._called and not self._rules.parallel):
+            return None
+        self._certain()
+        self._open = self._next_call(name)
+        self._events.append(self._open.delta(""))
+        return self._open.written
+
+    def _next_call(self, name: str) -> _OpenCall:
+        self._begun_calls += 1
+        return _OpenCall(self._begun_calls - 1, f"call_{secrets.token_hex(12)}", name)
+
+    def _write_on(self, call: _OpenCall) -> None:
+        if new := call.written.new():
+            self._events.append(call.delta(new))
+
+    def _found(self, call: FoundCall) -> None:
+        self._source.mark()
+        self._certain()
         self.repairs += call.repaired
         if self._called and not self._rules.parallel:
             self._problem("surplus_tool_call", function=call.name)
@@ -261,12 +304,36 @@ class AnswerParser:
             self._problem("unknown_function", function=call.name)
         if not call.arguments_json.startswith("{"):
             self._problem("invalid_arguments", function=call.name)
-        index, call_id = len(self._called), f"call_{secrets.token_hex(12)}"
-        self._events.append(ToolCall(index=index, id=call_id, name=call.name, arguments_json=call.arguments_json))
+        opened, self._open = self._open or self._next_call(call.name), None
+        if self._stream_calls:
+            self._events.append(opened.delta(call.arguments_json[opened.written.sent :]))
+        self._events.append(
+            ToolCall(index=opened.index, id=opened.id, name=call.name, arguments_json=call.arguments_json)
+        )
         self._called.append(call.name)
 
     def _problem(self, code: str, *, function: str = "", text: str = "") -> None:
         self.problems.append(Problem(code=code, function=function, text=text))
+
+
+@dataclass
+class _OpenCall:
+    """A call whose arguments are not all there; the first delta tells its id and name."""
+
+    index: int
+    id: str
+    name: str
+    written: Written = field(default_factory=Written)
+    told: bool = False
+
+    def delta(self, arguments_json: str) -> ToolCallDelta:
+        first, self.told = not self.told, True
+        return ToolCallDelta(
+            index=self.index,
+            arguments_json=arguments_json,
+            id=self.id if first else "",
+            name=self.name if first else "",
+        )
 
 
 def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[list[Event], list[Problem]]:
@@ -321,7 +388,7 @@ class _Text:
             self._emit("".join(self._blanks))
 
     def _write(self, text: str) -> None:
-        stopped = self._stop_words is not None and self._stop_words.found
+        stopped = self._stop_words is not None and self._stop_words.word is not None
         visible = text if stopped else text.rstrip()
         if visible or (stopped and self._blanks):
             self._emit("".join([*self._blanks, visible]))

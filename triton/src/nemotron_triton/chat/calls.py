@@ -7,14 +7,12 @@ A call is reported once it is complete, because an event cannot be withdrawn and
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from nemotron_triton.chat.source import Source, Wait
-
-# Of a name, as OpenAI has it; declared names may be longer.
-_MAX_NAME = 64
+from nemotron_triton.chat.written import Written
 
 # What the text of a block behind its last call is: nothing (None), or a problem (its code).
 Problem: TypeAlias = str | None
@@ -36,13 +34,16 @@ class FoundCall:
 class Block:
     """A block of calls while it is read. *parameters* has the schemas of the known functions, *found* takes each call.
 
-    *skipped* takes the code of a call that is complete but unusable, and costs its neighbours nothing.
+    *skipped* takes the code of a call that is complete but unusable, and costs its neighbours nothing. *begin* takes
+    the name of a call whose arguments begin, and says where to write them if they are to be sent as they come; it is
+    None where none are.
     """
 
     source: Source
     parameters: Mapping[str, Any]
     found: Callable[[FoundCall], None]
     skipped: Callable[[str], None]
+    begin: Callable[[str], Written | None] | None = None
 
     def unreadable(self) -> str:
         """The problem's code for a block that is not complete."""
@@ -70,14 +71,3 @@ class CallFormat(ABC):
     @abstractmethod
     def call_rules(self, name: str, function: Mapping[str, Any]) -> list[str]:
         """The rule *name* for a call of *function* (an OpenAI object), and the rules that it refers to."""
-
-
-def longest_name(declared: Iterable[str]) -> int:
-    """How many characters a name may have where these are *declared*, with the blanks and quotes around it."""
-    return max((_MAX_NAME, *map(len, declared))) + 8
-
-
-def tidy(name: str) -> str:
-    """*name* without whitespace and quotes around it; "" when it cannot be written as UTF-8."""
-    name = name.strip().strip("\"'").strip()
-    return "" if any("\ud800" <= char <= "\udfff" for char in name) else name

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemotron_triton.chat import gbnf, lenient_json
-from nemotron_triton.chat.calls import Block, FoundCall, Problem, tidy
+from nemotron_triton.chat.calls import Block, FoundCall, Problem
+from nemotron_triton.chat.names import tidy
 from nemotron_triton.chat.source import Tags, Wait
+from nemotron_triton.chat.written import Written
 
 _BRACKETS = re.compile(r"[\s\[\],;}]+")
 _FENCES = ("```json", "```python", "```")
+_ARGUMENTS = ("arguments", "parameters")
 _COMMENTS = ("//", "#")
 
 
@@ -22,13 +25,14 @@ def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
     call also comments to the end of a line. *opener* again is noise.
     """
     source, inside = block.source, lenient_json.structure(closer)
+    begin = _begins(block)
     between, line_ends = Tags("{", opener, closer, *_FENCES, *_COMMENTS), Tags("\n", closer)
     read_one, brackets = False, ""
     while True:
         brackets = (brackets + "".join((yield from source.run(_BRACKETS)).split()))[:3]
         tag = yield from source.accept(between)
         while tag == "{":
-            read = yield from lenient_json.read_container(source, inside)
+            read = yield from lenient_json.read_container(source, inside, begin=begin)
             if problem := report(block, read):
                 if read.text is None:
                     return problem
@@ -54,13 +58,32 @@ def report(block: Block, read: lenient_json.ReadText) -> Problem:
         return block.unreadable()
     if "name" not in fields:
         fields = lenient_json.members(fields.get("function", "")) or {}
-    name = lenient_json.loads(fields.get("name", "null"))
-    if not isinstance(name, str) or not (name := tidy(name)):
+    if not (name := _name(fields)):
         return "missing_name"
-    text = fields.get("arguments", fields.get("parameters", "{}"))
+    text = next((text for key, text in fields.items() if key in _ARGUMENTS), "{}")
     arguments = _as_object(text)
     block.found(FoundCall(name, arguments, repaired=read.repaired or arguments != text))
     return None
+
+
+def _name(fields: Mapping[str, str]) -> str:
+    name = lenient_json.loads(fields.get("name", "null"))
+    return tidy(name) if isinstance(name, str) else ""
+
+
+def _begins(block: Block) -> lenient_json.Begin | None:
+    """What notices that the arguments of a call begin, where its name is known by then."""
+    if block.begin is None:
+        return None
+    begin = block.begin
+
+    def begins(before: str) -> Written | None:
+        keys = list(fields := lenient_json.members(before + "{}}") or {})
+        arguments = [key for key in keys if key in _ARGUMENTS]
+        name = _name(fields) if arguments and arguments == keys[-1:] else ""
+        return begin(name) if name else None
+
+    return begins
 
 
 def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str) -> list[str]:

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
+from nemotron_triton.chat.written import Written
 
 _CONSTANTS = {"none": "null"} | {word: word for word in ("true", "false", "null")}
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _ESCAPES = '"\\/bfnrt'
 # Half of a character beyond the first 65,536, which needs its other half; and what stands for one alone.
 _HALF = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_HALF_SIZE = len("\\ud83d")
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _NO_CHARACTER = "\\ufffd"
 # A longer word is no JSON, nor is what follows it.
@@ -28,6 +31,7 @@ _CLOSES = {"{": "}", "[": "]"}
 _OPENS = {"}": "{", "]": "["}
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ENDS = {quote: Tags(quote, "\\") for quote in "\"'"}
+Begin: TypeAlias = Callable[[str], Written | None]
 # What stands between the keys and values of an object.
 _BETWEEN = re.compile(r"[ \t\r\n,:]*")
 _DECODER = json.JSONDecoder()
@@ -51,18 +55,28 @@ def structure(*closers: str) -> Tags:
     return Tags('"', "'", "{", "}", "[", "]", ",", ":", *closers)
 
 
-def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadText]:
+def read_container(source: Source, tags: Tags, opener: str = "{", begin: Begin | None = None) -> Wait[ReadText]:
     """Read the object or array whose *opener* (its bracket, perhaps with more) was read last.
 
-    An object that a token limit cut off is not completed.
+    An object that a token limit cut off is not completed. *begin* takes the text before the object and before each one
+    directly in it, and says where to write that one.
     """
     out, read, stack, plain = [opener], [opener], [opener[0]], list[str]()
     comma, last = False, opener[-1]
+    written, written_depth = begin("") if begin else None, 1
+    if written:
+        written.json = out
+
+    def shut() -> None:
+        """Add the closer of the last bracket."""
+        if written and len(stack) == written_depth and written.end is None:
+            written.end = len(out)
+        out.append(_CLOSES[stack.pop()])
 
     def close(until: str) -> None:
         """Add the closers of all brackets inside the last *until*; of all brackets for ""."""
         while stack and stack[-1] != until:
-            out.append(_CLOSES[stack.pop()])
+            shut()
 
     def ended(by: str) -> ReadText:
         text = "".join(out)
@@ -94,14 +108,15 @@ def read_container(source: Source, tags: Tags, opener: str = "{") -> Wait[ReadTe
             if not (yield from _read_string(source, stop, out, read)):
                 return ReadText(None, "")
         elif stop in _CLOSES:
+            if begin and not written and stop == "{" and len(stack) == 1 and (written := begin("".join(out))):
+                written.json, written.start, written_depth = out, len(out), 2
             stack.append(stop)
             out.append(stop)
         elif stop == ":":
             out.append(stop)
         elif stop in _OPENS and _OPENS[stop] in stack:
             close(_OPENS[stop])
-            stack.pop()
-            out.append(stop)
+            shut()
             if not stack:
                 return ended(stop)
         elif stop == "]":
@@ -145,7 +160,7 @@ def _read_string(source: Source, quote: str, out: list[str], read: list[str]) ->
             half = ""
             continue
         end_half()
-        if _HALF.fullmatch(escape):
+        if len(escape) == _HALF_SIZE and _HALF.fullmatch(escape):
             half = escape
         else:
             out.append(escape)
@@ -204,7 +219,10 @@ def loads(text: str) -> Any:
 
 
 def members(text: str) -> dict[str, str] | None:
-    """The members of a JSON object, each value as its own text; None when *text* is not strict JSON of an object."""
+    """The members of a JSON object, each value as its own text; None when *text* is not strict JSON of an object.
+
+    Of members with the same name the first one counts.
+    """
     if not isinstance(loads(text), dict):
         return None
     fields: dict[str, str] = {}
@@ -213,7 +231,7 @@ def members(text: str) -> dict[str, str] | None:
         key, at = _DECODER.raw_decode(text, at)
         start = _skip(text, at)
         _, end = _DECODER.raw_decode(text, start)
-        fields[key] = text[start:end]
+        fields.setdefault(key, text[start:end])
         at = _skip(text, end)
     return fields
 

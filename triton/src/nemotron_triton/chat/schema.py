@@ -43,6 +43,11 @@ def as_json(text: str, declared: object, root: object) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def is_text(declared: object, root: object) -> bool:
+    """Whether every text of a parameter with the schema *declared* becomes a JSON string."""
+    return not any(kind in _READERS for kind in type_names(declared, root))
+
+
 def type_names(declared: object, root: object) -> list[str]:
     """The names of the types that the schema *declared* allows, each once; none when it names none."""
     names = itertools.islice(_types(declared, root), _MAX_VISITED)

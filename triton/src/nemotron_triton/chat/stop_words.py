@@ -9,26 +9,27 @@ from collections.abc import Sequence
 
 
 class StopWords:
-    """Filters the text of one answer. `found` is set at the first stop word, behind which no text passes.
+    """Filters the text of one answer. `word` is set at the first stop word, behind which no text passes.
 
     *words* are not empty; of two that overlap, the one that is complete first ends the text.
     """
 
     def __init__(self, words: Sequence[str]) -> None:
-        self.found = False
+        self.word: str | None = None
         self._words = tuple(words)
         self._longest = max(map(len, words), default=0)
         self._held = ""
 
     def take(self, text: str) -> str:
         """What passes, now that *text* came: all but what may be the beginning of a stop word."""
-        if self.found or not self._words:
-            return "" if self.found else text
+        if self.word is not None:
+            return ""
         text = self._held + text
-        matches = [(start + len(word), start) for word in self._words if (start := text.find(word)) >= 0]
+        matches = [(start + len(word), start, word) for word in self._words if (start := text.find(word)) >= 0]
         if matches:
-            self.found, self._held = True, ""
-            return text[: min(matches)[1]]
+            _, start, self.word = min(matches)
+            self._held = ""
+            return text[:start]
         sizes = range(min(len(text), self._longest - 1), 0, -1)
         size = next((size for size in sizes if any(word.startswith(text[-size:]) for word in self._words)), 0)
         self._held = text[len(text) - size :]

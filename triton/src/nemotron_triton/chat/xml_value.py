@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from nemotron_triton.chat.calls import longest_name, tidy
+from nemotron_triton.chat.names import longest_name, tidy
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 
 FUNCTION, PARAMETER, CALL = "<function=", "<parameter=", "<tool_call>"
@@ -114,7 +114,7 @@ class Value:
         pieces = self.pieces
         text, stop = yield from self._source.up_to(NAME_ENDS, longest_name(self._declared))
         key = tidy(text)
-        if key == self._key and stop and "".join(pieces[:2]) in ("", "\n", "\r\n"):
+        if key == self._key and stop and len(pieces) < 3 and "".join(pieces) in ("", "\n", "\r\n"):
             pieces.clear()  # the opener twice
             return None
         end = End(len(pieces), PARAMETER, key)

@@ -127,7 +127,8 @@ class _Reading:
         self.over = False
         self._stream = stream
         self._input_tokens = len(prepared.ids)
-        self._parser = AnswerParser(prepared.rules, prepared.request.stop_words)
+        request = prepared.request
+        self._parser = AnswerParser(prepared.rules, request.stop_words, stream_calls=request.stream_tool_calls)
         self._detokenizer = Detokenizer(codec)
         self._each_token = bool(prepared.request.stop_words)
         self._output_tokens = self._reasoning_tokens = 0
@@ -142,14 +143,14 @@ class _Reading:
             events += self._parser.feed(self._detokenizer.feed(ids))
             count += len(ids)
             self._reasoning_tokens += len(ids) * self._parser.in_reasoning
-            if self._parser.stopped:
+            if self._parser.stop_word is not None:
                 break
         self._output_tokens += count
         reason: str | None = chunk.finish_reason
-        if reason and not self._parser.stopped:
+        if reason and self._parser.stop_word is None:
             events += self._parser.feed(self._detokenizer.finish())
             events += self._parser.finish(cut=reason == "length")
-        if self._parser.stopped:
+        if self._parser.stop_word is not None:
             reason = "stop"
         if reason:
             # A stop word behind a call does not take it back.

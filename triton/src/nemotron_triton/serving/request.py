@@ -32,7 +32,7 @@ class ChatRequest:
 
     `thinking` is the mode the model is in. `max_tokens` is None for what the profile recommends, as far as the context
     has room. `choices` is the number of answers; of `priority` 0 they begin before those of others that have 1; `echo`
-    puts the finished prompt before each.
+    puts the finished prompt before each. With `stream_tool_calls` the arguments of calls come in pieces.
     """
 
     conversation: Conversation | None
@@ -48,6 +48,7 @@ class ChatRequest:
     choices: int = 1
     priority: int = 0
     echo: bool = False
+    stream_tool_calls: bool = False
 
 
 def read_request(values: Values, profile: Profile, settings: Settings, codec: TokenCodec) -> ChatRequest:
@@ -84,6 +85,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         priority=integer(values, wire.PRIORITY, 0, 0, PRIORITIES - 1),
         # As in tensorrt_llm_bls: only a whole answer has its prompt before it, and only when that is asked for.
         echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT, True),
+        stream_tool_calls=stream and values.get(wire.STREAM_TOOL_CALLS, False),
     )
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from nemotron_triton.chat import gbnf, json_calls, lenient_json, schema
-from nemotron_triton.chat.calls import Block, CallFormat, FoundCall, Problem, longest_name, tidy
+from nemotron_triton.chat.calls import Block, CallFormat, FoundCall, Problem
+from nemotron_triton.chat.names import longest_name, tidy
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
+from nemotron_triton.chat.written import Written
 from nemotron_triton.chat.xml_value import (
     CALL,
     END_CALL,
@@ -85,8 +87,10 @@ def _function(block: Block, *, bare: bool) -> Wait[Problem]:
         return block.unreadable()
     declared = schema.properties(block.parameters.get(name))
     values: dict[str, str] = {}
+    begin = None if bare or not name else block.begin
     tag = key = ""
     repaired = False
+    written: Written | None = None
     while True:
         if not tag:
             yield from source.run(BLANKS)
@@ -97,14 +101,24 @@ def _function(block: Block, *, bare: bool) -> Wait[Problem]:
                 if not stop:
                     return block.unreadable()
             value = Value(source, key, declared, values.keys() | {key})
+            about, root = declared.get(key), block.parameters.get(name)
+            if begin and not values and (written := begin(name)):
+                written.json.append("{")
+            if written:
+                written.json.append(f"{', ' if values else ''}{json.dumps(key, ensure_ascii=False)}: ")
+                written.string = value if schema.is_text(about, root) else None
             text = yield from value.read()
             if text is None:
                 return block.unreadable()
-            values[key] = schema.as_json(text, declared.get(key), block.parameters.get(name))
+            values[key] = schema.as_json(text, about, root)
+            if written:
+                written.string = None
+                written.json.append(values[key])
             tag, key = value.ended_by, value.next_key
             continue
         if tag == "{" and not values:
-            read = yield from lenient_json.read_container(source, _JSON_BODY)
+            body = (lambda before: None if before else begin(name)) if begin else None
+            read = yield from lenient_json.read_container(source, _JSON_BODY, begin=body)
             fields = None if read.text is None else lenient_json.members(read.text)
             if fields is None:
                 return block.unreadable()
@@ -120,8 +134,9 @@ def _function(block: Block, *, bare: bool) -> Wait[Problem]:
                 return block.unreadable()
         if not name:
             return "missing_name"
-        pairs = (f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in values.items())
-        block.found(FoundCall(name, f"{{{', '.join(pairs)}}}", repaired=repaired))
+        pairs = [f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in values.items()]
+        arguments = "".join(written.json) if written else "{" + ", ".join(pairs)
+        block.found(FoundCall(name, arguments + "}", repaired=repaired))
         return None
 
 
