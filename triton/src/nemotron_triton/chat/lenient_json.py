@@ -18,6 +18,8 @@ from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 from nemotron_triton.chat.written import Written
 
 _CONSTANTS = {"none": "null"} | {word: word for word in ("true", "false", "null")}
+# Objects in one that may be the arguments of a call: each is looked at with all text before it.
+_MAX_TRIES = 8
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _ESCAPES = '"\\/bfnrt'
 # Half of a character beyond the first 65,536, which needs its other half; and what stands for one alone.
@@ -64,6 +66,7 @@ def read_container(source: Source, tags: Tags, opener: str = "{", begin: Begin |
     out, read, stack, plain = [opener], [opener], [opener[0]], list[str]()
     comma, last = False, opener[-1]
     written, written_depth = begin("") if begin else None, 1
+    tries = 0
     if written:
         written.json = out
 
@@ -108,8 +111,10 @@ def read_container(source: Source, tags: Tags, opener: str = "{", begin: Begin |
             if not (yield from _read_string(source, stop, out, read)):
                 return ReadText(None, "")
         elif stop in _CLOSES:
-            if begin and not written and stop == "{" and len(stack) == 1 and (written := begin("".join(out))):
-                written.json, written.start, written_depth = out, len(out), 2
+            if begin and stop == "{" and len(stack) == 1 and not written and tries < _MAX_TRIES:
+                tries += 1
+                if written := begin("".join(out)):
+                    written.json, written.start, written_depth = out, len(out), 2
             stack.append(stop)
             out.append(stop)
         elif stop == ":":
