@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
+from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall, ToolCallDelta
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, parse_whole
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.formats import call_format, format_names
@@ -93,7 +93,8 @@ SOUP = st.lists(
             "<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "<tool_call>", "</tool_call>",
             "<function=tip>", "<function=", "</function>", "<parameter=bill>", "<parameter=", "</parameter>",
             "</TOOL", "</thin", "<tool_c", '{"name": "f", "arguments": {}}', '[{"name": "', '"arguments": {',
-            "```json", "<|eot_id|>", "<|im_end|>", "<|", *'\n \r a<>"\'\\[]{},:é😀0',
+            "```json", "```\n", "\n```xml\n", "~~~\n", "; ", "// ", "# ", "TRUE",
+            "\\d", "\\ud83d", "\\ude00", "<|eot_id|>", "<|im_end|>", "<|", *'\n \r a<>"\'\\[]{},:é😀0',
         ]
     ),
     max_size=24,
@@ -228,6 +229,195 @@ def test_hostile_text_is_text(style: str, hostile: str, start: str) -> None:
     assert parsed == parse([text[: len(start)], *hostile], rules(style))
     assert parsed.calls == ()
     assert visible(parsed.reasoning + parsed.content) == visible(text)
+
+
+MENTIONS = {
+    "nemotron_json": [
+        "<TOOLCALL>", "<TOOLCALL>[", "<TOOLCALL><TOOLCALL>", "<TOOLCALL>[{...}]", "<TOOLCALL> //", "<TOOLCALL>[] {}",
+        "</TOOLCALL>", '<TOOLCALL>[{"name": "tip"}] and', "```\n<TOOLCALL>[]\n```",
+    ],
+    "qwen3_coder": [
+        "<tool_call>", "<function=", "<function=tip>", "<tool_call><tool_call>", "</tool_call>", "<tool_call>[",
+        "<function=tip and", "<tool_call> <function=>", "```\n<tool_call>\n```", "<parameter=bill>",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("begins", ["none", "opened"])
+@pytest.mark.parametrize(
+    ("style", "mention"), [(style, mention) for style, mentions in MENTIONS.items() for mention in mentions]
+)
+def test_a_mention_of_a_tag_does_not_silence_the_stream(style: str, mention: str, begins: Thinking) -> None:
+    text = f"It is {mention} that I mean. " + "Nothing else in here is a call, and so it goes on. " * 50
+    parser = AnswerParser(rules(style, begins=begins))
+    fed = out = 0
+    longest = 0
+    for start in range(0, len(text), 4):
+        fed += len(text[start : start + 4])
+        parsed = fold(parser.feed(text[start : start + 4]), [])
+        out += len(parsed.reasoning + parsed.content)
+        longest = max(longest, fed - out)
+
+    # A name that has no end is a name until it is too long.
+    assert longest <= 100
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_thinking_goes_on_behind_a_rehearsed_call(style: str) -> None:
+    call = SPELLINGS[style].call
+    parser = AnswerParser(rules(style, begins="opened"))
+
+    held = parser.feed(f"Perhaps {call}\n")
+    released = parser.feed("No")
+
+    assert held == [ReasoningDelta("Perhaps")]
+    assert fold(released, []).reasoning == f" {call}\nNo"
+
+
+OPENERS = ["<tool_call>", "<function=f>", "<function=", "<parameter=a>", "<parameter=bill>", "<parameter="]
+IN_VALUES = st.lists(
+    st.sampled_from(
+        [*OPENERS, "</parameter>", "</function>", "</tool_call>", SPELLINGS["qwen3_coder"].call, "\n", "a "]
+    ),
+    max_size=10,
+).map("".join)
+
+
+@given(IN_VALUES, IN_VALUES, st.booleans(), st.data())
+def test_markup_in_values_is_read_the_same_however_it_is_cut(
+    note: str, bill: str, cut: bool, data: st.DataObject
+) -> None:
+    text = as_xml([("tip", {"note": note, "bill": bill}), ("now", {})], False)
+    text = text[: data.draw(st.integers(0, len(text)))] if cut else text
+    how = rules("qwen3_coder", begins=data.draw(st.sampled_from(get_args(Thinking))))
+
+    assert parse(pieces_of(text, data), how, cut=cut) == parse([text], how, cut=cut) == parse(list(text), how, cut=cut)
+
+
+@given(st.lists(st.sampled_from(["a\n", "<b>", "x </parameter> y", SPELLINGS["qwen3_coder"].call]), max_size=6))
+def test_whole_examples_in_a_value_are_data(parts: list[str]) -> None:
+    note = "\n".join(parts)
+
+    parsed = parse([as_xml([("tip", {"note": note}), ("now", {})], False)], rules("qwen3_coder"))
+
+    assert [(name, json.loads(arguments)) for name, arguments in parsed.calls] == [("tip", {"note": note}), ("now", {})]
+    assert parsed.content == ""
+
+
+FENCED = st.sampled_from(["a\n", "```xml\n", "```\n", "  ```\n", "~~~\n", "b ``` c\n", "```x```\n", "call\n"])
+
+
+@given(st.lists(FENCED, max_size=10), st.sampled_from(FORMATS))
+def test_calls_behind_fences_count_and_those_inside_do_not(lines: list[str], style: str) -> None:
+    fence, counted = "", 0
+    for line in lines:
+        marks = line.strip()
+        counted += line == "call\n" and not fence
+        if not fence and marks in ("```xml", "```", "~~~"):
+            fence = marks[:3]
+        elif fence and marks == fence:
+            fence = ""
+    assume(not fence)
+    text = "".join(lines).replace("call", SPELLINGS[style].call) + "The end."
+
+    parsed = parse([text], rules(style))
+
+    assert len(parsed.calls) == counted
+    assert parse(list(text), rules(style)) == parsed
+
+
+def streamed(pieces: Sequence[str], how: AnswerRules, *, cut: bool = False) -> tuple[Parsed, dict[int, str]]:
+    """The fold of an answer whose calls come as they are written, and what came of the arguments of each call."""
+    parser = AnswerParser(how, stream_calls=True)
+    events = [event for piece in pieces for event in parser.feed(piece)] + parser.finish(cut=cut)
+    calls: dict[int, str] = {}
+    ids: dict[int, tuple[str, str]] = {}
+    for event in events:
+        if isinstance(event, ToolCallDelta):
+            if event.index not in calls:
+                assert event.id
+                assert event.index == len(calls)
+                ids[event.index] = event.id, event.name
+            else:
+                assert (event.id, event.name) == ("", "")
+            calls[event.index] = calls.get(event.index, "") + event.arguments_json
+        elif isinstance(event, ToolCall):
+            assert ids[event.index] == (event.id, event.name)
+            assert calls[event.index] == event.arguments_json
+            ids[event.index] = "", ""  # no piece comes behind it
+    for index in set(ids) - {event.index for event in events if isinstance(event, ToolCall)}:
+        with pytest.raises(ValueError, match=r"."):
+            json.loads(calls[index])
+    return fold(events, parser.problems), calls
+
+
+def values(parsed: Parsed) -> list[tuple[str, Any]]:
+    return [(name, json.loads(arguments)) for name, arguments in parsed.calls]
+
+
+@given(SOUP, RULES, st.booleans(), st.data())
+def test_pieces_of_calls_join_to_the_calls_however_the_text_is_cut(
+    text: str, how: AnswerRules, cut: bool, data: st.DataObject
+) -> None:
+    whole = streamed([text], how, cut=cut)
+
+    assert streamed(list(text), how, cut=cut) == whole
+    assert streamed(pieces_of(text, data), how, cut=cut) == whole
+
+
+@given(IN_VALUES, IN_VALUES, st.sampled_from(FORMATS), st.booleans(), st.data())
+def test_the_same_calls_come_whole_and_in_pieces(
+    note: str, bill: str, style: str, cut: bool, data: st.DataObject
+) -> None:
+    text = SPELLINGS[style].written([("tip", {"note": note, "bill": bill}), ("now", {}), ("other", {"a": note})], True)
+    text = text[: data.draw(st.integers(0, len(text)))] if cut else text
+
+    in_pieces, _ = streamed(pieces_of(text, data), rules(style), cut=cut)
+
+    whole = parse([text], rules(style), cut=cut)
+    assert values(in_pieces) == values(whole)
+    assert bool(in_pieces.problems) == bool(whole.problems)
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_a_long_argument_comes_as_it_is_written(style: str) -> None:
+    note = 'She said "hi" \\ and left.\n' * 40
+    text = SPELLINGS[style].written([("tip", {"note": note})], False)
+    parser = AnswerParser(rules(style), stream_calls=True)
+    begin, end = text.index("She"), text.rindex("left.")
+    came = ""
+    for number, char in enumerate(text[:end]):
+        came += "".join(event.arguments_json for event in parser.feed(char) if isinstance(event, ToolCallDelta))
+        if number >= begin:
+            written = text[begin : number + 1]
+            # A line break may belong to the markup, and half an escape is none.
+            sent = came.removeprefix('{"note": "')
+            sent = sent if style == "nemotron_json" else json.loads(f'"{sent}"')
+            assert written.startswith(sent)
+            assert len(written) - len(sent) <= 2
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_a_call_that_breaks_off_stays_visibly_open(style: str) -> None:
+    text = "Look.\n" + SPELLINGS[style].written([("tip", {"note": "a long note"})], True)
+    text = text[: text.index("note", text.index("long"))]
+
+    parsed, calls = streamed(list(text), rules(style), cut=True)
+
+    assert parsed.content == "Look."
+    assert parsed.calls == ()
+    assert calls == {0: '{"note": "a long '}
+    assert parsed.problems == (Problem(code="truncated_tool_call", function="tip"),)
+
+
+@pytest.mark.parametrize("style", FORMATS)
+@pytest.mark.parametrize(("before", "begins"), [("```\n", "none"), ("Perhaps ", "opened")])
+def test_nothing_of_a_call_is_sent_where_it_may_yet_be_text(style: str, before: str, begins: Thinking) -> None:
+    parser = AnswerParser(rules(style, begins=begins), stream_calls=True)
+
+    events = parser.feed(before + SPELLINGS[style].call)
+
+    assert not any(isinstance(event, ToolCall | ToolCallDelta) for event in events)
 
 
 def test_numbers_arrive_as_they_were_written() -> None:

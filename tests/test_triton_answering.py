@@ -158,6 +158,39 @@ def test_past_arguments_that_are_no_object_are_a_problem_of_the_answer(
     assert events[-1].problems == (Problem(code="invalid_past_arguments", function="g"),)
 
 
+def test_the_count_of_thinking_does_not_depend_on_the_first_chunks(bundle: Bundle) -> None:
+    codec = TokenCodec(bundle.tokenizer_path)
+    ids = [
+        token_id for char in "<think>\n ok \n</think>\n\nHi" for token_id in codec.encode(Prompt(char, "\ufdd0", ()))
+    ]
+    end = TokenChunk((), "stop")
+
+    def counted(*sizes: int) -> int:
+        cuts = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
+        chunks = [TokenChunk(tuple(ids[a:b])) for a, b in zip(cuts, [*cuts[1:], len(ids)], strict=True)]
+        usage = steps(bundle, Scripted([*chunks, end]), gather=False)[-1].events[-1]
+        assert isinstance(usage, Finish)
+        return usage.usage.reasoning_tokens
+
+    assert {counted(first) for first in range(len(ids))} == {counted()}
+    assert {counted(6, second) for second in range(len(ids) - 6)} == {counted()}
+
+
+def test_a_stop_word_behind_a_call_does_not_take_the_call_back(bundle: Bundle) -> None:
+    codec = TokenCodec(bundle.tokenizer_path)
+    call = '<TOOLCALL>[{"name": "f", "arguments": {}}]</TOOLCALL>'
+    request = read(tools=TOOLS, stop_words=("stop",))
+
+    def reason(text: str) -> str:
+        ids = codec.encode(Prompt(text, "\ufdd0", ()))
+        finish = steps(bundle, Scripted([TokenChunk(tuple(ids)), TokenChunk((), "stop")]), request)[-1].events[-1]
+        assert isinstance(finish, Finish)
+        return finish.reason
+
+    assert reason(f"{call}\nDo not stop here.") == "tool_calls"
+    assert reason(f"I stop here. {call}") == "stop"
+
+
 @pytest.mark.parametrize(
     ("model", "values", "thinking"),
     [

@@ -79,6 +79,15 @@ class Thinking(Engine):
         self._task = asyncio.get_running_loop().create_task(say())
 
 
+class Calling(Thinking):
+    """One token at each turn of the loop: a call with a long argument."""
+
+    def __init__(self, bundle: Bundle, codec: TokenCodec) -> None:
+        super().__init__(bundle, codec)
+        call = json.dumps([{"name": "note", "arguments": {"text": "A word and another one. " * 10}}])
+        self.ids = codec.encode(Prompt(f"Yes.\n<TOOLCALL>{call}</TOOLCALL>", "\ufdd0", ()))
+
+
 class Silent(Engine):
     """An engine that generates nothing."""
 
@@ -140,6 +149,8 @@ def request(sender: Sender, *, request_id: str = "a", **tensors: Any) -> Any:
     values = tensors if "messages" in tensors else {"text_input": "Hello", **tensors}
     inputs = []
     for name, value in values.items():
+        if value is None:
+            continue
         array = np.array([[value.encode() if isinstance(value, str) else value]])
         inputs.append(SimpleNamespace(name=lambda name=name: name, as_numpy=lambda array=array: array))
     return SimpleNamespace(
@@ -260,6 +271,33 @@ def test_the_time_to_wait_begins_before_the_prompt_is_made(bundle: Bundle, watch
     assert record.queue_s
     assert record.queue_s >= 0.05
     service.close()
+
+
+@pytest.mark.parametrize(("options", "streams"), [({}, False), ({"stream_tool_calls": np.bool_(True)}, True)])
+def test_the_arguments_of_a_call_come_in_pieces_if_asked_for_and_once(
+    bundle: Bundle, watch: Watch, options: dict[str, Any], streams: bool
+) -> None:
+    sender = Sender()
+    calling = start(bundle, watch, Calling, stream_interval_ms=0)
+    messages = json.dumps([{"role": "user", "content": "Hi"}])
+    tools = json.dumps([{"type": "function", "function": {"name": "note"}}])
+
+    try:
+        calling.submit(
+            request(sender, text_input=None, messages=messages, tools=tools, stream=np.bool_(True), **options)
+        )
+
+        assert sender.ended.wait(10)
+    finally:
+        calling.close()
+    sent = [response.tensors["tool_calls"].item() for response in sender.responses if "tool_calls" in response.tensors]
+    first, *others = [delta for deltas in sent for delta in json.loads(deltas)]
+    assert (first["index"], first["type"], first["function"]["name"]) == (0, "function", "note")
+    assert bool(others) is streams
+    assert all(delta.keys() == {"index", "function"} for delta in others)
+    arguments = "".join(delta["function"]["arguments"] for delta in [first, *others])
+    assert json.loads(arguments) == {"text": "A word and another one. " * 10}
+    assert sender.responses[-1].tensors["finish_reason"].item() == b"tool_calls"
 
 
 def test_an_echo_stands_before_the_answer_and_is_no_part_of_it(service: Service) -> None:

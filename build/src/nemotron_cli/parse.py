@@ -12,16 +12,17 @@ import click
 from nemotron_cli import options
 from nemotron_cli.files import read_json_list, read_text
 from nemotron_cli.jsonl import answer_lines
-from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall
+from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall, ToolCallDelta
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, answer_rules, parse_whole
 from nemotron_triton.chat.conversation import read_choice, read_functions
 from nemotron_triton.chat.profiles import profile
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.responses import call_delta
 
 _FIELDS = {
     "id", "model", "text", "chunks", "thinking", "think_prefilled", "tools", "tool_choice", "parallel_tool_calls",
-    "engine_finish",
+    "engine_finish", "stream_tool_calls",
 }  # fmt: skip
 
 
@@ -39,8 +40,9 @@ def command(
     """Take the raw answer in FILE (- is stdin) apart: reasoning, content, tool calls.
 
     With --jsonl each line of stdin holds text, or chunks (a list of strings, as they were streamed), and if wanted id,
-    model, thinking, think_prefilled, tools, tool_choice, parallel_tool_calls and engine_finish (stop or length); each
-    line of stdout is the result, with the code of what was wrong with the answer as its error.
+    model, thinking, think_prefilled, tools, tool_choice, parallel_tool_calls, engine_finish (stop or length) and
+    stream_tool_calls (of chunks); each line of stdout is the result, with the code of what was wrong with the answer as
+    its error.
     """
     if jsonl:
         answer_lines(_FIELDS, lambda request: _parsed(request, model, deltas=deltas))
@@ -76,15 +78,17 @@ def _parsed(request: Mapping[str, Any], model: str, *, deltas: bool) -> dict[str
         choice=read_choice(request.get("tool_choice"), functions or ()),
         parallel=request.get("parallel_tool_calls") is not False,
     )
-    cut = finish == "length"
+    cut, streams = finish == "length", bool(request.get("stream_tool_calls")) and isinstance(chunks, list)
     if isinstance(chunks, list):
-        parser = AnswerParser(rules)
+        parser = AnswerParser(rules, stream_calls=streams)
         events = [event for chunk in chunks for event in parser.feed(chunk)] + parser.finish(cut=cut)
         problems = parser.problems
     else:
         events, problems = parse_whole(str(text), rules, cut=cut)
     result = _result(events, problems, finish)
-    return result | {"deltas": [{"role": "assistant"}, *map(_delta, events)]} if deltas else result
+    # All of a call is in its pieces.
+    sent = [event for event in events if not (streams and isinstance(event, ToolCall))]
+    return result | {"deltas": [{"role": "assistant"}, *map(_delta, sent)]} if deltas else result
 
 
 def _result(events: Sequence[Event], problems: Iterable[Problem], finish: str) -> dict[str, Any]:
@@ -106,5 +110,5 @@ def _delta(event: Event) -> dict[str, Any]:
         return {"reasoning_content": event.text}
     if isinstance(event, ContentDelta):
         return {"content": event.text}
-    assert isinstance(event, ToolCall)
-    return {"tool_calls": [event.as_delta()]}
+    assert isinstance(event, ToolCall | ToolCallDelta)
+    return {"tool_calls": [call_delta(event)]}

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, TypeAlias
 
 from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Source, Wait
+from nemotron_triton.chat.written import Written
 
-# What the text of a block behind its last call is: nothing (None), a problem (its code), or only text ("").
+# What the text of a block behind its last call is: nothing (None), or a problem (its code).
 Problem: TypeAlias = str | None
 
 
@@ -34,13 +35,16 @@ class FoundCall:
 class Block:
     """A block of calls while it is read. *parameters* has the schemas of the known functions, *found* takes each call.
 
-    *skipped* takes the code of a complete but unusable call, and returns whether to go on reading the block.
+    *skipped* takes the code of a call that is complete but unusable, and costs its neighbours nothing. *begin* takes
+    the name of a call whose arguments begin, and says where to write them if they are to be sent as they come; it is
+    None where none are.
     """
 
     source: Source
     parameters: Mapping[str, Any]
     found: Callable[[FoundCall], None]
-    skipped: Callable[[str], bool]
+    skipped: Callable[[str], None]
+    begin: Callable[[str], Written | None] | None = None
 
     def unreadable(self) -> str:
         """The problem's code for a block that is not complete."""
@@ -71,9 +75,3 @@ class CallFormat(ABC):
 
         Those of strings and numbers are collected in *languages*.
         """
-
-
-def tidy(name: str) -> str:
-    """*name* without whitespace and quotes around it; "" when it cannot be written as UTF-8."""
-    name = name.strip().strip("\"'").strip()
-    return "" if any("\ud800" <= char <= "\udfff" for char in name) else name

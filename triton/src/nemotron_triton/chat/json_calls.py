@@ -7,37 +7,50 @@ from collections.abc import Mapping
 from typing import Any
 
 from nemotron_triton.chat import gbnf, lenient_json
-from nemotron_triton.chat.calls import Block, FoundCall, Problem, tidy
+from nemotron_triton.chat.calls import Block, FoundCall, Problem
+from nemotron_triton.chat.names import tidy
 from nemotron_triton.chat.schema_rules import SchemaRules
 from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.chat.source import Tags, Wait
+from nemotron_triton.chat.written import Written
 
-_BRACKETS = re.compile(r"[\s\[\],}]+")
+_BRACKETS = re.compile(r"[\s\[\],;}]+")
 _FENCES = ("```json", "```python", "```")
+_ARGUMENTS = ("arguments", "parameters")
+_COMMENTS = ("//", "#")
 
 
-def read_calls(block: Block, closer: str) -> Wait[Problem]:
-    """Read calls up to *closer*. Only brackets, commas, whitespace and code fences may stand between them."""
-    source, inside, closers = block.source, lenient_json.structure(closer), Tags(closer)
-    between = Tags("{", closer, *_FENCES)
-    any_call, brackets = False, ""
+def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
+    """Read calls up to *closer*.
+
+    Only brackets, commas, semicolons, whitespace and code fences may stand between them, behind the first bracket or
+    call also comments to the end of a line. *opener* again is noise.
+    """
+    source, inside = block.source, lenient_json.structure(closer)
+    begin = _begins(block)
+    between, line_ends = Tags("{", opener, closer, *_FENCES, *_COMMENTS), Tags("\n", closer)
+    read_one, brackets = False, ""
     while True:
         brackets = (brackets + "".join((yield from source.run(_BRACKETS)).split()))[:3]
         tag = yield from source.accept(between)
         while tag == "{":
-            read = yield from lenient_json.read_container(source, inside)
-            problem = report(block, read)
-            if problem and (read.text is None or not block.skipped(problem)):
-                return problem
-            any_call, tag = True, read.ended_by
-        readable = any_call or brackets == "[]"
+            read = yield from lenient_json.read_container(source, inside, begin=begin)
+            if problem := report(block, read):
+                if read.text is None:
+                    return problem
+                block.skipped(problem)
+            read_one, tag = True, read.ended_by
+        if tag in _COMMENTS:
+            if not (read_one or brackets):
+                return "invalid_tool_call"
+            tag = yield from source.until(line_ends, _ignored)
         if tag == closer:
-            return None if readable else "invalid_tool_call"
+            return None if read_one or brackets == "[]" else "invalid_tool_call"
         if not tag:
             yield from source.peek()
-            source.broken_off(closers)
+            source.broken_off(Tags(closer))
             # Text behind a call continues the answer: the closer is missing.
-            return None if readable else block.unreadable()
+            return None if read_one or brackets == "[]" else block.unreadable()
 
 
 def report(block: Block, read: lenient_json.ReadText) -> Problem:
@@ -47,13 +60,32 @@ def report(block: Block, read: lenient_json.ReadText) -> Problem:
         return block.unreadable()
     if "name" not in fields:
         fields = lenient_json.members(fields.get("function", "")) or {}
-    name = lenient_json.loads(fields.get("name", "null"))
-    if not isinstance(name, str) or not (name := tidy(name)):
+    if not (name := _name(fields)):
         return "missing_name"
-    text = fields.get("arguments", fields.get("parameters", "{}"))
+    text = next((text for key, text in fields.items() if key in _ARGUMENTS), "{}")
     arguments = _as_object(text)
     block.found(FoundCall(name, arguments, repaired=read.repaired or arguments != text))
     return None
+
+
+def _name(fields: Mapping[str, str]) -> str:
+    name = lenient_json.loads(fields.get("name", "null"))
+    return tidy(name) if isinstance(name, str) else ""
+
+
+def _begins(block: Block) -> lenient_json.Begin | None:
+    """What notices that the arguments of a call begin, where its name is known by then."""
+    if block.begin is None:
+        return None
+    begin = block.begin
+
+    def begins(before: str) -> Written | None:
+        keys = list(fields := lenient_json.members(before + "{}}") or {})
+        arguments = [key for key in keys if key in _ARGUMENTS]
+        name = _name(fields) if arguments and arguments == keys[-1:] else ""
+        return begin(name) if name else None
+
+    return begins
 
 
 def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str, languages: Languages) -> list[str]:
@@ -62,6 +94,10 @@ def call_rules(rule: str, function: Mapping[str, Any], arguments_key: str, langu
     found = [values.object_of(plain) for plain in values.arguments()]
     head = gbnf.literal(f'{{"name": {gbnf.json_text(function["name"])}, "{arguments_key}": ')
     return [f'{rule} ::= {head} {values.one_of(found)} ws "}}"', *values.lines]
+
+
+def _ignored(_text: str) -> None:
+    pass
 
 
 def _as_object(text: str) -> str:

@@ -43,6 +43,11 @@ def as_json(text: str, declared: object, root: object) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def is_text(declared: object, root: object) -> bool:
+    """Whether every text of a parameter with the schema *declared* becomes a JSON string."""
+    return not any(kind in _READERS for kind in type_names(declared, root))
+
+
 def type_names(declared: object, root: object) -> list[str]:
     """The names of the types that the schema *declared* allows, each once; none when it names none."""
     names = itertools.islice(_types(declared, root), _MAX_VISITED)
@@ -64,7 +69,7 @@ _READERS: dict[str, Callable[[str], str | None]] = {
     "null": lambda text: "null" if text in ("null", "None") else None,
     "integer": _integer,
     "number": _number,
-    "boolean": lambda text: text.lower() if text in ("true", "false", "True", "False") else None,
+    "boolean": lambda text: text.lower() if text.lower() in ("true", "false") else None,
     "object": lambda text: repaired(text, "{"),
     "array": lambda text: repaired(text, "["),
 }

@@ -10,6 +10,9 @@ import re
 _HIGH, _LOW = r"\\u[dD][89abAB][0-9a-fA-F]{2}", r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 # Whole pairs and other escapes are matched too, so that what looks like an escape behind a backslash is none.
 _IN_JSON = re.compile(rf"{_HIGH}{_LOW}|(?P<lone>{_HIGH}|{_LOW})|\\.", re.DOTALL)
+# The same, and at the end what may become an escape, or a pair.
+_BEGUN = r"\\(?:u[0-9a-fA-F]{0,3})?"
+_AT_END = re.compile(rf"{_HIGH}{_LOW}|(?P<unsure>(?:{_HIGH}(?:{_BEGUN})?|{_BEGUN})\Z)|{_HIGH}|{_LOW}|\\.", re.DOTALL)
 
 
 def replaced(text: str) -> str:
@@ -24,3 +27,19 @@ def replaced(text: str) -> str:
 def replaced_in_json(text: str) -> str:
     """*text*, which is JSON, or nearly, without lone surrogates in its strings; all else is as it was."""
     return _IN_JSON.sub(lambda match: r"\ufffd" if match["lone"] else match[0], replaced(text))
+
+
+class ReplacedInJson:
+    """`replaced_in_json` of a text that comes in pieces, whose characters are whole; the length stays the same."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, text: str) -> str:
+        """The text up to an escape, or a high surrogate, that what follows may complete."""
+        text = self._held + text
+        if "\\" not in text:
+            return text
+        sure = next((match.start() for match in _AT_END.finditer(text) if match["unsure"]), len(text))
+        self._held = text[sure:]
+        return replaced_in_json(text[:sure])

@@ -15,7 +15,6 @@ from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import call_grammar
 from nemotron_triton.chat.render import Prompt, render_prompt
-from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
@@ -177,13 +176,13 @@ class _Reading:
         self.over = False
         self._stream = stream
         self._input_tokens = len(prepared.ids)
-        self._parser = AnswerParser(prepared.rules)
-        malformed_calls = prepared.request.conversation.malformed_calls if prepared.request.conversation else ()
+        request = prepared.request
+        self._parser = AnswerParser(prepared.rules, request.stop_words, stream_calls=request.stream_tool_calls)
+        malformed_calls = request.conversation.malformed_calls if request.conversation else ()
         self._problems = [Problem(code="invalid_past_arguments", function=call.name) for call in malformed_calls]
         self._detokenizer = Detokenizer(codec)
-        self._stop_words = StopWords(prepared.request.stop_words)
         self._parts = TokenParts() if prepared.sampling.logprobs is not None else None
-        self._each_token = bool(prepared.request.stop_words or self._parts)
+        self._each_token = bool(request.stop_words or self._parts)
         self._output_tokens = self._reasoning_tokens = 0
         self._codec = codec
         self._tail = b""
@@ -196,30 +195,27 @@ class _Reading:
         self._parser.closer_forced = self._stream.closer_forced
         for ids in self._pieces(chunk.ids):
             thought = self._parser.in_reasoning
-            certain = self._stop_words.filter(self._parser.feed(self._detokenizer.feed(ids)))
+            certain = self._parser.feed(self._detokenizer.feed(ids))
             events += certain
             thinking = self._parser.in_reasoning
             if self._parts:
                 tokens += self._parts.add(ids[0], chunk.logprobs[count], certain, thinking=thinking or thought)
             count += len(ids)
             self._reasoning_tokens += len(ids) * thinking
-            if self._stop_words.found:
+            if self._parser.stop_word is not None:
                 break
         self._output_tokens += count
         last: list[Event] = []
-        if self._stop_words.found:
-            last.append(self._finish("stop", self._stop_words.word))
-        elif chunk.finish_reason:
-            cut = chunk.finish_reason == "length"
-            rest = [*self._parser.feed(self._detokenizer.finish()), *self._parser.finish(cut=cut)]
-            last += [*self._stop_words.filter(rest), *self._stop_words.finish()]
-            reason: str = chunk.finish_reason
-            if self._stop_words.found:
-                # A stop word may have become whole only now, and then no call was the end of the answer.
-                reason = "stop"
-            elif self._parser.called_tools and reason == "stop":
-                reason = "tool_calls"
-            last.append(self._finish(reason, self._stop_words.word or self._stream.stop_token_id))
+        reason: str | None = chunk.finish_reason
+        if reason and self._parser.stop_word is None:
+            last += self._parser.feed(self._detokenizer.finish())
+            last += self._parser.finish(cut=reason == "length")
+        if self._parser.stop_word is not None:
+            reason = "stop"
+        if reason:
+            # A stop word behind a call does not take it back.
+            reason = "tool_calls" if reason == "stop" and self._parser.called_tools else reason
+            last.append(self._finish(reason, self._parser.stop_word or self._stream.stop_token_id))
         if self.over and self._parts:
             tokens += self._parts.finish(last)
         return Step([*events, *last], tokens, self._parser.repairs if self.over else 0)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from nemotron_client import wire
-from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
+from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall, ToolCallDelta
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.serving.answering import Prepared, Step
 from nemotron_triton.serving.call import Call
@@ -43,7 +43,11 @@ class Delivery:
                 return
         finished = bool(step.events) and isinstance(step.events[-1], Finish)
         if self._request.stream:
-            self._send(in_order(step.events), step.tokens, final=finished)
+            events = step.events
+            if self._request.stream_tool_calls:
+                # All of a call is in its deltas.
+                events = [event for event in events if not isinstance(event, ToolCall)]
+            self._send(in_order(events), step.tokens, final=finished)
             return
         self._events += step.events
         self._tokens += step.tokens
@@ -69,7 +73,7 @@ class Delivery:
         record = self._call.record
         record.repairs += step.repairs
         for event in step.events:
-            if record.first_answer_token_s is None and isinstance(event, ContentDelta | ToolCall):
+            if record.first_answer_token_s is None and isinstance(event, ContentDelta | ToolCallDelta | ToolCall):
                 record.first_answer_token_s = time.monotonic()
             if record.answer_text is not None and isinstance(event, ReasoningDelta | ContentDelta):
                 record.answer_text += event.text

@@ -42,7 +42,8 @@ class ChatRequest:
     `thinking` is the mode the model is in. `max_tokens` is None for what the profile recommends, as far as the context
     has room. `choices` is the number of answers; of `priority` 0 they begin before those of others that have 1; `echo`
     puts the finished prompt before each. Each answer may think `max_thinking_tokens`, None for as long as it likes, and
-    `include_reasoning` says whether the caller gets to read that.
+    `include_reasoning` says whether the caller gets to read that. With `stream_tool_calls` the arguments of calls come
+    in pieces.
     """
 
     conversation: Conversation | None
@@ -60,6 +61,7 @@ class ChatRequest:
     echo: bool = False
     max_thinking_tokens: int | None = None
     include_reasoning: bool = True
+    stream_tool_calls: bool = False
 
 
 def read_request(values: Values, profile: Profile, settings: Settings, codec: TokenCodec) -> ChatRequest:
@@ -109,6 +111,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         echo=bool(text) and not stream and not values.get(wire.EXCLUDE_INPUT_IN_OUTPUT, True),
         max_thinking_tokens=max_thinking_tokens,
         include_reasoning=include_reasoning,
+        stream_tool_calls=stream and values.get(wire.STREAM_TOOL_CALLS, False),
     )
 
 

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from nemotron_client import wire
-from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall
+from nemotron_client.events import ContentDelta, Event, Finish, ReasoningDelta, ToolCall, ToolCallDelta
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.serving.token_parts import ScoredToken
 
 Response: TypeAlias = dict[wire.Tensor, Any]
 
-_ORDER: dict[type[Event], int] = {ReasoningDelta: 0, ContentDelta: 1, ToolCall: 2, Finish: 3}
+_ORDER: dict[type[Event], int] = {ReasoningDelta: 0, ContentDelta: 1, ToolCall: 2, ToolCallDelta: 2, Finish: 3}
 
 
 def whole(events: Sequence[Event]) -> Response:
@@ -32,7 +32,7 @@ def whole(events: Sequence[Event]) -> Response:
     }
     if thoughts := "".join([event.text for event in events if isinstance(event, ReasoningDelta)]):
         response[wire.REASONING_OUTPUT] = thoughts
-    if calls := [event.as_delta() for event in events if isinstance(event, ToolCall)]:
+    if calls := [call_delta(event) for event in events if isinstance(event, ToolCall | ToolCallDelta)]:
         response[wire.TOOL_CALLS] = json.dumps(calls, ensure_ascii=False)
     if events and isinstance(finish := events[-1], Finish):
         response[wire.FINISH_REASON] = finish.reason
@@ -46,6 +46,16 @@ def whole(events: Sequence[Event]) -> Response:
         if finish.problems:
             response[wire.PROBLEMS] = json.dumps([asdict(problem) for problem in finish.problems], ensure_ascii=False)
     return response
+
+
+def call_delta(event: ToolCall | ToolCallDelta) -> dict[str, Any]:
+    """A call, or a piece of one, in the shape of an OpenAI stream delta; id and name are in the first piece."""
+    if isinstance(event, ToolCall):
+        return event.as_delta()
+    if not event.id:
+        return {"index": event.index, "function": {"arguments": event.arguments_json}}
+    function = {"name": event.name, "arguments": event.arguments_json}
+    return {"index": event.index, "id": event.id, "type": "function", "function": function}
 
 
 def in_order(events: Sequence[Event]) -> list[Response]:

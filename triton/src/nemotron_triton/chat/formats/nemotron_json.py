@@ -19,8 +19,8 @@ class Format(CallFormat):
     openers = (_OPENER,)
     closers = (_CLOSER,)
 
-    def read(self, block: Block, opener: str) -> Wait[Problem]:  # noqa: ARG002 - there is only one
-        return json_calls.read_calls(block, _CLOSER)
+    def read(self, block: Block, opener: str) -> Wait[Problem]:
+        return json_calls.read_calls(block, opener, _CLOSER)
 
     def block_rule(self, call: str, *, several: int) -> str:
         more = gbnf.repeated(f"{gbnf.COMMA} {call}", 0, several - 1)
