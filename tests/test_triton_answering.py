@@ -168,7 +168,7 @@ def test_the_count_of_thinking_does_not_depend_on_the_first_chunks(bundle: Bundl
     def counted(*sizes: int) -> int:
         cuts = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
         chunks = [TokenChunk(tuple(ids[a:b])) for a, b in zip(cuts, [*cuts[1:], len(ids)], strict=True)]
-        usage = steps(bundle, Scripted([*chunks, end]), gather=False)[-1].events[-1]
+        usage = steps(bundle, Scripted([*chunks, end]))[-1].events[-1]
         assert isinstance(usage, Finish)
         return usage.usage.reasoning_tokens
 
