@@ -478,6 +478,24 @@ def test_the_real_engine_answers_behind_its_thinking(bundle: Bundle) -> None:
     assert answers[500].tokens[1] > answers[1].tokens[1]
 
 
+def test_the_real_engine_closes_a_block_that_the_prompt_opened(bundle: Bundle) -> None:
+    async def run() -> dict[int, Read]:
+        async with running(bundle) as engine:
+            answering = Answering(bundle, CODEC, engine)
+            prompt = answering.prepare(read(messages=QUESTION, thinking=True)).prompt + "<think>\n"
+            return {
+                budget: await read_answer(answering, read(text_input=prompt, max_thinking_tokens=budget))
+                for budget in (0, 1, 17, 500)
+            }
+
+    answers = asyncio.run(run())
+
+    assert all(answer.content.endswith(".") for answer in answers.values())
+    assert (answers[0].reasoning, answers[0].tokens[1]) == ("", 0)
+    assert all(0 < answers[budget].tokens[1] <= budget + GRACE_TOKENS + 1 for budget in (1, 17, 500))
+    assert answers[500].reasoning.startswith(answers[1].reasoning)
+
+
 def test_the_real_engine_has_the_prompt_and_the_thinking_cached(bundle: Bundle) -> None:
     """And the first generation has left its place when the second one begins."""
 

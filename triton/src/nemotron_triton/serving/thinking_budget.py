@@ -24,6 +24,8 @@ from nemotron_triton.errors import ServingError
 # How many tokens of thinking may come behind the budget until a line ends, and the last of them until a word does.
 GRACE_TOKENS = 16
 _WORD_TOKENS = 4
+# Of the rest of a character, which is not cut.
+_CHARACTER_TOKENS = 3
 # The part of an answer's tokens that thinking leaves: one in so many.
 _ANSWER_SHARE = 5
 _OPENED, _CLOSED = f"{OPENER}\n", f"{CLOSER}\n\n"
@@ -78,7 +80,7 @@ def latest_tokens(closer: Closer, *, max_tokens: int, max_prompt_tokens: int) ->
     *max_prompt_tokens* are those that the second prompt may have more than the first. Below 0 there is no room.
     """
     share = -(-max_tokens // _ANSWER_SHARE)
-    return min(max_tokens - share, max_prompt_tokens) - closer.most_tokens
+    return min(max_tokens - share, max_prompt_tokens - _CHARACTER_TOKENS) - closer.most_tokens
 
 
 class BudgetedGeneration:
@@ -171,10 +173,10 @@ class BudgetedGeneration:
 
     @property
     def _can_end(self) -> bool:
-        generated = len(self._ids)
-        has_room = self._sampling.max_tokens - generated > self._budget.closer.most_tokens
-        within = self._detokenizer.inside_character and generated < self._latest
-        return self._parser.in_reasoning and has_room and not within
+        # For the answer, the closer apart.
+        room = self._sampling.max_tokens - len(self._ids) - self._budget.closer.most_tokens
+        within = self._detokenizer.inside_character and room > 1
+        return self._parser.in_reasoning and room > 0 and not within
 
     @property
     def _left(self) -> int:
