@@ -163,6 +163,17 @@ def test_a_request_that_is_too_large_says_how_large_it_may_be() -> None:
     assert error.value > 70_000_000
 
 
+def test_a_server_with_a_smaller_limit_than_ours_says_it() -> None:
+    def script(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (9 vs. 4)")
+        yield
+
+    with scripted_server(script) as server, Client(server.url) as client, pytest.raises(RequestRejected) as caught:
+        client.chat(HI)
+
+    assert (caught.value.code, caught.value.value, caught.value.limit) == ("too_large", 9, 4)
+
+
 def test_who_is_not_known_has_no_code() -> None:
     assert (AccessDenied("no").code, AccessDenied("no").field) == ("", "")
 

@@ -25,6 +25,8 @@ _SHAPES: dict[str, RefusalCode] = {
     rf"is {_VALUE}; it must be (?:-1, or )?(?:a token )?between {_LOW} and {_HIGH}$": "out_of_range",
     rf"is {_VALUE}; it must be at least {_LOW}$": "out_of_range",
     rf"(?:has|holds) (?:\D* of )?{_VALUE} \w+; (?:it may have )?at most {_HIGH}(?: are accepted)?$": "too_large",
+    # Of gRPC at the server.
+    rf"message larger than max \({_VALUE} vs\. {_HIGH}\)": "too_large",
     "cannot be used with this model's engine: ": "unsupported",
 }
 
