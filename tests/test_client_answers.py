@@ -305,6 +305,27 @@ def test_responses_bring_their_events_together(asynchronous: bool) -> None:
     ]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_was_read_by_itself_does_not_come_again_with_its_response(asynchronous: bool) -> None:
+    messages = [{wire.TEXT_OUTPUT: "ja", wire.REASONING_OUTPUT: "hm"}, {wire.TEXT_OUTPUT: "!", **LAST}]
+
+    async def read(url: str) -> tuple[Event, list[Sequence[Event]]]:
+        async with AsyncClient(url) as client:
+            stream = client.stream(HI)
+            return await anext(stream), [events async for events in stream.responses()]
+
+    with scripted_server(replies(messages)) as server:
+        if asynchronous:
+            first, together = asyncio.run(read(server.url))
+        else:
+            with Client(server.url) as client:
+                stream = client.stream(HI)
+                first, together = next(stream), list(stream.responses())
+
+    assert first == ReasoningDelta("hm")
+    assert together == [[ContentDelta("ja")], [ContentDelta("!"), Finish(reason="stop", usage=USAGE)]]
+
+
 def test_leaving_the_responses_cancels_as_leaving_the_events_does() -> None:
     cancelled = threading.Event()
 

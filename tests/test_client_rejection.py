@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chat_requests import TOOLS, read, refusal
 from client_twins import Ask, both_clients
-from nemotron_client import AccessDenied, Client, InvalidRequest, RequestRejected, wire
+from nemotron_client import AccessDenied, Client, InvalidRequest, RequestRejected
 from nemotron_client.rejection import rejection
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.tokens import TokenCodec
@@ -163,13 +163,25 @@ def test_a_request_that_is_too_large_says_how_large_it_may_be() -> None:
     assert error.value > 70_000_000
 
 
+def test_a_server_with_a_smaller_limit_than_ours_says_it() -> None:
+    def script(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "SERVER: Received message larger than max (9 vs. 4)")
+        yield
+
+    with scripted_server(script) as server, Client(server.url) as client, pytest.raises(RequestRejected) as caught:
+        client.chat(HI)
+
+    assert (caught.value.code, caught.value.value, caught.value.limit) == ("too_large", 9, 4)
+
+
 def test_who_is_not_known_has_no_code() -> None:
     assert (AccessDenied("no").code, AccessDenied("no").field) == ("", "")
 
 
-@given(
-    st.text() | st.sampled_from([tensor.name for tensor in wire.INPUTS]).flatmap(lambda name: st.just(name + " is "))
-)
+NUMBERS = st.floats().map(str) | st.integers().map(str) | st.text("0123456789.e+-", max_size=30) | st.just("9" * 5000)
+
+
+@given(st.text() | st.builds("{} is {}; it must be between {} and {}".format, st.text(), NUMBERS, NUMBERS, NUMBERS))
 def test_any_text_may_be_a_refusal(text: str) -> None:
     error = rejection(text)
 

@@ -217,6 +217,31 @@ def test_a_thousand_streams_at_once_in_one_process(served: ServeOptions) -> None
     assert len({reply.request_id for reply in replies}) == 1000
 
 
+def test_a_stream_that_another_task_closes_is_cancelled_at_the_server(served: ServeOptions) -> None:
+    cancelled = 'requests_total{outcome="cancelled"}'
+
+    async def main() -> None:
+        async with AsyncClient(served.grpc_url, timeout_s=60) as client:
+            stream = client.stream(CAPITAL, **ENDLESS)
+            begun = asyncio.Event()
+
+            async def read() -> None:
+                async for _ in stream:
+                    begun.set()
+
+            reading = asyncio.create_task(read())
+            await begun.wait()
+            await stream.close()
+            with pytest.raises(StreamBroken, match="the stream was closed"):
+                await reading
+
+    before = metric(served, cancelled)
+    asyncio.run(main())
+
+    wait_until(lambda: metric(served, cancelled) == before + 1)
+    wait_until(lambda: metric(served, "engine_active_requests") == 0)
+
+
 def test_a_cancelled_task_frees_its_place_in_the_engine_within_200_ms(served: ServeOptions) -> None:
     async def freed_after_s() -> float:
         """From the cancel of one of the answers that fill the engine to the first token of who waited for its place."""

@@ -67,6 +67,8 @@ def test_an_answer_arrives_in_order_and_without_its_end_token(
         handle.respond(*last, finish=finish)
 
         assert await read(stream) == ([6, 7], reason, [])
+        # Where the runtime keeps it to itself, it is not told.
+        assert stream.stop_token_id == (END if END in last else None)
         assert not handle.cancelled.is_set()
 
     on_loop(test)
@@ -147,6 +149,7 @@ def test_a_stop_token_of_the_request_ends_it(running: Running) -> None:
         handle.respond(5, 77, 6)
 
         assert await read(stream) == ([5], "stop", [])
+        assert stream.stop_token_id == 77
         assert await happens(handle.cancelled)
 
     on_loop(test)

@@ -132,6 +132,7 @@ def test_an_end_token_is_not_among_the_tokens(loadable: Bundle, end: int) -> Non
         llm.requests[0].respond(7, end, finish="stop")
 
         assert await read(stream) == ([5, 6, 7], "stop", [])
+        assert stream.stop_token_id == end
 
     on_loop(test)
 

@@ -58,16 +58,18 @@ class AnswerReader:
         if (count := len(outputs)) != len(contents):
             raise ValueError(f"{count} tensors with {len(contents)} contents")
         reasoning = text = NO_TEXT
-        others: dict[str, bytes] = {}
+        others: dict[str, bytes] | None = None
         for place in range(count):
             name, raw = outputs[place].name, contents[place]
             if name == _TEXT:
                 text = raw
             elif name == _REASONING:
                 reasoning = raw
+            elif others is None:
+                others = {name: raw}
             else:
                 others[name] = raw
-        number = unpacked(wire.SEQUENCE_INDEX, others[_CHOICE]) if _CHOICE in others else 0
+        number = unpacked(wire.SEQUENCE_INDEX, others[_CHOICE]) if others and _CHOICE in others else 0
         if (choice := self._choices.get(number)) is None:
             if not 0 <= number < self._count:
                 raise ValueError(f"answer {number} of {self._count}")

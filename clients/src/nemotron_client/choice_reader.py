@@ -45,10 +45,10 @@ class ChoiceReader:
         self._call_ids: set[str] = set()
         self.finished = False
 
-    def read(self, reasoning: bytes, text: bytes, others: Mapping[str, bytes]) -> list[Event]:
+    def read(self, reasoning: bytes, text: bytes, others: Mapping[str, bytes] | None) -> list[Event]:
         """The events in the tensors of one response, in the order they were generated; log probabilities come first.
 
-        Raises `LookupError`, `TypeError` or `ValueError` for what is none.
+        *others* are those that are no text. Raises `LookupError`, `TypeError` or `ValueError` for what is none.
         """
         # On the path of every token.
         if self.finished:
@@ -60,7 +60,7 @@ class ChoiceReader:
                 self._first_event_s = self._elapsed_s()
         if text != NO_TEXT:
             events.append(ContentDelta(unpacked(wire.TEXT_OUTPUT, text), self._choice))
-        if raw := others.get(_CALLS):
+        if others and (raw := others.get(_CALLS)):
             for delta in json.loads(unpacked(wire.TOOL_CALLS, raw)):
                 self._call(delta, events)
         if self._first_answer_s is None and events and not isinstance(events[-1], ReasoningDelta):

@@ -16,8 +16,8 @@ from nemotron_client.options import option_name
 _NAMES = {tensor.name for tensor in wire.INPUTS}
 # A tensor, and the place in the JSON that it holds.
 _FIELD = re.compile(r"(?P<name>\w+)(?P<place>(?:\.\w+|\[\d+\])*)(?=[ :])")
-_VALUE = r"(?P<value>-?\d[\d.e+-]*|-?inf|nan)"
-_LOW, _HIGH = (rf"(?P<{name}>-?\d[\d.e+-]*)" for name in ("low", "high"))
+_NUMBER = r"-?\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?|-?inf|nan"
+_VALUE, _LOW, _HIGH = (f"(?P<{name}>{_NUMBER})" for name in ("value", "low", "high"))
 _SHAPES: dict[str, RefusalCode] = {
     rf"the prompt has {_VALUE} tokens and leaves no room to answer in .* of {_HIGH};": "context_length_exceeded",
     rf"is {_VALUE}; it must be between {_LOW} and {_HIGH} \(a context of ": "context_length_exceeded",
@@ -25,6 +25,8 @@ _SHAPES: dict[str, RefusalCode] = {
     rf"is {_VALUE}; it must be (?:-1, or )?(?:a token )?between {_LOW} and {_HIGH}$": "out_of_range",
     rf"is {_VALUE}; it must be at least {_LOW}$": "out_of_range",
     rf"(?:has|holds) (?:\D* of )?{_VALUE} \w+; (?:it may have )?at most {_HIGH}(?: are accepted)?$": "too_large",
+    # Of gRPC at the server.
+    rf"message larger than max \({_VALUE} vs\. {_HIGH}\)": "too_large",
     "cannot be used with this model's engine: ": "unsupported",
 }
 

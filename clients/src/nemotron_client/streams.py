@@ -69,6 +69,9 @@ class Stream(Generic[EventT]):
         For programs that pass them on, and write once for each response.
         """
         with self:
+            # What `next` has left of the last response.
+            if left := list(self._events):
+                yield left
             for events in self._responses:
                 if events:
                     yield events
@@ -129,6 +132,8 @@ class AsyncStream(Generic[EventT]):
         For programs that pass them on, and write once for each response.
         """
         try:
+            if left := list(self._events):
+                yield left
             async for events in self._responses:
                 if events:
                     yield events
