@@ -24,6 +24,7 @@ _LEAVES = (str, int, float, type(None))
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
 # What messages that came as answers also carry, and no prompt says.
 _ECHOED_KEYS = {"annotations", "audio", "cache_control", "function_call", "reasoning_details", "refusal"}
+_KNOWN_KEYS = _MESSAGE_KEYS | _ECHOED_KEYS
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 # Where a part of a message has its text, by the part's type.
 _PART_TEXTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
@@ -128,7 +129,7 @@ def read_choice(raw: object, functions: Iterable[Mapping[str, Any]]) -> ToolChoi
 def _message(where: str, raw: object) -> Message:
     if not isinstance(raw, Mapping):
         raise RequestError(f"{where} must be an object with a role and a content, got {shown(raw)}")
-    if unknown := sorted(key for key in raw.keys() - _MESSAGE_KEYS - _ECHOED_KEYS if raw[key] not in _NOTHING):
+    if unknown := sorted(key for key in raw.keys() - _KNOWN_KEYS if raw[key] not in _NOTHING):
         raise RequestError(f"{where} has unknown keys {shown(unknown)}; known: {', '.join(sorted(_MESSAGE_KEYS))}")
     role = "system" if raw.get("role") == "developer" else raw.get("role")
     if role not in ROLES:

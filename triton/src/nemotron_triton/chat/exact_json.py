@@ -71,11 +71,11 @@ def mapping(pairs: Sequence[tuple[str, Any]]) -> Mapping[str, Any]:
 
 def read(text: str) -> Any:
     """The value that *text* says; `ValueError` or `RecursionError` when it says none."""
-    return json.loads(text, parse_float=_real, parse_int=_integer, parse_constant=Verbatim, object_pairs_hook=mapping)
+    return _decode(text)
 
 
-def write(value: object, **options: Any) -> str:
-    """*value* as `json.dumps` writes it with *options*; by default non-ASCII characters stay what they are."""
+def write(value: object, *, ensure_ascii: bool = False, **options: Any) -> str:
+    """*value* as `json.dumps` writes it with these *options*."""
     exact: list[str] = []
 
     def stand_in(value: object) -> object:
@@ -86,7 +86,7 @@ def write(value: object, **options: Any) -> str:
             return f"{_STAND_IN}={len(exact) - 1}"
         raise TypeError(f"{type(value).__name__} is no JSON")
 
-    text = json.dumps(value, default=stand_in, **({"ensure_ascii": False} | options))
+    text = json.dumps(value, default=stand_in, ensure_ascii=ensure_ascii, **options)
     return _STAND_INS.sub(lambda match: exact[int(match[1])] if match[1] else "", text) if _STAND_IN in text else text
 
 
@@ -97,3 +97,8 @@ def _real(text: str) -> float | Verbatim:
 
 def _integer(text: str) -> int | Verbatim:
     return Verbatim(text) if len(text) > _MAX_DIGITS or text == "-0" else int(text)
+
+
+_decode = json.JSONDecoder(
+    parse_float=_real, parse_int=_integer, parse_constant=Verbatim, object_pairs_hook=mapping
+).decode

@@ -26,7 +26,8 @@ def replaced(text: str) -> str:
 
 def replaced_in_json(text: str) -> str:
     """*text*, which is JSON, or nearly, without lone surrogates in its strings; all else is as it was."""
-    return _IN_JSON.sub(lambda match: r"\ufffd" if match["lone"] else match[0], replaced(text))
+    text = replaced(text)
+    return _IN_JSON.sub(lambda match: r"\ufffd" if match["lone"] else match[0], text) if "\\u" in text else text
 
 
 class ReplacedInJson:
