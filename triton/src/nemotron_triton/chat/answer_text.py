@@ -36,7 +36,8 @@ class VisibleText:
         self.fences.write(text)
         if not self._begun:
             if not text.strip():
-                self._blanks.append(text)
+                if text:
+                    self._blanks.append(text)
                 return
             text = "".join([*self._blanks, text])
             if self._at_marker:
