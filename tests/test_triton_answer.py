@@ -83,6 +83,7 @@ def rules(style: str, **changes: Any) -> AnswerRules:
 def parse(pieces: Sequence[str], how: AnswerRules, *, cut: bool = False) -> Parsed:
     parser = AnswerParser(how)
     events = [event for piece in pieces for event in parser.feed(piece)] + parser.finish(cut=cut)
+    assert all(event.text for event in events if isinstance(event, ContentDelta | ReasoningDelta))
     return fold(events, parser.problems)
 
 

@@ -7,18 +7,17 @@ How a block of calls is read is up to its format.
 
 from __future__ import annotations
 
-import functools
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall, ToolCallDelta
 from nemotron_triton.chat import reasoning, surrogates
+from nemotron_triton.chat.answer_text import EndTokens, VisibleText
 from nemotron_triton.chat.calls import Block, FoundCall
 from nemotron_triton.chat.conversation import ToolChoice
-from nemotron_triton.chat.fences import Fences
 from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait, tags_of
@@ -28,7 +27,6 @@ from nemotron_triton.chat.written import Written
 _LEADING = Tags(reasoning.OPENER, reasoning.CLOSER)
 _CLOSER = Tags(reasoning.CLOSER)
 _FENCE_END = re.compile(r"[\s`~]+")
-_BLANK_LINES = re.compile(r"^\s*[\r\n]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,10 +84,12 @@ class AnswerParser:
         self._format = call_format(rules.tool_call_format)
         self._openers = self._format.openers if rules.expects_calls else ()
         self._stop_words = StopWords(stop_words) if stop_words else None
-        self._thought = _Text(lambda text: self._events.append(ReasoningDelta(text)), at_marker=True)
-        self._content = _Text(lambda text: self._events.append(ContentDelta(text)), self._stop_words, at_marker=False)
+        self._thought = VisibleText(lambda text: self._events.append(ReasoningDelta(text)), at_marker=True)
+        self._content = VisibleText(
+            lambda text: self._events.append(ContentDelta(text)), self._stop_words, at_marker=False
+        )
         self._events: list[Event] = []
-        self._ends = _EndTokens(rules.end_tokens)
+        self._ends = EndTokens(rules.end_tokens)
         self._called: list[str] = []
         self._stream_calls = stream_calls
         self._begun_calls = 0
@@ -174,7 +174,7 @@ class AnswerParser:
             thought.finish()
         return bool(tag)
 
-    def _quoted(self, tag: str, limit: Tags, end: re.Pattern[str], text: _Text) -> Wait[bool]:
+    def _quoted(self, tag: str, limit: Tags, end: re.Pattern[str], text: VisibleText) -> Wait[bool]:
         """Read calls from the opener *tag* on, up to *limit*: calls if only *end* is behind them, else part of *text*.
 
         Calls are given back, to be read where they count.
@@ -353,93 +353,3 @@ def parse_whole(text: str, rules: AnswerRules, *, cut: bool = False) -> tuple[li
         rules = replace(rules, begins="opened")
     parser = AnswerParser(rules)
     return [*parser.feed(text), *parser.finish(cut=cut)], parser.problems
-
-
-class _Text:
-    """Emits text without the whitespace next to markers: trailing whitespace is held until its successor is known."""
-
-    def __init__(self, emit: Callable[[str], object], stop_words: StopWords | None = None, *, at_marker: bool) -> None:
-        self.fences = Fences()
-        self._emit = emit
-        self._stop_words = stop_words
-        self._blanks: list[str] = []
-        self._begun = False
-        self._at_marker = at_marker
-
-    def write(self, text: str) -> None:
-        self.fences.write(text)
-        if not self._begun:
-            if not text.strip():
-                self._blanks.append(text)
-                return
-            text = "".join([*self._blanks, text])
-            if self._at_marker:
-                text = _BLANK_LINES.sub("", text, count=1)
-            self._begun, self._blanks = True, []
-        if self._stop_words:
-            text = self._stop_words.take(text)
-        self._write(text)
-
-    def marker(self) -> None:
-        """Note a marker here. Whitespace between two pieces of the text is kept, whatever stood between them."""
-        self._release()
-        self._at_marker = True
-        if not self._begun:
-            self._blanks = []
-
-    def finish(self) -> None:
-        self._release()
-        if self._blanks and not self._at_marker:
-            self._emit("".join(self._blanks))
-
-    def _write(self, text: str) -> None:
-        stopped = self._stop_words is not None and self._stop_words.word is not None
-        visible = text if stopped else text.rstrip()
-        if visible or (stopped and self._blanks):
-            self._emit("".join([*self._blanks, visible]))
-            self._at_marker, self._blanks = False, []
-            text = text[len(visible) :]
-        if text:
-            self._blanks.append(text)
-
-    def _release(self) -> None:
-        if self._stop_words and (held := self._stop_words.release()):
-            self._write(held)
-
-
-@functools.cache
-def _end_pieces(tokens: tuple[str, ...]) -> re.Pattern[str]:
-    return re.compile("|".join([*map(re.escape, tags_of(*tokens).tags), r"\s+"]))
-
-
-class _EndTokens:
-    """Removes end tokens, and whitespace among them, from the end of a text; elsewhere they are text."""
-
-    def __init__(self, tokens: tuple[str, ...]) -> None:
-        self._tags = tags_of(*tokens)
-        self._piece = _end_pieces(tokens)
-        self._ends: list[str] = []
-        self._begun = ""
-
-    def feed(self, text: str) -> str:
-        if "<" not in text and not self._begun and not self._ends:
-            return text
-        text, out, at = self._begun + text, [], 0
-        kept = len(text) - self._tags.begun(text)
-        self._begun = text[kept:]
-        while at < kept:
-            match = self._piece.match(text, at, kept) if self._ends else self._tags.pattern.search(text, at, kept)
-            if match:
-                out.append(text[at : match.start()])
-                self._ends.append(match[0])
-                at = match.end()
-            elif self._ends:
-                out += self._ends
-                self._ends = []
-            else:
-                out.append(text[at:kept])
-                at = kept
-        return "".join(out)
-
-    def finish(self) -> str:
-        return "".join([*self._ends, self._begun]) if self._begun else ""

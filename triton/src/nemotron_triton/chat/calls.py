@@ -1,6 +1,7 @@
 """The interface of a tool-call format, and what its reader works with; the formats are the modules in `formats`.
 
-A call is reported once it is complete, because an event cannot be withdrawn and an unreadable block becomes text.
+A call is reported once it is complete, because an event cannot be withdrawn and an unreadable block becomes text; only
+where a caller wants arguments as they are written does it begin before.
 `answer` decides which calls count, and what happens with the text of a block that has none.
 """
 

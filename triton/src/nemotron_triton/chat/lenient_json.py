@@ -157,9 +157,11 @@ def _read_string(source: Source, quote: str, out: list[str], read: list[str]) ->
             end_half()
             out.append('"')
             return True
-        escape = yield from _escape(source, read)
-        if not escape:
+        char = yield from source.one()
+        if not char:
             return False
+        read.append(char)
+        escape = f"\\{char}" if char in _ESCAPES else (yield from _escape(source, char, read))
         if half and _PAIR.fullmatch(half + escape):
             out.append(half + escape)
             half = ""
@@ -171,15 +173,14 @@ def _read_string(source: Source, quote: str, out: list[str], read: list[str]) ->
             out.append(escape)
 
 
-def _escape(source: Source, read: list[str]) -> Wait[str]:
-    """What stands behind a backslash, as JSON with it; "" when the source ends. A backslash without escape is one."""
-    char = yield from source.one()
+def _escape(source: Source, char: str, read: list[str]) -> Wait[str]:
+    """An escape that is not two characters, whose second one is *char*. A backslash that begins none is one."""
     digits = ""
     while char == "u" and len(digits) < 4 and (yield from source.peek()) in _HEX_DIGITS:
         digits += yield from source.one()
-    read.append(char + digits)
-    if len(digits) == 4 or char in _ESCAPES:
-        return f"\\{char}{digits}" if char else ""
+    read.append(digits)
+    if len(digits) == 4:
+        return f"\\u{digits}"
     return char if char == "'" else "\\\\" + _CONTROL.sub(_escaped_control, char + digits)
 
 

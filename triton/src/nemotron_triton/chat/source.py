@@ -41,7 +41,11 @@ class Tags:
 
     def could_become(self, text: str) -> bool:
         """Whether *text* is the beginning of a tag, and shorter than it."""
-        return any(len(text) < len(tag) and tag.startswith(text) for tag in self.tags)
+        size = len(text)
+        for tag in self.tags:  # noqa: SIM110 - a generator costs more than the tags
+            if size < len(tag) and tag.startswith(text):
+                return True
+        return False
 
 
 @functools.cache
@@ -193,8 +197,9 @@ class Source:
 
     def one(self) -> Wait[str]:
         """The next character, read; "" at the end."""
-        char = yield from self.peek()
-        return self._take(self._at + len(char))
+        while self._at == len(self._text) and not self.ended:
+            yield
+        return self._take(min(self._at + 1, len(self._text)))
 
     def run(self, pattern: re.Pattern[str]) -> Wait[str]:
         """Read the characters here that *pattern*, a repeated class, matches."""

@@ -19,10 +19,11 @@ _OPENER = {END_PARAMETER: PARAMETER, END_FUNCTION: FUNCTION, END_CALL: CALL}
 _TAGS = Tags(*_OPENER, *_OPENER.values())
 # A closer ends a value only in front of one of these, or of the end; elsewhere it is part of the value.
 _FOLLOWERS = {
-    END_PARAMETER: Tags(PARAMETER, END_FUNCTION, END_CALL, CALL, FUNCTION),
-    END_FUNCTION: Tags(END_CALL, CALL, FUNCTION),
-    END_CALL: Tags(CALL),
+    END_PARAMETER: (PARAMETER, END_FUNCTION, END_CALL, CALL, FUNCTION),
+    END_FUNCTION: (END_CALL, CALL, FUNCTION),
+    END_CALL: (CALL,),
 }
+_FOLLOWERS_OR_SAME = {closer: Tags(closer, *followers) for closer, followers in _FOLLOWERS.items()}
 _SAME = {closer: Tags(closer) for closer in _OPENER}
 
 
@@ -88,12 +89,11 @@ class Value:
 
     def _closer(self, closer: str) -> Wait[End | None]:
         source, opener, read = self._source, _OPENER[closer], [closer]
-        while True:
+        read.append((yield from source.run(BLANKS)))
+        while (follower := (yield from source.see(_FOLLOWERS_OR_SAME[closer]))) == closer:
+            # Twice: it is noise, or the first one is that of an example.
+            read.append((yield from source.accept(_SAME[closer])))
             read.append((yield from source.run(BLANKS)))
-            if not (yield from source.accept(_SAME[closer])):
-                break
-            read.append(closer)  # twice: noise, or the closer of an example as well
-        follower = yield from source.see(_FOLLOWERS[closer])
         at_end = not follower and (yield from source.peek()) == ""
         ends = follower or (at_end and not (source.cut and closer != END_PARAMETER))
         closers = len(read) // 2
