@@ -108,7 +108,6 @@ REASONING_EFFORT = Tensor("reasoning_effort", "BYTES")  # none, minimal, low, me
 INCLUDE_REASONING = Tensor("include_reasoning", "BOOL")  # false: the thinking is counted and not returned
 # More of what to answer.
 CONTINUE_FINAL_MESSAGE = Tensor("continue_final_message", "BOOL")  # true: the answer goes on from the assistant's last
-STREAM_TOOL_CALLS = Tensor("stream_tool_calls", "BOOL")  # true: arguments of calls come in pieces, as they are written
 
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))
