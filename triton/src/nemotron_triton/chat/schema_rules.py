@@ -196,7 +196,7 @@ class SchemaRules:
 
     def object_of(self, plain: Plain) -> str | None:
         """JSON of an object that the plain schema allows."""
-        members = self.members(plain, self.value)
+        members = self.members(plain, self.value, self.value)
         if members is None:
             return None
         pairs, extra, counts = members
@@ -212,9 +212,9 @@ class SchemaRules:
         return None if body is None else f'"{{" ws {body} ws "}}"'
 
     def members(
-        self, plain: Plain, value: Callable[[object], str | None]
+        self, plain: Plain, value: Callable[[object], str | None], other: Callable[[object], str | None]
     ) -> tuple[list[tuple[str, str, bool]], str | None, tuple[int, int | None]] | None:
-        """The properties (name, *value*, whether required), the value of others if any, and how many there may be.
+        """The properties (name, *value*, whether required), the value of *other* ones, and how many there may be.
 
         None where a required one has no value.
         """
@@ -222,15 +222,15 @@ class SchemaRules:
         needed = dict.fromkeys(map(str, required)) if isinstance(required, list | tuple) else {}
         declared = schema.properties(plain)
         others = plain.get("additionalProperties", "properties" not in plain)
-        about = {**declared, **{name: others for name in needed if name not in declared}}
+        texts = {name: None if part is False else value(part) for name, part in declared.items()}
+        extra = None if others is False else other(others)
+        texts |= {name: extra for name in needed if name not in declared}
         pairs = []
-        for name, part in about.items():
-            text = value(part) if part is not False else None
+        for name, text in texts.items():
             if text is not None:
                 pairs.append((name, text, name in needed))
             elif name in needed:
                 return None
-        extra = None if others is False else value(others)
         return pairs, extra, self.scalars.counts(plain, "minProperties", "maxProperties")
 
     def chain(

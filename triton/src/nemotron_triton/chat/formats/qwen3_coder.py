@@ -72,7 +72,12 @@ class Format(CallFormat):
 
 def _parameters(values: SchemaRules, plain: Mapping[str, Any]) -> str | None:
     """The grammar of the parameters that the plain schema allows."""
-    members = values.members(plain, lambda about: values.text(about, _NO_TEXT, _NO_COUNTED_TEXT))
+
+    def text(about: object) -> str | None:
+        return values.text(about, _NO_TEXT, _NO_COUNTED_TEXT)
+
+    # What is not declared is read as a string.
+    members = values.members(plain, text, lambda about: text({"allOf": [about, {"type": "string"}]}))
     if members is None:
         return None
     pairs, extra, counts = members
