@@ -207,7 +207,7 @@ class SchemaRules:
         if extra is not None:
             names = [name for name, _, _ in pairs]
             other = self.scalars.name(plain, names, "", gbnf.in_string)
-            more = f"{QUOTE} {other} {QUOTE} {gbnf.COLON} {extra}" if names else f"string {gbnf.COLON} {extra}"
+            more = f"{QUOTE} {other} {QUOTE} {gbnf.COLON} {extra}" if names else f"name {gbnf.COLON} {extra}"
         body = self.chain(texts, more, counts, gbnf.COMMA)
         return None if body is None else f'"{{" ws {body} ws "}}"'
 

@@ -148,7 +148,7 @@ class Scalars:
         others = frozenset(names)
 
         def build() -> Automaton:
-            return all_of([Expression(expression, self._budget), Not(Words(others))])
+            return all_of([Expression(expression, self._budget), Length(0, gbnf.MAX_NAME), Not(Words(others))])
 
         return self._language("additionalProperties", plain, (others, expression), build, spelt)
 

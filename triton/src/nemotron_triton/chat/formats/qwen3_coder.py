@@ -31,7 +31,7 @@ _FOLLOWERS = {
 # characters are counted too. And the names of undeclared parameters.
 _NO_TEXT = rf"{_END_PARAMETER}|\n{_PARAMETER}|{_END_FUNCTION}\s*</?[tf]|{_END_CALL}\s*<t"
 _NO_COUNTED_TEXT = r"</(pa|fu|to)|\n<pa"
-_NAME = "^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
+_NAME = "^[A-Za-z_][A-Za-z0-9_.-]*$"
 
 
 class Format(CallFormat):
