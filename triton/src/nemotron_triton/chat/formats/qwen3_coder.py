@@ -74,18 +74,17 @@ def _parameters(values: SchemaRules, plain: Mapping[str, Any]) -> str | None:
     """The grammar of the parameters that the plain schema allows."""
 
     def text(about: object) -> str | None:
-        return values.text(about, _NO_TEXT, _NO_COUNTED_TEXT)
+        return values.text(about, _NO_TEXT, _NO_COUNTED_TEXT, f"\n{_END_PARAMETER}\n")
 
     # What is not declared is read as a string.
     members = values.members(plain, text, lambda about: text({"allOf": [about, {"type": "string"}]}))
     if members is None:
         return None
     pairs, extra, counts = members
-    tail = gbnf.literal(f"\n{_END_PARAMETER}\n")
-    texts = [(f"{_head(key)} {text} {tail}", needed) for key, text, needed in pairs]
+    texts = [(f"{_head(key)} {text}", needed) for key, text, needed in pairs]
     if extra is not None:
         name = values.scalars.name(plain, [key for key, _, _ in pairs], _NAME, gbnf.plain)
-        extra = f'"{_PARAMETER}" {name} ">\\n" {extra} {tail}'
+        extra = f'"{_PARAMETER}" {name} ">\\n" {extra}'
     return values.chain(texts, extra, counts, "")
 
 
