@@ -254,3 +254,12 @@ def test_the_thinking_before_a_forced_call_is_read_as_thinking() -> None:
 
     assert [event.text for event in events if isinstance(event, ReasoningDelta)] == ["<p>x</p>"]
     assert (len(events), problems) == (2, [])
+
+
+def test_undeclared_parameters_between_tags_are_strings_because_they_are_read_so() -> None:
+    numbers = forced("qwen3_coder", {"type": "object", "additionalProperties": {"type": "integer"}})
+    either = forced("qwen3_coder", {"type": "object", "additionalProperties": {"type": ["integer", "string"]}})
+
+    assert not numbers.accepts(spelt("qwen3_coder", "f", {"a": 1}))
+    assert numbers.accepts(spelt("qwen3_coder", "f", {}))
+    assert either.accepts(spelt("qwen3_coder", "f", {"a": "text"}))

@@ -34,14 +34,27 @@ def test_a_library_follows_every_keyword(library: str, tool_call_format: str) ->
     assert dict(zip(CALL_SCHEMAS, found, strict=True)) == dict(zip(CALL_SCHEMAS, expected, strict=True))
 
 
-@pytest.mark.parametrize("tool_call_format", format_names())
-def test_xgrammar_matches_tags_in_thinking_and_text(tool_call_format: str) -> None:
-    schema = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
-    function = {"name": "f", "strict": True, "parameters": schema}
-    call, thought = spelt(tool_call_format, "f", {"x": "<b>hi</b>\n<i>"}), "<p>x</p> </thin\n</think>\n\n"
-    forced, strict = [
-        (grammar_of(tool_call_format, schema, "opened"), [thought + call, call, "<p>"]),
-        (strict_calls(tool_call_format, [function], thinking="none"), [call, f"<p>{call}</p>", "<p>", call[:-1]]),
-    ]
+SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
 
-    assert guide_libraries.verdicts("xgrammar", [forced, strict]) == [[True, False, False], [True, True, True, False]]
+
+@pytest.mark.parametrize("library", guide_libraries.LIBRARIES)
+@pytest.mark.parametrize("tool_call_format", format_names())
+def test_a_library_matches_tags_in_thinking_and_strings(library: str, tool_call_format: str) -> None:
+    call = spelt(tool_call_format, "f", {"x": "<b>hi</b>\n<i> </par"})
+    thought = "<p>x</p> </thin\n</think>\n\n"
+    texts = [thought + call, call, thought, "<p>"]
+
+    (found,) = guide_libraries.verdicts(library, [(grammar_of(tool_call_format, SCHEMA, "opened"), texts)])
+
+    assert found == [True, False, False, False]
+
+
+@pytest.mark.parametrize("tool_call_format", format_names())
+def test_xgrammar_matches_text_around_strict_calls(tool_call_format: str) -> None:
+    function = {"name": "f", "strict": True, "parameters": SCHEMA}
+    call = spelt(tool_call_format, "f", {"x": "<b>hi</b>"})
+    grammar = strict_calls(tool_call_format, [function], thinking="none")
+
+    (found,) = guide_libraries.verdicts("xgrammar", [(grammar, [call, f"<p>{call}</p>", "<p>", call[:-1]])])
+
+    assert found == [True, True, True, False]

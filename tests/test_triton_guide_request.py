@@ -124,3 +124,23 @@ def test_a_call_is_not_forced_out_of_too_much() -> None:
 
     with pytest.raises(RequestError, match="out of 5001 names and values that the tools list; at most 4096"):
         forced_call("nemotron_json", [function], ToolChoice("required"), thinking="none", parallel=True)
+
+
+STRICT = json.dumps([{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object"}}}])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("min_tokens", 1), ("end_id", -1), ("guided_decoding_guide_type", "json")]
+)
+def test_strict_functions_exclude_what_contradicts_a_guide(field: str, value: Any) -> None:
+    assert refusal(tools=STRICT, **{field: value}) == (
+        f"{field} cannot go with strict: true in tools, which says what the answer must look like"
+    )
+    assert read(tools=STRICT, tool_choice="none", **{field: value})
+
+
+def test_strict_functions_that_an_engine_cannot_guide_are_refused_as_such() -> None:
+    guide = Guide(kind="grammar", text="root ::= [a]", strict=True)
+
+    with pytest.raises(RequestError, match="strict: true in tools cannot be used"):
+        refuse_unsupported(Sampling(max_tokens=1, temperature=0.0, top_p=1.0, guide=guide), {"guide": "no"})

@@ -37,7 +37,7 @@ def python() -> Path:
 def verdicts(library: str, grammars: Sequence[tuple[str, Sequence[str]]]) -> list[list[bool]]:
     """Of each grammar and its texts, which of them *library* accepts."""
     lines = "".join(json.dumps({"grammar": grammar, "texts": list(texts)}) + "\n" for grammar, texts in grammars)
-    argv = [python(), "-I", _PROGRAM, library, *LIBRARIES[library]]
+    argv: list[str | Path] = [python(), "-I", _PROGRAM, library, *LIBRARIES[library]]
     ran = subprocess.run(argv, input=lines, capture_output=True, text=True, check=False, timeout=240)
     assert ran.returncode == 0, ran.stderr
     return [json.loads(line) for line in ran.stdout.splitlines()]

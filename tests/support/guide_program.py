@@ -1,7 +1,7 @@
 """Matches texts with a guide library, in its own environment: a JSON line {"grammar", "texts"} in, one of verdicts out.
 
-The first argument is the library; the second, of xgrammar, a tokenizer.json. xgrammar imports torch and transformers for
-what is not used here; they are replaced by nothing.
+The first argument is the library; the second, of xgrammar, a tokenizer.json. xgrammar imports torch and transformers
+for what is not used here; they are replaced by nothing.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def with_llguidance() -> Callable[[str], Callable[[str], bool]]:
 def main() -> None:
     """Answer each line of stdin."""
     library, *arguments = sys.argv[1:]
-    compile_grammar = {"xgrammar": with_xgrammar, "llguidance": with_llguidance}[library](*arguments)
+    compile_grammar = with_xgrammar(*arguments) if library == "xgrammar" else with_llguidance()
     for line in sys.stdin:
         request = json.loads(line)
         accepts = compile_grammar(request["grammar"])

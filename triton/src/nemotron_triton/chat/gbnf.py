@@ -1,7 +1,8 @@
 """Pieces of GBNF, the grammar notation of llama.cpp and XGrammar: literals, characters, and the rules of any JSON.
 
 Blanks between the tokens of JSON are at most one, numbers have at most 20 digits, arrays and objects at most 256
-members, and values whose schema says nothing are nested five levels deep: nothing but a string goes on for ever.
+members with names of at most 64 characters, and values whose schema says nothing are nested five levels deep: nothing
+but a string goes on for ever.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from nemotron_triton.chat.numerals import Spelling
 from nemotron_triton.chat.regular import Automaton, Budget, Characters, among, common, rules, without
 
 MAX_ITEMS = 256
+# Of the names in objects that no schema gives.
+MAX_NAME = 64
 COMMA, COLON = 'ws "," ws', 'ws ":" ws'
 _FREE_LEVELS = 5
 # What JSON writes as a backslash and a letter.
@@ -19,6 +22,7 @@ _ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\
 _PLAIN: Characters = without(((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
 _STRINGS = r"""ws ::= " "?
 string ::= "\"" char* "\""
+name ::= "\"" char{0,64} "\""
 char ::= [^"\\\u0000-\u001f] | "\\" (["\\/bfnrt] | "u" code)
 code ::= [0-9a-ce-fA-CE-F] hex hex hex | [dD] ([0-7] hex hex | [89abAB] hex hex "\\u" [dD] [c-fC-F] hex hex)
 hex ::= [0-9a-fA-F]
@@ -95,7 +99,7 @@ def _free_values() -> str:
         kinds = ["string", "number", "boolean", '"null"']
         if level < _FREE_LEVELS - 1:
             inner = f"value-{level + 1}"
-            pair = f"string {COLON} {inner}"
+            pair = f"name {COLON} {inner}"
             lines += [
                 f'object{name} ::= "{{" ws ({pair} ({COMMA} {pair}){{0,{MAX_ITEMS - 1}}})? ws "}}"',
                 f'array{name} ::= "[" ws ({inner} ({COMMA} {inner}){{0,{MAX_ITEMS - 1}}})? ws "]"',

@@ -16,7 +16,7 @@ from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.expressions import Expression
 from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.reasoning import CLOSER, OPENER, Thinking
-from nemotron_triton.chat.regular import Budget, Not
+from nemotron_triton.chat.regular import Budget, Not, Then
 from nemotron_triton.chat.schema_scalars import Languages
 from nemotron_triton.errors import RequestError
 
@@ -28,7 +28,7 @@ _ANY = {"type": "object", "additionalProperties": True}
 _CACHED_CHARACTERS = 1 << 20
 _grammars: ContentCache[str] = ContentCache(_CACHED_CHARACTERS)
 # The free think block before a call.
-_BLOCK = rf'thought "{CLOSER}" ("\n" "\n"?)? '
+_BLOCK = r'thought ("\n" "\n"?)? '
 _THINKING: dict[Thinking, str] = {"none": "", "model opens": rf'"{OPENER}\n" {_BLOCK}', "opened": _BLOCK}
 
 
@@ -116,7 +116,7 @@ def _block(tool_call_format: str, functions: Iterable[Mapping[str, Any]], severa
 
 
 def _grammar(root: str, rules: list[str], thinking: Thinking) -> str:
-    thought = [] if thinking == "none" else gbnf.language(_without(CLOSER), "thought")
+    thought = [] if thinking == "none" else gbnf.language(Then(_without(CLOSER), CLOSER), "thought")
     return "\n".join([f"root ::= {root}", *rules, *thought, gbnf.RULES])
 
 

@@ -16,6 +16,7 @@ Characters: TypeAlias = tuple[tuple[int, int], ...]
 State: TypeAlias = Any
 _LAST = 0x10FFFF
 ANY: Characters = ((0, _LAST),)
+_DEAD = object()
 
 
 class TooComplexError(ValueError):
@@ -148,6 +149,40 @@ class Length(Automaton):
     def accepts(self, state: State) -> bool:
         """See `Automaton`."""
         return bool(state >= self._least)
+
+
+class Then(Automaton):
+    """The texts of a language with *word* behind them, of which none goes on behind the first *word*."""
+
+    def __init__(self, inner: Automaton, word: str) -> None:
+        self._inner, self._word = inner, word
+        # Of the inner language, and how much of the word has been read, for each way of reading the text.
+        self.start = (inner.start, frozenset[int]())
+
+    def moves(self, state: State) -> Iterator[tuple[Characters, State]]:
+        """See `Automaton`."""
+        inner, read = state
+        if len(self._word) in read:
+            return
+        places = read if inner is _DEAD or not self._inner.accepts(inner) else read | {0}
+        points = characters((ord(self._word[place]), ord(self._word[place])) for place in places)
+        left = ANY
+        for chars, following in () if inner is _DEAD else self._inner.moves(inner):
+            left = common(left, without(chars))
+            if rest := common(chars, without(points)):
+                yield rest, (following, frozenset[int]())
+            yield from self._read(common(chars, points), following, places)
+        yield from self._read(common(left, points), _DEAD, places)
+
+    def _read(self, chars: Characters, inner: State, places: Iterable[int]) -> Iterator[tuple[Characters, State]]:
+        for point in (point for first, last in chars for point in range(first, last + 1)):
+            after = frozenset(place + 1 for place in places if ord(self._word[place]) == point)
+            if after or inner is not _DEAD:
+                yield ((point, point),), (inner, after)
+
+    def accepts(self, state: State) -> bool:
+        """See `Automaton`."""
+        return len(self._word) in state[1]
 
 
 class Words(Automaton):

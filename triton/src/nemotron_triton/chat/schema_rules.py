@@ -7,7 +7,7 @@ arrays and objects at most 256 members; references that lead back to themselves 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemotron_triton.chat import gbnf, schema
@@ -108,8 +108,8 @@ class SchemaRules:
             self._values[key] = about, None if not found else found[0] if simple else self.rule(*found)
         return self._values[key][1]
 
-    def text(self, about: object, without: str, counted_without: str) -> str | None:
-        """The bare text of a value that the schema *about* allows.
+    def text(self, about: object, without: str, counted_without: str, tail: str) -> str | None:
+        """The bare text of a value that the schema *about* allows, and *tail* behind it.
 
         No string has the expression *without*, or *counted_without* where it has a pattern or its length is limited.
         """
@@ -126,23 +126,26 @@ class SchemaRules:
         found: list[str] = []
         for plain, types in plains:
             if (values := values_of(plain)) is not None:
-                found += self._texts(self.scalars.fitting(plain, self._types(plain), values), about, without)
+                texts = self._texts(self.scalars.fitting(plain, self._types(plain), values), about, without)
+                found += (gbnf.literal(text + tail) for text in texts)
                 continue
             others = {**plain, "type": [name for name in types if name != "string"]}
-            found += self._alternatives(others) if others["type"] else []
+            if others["type"] and (alternatives := self._alternatives(others)):
+                found.append(f"{gbnf.either(alternatives)} {gbnf.literal(tail)}")
             if "string" in types:
-                counted = any(keyword in plain for keyword in STRING_KEYWORDS)
-                if text := self.scalars.string(plain, gbnf.plain, (counted_without if counted else without) + read):
+                never = counted_without if any(keyword in plain for keyword in STRING_KEYWORDS) else without
+                if text := self.scalars.string(plain, gbnf.plain, never + read, tail):
                     found.append(text)
         return gbnf.either(list(dict.fromkeys(found))) if found else None
 
-    def _texts(self, values: Iterable[Any], about: object, without: str) -> Iterable[str]:
+    def _texts(self, values: Iterable[Any], about: object, without: str) -> Iterator[str]:
+        """The bare texts of *values* that are read as these."""
         allowed = lacking(without)
         for value in values:
             text = value if isinstance(value, str) else gbnf.json_text(value)
             # Some texts are read as another value, such as "1" where a number is allowed too.
             if schema.as_json(text, about, self._root) == gbnf.json_text(value) and allowed.matches(text):
-                yield gbnf.literal(text)
+                yield text
 
     def _types(self, plain: Plain) -> list[str] | None:
         names = types_of(plain)
@@ -196,7 +199,7 @@ class SchemaRules:
 
     def object_of(self, plain: Plain) -> str | None:
         """JSON of an object that the plain schema allows."""
-        members = self.members(plain, self.value)
+        members = self.members(plain, self.value, self.value)
         if members is None:
             return None
         pairs, extra, counts = members
@@ -207,14 +210,14 @@ class SchemaRules:
         if extra is not None:
             names = [name for name, _, _ in pairs]
             other = self.scalars.name(plain, names, "", gbnf.in_string)
-            more = f"{QUOTE} {other} {QUOTE} {gbnf.COLON} {extra}" if names else f"string {gbnf.COLON} {extra}"
+            more = f"{QUOTE} {other} {QUOTE} {gbnf.COLON} {extra}" if names else f"name {gbnf.COLON} {extra}"
         body = self.chain(texts, more, counts, gbnf.COMMA)
         return None if body is None else f'"{{" ws {body} ws "}}"'
 
     def members(
-        self, plain: Plain, value: Callable[[object], str | None]
+        self, plain: Plain, value: Callable[[object], str | None], other: Callable[[object], str | None]
     ) -> tuple[list[tuple[str, str, bool]], str | None, tuple[int, int | None]] | None:
-        """The properties (name, *value*, whether required), the value of others if any, and how many there may be.
+        """The properties (name, *value*, whether required), the value of *other* ones, and how many there may be.
 
         None where a required one has no value.
         """
@@ -222,15 +225,15 @@ class SchemaRules:
         needed = dict.fromkeys(map(str, required)) if isinstance(required, list | tuple) else {}
         declared = schema.properties(plain)
         others = plain.get("additionalProperties", "properties" not in plain)
-        about = {**declared, **{name: others for name in needed if name not in declared}}
+        texts = {name: None if part is False else value(part) for name, part in declared.items()}
+        extra = None if others is False else other(others)
+        texts |= {name: extra for name in needed if name not in declared}
         pairs = []
-        for name, part in about.items():
-            text = value(part) if part is not False else None
+        for name, text in texts.items():
             if text is not None:
                 pairs.append((name, text, name in needed))
             elif name in needed:
                 return None
-        extra = None if others is False else value(others)
         return pairs, extra, self.scalars.counts(plain, "minProperties", "maxProperties")
 
     def chain(

@@ -20,6 +20,7 @@ from nemotron_triton.chat.regular import (
     Characters,
     Length,
     Not,
+    Then,
     TooComplexError,
     Words,
     all_of,
@@ -85,8 +86,8 @@ class Scalars:
             found.append(Length(least, most))
         return found
 
-    def string(self, plain: Plain, spelt: Callable[[Characters], str | None], never: str = "") -> str | None:
-        """A string, in quotes where it is *spelt* as JSON, that does not have the expression *never*."""
+    def string(self, plain: Plain, spelt: Spelt, never: str = "", tail: str = "") -> str | None:
+        """A string, in quotes where it is *spelt* as JSON, that does not have the expression *never*; then *tail*."""
         quote = QUOTE if spelt is gbnf.in_string else ""
         least, most = self.counts(plain, "minLength", "maxLength")
         if quote and "pattern" not in plain:
@@ -94,13 +95,15 @@ class Scalars:
                 return None
             return "string" if not least and most is None else f"{quote} {gbnf.repeated('char', least, most)} {quote}"
         if not quote and "pattern" not in plain and (least if most is None else most) > _MAX_TEXT:
-            return gbnf.repeated(_NO_TAG, least, most) if most is None or least <= most else None
+            plain_text = gbnf.repeated(_NO_TAG, least, most)
+            return f"{plain_text} {gbnf.literal(tail)}" if most is None or least <= most else None
         keyword = "pattern" if "pattern" in plain else "maxLength"
 
         def build() -> Automaton:
-            return all_of([*self.strings(plain), *([lacking(never)] if never else [])])
+            found = all_of([*self.strings(plain), *([lacking(never)] if never else [])])
+            return Then(found, tail) if tail else found
 
-        text = self._language(keyword, plain, (plain.get("pattern"), least, most, never), build, spelt)
+        text = self._language(keyword, plain, (plain.get("pattern"), least, most, never, tail), build, spelt)
         return text and f"{quote} {text} {quote}".strip()
 
     def _language(
@@ -148,7 +151,7 @@ class Scalars:
         others = frozenset(names)
 
         def build() -> Automaton:
-            return all_of([Expression(expression, self._budget), Not(Words(others))])
+            return all_of([Expression(expression, self._budget), Length(0, gbnf.MAX_NAME), Not(Words(others))])
 
         return self._language("additionalProperties", plain, (others, expression), build, spelt)
 

@@ -137,6 +137,11 @@ def read_tools(values: Values, settings: Settings) -> tuple[Mapping[str, Any], .
     return () if text is None else _tools.get((text, str(settings.max_tools)), read)
 
 
+def may_guide_calls(values: Values) -> bool:
+    """Whether the request may need a grammar of its tools, which can take a second to write."""
+    return values.get(wire.TOOL_CHOICE) not in (None, "auto", "none") or "strict" in values.get(wire.TOOLS, "")
+
+
 def read_tool_choice(values: Values, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
     """The `tool_choice` tensor: a plain word, or JSON."""
     choice = values.get(wire.TOOL_CHOICE)

@@ -33,7 +33,7 @@ from nemotron_triton.serving.guard import Guard
 from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.loop_thread import LoopThread
 from nemotron_triton.serving.observers import Observers
-from nemotron_triton.serving.request import read_request
+from nemotron_triton.serving.request import may_guide_calls, read_request
 from nemotron_triton.serving.requests import Requests
 from nemotron_triton.serving.sampling_request import refuse_unsupported, sampling_of_choice
 from nemotron_triton.serving.settings import Settings
@@ -192,7 +192,7 @@ class Service:
         self.requests.end(call)
 
     async def _answer(self, call: Call, values: Values) -> None:
-        if call.size_bytes <= _SHORT_BYTES:
+        if call.size_bytes <= _SHORT_BYTES and not may_guide_calls(values):
             # One at each turn of the loop: of many that come at once, the first are answered before the last are read.
             async with self._preparing:
                 prepared = self._prepare(values)

@@ -33,7 +33,7 @@ _AFTER_FUNCTION = Tags(FUNCTION, END_CALL, CALL, END_FUNCTION)
 # characters are counted too. And the names of undeclared parameters.
 _NO_TEXT = rf"{END_PARAMETER}|\n{PARAMETER}|{END_FUNCTION}\s*</?[tf]|{END_CALL}\s*<t"
 _NO_COUNTED_TEXT = r"</(pa|fu|to)|\n<pa"
-_NAME = "^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
+_NAME = "^[A-Za-z_][A-Za-z0-9_.-]*$"
 
 
 class Format(CallFormat):
@@ -80,15 +80,19 @@ class Format(CallFormat):
 
 def _parameters(values: SchemaRules, plain: Mapping[str, Any]) -> str | None:
     """The grammar of the parameters that the plain schema allows."""
-    members = values.members(plain, lambda about: values.text(about, _NO_TEXT, _NO_COUNTED_TEXT))
+
+    def text(about: object) -> str | None:
+        return values.text(about, _NO_TEXT, _NO_COUNTED_TEXT, f"\n{END_PARAMETER}\n")
+
+    # What is not declared is read as a string.
+    members = values.members(plain, text, lambda about: text({"allOf": [about, {"type": "string"}]}))
     if members is None:
         return None
     pairs, extra, counts = members
-    tail = gbnf.literal(f"\n{END_PARAMETER}\n")
-    texts = [(f"{_head(key)} {text} {tail}", needed) for key, text, needed in pairs]
+    texts = [(f"{_head(key)} {text}", needed) for key, text, needed in pairs]
     if extra is not None:
         name = values.scalars.name(plain, [key for key, _, _ in pairs], _NAME, gbnf.plain)
-        extra = f'"{PARAMETER}" {name} ">\\n" {extra} {tail}'
+        extra = f'"{PARAMETER}" {name} ">\\n" {extra}'
     return values.chain(texts, extra, counts, "")
 
 
