@@ -27,9 +27,10 @@ _FOLLOWERS = {
     _END_FUNCTION: Tags(_END_CALL, _CALL, _FUNCTION),
     _END_CALL: Tags(_CALL),
 }
-# What no text that the grammar writes has, because it would end there when it is read: in full, and shorter where the
-# characters are counted too. And the names of undeclared parameters.
-_NO_TEXT = rf"{_END_PARAMETER}|\n{_PARAMETER}|{_END_FUNCTION}\s*</?[tf]|{_END_CALL}\s*<t"
+# What no text that the grammar writes has, because it could end there when it is read: the closer, and as much of other
+# tags as tells them from those of HTML, because each character more costs XGrammar another pass over the vocabulary.
+# Shorter ones where the characters are counted too. And the names of undeclared parameters.
+_NO_TEXT = rf"{_END_PARAMETER}|\n<paramet|</func|</tool"
 _NO_COUNTED_TEXT = r"</(pa|fu|to)|\n<pa"
 _NAME = "^[A-Za-z_][A-Za-z0-9_.-]*$"
 
