@@ -29,9 +29,10 @@ _JSON_CALL = Tags("{", "[", "```")
 _JSON_BODY = lenient_json.structure(END_FUNCTION, END_CALL)
 _IN_FUNCTION = Tags(PARAMETER, END_FUNCTION, END_CALL, "{")
 _AFTER_FUNCTION = Tags(FUNCTION, END_CALL, CALL, END_FUNCTION)
-# What no text that the grammar writes has, because it would end there when it is read: in full, and shorter where the
-# characters are counted too. And the names of undeclared parameters.
-_NO_TEXT = rf"{END_PARAMETER}|\n{PARAMETER}|{END_FUNCTION}\s*</?[tf]|{END_CALL}\s*<t"
+# What no text that the grammar writes has, because it could end there when it is read: the closer, and as much of other
+# tags as tells them from those of HTML, because each character more costs XGrammar another pass over the vocabulary.
+# Shorter ones where the characters are counted too. And the names of undeclared parameters.
+_NO_TEXT = rf"{END_PARAMETER}|\n<paramet|</func|</tool"
 _NO_COUNTED_TEXT = r"</(pa|fu|to)|\n<pa"
 _NAME = "^[A-Za-z_][A-Za-z0-9_.-]*$"
 
