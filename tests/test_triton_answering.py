@@ -50,6 +50,21 @@ class Scripted(Engine):
         pass
 
 
+class Paced(Scripted):
+    """One that puts each chunk when the one before it was read."""
+
+    def generate(self, _ids: Sequence[int], _sampling: Sampling, stream: TokenStream) -> None:
+        async def put() -> None:
+            count = 0
+            for chunk in self.chunks:
+                stream.put(chunk.ids, chunk.finish_reason)
+                count += len(chunk.ids)
+                while stream.tokens < count:
+                    await asyncio.sleep(0)
+
+        self._task = asyncio.get_running_loop().create_task(put())
+
+
 REQUEST = ChatRequest(
     conversation=None,
     text="Hello",
@@ -132,7 +147,7 @@ def test_the_count_of_thinking_does_not_depend_on_the_first_chunks(bundle: Bundl
     def counted(*sizes: int) -> int:
         cuts = [sum(sizes[:count]) for count in range(len(sizes) + 1)]
         chunks = [TokenChunk(tuple(ids[a:b])) for a, b in zip(cuts, [*cuts[1:], len(ids)], strict=True)]
-        usage = steps(bundle, Scripted([*chunks, end]), gather=False)[-1].events[-1]
+        usage = steps(bundle, Paced([*chunks, end]))[-1].events[-1]
         assert isinstance(usage, Finish)
         return usage.usage.reasoning_tokens
 
