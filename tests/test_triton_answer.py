@@ -449,6 +449,14 @@ def test_useless_text_behind_a_good_call_is_reported_with_the_problem() -> None:
     assert parsed.problems == (Problem(code="missing_name", text=', {"nome": 1}'),)
 
 
+@pytest.mark.parametrize("text", ["# Result\nIt is 5.", "// is a comment in C.", "It is 5."])
+def test_a_line_behind_a_list_without_its_closer_is_text(text: str) -> None:
+    parsed = parse([f'<TOOLCALL>[{{"name": "tip"}}] # done\n{text}'], rules("nemotron_json"))
+
+    assert len(parsed.calls) == 1
+    assert parsed.content.strip() == text
+
+
 def test_only_the_whole_text_tells_that_an_unopened_block_was_thinking() -> None:
     text = "hm\n</think>\n\nYes."
 

@@ -29,11 +29,13 @@ def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
     source, inside = block.source, lenient_json.structure(closer)
     begin = _begins(block)
     between, line_ends = Tags("{", opener, closer, *_FENCES, *_COMMENTS), Tags("\n", closer)
-    read_one, brackets = False, ""
+    read_one, brackets, behind = False, "", ""
     while True:
-        brackets = (brackets + "".join((yield from source.run(_BRACKETS)).split()))[:3]
+        separators = yield from source.run(_BRACKETS)
+        brackets, behind = (brackets + "".join(separators.split()))[:3], behind + separators
         tag = yield from source.accept(between)
         while tag == "{":
+            behind = ""
             read = yield from lenient_json.read_container(source, inside, begin=begin)
             if problem := report(block, read):
                 if read.text is None:
@@ -43,7 +45,11 @@ def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
         if tag in _COMMENTS:
             if not (read_one or brackets):
                 return "invalid_tool_call"
+            if "]" in behind and "\n" in behind.rpartition("]")[2]:
+                source.unread(tag)  # a line of its own behind the list is text: the closer is missing
+                return None
             tag = yield from source.until(line_ends, _ignored)
+            behind += tag
         if tag == closer:
             return None if read_one or brackets == "[]" else "invalid_tool_call"
         if not tag:
