@@ -320,7 +320,7 @@ def test_half_a_character_in_a_message_is_sent_as_json_has_it() -> None:
     request = infer_request("nemotron", {"messages": [{"role": "user", "content": "é\ud83d"}]}, request_id="")
 
     assert json.loads(request.raw_input_contents[0][4:])[0]["content"] == "é\ud83d"
-    with pytest.raises(InvalidRequest, match="text_input cannot be sent"):
+    with pytest.raises(InvalidRequest, match="prompt cannot be sent"):
         infer_request("nemotron", {"text_input": "\ud83d"}, request_id="")
 
 

@@ -14,7 +14,7 @@ from conftest import ROOT
 TAGS = {
     r"<[\\/]*think\b": "nemotron_triton/chat/reasoning.py",
     r"<[\\/]*TOOLCALL\b": "nemotron_triton/chat/formats/nemotron_json.py",
-    r"<[\\/]*(tool_call|function|parameter)\b": "nemotron_triton/chat/formats/qwen3_coder.py",
+    r"<[\\/]*(tool_call|function|parameter)\b": "nemotron_triton/chat/xml_value.py",
 }
 
 

@@ -23,7 +23,9 @@ NEMOTRON = (sys.executable, "-m", "nemotron_cli")
 
 def shown(*words: str, columns: int, **environment: str) -> str:
     """What a command prints on a terminal."""
-    with Terminal([*NEMOTRON, *words], {**os.environ, "TERM": "xterm", **environment}, columns=columns) as terminal:
+    # pytest-xdist sets this, which wins over the terminal's own width.
+    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    with Terminal([*NEMOTRON, *words], {**inherited, "TERM": "xterm", **environment}, columns=columns) as terminal:
         return terminal.wait_for_end()[1]
 
 

@@ -74,6 +74,9 @@ def _print(report: Report, minutes: float) -> None:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in report.requests.most_common())
     sys.stdout.write(f"{report.requests.total():,} requests in {minutes:g} min: {kinds}\n")
     sys.stdout.write(f"{len(report.errors)} errors{''.join(chr(10) + '  ' + error for error in report.errors[:20])}\n")
+    if report.bare_errors:
+        errors = "".join(f"\n  {error}" for error in report.bare_errors[:20])
+        sys.stdout.write(f"{len(report.bare_errors)} errors of the bare server{errors}\n")
     growth_bytes = report.growth_bytes()
     for name, growth in report.growth().items():
         samples = report.memory_bytes[name]

@@ -15,7 +15,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -40,10 +40,14 @@ _MISTAKES: tuple[tuple[dict[str, Any], str], ...] = (
 
 @dataclass
 class Report:
-    """The counts of each kind of request, the errors, and over time the number of requests and each process' memory."""
+    """The counts of each kind of request, the errors, and over time the number of requests and each process' memory.
+
+    `bare_errors` are those of the bare server.
+    """
 
     requests: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
+    bare_errors: list[str] = field(default_factory=list)
     memory_bytes: dict[str, list[int]] = field(default_factory=dict)
     done: list[int] = field(default_factory=list)
 
@@ -132,10 +136,11 @@ class _Caller:
         stream = self._client.stream(self._question, thinking=True, temperature=0.0)
         seen = list(islice(stream, read))
         stream.close()
-        if self._bare:
-            mirrored = self._bare.stream(self._question, max_tokens=_LONG)
-            list(islice(mirrored, read))
-            mirrored.close()
+        with self._mirroring() as bare:
+            if bare:
+                mirrored = bare.stream(self._question, max_tokens=_LONG)
+                list(islice(mirrored, read))
+                mirrored.close()
         thought = "".join(event.text for event in seen if isinstance(event, ReasoningDelta))
         content = "".join(event.text for event in seen if isinstance(event, ContentDelta))
         assert (self._answer.reasoning or "").startswith(thought), thought
@@ -145,14 +150,25 @@ class _Caller:
         options, complaint = self._random.choice(_MISTAKES)
         with pytest.raises(RequestRejected, match=re.escape(complaint)):
             self._client.chat(self._question, **options)
-        if self._bare:
-            with pytest.raises(RequestRejected, match="max_tokens is 0"):
-                self._bare.chat(self._question, max_tokens=0)
+        with self._mirroring() as bare:
+            if bare:
+                with pytest.raises(RequestRejected, match="max_tokens is 0"):
+                    bare.chat(self._question, max_tokens=0)
 
     def _repeat(self, messages: list[dict[str, Any]], *, responses: int = 1, **options: Any) -> None:
         """Send the bare server a request that it answers with *responses*."""
-        if self._bare:
-            Reply.of(self._bare.stream(messages, max_tokens=responses, **options))
+        with self._mirroring() as bare:
+            if bare:
+                Reply.of(bare.stream(messages, max_tokens=responses, **options))
+
+    @contextlib.contextmanager
+    def _mirroring(self) -> Iterator[Client | None]:
+        """The client of the bare server, if there is one; its errors are not those of ours."""
+        try:
+            yield self._bare
+        except (ClientError, pytest.fail.Exception) as error:
+            with self._lock:
+                self._report.bare_errors.append(f"{time.strftime('%H:%M:%S')} {error!r}")
 
     def _same(self, reply: Reply, expected: Reply) -> None:
         def parts(answer: Reply) -> Any:
