@@ -225,15 +225,25 @@ def main() -> None:
 
 
 def _one(bundle: Path, victim: str, *, load: bool) -> Outcome:
+    """One death. A start that tritonserver 2.51 ends by itself, as it may on a busy machine, is told and repeated."""
     folder = Path(tempfile.mkdtemp())
     try:
-        if victim == "SIGTERM":
-            return Outcome(process_s=stop(bundle, folder), leftovers=[str(path) for path in folder.iterdir()])
-        if victim == "guardian":
-            return lose_guardian(bundle, folder, load=load)
-        return die(bundle, folder, victim, load=load)
+        return _death(bundle, folder, victim, load=load)
+    except AssertionError as error:
+        if "boost::interprocess::lock_exception" not in str(error):
+            raise
+        sys.stderr.write("tritonserver aborted while it was loading: boost::interprocess::lock_exception\n")
+        return _one(bundle, victim, load=load)
     finally:
         shutil.rmtree(folder)
+
+
+def _death(bundle: Path, folder: Path, victim: str, *, load: bool) -> Outcome:
+    if victim == "SIGTERM":
+        return Outcome(process_s=stop(bundle, folder), leftovers=[str(path) for path in folder.iterdir()])
+    if victim == "guardian":
+        return lose_guardian(bundle, folder, load=load)
+    return die(bundle, folder, victim, load=load)
 
 
 def _row(cells: collections.abc.Iterable[object]) -> None:
