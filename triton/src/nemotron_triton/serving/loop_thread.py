@@ -9,7 +9,6 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-import uvloop
 
 # The longest time that tasks get to end when they are cancelled, and the loop to stop.
 _STOP_S = 5.0
@@ -19,7 +18,7 @@ class LoopThread:
     """Runs `loop` from now until `stop`."""
 
     def __init__(self, name: str) -> None:
-        self.loop = uvloop.new_event_loop()
+        self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
