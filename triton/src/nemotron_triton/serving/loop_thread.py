@@ -9,7 +9,6 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-
 # The longest time that tasks get to end when they are cancelled, and the loop to stop.
 _STOP_S = 5.0
 
