@@ -29,6 +29,7 @@ _COMMANDS = {
     "verify": "Check a bundle, and whether this machine can load it.",
     "doctor": "Say what this machine can build and serve, and what it lacks.",
     "serve": "Serve a bundle with tritonserver.",
+    "gateway": "Offer served models to clients of OpenAI's API.",
     "reload": "Have a running server take a new bundle.",
     "chat": "Ask a served model.",
     "models": "List the models that are known.",
@@ -41,6 +42,7 @@ _EXTRAS = {
     **dict.fromkeys(("gguf", "ml_dtypes", "safetensors", "xllamacpp"), "cpu"),
     **dict.fromkeys(("jinja2", "pydantic", "rich", "tokenizers", "yaml"), "serve"),
     "pynvml": "build",
+    **dict.fromkeys(("anyio", "httptools", "msgspec", "prometheus_client", "starlette", "uvicorn", "uvloop"), "openai"),
 }
 
 
@@ -71,7 +73,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         if name not in _COMMANDS:
             return None
-        if name == "chat":
+        if name in ("chat", "gateway"):
             # Before gRPC is imported: what its log lines say is in our errors. The client leaves that to its programs.
             os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         command: click.Command = importlib.import_module(f"nemotron_cli.{name.replace('-', '_')}").command
@@ -110,9 +112,10 @@ class _Group(click.Group):
 def _our_errors() -> tuple[type[Exception], ...]:
     from nemotron_build.errors import BuildError
     from nemotron_client.errors import ClientError
+    from nemotron_gateway.errors import GatewayError
     from nemotron_triton.errors import ServingError
 
-    return (BuildError, ServingError, ClientError)
+    return (BuildError, ServingError, ClientError, GatewayError)
 
 
 def _missing(error: ModuleNotFoundError) -> click.ClickException:

@@ -75,6 +75,25 @@ def model(command: Command) -> Command:
     return option(command)
 
 
+def endpoint(command: Command) -> Command:
+    """The servers that *command* is a client of, as the client's own arguments but for the secret's file."""
+    for option in reversed(
+        (
+            click.option("--url", help="gRPC endpoint, host:port. Default: $NEMOTRON_URL, else 127.0.0.1:8001."),
+            click.option("--secret-file", type=PATH, help="File with the server's secret. Default: $NEMOTRON_SECRET."),
+            click.option(
+                "--root-ca",
+                type=PATH,
+                help="Use TLS; PEM file of who signed the server's certificate. Default: $NEMOTRON_ROOT_CA.",
+            ),
+            click.option("--client-cert", type=PATH, help="PEM file, for mutual TLS. Default: $NEMOTRON_CLIENT_CERT."),
+            click.option("--client-key", type=PATH, help="PEM file: its key. Default: $NEMOTRON_CLIENT_KEY."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
 class SectionOption(click.Option):
     """An option that the help of a `SectionedCommand` shows under the heading *section*."""
 

@@ -46,18 +46,10 @@ from nemotron_triton.access import read_secret
     help="Tokens after which the thinking is ended; 0 for none.",
 )
 @click.option("--seed", type=int, help="Makes sampling repeatable.")
-@click.option("--url", help="gRPC endpoint, host:port. Default: $NEMOTRON_URL, else 127.0.0.1:8001.")
+@options.endpoint
 @click.option(
     "--timeout", "timeout_s", type=float, default=600.0, show_default=True, help="Seconds the answer may take."
 )
-@click.option("--secret-file", type=options.PATH, help="File with the server's secret. Default: $NEMOTRON_SECRET.")
-@click.option(
-    "--root-ca",
-    type=options.PATH,
-    help="Use TLS; PEM file of who signed the server's certificate. Default: $NEMOTRON_ROOT_CA.",
-)
-@click.option("--client-cert", type=options.PATH, help="PEM file, for mutual TLS. Default: $NEMOTRON_CLIENT_CERT.")
-@click.option("--client-key", type=options.PATH, help="PEM file: its key. Default: $NEMOTRON_CLIENT_KEY.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reply as one JSON document.")
 def command(
     question: str | None,

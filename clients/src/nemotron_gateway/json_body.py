@@ -1,0 +1,57 @@
+"""JSON bodies of requests: read into a typed struct, with the field named that is wrong or not known."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+import msgspec
+
+from nemotron_gateway.errors import invalid
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# Where msgspec says that a value of the wrong type is.
+_PLACE = re.compile(r" - at `\$\.?(?P<place>.*)`$")
+
+
+def read(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
+    """The request in *body*, and the names of fields that *kind* does not have; `ApiError` where it is none."""
+    try:
+        # msgspec does not look into what it leaves as it is.
+        body.decode("utf-8")
+        names = _object.decode(body)
+        return msgspec.json.decode(body, type=kind), frozenset(names) - frozenset(kind.__struct_encode_fields__)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        match = _PLACE.search(text)
+        place = match["place"] if match else ""
+        message = text[: match.start()] if match else text
+        raise invalid(f"{place or 'the body'}: {message[:1].lower()}{message[1:]}", place or None) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise invalid(f"the body is not JSON: {error}") from error
+    except RecursionError as error:
+        raise invalid("the body is nested too deeply") from error
+
+
+def text_of(raw: msgspec.Raw) -> str:
+    """The JSON in *raw* as it was written."""
+    return bytes(raw).decode("utf-8")
+
+
+def value_of(raw: msgspec.Raw | None, kind: Any, field: str) -> Any:
+    """The value in *raw* as *kind*, None where there is none; `ApiError` names *field*."""
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise invalid(f"{field}: {error}", field) from error
+
+
+def refuse(given: Collection[str], refused: dict[str, str]) -> None:
+    """Raise `ApiError` for the first field of *given* that is *refused*, with what to do instead."""
+    for name in refused:
+        if name in given:
+            raise invalid(f"{name} is not supported; {refused[name]}", name, "unsupported_parameter")

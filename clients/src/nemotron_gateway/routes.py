@@ -1,0 +1,133 @@
+"""The routes beside those that generate: models, tokens, prompts, health and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from nemotron_client import ClientError, Description, Health, Prompt
+from nemotron_gateway.answering import Answering
+from nemotron_gateway.client_errors import api_error
+from nemotron_gateway.errors import ApiError
+from nemotron_gateway.exchange import Receive, Scope, Send, send_bytes, send_json
+from nemotron_gateway.json_body import read
+from nemotron_gateway.visit import visit_of
+
+_HEALTH_TIMEOUT_S = 2.0
+_TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True):
+    """A conversation, or a finished prompt, whose tokens are asked for."""
+
+    model: str | None = None
+    messages: msgspec.Raw | None = None
+    prompt: str | None = None
+    tools: msgspec.Raw | None = None
+    tool_choice: msgspec.Raw | None = None
+    chat_template_kwargs: msgspec.Raw | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+    add_special_tokens: bool | None = None
+
+
+class Models:
+    """`GET /v1/models` and `/v1/models/{name}`."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+        self._created = int(time.time())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Answer one request."""
+        description = await self._description()
+        entries = self._answering.served.entries(description, self._created)
+        if (name := scope["path_params"].get("name")) is None:
+            await send_json(send, 200, {"object": "list", "data": entries})
+            return
+        entry = next((entry for entry in entries if entry["id"].lower() == name.lower()), None)
+        if entry is None:
+            raise ApiError(404, f"no model is named {name!r:.200}", code="model_not_found", param="model")
+        await send_json(send, 200, entry)
+
+    async def _description(self) -> Description:
+        try:
+            return await self._answering.served.description()
+        except ClientError as error:
+            raise api_error(error, {}) from error
+
+
+class Tokenize:
+    """`POST /tokenize` and `POST /v1/chat/completions/render`: what the model gets to read, as *body* shows it."""
+
+    def __init__(self, answering: Answering, *, with_prompt: bool) -> None:
+        self._answering = answering
+        self._with_prompt = with_prompt
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        answering = self._answering
+        request, unknown = read(await answering.body(scope, receive), TokenizeRequest)
+        answering.check_fields(unknown)
+        async with answering.connected(receive):
+            try:
+                model = await answering.served.name(request.model)
+                description = await answering.served.description()
+                prompt = await self._prompt(request, visit_of(scope).options())
+            except ClientError as error:
+                raise api_error(error, {}) from error
+        body: dict[str, Any] = {
+            "model": model,
+            "count": prompt.num_tokens,
+            "max_model_len": description.context_tokens,
+            "tokens": prompt.token_ids,
+        }
+        await send_json(send, 200, body | {"prompt": prompt.text} if self._with_prompt else body)
+
+    async def _prompt(self, request: TokenizeRequest, options: dict[str, str]) -> Prompt:
+        raise NotImplementedError
+
+
+class Live:
+    """`GET /health/live`: whether this process answers."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Answer one request."""
+        await send_json(send, 200, {"live": True})
+
+
+class Ready:
+    """`GET /health/ready`: whether a request would be answered."""
+
+    def __init__(self, answering: Answering, is_draining: Callable[[], bool]) -> None:
+        self._answering = answering
+        self._is_draining = is_draining
+        self._health: Health | None = None
+        self._until_s = 0.0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Answer one request."""
+        if self._is_draining():
+            await send_json(send, 503, {"ready": False, "problem": "the gateway is stopping"})
+            return
+        if self._health is None or time.monotonic() >= self._until_s:
+            # Everybody may ask without a key, so the servers are asked once a second and not for each.
+            self._health = await self._answering.client.health(_HEALTH_TIMEOUT_S)
+            self._until_s = time.monotonic() + 1.0
+        ready = self._health.ready
+        problem = "" if ready else "no server is ready"
+        await send_json(send, 200 if ready else 503, {"ready": ready, "problem": problem})
+
+
+class Scrape:
+    """`GET /metrics`."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
+        """Answer one request."""
+        await send_bytes(send, 200, self._answering.metrics.text(), [_TEXT])

@@ -1,0 +1,79 @@
+"""What the servers serve, and the names by which a request may ask for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from nemotron_client import AsyncClient, ClientError, Description
+from nemotron_gateway.errors import ApiError
+from nemotron_gateway.settings import Settings
+
+# A reload of the server may change what it serves.
+_FRESH_S = 10.0
+_TIMEOUT_S = 5.0
+
+
+class ServedModel:
+    """Asks the server what it serves, and keeps that for a while."""
+
+    def __init__(self, client: AsyncClient, settings: Settings) -> None:
+        self._client = client
+        self._own_names = settings.served_model_names
+        self._any_name = settings.any_model
+        self._known: Description | None = None
+        self._known_at_s = 0.0
+        self._asking: asyncio.Task[Description] | None = None
+
+    async def description(self) -> Description:
+        """What is served; what was known a moment ago is good enough. Raises `ClientError` where nothing is known."""
+        if self._known and time.monotonic() < self._known_at_s + _FRESH_S:
+            return self._known
+        if not self._asking:
+            # One for all that wait, who may leave.
+            self._asking = asyncio.ensure_future(self._ask())
+            self._asking.add_done_callback(_looked_at)
+        return self._known or await asyncio.shield(self._asking)
+
+    async def name(self, asked: str | None) -> str:
+        """The name to answer with to a request that asks for *asked*; `ApiError` where no model has it."""
+        description = await self.description()
+        names = self.names(description)
+        if asked is None or self._any_name or asked.lower() in {name.lower() for name in names}:
+            return names[0]
+        raise ApiError(
+            404, f"no model is named {asked!r:.200}; there is {', '.join(names)}", code="model_not_found", param="model"
+        )
+
+    def names(self, description: Description) -> list[str]:
+        """Every name of the model, the one it answers with first."""
+        return list(dict.fromkeys([*self._own_names, description.name, *description.names]))
+
+    def entries(self, description: Description, created: int) -> list[dict[str, Any]]:
+        """The model under each of its names, as OpenAI's list has it."""
+        return [
+            {
+                "id": name,
+                "object": "model",
+                "created": created,
+                "owned_by": "nvidia",
+                "root": description.name,
+                "max_model_len": description.context_tokens,
+            }
+            for name in self.names(description)
+        ]
+
+    async def _ask(self) -> Description:
+        try:
+            self._known = await self._client.describe(timeout_s=_TIMEOUT_S)
+            self._known_at_s = time.monotonic()
+            return self._known
+        finally:
+            self._asking = None
+
+
+def _looked_at(task: asyncio.Task[Description]) -> None:
+    # What nobody waited for is no error.
+    if not task.cancelled() and not isinstance(task.exception(), ClientError | None):
+        raise task.exception()  # type: ignore[misc]
