@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[1] / "clients" / "src" / "nemotron_client"
 GROUPS = {
     "Clients": ["client", "async_client"],
     "Streams": ["streams"],
-    "Messages": ["messages"],
+    "Messages": ["messages", "json_text"],
     "Tools": ["tools", "run"],
     "Events and replies": ["events", "reply"],
     "Options": ["options"],

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         TopLogprob,
         Usage,
     )
+    from nemotron_client.json_text import Json
     from nemotron_client.messages import (
         AssistantMessage,
         Message,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from nemotron_client.options import ChatOptions, GenerateOptions
     from nemotron_client.reply import Reply
     from nemotron_client.run import Run, RunEvent
-    from nemotron_client.status import EndpointHealth, Health, Model, Prompt
+    from nemotron_client.status import Description, EndpointHealth, Health, Model, Prompt
     from nemotron_client.streams import AsyncStream, Stream
     from nemotron_client.tools import Tool, ToolLike, ToolResult
 
@@ -66,6 +67,7 @@ __all__ = [
     "ClientError",
     "ContentDelta",
     "DeadlineExceeded",
+    "Description",
     "EndpointHealth",
     "Event",
     "Finish",
@@ -73,6 +75,7 @@ __all__ = [
     "Health",
     "InvalidArguments",
     "InvalidRequest",
+    "Json",
     "Logprobs",
     "Message",
     "MessageLike",
@@ -110,6 +113,7 @@ __all__ = [
 _LATE = (
     "errors",
     "events",
+    "json_text",
     "messages",
     "options",
     "status",

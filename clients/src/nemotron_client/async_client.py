@@ -18,6 +18,7 @@ from nemotron_client.cancellation import asked_to_stop
 from nemotron_client.endpoints import Attempt
 from nemotron_client.errors import ClientError, RequestRejected, StreamBroken
 from nemotron_client.events import Event
+from nemotron_client.json_text import Json
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
 from nemotron_client.outgoing import Outgoing
@@ -26,7 +27,7 @@ from nemotron_client.refusals import of_silence
 from nemotron_client.reply import Reply
 from nemotron_client.run import Run, RunEvent
 from nemotron_client.settings import ClientSettings, check_timeout_s
-from nemotron_client.status import Health, Model, Prompt
+from nemotron_client.status import Description, Health, Model, Prompt
 from nemotron_client.streams import AsyncStream, RunningCall
 from nemotron_client.tool_loop import ToolErrors, ToolLoop
 from nemotron_client.tools import ToolLike
@@ -43,9 +44,9 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def chat(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
         **options: Unpack[ChatOptions],
     ) -> Reply:
@@ -54,17 +55,17 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     def stream(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
         **options: Unpack[ChatOptions],
     ) -> AsyncStream[Event]:
         """The events of the answer to *messages*, as they arrive; the last one is `Finish`.
 
         Messages are typed (`UserMessage`, ...) or OpenAI-shaped dicts; *tools* are functions, `Tool`s or OpenAI-shaped
-        dicts. *thinking* says whether the model thinks first; None is the model's default. The other options are those
-        of `ChatOptions`.
+        dicts; both may be `Json`. *thinking* says whether the model thinks first; None is the model's default. The
+        other options are those of `ChatOptions`.
 
         Raises `InvalidRequest` at once for what cannot be sent, and while the stream is read `RequestRejected`,
         `ServerUnavailable`, `DeadlineExceeded` or `StreamBroken`.
@@ -132,11 +133,11 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def render(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | Json | None = None,
         timeout_s: float | None = None,
     ) -> Prompt:
         """What the model would get to read for *messages*: the server's prompt and its token ids."""
@@ -145,11 +146,11 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def count_tokens(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | Json | None = None,
         timeout_s: float | None = None,
     ) -> int:
         """How many tokens of the context *messages* and *tools* take."""
@@ -166,6 +167,15 @@ class AsyncClient(BaseClient[AsyncServers]):
     async def is_ready(self, timeout_s: float = 5.0) -> bool:
         """Whether a server says that it can answer."""
         return (await self.health(timeout_s)).ready
+
+    async def describe(self, timeout_s: float | None = None) -> Description:
+        """What a server serves, or the one of several that is asked; errors as for `stream`.
+
+        It answers also while it has no room for requests, and `RequestRejected` is raised where it is too old to know.
+        """
+        description: Description
+        [description] = [part async for part in self._stream(outgoing.describe(self._settings, timeout_s))]
+        return description
 
     async def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models of this project that a server has, with their tensors; errors as for `stream`."""
@@ -193,11 +203,11 @@ class AsyncClient(BaseClient[AsyncServers]):
     def _reach(settings: ClientSettings) -> AsyncServers:
         return AsyncServers(settings)
 
-    def _stream(self, request: Outgoing) -> AsyncStream[Event]:
+    def _stream(self, request: Outgoing) -> AsyncStream[Any]:
         running = RunningCall()
         return AsyncStream(self._responses(request, running), request.request_id, running)
 
-    async def _responses(self, request: Outgoing, running: RunningCall) -> AsyncGenerator[Sequence[Event], None]:
+    async def _responses(self, request: Outgoing, running: RunningCall) -> AsyncGenerator[Sequence[Any], None]:
         attempts = request.attempts(self._servers.endpoints)
         await self._servers.ensure_watched(attempts.remaining_s())
         while True:
@@ -268,5 +278,5 @@ class AsyncClient(BaseClient[AsyncServers]):
         """The call of *method* for this attempt, begun."""
         remaining_s = attempts.remaining_s()
         begin = method(self._servers.connections.methods(attempt.url))
-        call = begin(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)
+        call = begin(request.limited_to(remaining_s), timeout=remaining_s, metadata=request.limits.metadata)
         return attempt.begin(call)

@@ -15,6 +15,7 @@ from nemotron_client.connection import closed
 from nemotron_client.endpoints import Attempt
 from nemotron_client.errors import ClientError, RequestRejected
 from nemotron_client.events import Event
+from nemotron_client.json_text import Json
 from nemotron_client.messages import MessageLike
 from nemotron_client.options import ChatOptions, GenerateOptions
 from nemotron_client.outgoing import Outgoing
@@ -24,7 +25,7 @@ from nemotron_client.reply import Reply
 from nemotron_client.run import Run, RunEvent
 from nemotron_client.servers import Servers
 from nemotron_client.settings import ClientSettings, check_timeout_s
-from nemotron_client.status import Health, Model, Prompt
+from nemotron_client.status import Description, Health, Model, Prompt
 from nemotron_client.streams import RunningCall, Stream
 from nemotron_client.tool_loop import ToolErrors, ToolLoop
 from nemotron_client.tools import ToolLike
@@ -41,9 +42,9 @@ class Client(BaseClient[Servers]):
 
     def chat(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
         **options: Unpack[ChatOptions],
     ) -> Reply:
@@ -52,17 +53,17 @@ class Client(BaseClient[Servers]):
 
     def stream(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
         **options: Unpack[ChatOptions],
     ) -> Stream[Event]:
         """The events of the answer to *messages*, as they arrive; the last one is `Finish`.
 
         Messages are typed (`UserMessage`, ...) or OpenAI-shaped dicts; *tools* are functions, `Tool`s or OpenAI-shaped
-        dicts. *thinking* says whether the model thinks first; None is the model's default. The other options are those
-        of `ChatOptions`.
+        dicts; both may be `Json`. *thinking* says whether the model thinks first; None is the model's default. The
+        other options are those of `ChatOptions`.
 
         Raises `InvalidRequest` at once for what cannot be sent, and while the stream is read `RequestRejected`,
         `ServerUnavailable`, `DeadlineExceeded` or `StreamBroken`.
@@ -128,11 +129,11 @@ class Client(BaseClient[Servers]):
 
     def render(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | Json | None = None,
         timeout_s: float | None = None,
     ) -> Prompt:
         """What the model would get to read for *messages*: the server's prompt and its token ids."""
@@ -141,11 +142,11 @@ class Client(BaseClient[Servers]):
 
     def count_tokens(
         self,
-        messages: Sequence[MessageLike],
+        messages: Sequence[MessageLike] | Json,
         *,
-        tools: Sequence[ToolLike] | None = None,
+        tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | Json | None = None,
         timeout_s: float | None = None,
     ) -> int:
         """How many tokens of the context *messages* and *tools* take."""
@@ -161,6 +162,15 @@ class Client(BaseClient[Servers]):
     def is_ready(self, timeout_s: float = 5.0) -> bool:
         """Whether a server says that it can answer."""
         return self.health(timeout_s).ready
+
+    def describe(self, timeout_s: float | None = None) -> Description:
+        """What a server serves, or the one of several that is asked; errors as for `stream`.
+
+        It answers also while it has no room for requests, and `RequestRejected` is raised where it is too old to know.
+        """
+        description: Description
+        [description] = self._stream(outgoing.describe(self._settings, timeout_s))
+        return description
 
     def models(self, timeout_s: float | None = None) -> tuple[Model, ...]:
         """The models of this project that a server has, with their tensors; errors as for `stream`."""
@@ -188,11 +198,11 @@ class Client(BaseClient[Servers]):
     def _reach(settings: ClientSettings) -> Servers:
         return Servers(settings)
 
-    def _stream(self, request: Outgoing) -> Stream[Event]:
+    def _stream(self, request: Outgoing) -> Stream[Any]:
         running = RunningCall()
         return Stream(self._responses(request, running), request.request_id, running)
 
-    def _responses(self, request: Outgoing, running: RunningCall) -> Generator[Sequence[Event], None, None]:
+    def _responses(self, request: Outgoing, running: RunningCall) -> Generator[Sequence[Any], None, None]:
         attempts = request.attempts(self._servers.endpoints)
         self._servers.ensure_watched(attempts.remaining_s())
         while True:
@@ -210,7 +220,7 @@ class Client(BaseClient[Servers]):
 
     def _answer(
         self, request: Outgoing, attempt: Attempt, attempts: Attempts, running: RunningCall
-    ) -> Generator[Sequence[Event], None, None]:
+    ) -> Generator[Sequence[Any], None, None]:
         reader = request.reader(attempt.url, attempts)
         call = running.begin(self._begun(lambda methods: methods.stream_infer, request, attempt, attempts))
         try:
@@ -258,7 +268,7 @@ class Client(BaseClient[Servers]):
         remaining_s = attempts.remaining_s()
         try:
             begin = method(self._servers.connections.methods(attempt.url))
-            call = begin(request.limited_to(remaining_s), timeout=remaining_s, metadata=self._settings.metadata)
+            call = begin(request.limited_to(remaining_s), timeout=remaining_s, metadata=request.limits.metadata)
         except ValueError as error:
             # Of a channel that is closed.
             raise (of_silence(attempt.url, started=False) if attempt.broken_off else closed(attempt.url)) from error

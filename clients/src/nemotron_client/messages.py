@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from nemotron_client.errors import InvalidRequest
 from nemotron_client.events import ToolCall
+from nemotron_client.json_text import Json
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessag
 MessageLike: TypeAlias = Message | Mapping[str, Any]
 
 
-def openai_messages(messages: Sequence[MessageLike]) -> list[dict[str, Any]]:
+def openai_messages(messages: Sequence[MessageLike] | Json) -> list[dict[str, Any]] | Json:
     """*messages* as the wire has them; `InvalidRequest` when one is neither a message nor a mapping."""
+    if isinstance(messages, Json):
+        return messages
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise InvalidRequest(
             f"messages is {messages!r:.100}; give a list of messages, such as [UserMessage({'...'!r})]"

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from nemotron_client import wire
 from nemotron_client.errors import InvalidRequest
+from nemotron_client.json_text import Json
 from nemotron_client.shapes import bare_schema
 from nemotron_client.spelling import did_you_mean
 
@@ -43,6 +44,12 @@ class GenerateOptions(TypedDict, total=False):
     max_thinking_tokens most tokens to think, after which the thinking is ended at the next line's end, at most 16
                         tokens later; 0: do not think. A fifth of max_tokens is kept for the answer
     include_reasoning   false: the thinking is counted, and its text left out
+    clamp_max_tokens    true: a larger max_tokens than the context has room for means that room
+    request_id          the request's name in the server's log, and in `Finish` (default: made by the client), of 1 to
+                        128 visible ASCII characters
+    traceparent         the trace that the request is part of, as W3C's header has it
+    caller              for whom a gateway asks, 1 to 64 visible ASCII characters; a server heeds it only from callers
+                        that its file of secrets calls gateways
     """
 
     timeout_s: float | None
@@ -62,16 +69,20 @@ class GenerateOptions(TypedDict, total=False):
     stop: str | Sequence[str] | None
     stop_token_ids: Sequence[int] | None
     bad_words: Sequence[str] | None
-    logit_bias: Mapping[int, float] | Mapping[str, float] | None
+    logit_bias: Mapping[int, float] | Mapping[str, float] | Json | None
     word_bias: Mapping[str, float] | None
     guide_type: Literal["json", "json_schema", "regex"] | None
-    guide: str | Mapping[str, Any] | None
+    guide: str | Mapping[str, Any] | Json | None
     n: int | None
     logprobs: bool | None
     top_logprobs: int | None
     priority: int | None
     max_thinking_tokens: int | None
     include_reasoning: bool | None
+    clamp_max_tokens: bool | None
+    request_id: str | None
+    traceparent: str | None
+    caller: str | None
 
 
 class ChatOptions(GenerateOptions, total=False):
@@ -86,9 +97,9 @@ class ChatOptions(GenerateOptions, total=False):
                           true: the answer goes on where the last message, the assistant's, ends; it holds what is new
     """
 
-    tool_choice: str | Mapping[str, Any] | None
+    tool_choice: str | Mapping[str, Any] | Json | None
     parallel_tool_calls: bool | None
-    chat_template_kwargs: Mapping[str, Any] | None
+    chat_template_kwargs: Mapping[str, Any] | Json | None
     stream_tool_calls: bool | None
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None
     continue_final_message: bool | None
@@ -102,7 +113,7 @@ _TENSORS = {
     "n": wire.NUM_RETURN_SEQUENCES.name,
     "logprobs": wire.RETURN_LOG_PROBS.name,
 }
-_OURS = {"timeout_s", "max_retries"}
+_OURS = {"timeout_s", "max_retries", "request_id", "traceparent", "caller"}
 # By tensor, what the caller calls it.
 _NAMES = {tensor: option for option, tensor in _TENSORS.items()} | {
     wire.EMBEDDING_BIAS_WORDS.name: "word_bias",

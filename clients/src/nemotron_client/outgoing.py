@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nemotron_client import wire
+from nemotron_client import identity, wire
 from nemotron_client.answer_reader import AnswerReader
 from nemotron_client.attempts import Attempts
+from nemotron_client.description_reader import DescriptionReader
 from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import StreamBroken
+from nemotron_client.json_text import Json
 from nemotron_client.messages import MessageLike, openai_messages
 from nemotron_client.options import ChatOptions, GenerateOptions, tensor_values
 from nemotron_client.protocol import infer_request, output_values, triton_messages
+from nemotron_client.response_reader import ResponseReader
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import Model, Prompt
 from nemotron_client.tools import ToolLike, openai_tools
@@ -27,13 +29,14 @@ class Outgoing:
     """One request with its limits; it can be sent again as long as no response has come.
 
     `request_id` is its name in the server's log; empty where the server itself is asked, and not a model. There are to
-    be as many answers as `choices` says.
+    be as many answers as `choices` says; what `describes` asks only what is served.
     """
 
     message: Any
     request_id: str
     limits: ClientSettings
     choices: int = 1
+    describes: bool = False
 
     def limited_to(self, remaining_s: float) -> Any:
         """The message, by which a model too stops when the time is over and nobody waits for its answer."""
@@ -49,8 +52,10 @@ class Outgoing:
             endpoints, timeout_s=limits.timeout_s, max_retries=limits.max_retries, request_id=self.request_id
         )
 
-    def reader(self, url: str, attempts: Attempts) -> AnswerReader:
+    def reader(self, url: str, attempts: Attempts) -> ResponseReader[Any]:
         """Reads what *url* answers to it."""
+        if self.describes:
+            return DescriptionReader(url)
         return AnswerReader(
             url, self.request_id, begin_s=attempts.begin_s, retries=attempts.retries, choices=self.choices
         )
@@ -58,8 +63,8 @@ class Outgoing:
 
 def chat(
     settings: ClientSettings,
-    messages: Sequence[MessageLike],
-    tools: Sequence[ToolLike] | None,
+    messages: Sequence[MessageLike] | Json,
+    tools: Sequence[ToolLike] | Json | None,
     thinking: bool | None,
     options: ChatOptions,
 ) -> Outgoing:
@@ -77,12 +82,19 @@ def generate(settings: ClientSettings, prompt: str, thinking: bool | None, optio
     return _streamed(settings, values, thinking, options)
 
 
+def describe(settings: ClientSettings, timeout_s: float | None) -> Outgoing:
+    """The question for what the `nemotron` model is."""
+    request_id = identity.request_id({})
+    message = infer_request(MODELS[0], {wire.DESCRIBE.name: True}, request_id=request_id)
+    return Outgoing(message, request_id, settings.with_options(timeout_s, None), describes=True)
+
+
 def render(
     settings: ClientSettings,
-    messages: Sequence[MessageLike],
-    tools: Sequence[ToolLike] | None,
+    messages: Sequence[MessageLike] | Json,
+    tools: Sequence[ToolLike] | Json | None,
     thinking: bool | None,
-    chat_template_kwargs: Mapping[str, Any] | None,
+    chat_template_kwargs: Mapping[str, Any] | Json | None,
     timeout_s: float | None,
 ) -> Outgoing:
     """A conversation for the `preprocessing` model; `InvalidRequest` when it cannot be sent."""
@@ -92,7 +104,7 @@ def render(
         wire.THINKING.name: thinking,
         wire.CHAT_TEMPLATE_KWARGS.name: chat_template_kwargs,
     }
-    return _for_model(settings.with_options(timeout_s, None), MODELS[1], values)
+    return _for_model(settings.with_options(timeout_s, None), MODELS[1], values, identity.request_id({}))
 
 
 def metadata(settings: ClientSettings, name: str, timeout_s: float | None) -> Outgoing:
@@ -126,9 +138,11 @@ def _streamed(
     values[wire.THINKING.name] = thinking
     values[wire.STREAM.name] = True
     limits = settings.with_options(options.get("timeout_s"), options.get("max_retries"))
-    return _for_model(limits, MODELS[0], values, choices=options.get("n") or 1)
+    limits = limits.with_metadata(identity.metadata(options))
+    return _for_model(limits, MODELS[0], values, identity.request_id(options), choices=options.get("n") or 1)
 
 
-def _for_model(limits: ClientSettings, model: str, values: Mapping[str, Any], *, choices: int = 1) -> Outgoing:
-    request_id = uuid.uuid4().hex
+def _for_model(
+    limits: ClientSettings, model: str, values: Mapping[str, Any], request_id: str, *, choices: int = 1
+) -> Outgoing:
     return Outgoing(infer_request(model, values, request_id=request_id), request_id, limits, choices)

@@ -14,13 +14,17 @@ from typing import Any
 
 from nemotron_client import wire
 from nemotron_client.errors import InvalidRequest
+from nemotron_client.json_text import Json
 from nemotron_client.options import option_name
 
 # tritonserver's limit, and the client's for what it takes.
 MAX_MESSAGE_BYTES = 64 << 20
 # What is added to a request when it is sent.
 _RESERVED_BYTES = 1024
-_TENSORS = {tensor.name: tensor for tensor in (*wire.INPUTS, *wire.PREPROCESSING_INPUTS, *wire.PREPROCESSING_OUTPUTS)}
+_TENSORS = {
+    tensor.name: tensor
+    for tensor in (*wire.INPUTS, wire.DESCRIPTION, *wire.PREPROCESSING_INPUTS, *wire.PREPROCESSING_OUTPUTS)
+}
 _text_length = struct.Struct("<I").unpack_from
 _PACKED = {"BOOL": "<?", "INT32": "<i", "UINT64": "<Q", "FP32": "<f"}
 _LIMITS = {"INT32": (-(2**31), 2**31 - 1), "UINT64": (0, 2**64 - 1)}
@@ -102,7 +106,9 @@ def unpacked(tensor: wire.Tensor, data: bytes) -> Any:
 
 def _add(request: Any, tensor: wire.Tensor, value: Any) -> None:
     try:
-        if isinstance(value, Mapping):
+        if isinstance(value, Json):
+            value = value.text
+        elif isinstance(value, Mapping):
             value = json.dumps(dict(value), ensure_ascii=False, allow_nan=False)
         elif tensor.name in _JSON:
             value = json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -120,10 +126,11 @@ def _add(request: Any, tensor: wire.Tensor, value: Any) -> None:
 def _packed(tensor: wire.Tensor, value: Any) -> bytes:
     """Triton's raw form: little-endian numbers, and text with its length in 4 bytes before it."""
     if tensor.dtype == "BYTES":
-        if not isinstance(value, str):
+        if not isinstance(value, (str, bytes)):
             raise TypeError(f"{value!r} is no text")
         # In JSON, half a surrogate pair can be an escape; the server makes U+FFFD of one in a message.
-        text = value.encode("utf-8", "backslashreplace" if tensor.name in _JSON else "strict")
+        errors = "backslashreplace" if tensor.name in _JSON else "strict"
+        text = value if isinstance(value, bytes) else value.encode("utf-8", errors)
         return len(text).to_bytes(4, "little") + text
     if isinstance(value, bool) != (tensor.dtype == "BOOL"):
         raise TypeError(f"{value!r} is no {'truth value' if tensor.dtype == 'BOOL' else 'number'}")

@@ -104,6 +104,10 @@ class ClientSettings:
             max_retries=self.max_retries if max_retries is None else max_retries,
         )
 
+    def with_metadata(self, metadata: tuple[tuple[str, str], ...]) -> ClientSettings:
+        """These settings with more of it."""
+        return replace(self, metadata=(*self.metadata, *metadata)) if metadata else self
+
 
 def check_timeout_s(timeout_s: float, name: str = "timeout_s") -> None:
     """Raise `InvalidRequest`, with the setting's *name*, for what is not a positive number of seconds."""

@@ -38,6 +38,23 @@ class Model:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Description:
+    """What a server serves: the model's `name`, and all `names` it is also known by, its hub id among them.
+
+    `context_tokens` is the room for a prompt and its answer together. `kind` is of the engine; `built_at` is when the
+    bundle was built, in ISO 8601.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    context_tokens: int
+    kind: str
+    precision: str
+    gpu: str
+    built_at: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prompt:
     """What the model gets to read for a conversation: the text, and its token ids."""
 

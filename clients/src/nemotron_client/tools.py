@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from nemotron_client.errors import InvalidArguments, InvalidRequest, ToolError, ToolFailed, UnknownTool
 from nemotron_client.events import ToolCall
+from nemotron_client.json_text import Json
 from nemotron_client.messages import ToolMessage
 from nemotron_client.shapes import openai_tool
 from nemotron_client.spelling import did_you_mean
@@ -93,8 +94,10 @@ class Tool:
 ToolLike: TypeAlias = Tool | Mapping[str, Any] | Callable[..., Any]
 
 
-def openai_tools(tools: Sequence[ToolLike]) -> list[dict[str, Any]]:
+def openai_tools(tools: Sequence[ToolLike] | Json) -> list[dict[str, Any]] | Json:
     """*tools* as the wire has them; the server checks dicts. Raises `InvalidRequest` for what is none."""
+    if isinstance(tools, Json):
+        return tools
     return [dict(openai_tool(tool)) if isinstance(tool, Mapping) else tool.as_openai() for tool in _described(tools)]
 
 

@@ -109,6 +109,10 @@ INCLUDE_REASONING = Tensor("include_reasoning", "BOOL")  # false: the thinking i
 # More of what to answer.
 CONTINUE_FINAL_MESSAGE = Tensor("continue_final_message", "BOOL")  # true: the answer goes on from the assistant's last
 
+# For gateways.
+DESCRIBE = Tensor("describe", "BOOL")  # true, and alone: nothing is generated, the response says what is served
+CLAMP_MAX_TOKENS = Tensor("clamp_max_tokens", "BOOL")  # true: larger max_tokens than there is room for mean that room
+
 # Every tensor so far.
 INPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor))
 
@@ -129,6 +133,8 @@ CUM_LOG_PROBS = Tensor("cum_log_probs", "FP32", dims=(-1,))  # one value: their 
 LOGPROBS = Tensor("logprobs", "BYTES")  # JSON: list of tokens with alternatives, OpenAI shape, and their `part`
 # With an answer's last response.
 STOP_REASON = Tensor("stop_reason", "BYTES")  # JSON: the stop word, or the end token's id; left out without either
+# Alone, in the response to `describe`.
+DESCRIPTION = Tensor("description", "BYTES")  # JSON: object of the model's names, its context and its bundle
 
 OUTPUTS = tuple(value for value in globals().values() if isinstance(value, Tensor) and value not in INPUTS)
 

@@ -88,6 +88,12 @@ class Call:
             self.size_bytes += sum(byte_count(text) for text in texts if isinstance(text, str))
         return values
 
+    def asks_what_is_served(self, request: Any) -> bool:
+        """Whether it does, and nothing else; `RequestError` where the tensor for that cannot be read."""
+        inputs = request.inputs()
+        asked = len(inputs) == 1 and inputs[0].name() == wire.DESCRIBE.name
+        return asked and bool(self.read(request)[wire.DESCRIBE])
+
     def run(self, answer: Coroutine[Any, Any, None], settings: Settings) -> asyncio.Task[None]:
         """Start *answer* on the event loop, and the timers that stop it when it waits or takes too long."""
         loop = asyncio.get_running_loop()

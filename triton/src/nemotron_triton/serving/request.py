@@ -40,11 +40,11 @@ _OF_CONVERSATIONS = (
 class ChatRequest:
     """A checked request: a conversation or a finished prompt, and how to generate.
 
-    `thinking` is the mode the model is in. `max_tokens` is None for what the profile recommends, as far as the context
-    has room. `choices` is the number of answers; of `priority` 0 they begin before those of others that have 1; `echo`
-    puts the finished prompt before each. Each answer may think `max_thinking_tokens`, None for as long as it likes, and
-    `include_reasoning` says whether the caller gets to read that. With `stream_tool_calls` the arguments of calls come
-    in pieces.
+    `thinking` is the mode the model is in. `max_tokens` is None where those of `sampling` count as far as the context
+    has room: where the request asks for that, and where they are the profile's. `choices` is the number of answers; of
+    `priority` 0 they begin before those of others that have 1; `echo` puts the finished prompt before each. Each answer
+    may think `max_thinking_tokens`, None for as long as it likes, and `include_reasoning` says whether the caller gets
+    to read that. With `stream_tool_calls` the arguments of calls come in pieces.
     """
 
     conversation: Conversation | None
@@ -67,6 +67,8 @@ class ChatRequest:
 
 def read_request(values: Values, profile: Profile, settings: Settings, codec: TokenCodec) -> ChatRequest:
     """Check the *values* of a request's tensors; `RequestError` names the tensor and what it may hold."""
+    if values.get(wire.DESCRIBE):
+        raise RequestError(f"{wire.DESCRIBE} is asked alone; leave it out, or all other tensors")
     text = values.get(wire.TEXT_INPUT)
     if (wire.MESSAGES in values) == (text is not None):
         raise RequestError(
@@ -95,6 +97,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
             "of the thinking"
         )
     stream = values.get(wire.STREAM, False)
+    exact = wire.MAX_TOKENS in values and not values.get(wire.CLAMP_MAX_TOKENS, False)
     return ChatRequest(
         conversation=conversation,
         text=text or "",
@@ -103,7 +106,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
         choice=choice,
         parallel=values.get(wire.PARALLEL_TOOL_CALLS, True),
         stream=stream,
-        max_tokens=sampling.max_tokens if wire.MAX_TOKENS in values else None,
+        max_tokens=sampling.max_tokens if exact else None,
         sampling=sampling,
         stop_words=words(values, wire.STOP_WORDS),
         choices=integer(values, wire.NUM_RETURN_SEQUENCES, 1, 1, MAX_CHOICES),

@@ -69,6 +69,10 @@ class Requests:
         else:
             self._lost += 1
 
+    def forget(self, call: Call) -> None:
+        """*call* asked for no answer, and is neither logged nor counted."""
+        self._calls.discard(call)
+
     def check_room(self, caller: str) -> None:
         """Raise `EngineError` or `OverloadedError` where there is no room for *caller*'s request, which began last."""
         if self.problem:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from nemotron_client import wire
 from nemotron_triton.bundle import Bundle, bundle_beside
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
@@ -29,6 +30,7 @@ from nemotron_triton.serving.answering import Answering, Prepared
 from nemotron_triton.serving.authentication import Authentication
 from nemotron_triton.serving.call import Call
 from nemotron_triton.serving.delivery import Delivery
+from nemotron_triton.serving.description import description
 from nemotron_triton.serving.guard import Guard
 from nemotron_triton.serving.loaded import Loaded
 from nemotron_triton.serving.loop_thread import LoopThread
@@ -97,6 +99,7 @@ class Service:
         self._profile = bundle.profile
         self._codec = TokenCodec(bundle.tokenizer_path)
         self._engine = start_engine(bundle, self._codec)
+        self._description = description(bundle, context_tokens=self._engine.max_seq_len)
         self._answering = Answering(bundle, self._codec, self._engine)
         self._pb = pb_utils
         slots = self._engine.max_batch_size
@@ -128,6 +131,11 @@ class Service:
         self.requests.begin(call)
         try:
             call.identify(request, self._authentication)
+            if call.asks_what_is_served(request):
+                # Also where there is no room, or no engine any more.
+                call.send({wire.DESCRIPTION: self._description}, final=True)
+                self.requests.forget(call)
+                return
             self.requests.check_room(call.record.caller)
             values = call.read(request)
             self.requests.check_bytes()
