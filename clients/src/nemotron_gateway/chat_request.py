@@ -13,7 +13,7 @@ import msgspec
 
 from nemotron_client import ChatOptions, Json
 from nemotron_gateway.errors import invalid
-from nemotron_gateway.json_body import read, refuse, text_of, value_of
+from nemotron_gateway.json_body import NULL, is_null, read, refuse, value_of
 from nemotron_gateway.sampling_fields import SamplingFields, StreamOptions
 
 # Told by OpenAI's API about the account and its services: they change no answer here.
@@ -49,7 +49,7 @@ class JsonSchema(msgspec.Struct, kw_only=True):
 
     name: str | None = None
     description: str | None = None
-    schema: msgspec.Raw | None = None
+    schema: msgspec.Raw = NULL
     strict: bool | None = None
 
 
@@ -86,8 +86,8 @@ class ChatRequest(SamplingFields, kw_only=True):
     """The fields of a chat completion that are honoured; None is as if left out."""
 
     messages: msgspec.Raw
-    tools: msgspec.Raw | None = None
-    tool_choice: msgspec.Raw | None = None
+    tools: msgspec.Raw = NULL
+    tool_choice: msgspec.Raw = NULL
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     modalities: list[str] | None = None
@@ -101,7 +101,7 @@ class ChatRequest(SamplingFields, kw_only=True):
     max_thinking_tokens: int | None = None
     nvext: NvExt | None = None
     include_reasoning: bool | None = None
-    chat_template_kwargs: msgspec.Raw | None = None
+    chat_template_kwargs: msgspec.Raw = NULL
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     stream_tool_calls: bool | None = None
@@ -148,7 +148,7 @@ def read_chat(body: bytes) -> Asked:
     thinking = _thinking(request, options, fields)
     return Asked(
         model=request.model,
-        messages=Json(text_of(request.messages)),
+        messages=Json(bytes(request.messages)),
         tools=_tools(request.tools),
         thinking=thinking,
         options={name: value for name, value in options.items() if value is not None},  # type: ignore[typeddict-item]
@@ -159,13 +159,12 @@ def read_chat(body: bytes) -> Asked:
     )
 
 
-def _tools(raw: msgspec.Raw | None) -> Json | None:
-    text = text_of(raw) if raw is not None else "null"
+def _tools(raw: msgspec.Raw) -> Json | None:
     # An empty list is what some clients send for no tools.
-    return None if text.replace(" ", "") in ("null", "[]") else Json(text)
+    return None if bytes(raw).replace(b" ", b"") in (b"null", b"[]") else Json(bytes(raw))
 
 
-def _tool_choice(raw: msgspec.Raw | None) -> str | Mapping[str, Any] | None:
+def _tool_choice(raw: msgspec.Raw) -> str | Mapping[str, Any] | None:
     choice = value_of(raw, str | dict[str, Any] | None, "tool_choice")
     if isinstance(choice, str) and choice not in ("auto", "none", "required"):
         raise invalid(
@@ -180,11 +179,11 @@ def _guide(wanted: ResponseFormat | None) -> dict[str, Any]:
         return {}
     if wanted.type == "json_object":
         return {"guide_type": "json"}
-    if wanted.json_schema is None or wanted.json_schema.schema is None:
+    if wanted.json_schema is None or is_null(wanted.json_schema.schema):
         raise invalid(
             "response_format.json_schema.schema is missing; give the JSON Schema", "response_format.json_schema.schema"
         )
-    return {"guide_type": "json_schema", "guide": text_of(wanted.json_schema.schema)}
+    return {"guide_type": "json_schema", "guide": Json(bytes(wanted.json_schema.schema))}
 
 
 def _thinking(request: ChatRequest, options: dict[str, Any], fields: dict[str, str]) -> bool | None:
@@ -192,7 +191,7 @@ def _thinking(request: ChatRequest, options: dict[str, Any], fields: dict[str, s
     kwargs = dict(value_of(request.chat_template_kwargs, dict[str, msgspec.Raw] | None, "chat_template_kwargs") or {})
     asked: dict[str, bool] = {}
     for name in ("enable_thinking", "thinking"):
-        value = value_of(kwargs.pop(name, None), bool | None, f"chat_template_kwargs.{name}")
+        value = value_of(kwargs.pop(name, NULL), bool | None, f"chat_template_kwargs.{name}")
         if value is not None:
             asked[f"chat_template_kwargs.{name}"] = value
     if kwargs:

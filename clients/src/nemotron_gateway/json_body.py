@@ -10,6 +10,8 @@ import msgspec
 
 from nemotron_gateway.errors import invalid
 
+# A field that was left out, which counts as one that is null.
+NULL = msgspec.Raw(b"null")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # Where msgspec says that a value of the wrong type is.
@@ -35,15 +37,14 @@ def read(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
         raise invalid("the body is nested too deeply") from error
 
 
-def text_of(raw: msgspec.Raw) -> str:
-    """The JSON in *raw* as it was written."""
-    return bytes(raw).decode("utf-8")
+def is_null(raw: msgspec.Raw) -> bool:
+    """Whether there is no value."""
+    return bytes(raw) == b"null"
 
 
-def value_of(raw: msgspec.Raw | None, kind: Any, field: str) -> Any:
-    """The value in *raw* as *kind*, None where there is none; `ApiError` names *field*."""
-    if raw is None:
-        return None
+
+def value_of(raw: msgspec.Raw, kind: Any, field: str) -> Any:
+    """The value in *raw* as *kind*; `ApiError` names *field*."""
     try:
         return msgspec.json.decode(raw, type=kind)
     except (msgspec.MsgspecError, RecursionError) as error:

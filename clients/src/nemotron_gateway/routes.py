@@ -13,7 +13,7 @@ from nemotron_gateway.answering import Answering
 from nemotron_gateway.client_errors import api_error
 from nemotron_gateway.errors import ApiError
 from nemotron_gateway.exchange import Receive, Scope, Send, send_bytes, send_json
-from nemotron_gateway.json_body import read
+from nemotron_gateway.json_body import NULL, read
 from nemotron_gateway.visit import visit_of
 
 _HEALTH_TIMEOUT_S = 2.0
@@ -24,11 +24,11 @@ class TokenizeRequest(msgspec.Struct, kw_only=True):
     """A conversation, or a finished prompt, whose tokens are asked for."""
 
     model: str | None = None
-    messages: msgspec.Raw | None = None
+    messages: msgspec.Raw = NULL
     prompt: str | None = None
-    tools: msgspec.Raw | None = None
-    tool_choice: msgspec.Raw | None = None
-    chat_template_kwargs: msgspec.Raw | None = None
+    tools: msgspec.Raw = NULL
+    tool_choice: msgspec.Raw = NULL
+    chat_template_kwargs: msgspec.Raw = NULL
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     add_special_tokens: bool | None = None

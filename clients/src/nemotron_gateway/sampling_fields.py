@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from nemotron_gateway.json_body import text_of
+from nemotron_client import Json
+from nemotron_gateway.json_body import NULL, is_null
 
 _SEEDS = 2**64
 
@@ -22,7 +23,7 @@ class StreamOptions(msgspec.Struct, kw_only=True):
 class StructuredOutputs(msgspec.Struct, kw_only=True):
     """What the text must look like, as vLLM has it."""
 
-    json: msgspec.Raw | None = None
+    json: msgspec.Raw = NULL
     regex: str | None = None
     json_object: bool | None = None
 
@@ -52,7 +53,7 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     bad_words: list[str] | None = None
     ignore_eos: bool | None = None
     priority: int | None = None
-    guided_json: msgspec.Raw | None = None
+    guided_json: msgspec.Raw = NULL
     guided_regex: str | None = None
     structured_outputs: StructuredOutputs | None = None
 
@@ -86,9 +87,10 @@ class SamplingFields(msgspec.Struct, kw_only=True):
     def guide(self) -> dict[str, Any]:
         """What the text must look like, where that is not said by `response_format`."""
         outputs = self.structured_outputs or StructuredOutputs()
-        schema, regex = self.guided_json or outputs.json, self.guided_regex or outputs.regex
-        if schema is not None:
-            return {"guide_type": "json_schema", "guide": text_of(schema)}
+        schema = outputs.json if is_null(self.guided_json) else self.guided_json
+        regex = self.guided_regex or outputs.regex
+        if not is_null(schema):
+            return {"guide_type": "json_schema", "guide": Json(bytes(schema))}
         if regex is not None:
             return {"guide_type": "regex", "guide": regex}
         return {"guide_type": "json"} if outputs.json_object else {}
