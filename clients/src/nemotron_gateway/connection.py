@@ -31,3 +31,8 @@ class Connection(HttpToolsProtocol):
             self._waiting.cancel()
             self._waiting = None
         super().connection_lost(exc)
+
+
+def limited(header_timeout_s: float) -> type[Connection]:
+    """Connections whose headers must come within *header_timeout_s*."""
+    return type("LimitedConnection", (Connection,), {"header_timeout_s": header_timeout_s})

@@ -16,7 +16,7 @@ import uvloop
 
 from nemotron_client import AsyncClient
 from nemotron_gateway.app import application
-from nemotron_gateway.connection import Connection
+from nemotron_gateway.connection import limited
 from nemotron_gateway.door import Door
 from nemotron_gateway.errors import SettingError
 from nemotron_gateway.keys import Keys
@@ -52,7 +52,7 @@ def run(
     door = application(client, settings, keys)
     config = uvicorn.Config(
         door,  # type: ignore[arg-type] - uvicorn's types tell the kinds of messages apart
-        http=type("Limited", (Connection,), {"header_timeout_s": settings.header_timeout_s}),
+        http=limited(settings.header_timeout_s),
         ws="none",
         lifespan="off",
         log_config=None,
