@@ -33,7 +33,7 @@ class Door:
     """
 
     def __init__(self, app: ASGIApp, paths: Iterable[str], settings: Settings, keys: Keys, metrics: Metrics) -> None:
-        self._app = app
+        self.app = app
         self._paths = frozenset(paths)
         self._settings = settings
         self._keys = keys
@@ -91,7 +91,7 @@ class Door:
         if scope["path"] not in OPEN_PATHS:
             self._admit(scope, visit)
         try:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         except HTTPException as error:
             raise _of_starlette(error, scope) from error
 

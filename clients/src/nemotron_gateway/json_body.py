@@ -14,6 +14,11 @@ from nemotron_gateway.errors import invalid
 NULL = msgspec.Raw(b"null")
 StructT = TypeVar("StructT", bound=msgspec.Struct)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# An escape: of a pair, of half of one, or any other.
+_SURROGATE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 # Where msgspec says that a value of the wrong type is.
 _PLACE = re.compile(r" - at `\$\.?(?P<place>.*)`$")
 
@@ -23,8 +28,12 @@ def read(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
     try:
         # msgspec does not look into what it leaves as it is.
         body.decode("utf-8")
-        names = _object.decode(body)
-        return msgspec.json.decode(body, type=kind), frozenset(names) - frozenset(kind.__struct_encode_fields__)
+        try:
+            return _decoded(body, kind)
+        except msgspec.DecodeError as error:
+            if "hex escape" not in str(error):
+                raise
+            return _decoded(_SURROGATE.sub(_whole, body), kind)
     except msgspec.ValidationError as error:
         text = str(error)
         match = _PLACE.search(text)
@@ -35,6 +44,16 @@ def read(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
         raise invalid(f"the body is not JSON: {error}") from error
     except RecursionError as error:
         raise invalid("the body is nested too deeply") from error
+
+
+def _decoded(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
+    names = _object.decode(body)
+    return msgspec.json.decode(body, type=kind), frozenset(names) - frozenset(kind.__struct_encode_fields__)
+
+
+def _whole(escape: re.Match[bytes]) -> bytes:
+    """*escape*, or that of U+FFFD where it is half of a surrogate pair: JavaScript cuts texts in the middle of one."""
+    return rb"\ufffd" if escape["half"] else escape[0]
 
 
 def is_null(raw: msgspec.Raw) -> bool:
