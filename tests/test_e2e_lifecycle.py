@@ -233,10 +233,11 @@ def test_a_new_bundle_answers_and_the_old_one_finishes(reloadable: Reloadable) -
         reloadable.put(max_seq_len=1024)
         line = reloadable.hang_up()
         context = reloadable.context()
+        described = client.describe().context_tokens
         finishes = [answer.result(90) for answer in answers]
 
     assert re.fullmatch(r"reloaded: llama-nemotron-nano-4b-v1.1, \S+, built \S+", line)
-    assert context == 1024
+    assert context == described == 1024
     # The old load is over only when its answers are.
     wait_until(lambda: served_bundles(reloadable.served) == {digest(reloadable.in_repository() / "manifest.json"): 1})
     # More than the new one could.

@@ -257,6 +257,18 @@ def test_a_request_is_a_line_in_the_log_and_a_span_below_its_caller_s(watched: W
     assert "France" not in "\n".join(watched.log)
 
 
+def test_the_client_passes_the_name_and_the_trace_of_a_request_on(watched: Watched, client: Client) -> None:
+    reply = client.chat(CAPITAL, max_tokens=3, request_id="chat-17/a", traceparent=f"00-{TRACE}-{PARENT}-01")
+
+    attributes: dict[str, Any] = {}
+    while attributes.get("nemotron.request.id") != "chat-17/a":
+        span, _ = watched.collector.span()
+        attributes = plain(span.attributes)
+    assert reply.request_id == "chat-17/a"
+    assert (span.trace_id.hex(), span.parent_span_id.hex()) == (TRACE, PARENT)
+    wait_until(lambda: "chat-17/a" in [line.get("request_id") for line in watched.lines("request")])
+
+
 def _send(
     options: ServeOptions,
     texts: dict[str, str],

@@ -11,7 +11,7 @@ from nemotron_triton.serving.settings import Settings
 from running import Running, running
 
 # As in faulty_model.py, which only Triton's Python can import.
-ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
+ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK, SILENT = range(8)
 TEXT = "one two three four five six seven eight nine ten"
 _SETTINGS = Settings(max_queue_requests=40, max_queue_ms=4000, max_engine_silence_ms=60_000)
 

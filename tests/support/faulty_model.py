@@ -17,12 +17,12 @@ from nemotron_triton.errors import EngineError
 from nemotron_triton.serving.service import Service
 
 # The meanings of a request's seed.
-ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK = range(7)
+ANSWER, FAIL_IN_MIDSTREAM, HANG, RAISE_AT_ONCE, DIE, ENDLESS, STUCK, SILENT = range(8)
 TEXT = "one two three four five six seven eight nine ten "
 
 
 class FaultyEngine(Engine):
-    """Answers with `TEXT`, or does what the seed says after its first words."""
+    """Answers with `TEXT`, or does what the seed says after its first words; `SILENT` begins with none."""
 
     max_seq_len = 100_000
     max_batch_size = 8
@@ -59,6 +59,8 @@ class FaultyEngine(Engine):
             # Ignores a cancel after its first words.
             stream.put(tuple(self._ids[:5]))
             await asyncio.sleep(3600)
+        while sampling.seed == SILENT and not stream.cancelled:
+            await asyncio.sleep(0.02)
         left = sampling.max_tokens
         while left and not stream.cancelled:
             for token_id in self._ids[:left]:

@@ -20,6 +20,7 @@ from nemotron_client import (
     ClientError,
     ContentDelta,
     DeadlineExceeded,
+    Description,
     EndpointHealth,
     Event,
     Finish,
@@ -27,6 +28,7 @@ from nemotron_client import (
     Health,
     InvalidArguments,
     InvalidRequest,
+    Json,
     Logprobs,
     Message,
     MessageLike,
@@ -89,6 +91,16 @@ SAMPLING: GenerateOptions = {
     "max_thinking_tokens": 100,
     "include_reasoning": False,
     "guide": {"type": "object"},
+    "clamp_max_tokens": True,
+    "request_id": "chat-17",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "caller": "carol",
+}
+RAW: ChatOptions = {
+    "guide": Json("{}"),
+    "logit_bias": Json(b"{}"),
+    "tool_choice": Json('"auto"'),
+    "chat_template_kwargs": Json("{}"),
 }
 FORCED: ChatOptions = {
     "tool_choice": "weather",
@@ -147,6 +159,10 @@ def threads() -> None:
         assert_type(client.health(), Health)
         assert_type(client.is_ready(timeout_s=1), bool)
         assert_type(client.models(), tuple[Model, ...])
+        assert_type(client.describe(timeout_s=1), Description)
+        assert_type(client.chat(Json("[]"), tools=Json(b"[]"), **RAW), Reply)
+        assert_type(client.count_tokens(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), int)
+        assert_type(client.render(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), Prompt)
         assert_type(client.with_options(timeout_s=1, max_retries=5), Client)
     client.close()
 
@@ -166,6 +182,10 @@ async def event_loop() -> None:
         assert_type(await client.health(), Health)
         assert_type(await client.is_ready(timeout_s=1), bool)
         assert_type(await client.models(), tuple[Model, ...])
+        assert_type(await client.describe(timeout_s=1), Description)
+        assert_type(await client.chat(Json("[]"), tools=Json(b"[]"), **RAW), Reply)
+        assert_type(await client.count_tokens(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), int)
+        assert_type(await client.render(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), Prompt)
         assert_type(client.with_options(timeout_s=1, max_retries=5), AsyncClient)
     await client.close()
 
@@ -258,7 +278,7 @@ def whole(reply: Reply, run: Run) -> None:
     assert_type(run.messages, tuple[MessageLike, ...])
 
 
-def status(health: Health, models: tuple[Model, ...], prompt: Prompt) -> None:
+def status(health: Health, models: tuple[Model, ...], served: Description, prompt: Prompt) -> None:
     assert_type(health.ready, bool)
     assert_type(health.endpoints, tuple[EndpointHealth, ...])
     assert_type(
@@ -266,6 +286,8 @@ def status(health: Health, models: tuple[Model, ...], prompt: Prompt) -> None:
         list[str],
     )
     assert_type([model.versions + model.inputs + model.outputs for model in models], list[tuple[str, ...]])
+    assert_type((served.name, served.names, served.context_tokens), tuple[str, tuple[str, ...], int])
+    assert_type([served.kind, served.precision, served.gpu, served.built_at], list[str])
     assert_type((prompt.text, prompt.token_ids, prompt.num_tokens), tuple[str, tuple[int, ...], int])
 
 

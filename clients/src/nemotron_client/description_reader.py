@@ -15,11 +15,19 @@ from nemotron_client.status import Description
 class DescriptionReader(ResponseReader[Description]):
     """Reads the one response to a request for the description."""
 
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._complete = False
+
     def _parts(self, response: Any) -> list[Description]:
+        if self._complete:
+            raise ValueError("a second description")
         served = json.loads(output_values(response)[wire.DESCRIPTION.name])
         # A newer server may say more.
         values = {field.name: served[field.name] for field in dataclasses.fields(Description)}
-        return [Description(**values | {"names": tuple(values["names"])})]
+        description = Description(**values | {"names": tuple(values["names"])})
+        self._complete = True
+        return [description]
 
     def _lack(self) -> str:
-        return "" if self.started else "does not say what it serves"
+        return "" if self._complete else "does not say what it serves"

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 from nemotron_client.cancellation import asked_to_stop
 from nemotron_client.errors import InvalidRequest, ToolError, ToolFailed, TooManyTurns
+from nemotron_client.json_text import Json
 from nemotron_client.messages import MessageLike, openai_messages
 from nemotron_client.options import ChatOptions
 from nemotron_client.run import RunEvent, RunParts
@@ -39,6 +40,8 @@ class ToolLoop:
             raise InvalidRequest(f"on_tool_error is {on_tool_error!r}; it is raise or tell", field="on_tool_error")
         if (n := options.get("n")) not in (None, 1):
             raise InvalidRequest(f"n is {n!r}; a run goes on with one answer, so leave it out", field="n")
+        if isinstance(messages, Json):
+            raise InvalidRequest("messages is Json; a run adds to them, so give a list", field="messages")
         self.tools = tools
         self.options: ChatOptions = {**options}
         self._toolbox = Toolbox(tools)
