@@ -32,7 +32,8 @@ class ChatCompletions:
                     asked.messages,
                     tools=asked.tools,
                     thinking=asked.thinking,
-                    **{**asked.options, **visit.options()},  # type: ignore[typeddict-item]
+                    **asked.options,
+                    **visit.options(),
                 )
                 completion_id, created = f"chatcmpl-{visit.request_id}", int(time.time())
                 if asked.stream:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from nemotron_client import ChatOptions, Json
+from nemotron_client import Json
 from nemotron_gateway.errors import invalid
 from nemotron_gateway.json_body import NULL, is_null, read, refuse, value_of
 from nemotron_gateway.sampling_fields import SamplingFields, StreamOptions
@@ -119,7 +119,7 @@ class Asked:
     messages: Json
     tools: Json | None
     thinking: bool | None
-    options: ChatOptions
+    options: dict[str, Any]
     stream: bool
     stream_options: StreamOptions
     fields: Mapping[str, str]
@@ -151,7 +151,7 @@ def read_chat(body: bytes) -> Asked:
         messages=Json(bytes(request.messages)),
         tools=_tools(request.tools),
         thinking=thinking,
-        options={name: value for name, value in options.items() if value is not None},  # type: ignore[typeddict-item]
+        options={name: value for name, value in options.items() if value is not None},
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         fields=fields,
@@ -165,7 +165,7 @@ def _tools(raw: msgspec.Raw) -> Json | None:
 
 
 def _tool_choice(raw: msgspec.Raw) -> str | Mapping[str, Any] | None:
-    choice = value_of(raw, str | dict[str, Any] | None, "tool_choice")
+    choice: str | dict[str, Any] | None = value_of(raw, str | dict[str, Any] | None, "tool_choice")
     if isinstance(choice, str) and choice not in ("auto", "none", "required"):
         raise invalid(
             f"tool_choice is {choice!r:.100}; it must be none, auto, required, or an object that names a function",
@@ -211,9 +211,9 @@ def _thinking(request: ChatRequest, options: dict[str, Any], fields: dict[str, s
     budgets = {
         "max_thinking_tokens": request.max_thinking_tokens,
         "thinking_token_budget": request.thinking_token_budget,
-        "nvext.max_thinking_tokens": request.nvext and request.nvext.max_thinking_tokens,
+        "nvext.max_thinking_tokens": request.nvext.max_thinking_tokens if request.nvext else None,
         "reasoning.max_tokens": reasoning.max_tokens,
-        "thinking.budget_tokens": request.thinking and request.thinking.budget_tokens,
+        "thinking.budget_tokens": request.thinking.budget_tokens if request.thinking else None,
     }
     for name, budget in budgets.items():
         # Below 0 is no budget, as other servers have it.

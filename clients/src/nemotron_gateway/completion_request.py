@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nemotron_client import GenerateOptions
 from nemotron_gateway.errors import invalid
 from nemotron_gateway.json_body import read, refuse
 from nemotron_gateway.sampling_fields import SamplingFields, StreamOptions
@@ -37,7 +36,7 @@ class AskedText:
     model: str | None
     prompts: list[str]
     n: int
-    options: GenerateOptions
+    options: dict[str, Any]
     stream: bool
     stream_options: StreamOptions
     unknown: frozenset[str]
@@ -57,7 +56,7 @@ def read_completion(body: bytes) -> AskedText:
         model=request.model,
         prompts=_prompts(request.prompt),
         n=request.n or 1,
-        options={name: value for name, value in options.items() if value is not None},  # type: ignore[typeddict-item]
+        options={name: value for name, value in options.items() if value is not None},
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         unknown=others - IGNORED,
