@@ -116,7 +116,7 @@ class Gateway:
 
     def chat(self, messages: object = HI, headers: Mapping[str, str] | None = None, **fields: Any) -> Answer:
         """The response to a chat completion."""
-        return self.ask("POST", CHAT, {"model": "nemotron", "messages": messages} | fields, headers)
+        return self.ask("POST", CHAT, {"messages": messages} | fields, headers)
 
 
 @contextlib.contextmanager
