@@ -13,7 +13,7 @@ from nemotron_client.attempts import Attempts
 from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import StreamBroken
 from nemotron_client.messages import MessageLike, openai_messages
-from nemotron_client.options import ChatOptions, GenerateOptions, tensor_values
+from nemotron_client.options import ChatOptions, GenerateOptions, RenderOptions, tensor_values
 from nemotron_client.protocol import infer_request, output_values, triton_messages
 from nemotron_client.settings import ClientSettings
 from nemotron_client.status import Model, Prompt
@@ -79,20 +79,20 @@ def generate(settings: ClientSettings, prompt: str, thinking: bool | None, optio
 
 def render(
     settings: ClientSettings,
-    messages: Sequence[MessageLike],
+    messages: Sequence[MessageLike] | None,
+    prompt: str | None,
     tools: Sequence[ToolLike] | None,
     thinking: bool | None,
-    chat_template_kwargs: Mapping[str, Any] | None,
-    timeout_s: float | None,
+    options: RenderOptions,
 ) -> Outgoing:
-    """A conversation for the `preprocessing` model; `InvalidRequest` when it cannot be sent."""
-    values = {
-        wire.MESSAGES.name: openai_messages(messages),
-        wire.TOOLS.name: openai_tools(tools) if tools else None,
-        wire.THINKING.name: thinking,
-        wire.CHAT_TEMPLATE_KWARGS.name: chat_template_kwargs,
-    }
-    return _for_model(settings.with_options(timeout_s, None), MODELS[1], values)
+    """A conversation, or a *prompt*, for the `preprocessing` model; `InvalidRequest` when it cannot be sent."""
+    values = tensor_values(options, RenderOptions.__annotations__)
+    # Without both it is the messages that are missing, and with both the server refuses it.
+    values[wire.MESSAGES.name] = openai_messages(messages) if messages is not None or prompt is None else None
+    values[wire.TEXT_INPUT.name] = prompt
+    values[wire.TOOLS.name] = openai_tools(tools) if tools else None
+    values[wire.THINKING.name] = thinking
+    return _for_model(settings.with_options(options.get("timeout_s"), None), MODELS[1], values)
 
 
 def metadata(settings: ClientSettings, name: str, timeout_s: float | None) -> Outgoing:

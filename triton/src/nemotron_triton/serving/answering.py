@@ -14,7 +14,7 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
 from nemotron_triton.chat.grammar import call_grammar
-from nemotron_triton.chat.render import Prompt, render_prompt
+from nemotron_triton.chat.render import Prompt, finished_prompt, render_prompt
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
@@ -133,8 +133,7 @@ class Answering:
 
     def _prompt(self, request: ChatRequest) -> Prompt:
         if request.conversation is None:
-            # The caller rendered a finished prompt with a template of his own: its control tokens count.
-            return Prompt(request.text, "\ufdd0", tuple(self._profile.control_tokens))
+            return finished_prompt(self._profile, request.text)
         options = dataclasses.replace(request.render, template=self._template)
         return render_prompt(self._profile, request.conversation, options)
 
@@ -229,7 +228,13 @@ class _Reading:
             cached_tokens=self._stream.cached_tokens,
         )
         problems = (*self._problems, *self._parser.problems)
-        return Finish(reason=reason, usage=usage, problems=problems, stop_reason=stop_reason)
+        return Finish(
+            reason=reason,
+            usage=usage,
+            problems=problems,
+            stop_reason=stop_reason,
+            thinking_cut=self._stream.closer_forced,
+        )
 
     def _pieces(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """*ids* in the pieces that counting needs: one token each where a stop word or thinking may begin or end."""
