@@ -17,6 +17,7 @@ from nemotron_client.events import ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerRules, parse_whole
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.formats import format_names
+from nemotron_triton.chat.gbnf import listed
 from nemotron_triton.chat.grammar import MAX_CALLS, forced_call, strict_calls
 from nemotron_triton.chat.reasoning import Thinking
 from nemotron_triton.errors import RequestError
@@ -245,6 +246,23 @@ def test_strict_functions_are_followed_once_a_call_opens(tool_call_format: str, 
     assert accepts(spelt(tool_call_format, "g", {"x": 6, "more": "y"}))
     assert not accepts(spelt(tool_call_format, "unknown", {}))
     assert not accepts(right[:-1])
+
+
+@both_formats
+def test_a_grammar_whose_characters_are_listed_takes_the_same_texts(tool_call_format: str) -> None:
+    schema = of({"x": {"type": "string", "pattern": "^[^<x\\]]+$"}, "y": {"enum": ['a "[^b]"', "["]}})
+    text = forced_call(
+        tool_call_format, [{"name": "f", "parameters": schema}], REQUIRED, thinking="opened", parallel=True
+    )
+    values = [(x, y) for x in ("\xe9\U0001f642[", "\U0010ffff", "<", "a]", "x") for y in ('a "[^b]"', "[", "b")]
+    texts = [f"hm </p>\n</think>\n\n{spelt(tool_call_format, 'f', {'x': x, 'y': y})}" for x, y in values]
+
+    listing = listed(text)
+
+    excluding = Grammar(text)
+    assert [Grammar(listing).accepts(each) for each in texts] == [excluding.accepts(each) for each in texts]
+    assert [excluding.accepts(each) for each in texts] == [True, True, False] * 2 + [False] * 9
+    assert "[^" not in listing.replace("[^b]", "")
 
 
 def test_the_thinking_before_a_forced_call_is_read_as_thinking() -> None:

@@ -352,6 +352,7 @@ def test_a_forced_call_is_forced_behind_the_closer(bundle: Bundle) -> None:
     assert second
     assert "think" in first.text
     assert "think" not in second.text
+    assert first.text.endswith(second.text.removeprefix("root"))
     assert [call.name for call in answer.calls] == ["f"]
     assert answer.finish
     assert answer.finish.reason == "tool_calls"
