@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -60,9 +61,9 @@ def _integer(text: str) -> str | None:
 
 
 def _number(text: str) -> str | None:
-    if _JSON_NUMBER.fullmatch(text):
-        return text
-    return repr(float(text)) if _NUMBER.fullmatch(text) and "inf" not in repr(float(text)) else None
+    if not _NUMBER.fullmatch(text) or math.isinf(float(text)):
+        return None
+    return text if _JSON_NUMBER.fullmatch(text) else repr(float(text))
 
 
 _READERS: dict[str, Callable[[str], str | None]] = {

@@ -148,12 +148,12 @@ def _function(block: Block, *, bare: bool) -> Wait[Problem]:
             repaired = read.repaired
             continue
         if tag not in (END_FUNCTION, END_CALL):
-            at_end = (yield from source.peek()) == "" and not source.cut
             if not values and (yield from source.accept(Tags(f"{FUNCTION}{name}>"))):
                 tag = ""  # the opener twice
                 continue
-            if not (yield from source.see(_OPENERS)) and not (at_end and (values or not bare)):
-                return block.unreadable()
+            ends = (yield from source.see(_OPENERS)) or ((yield from source.peek()) == "" and not source.cut)
+            if not ends or (bare and not values):
+                return block.unreadable()  # without wrapper and closer, it is a mention
         if not name:
             return "missing_name"
         pairs = [f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in values.items()]
