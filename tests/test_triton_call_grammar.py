@@ -210,6 +210,14 @@ def test_a_schema_that_explodes_is_refused_quickly(tool_call_format: str) -> Non
     assert time.monotonic() - begin_s < 5
 
 
+def test_no_value_between_tags_has_nul() -> None:
+    function = {"name": "f", "parameters": of({"x": {"enum": ["a\0b", "c"]}})}
+
+    grammar = forced_call("qwen3_coder", [function], REQUIRED, thinking="none", parallel=True)
+
+    assert "\0" not in grammar
+
+
 @both_formats
 def test_a_schema_that_never_ends_is_refused(tool_call_format: str) -> None:
     parts = [{"properties": {"k": {"$ref": "#/$defs/T"}}}, {"properties": {"k": {"type": "object"}}}]

@@ -160,7 +160,8 @@ class SchemaRules:
             text = value if isinstance(value, str) else gbnf.json_text(value)
             # Some texts are read as another value, such as "1" where a number is allowed too.
             read = json.loads(schema.as_json(text, declared, self._root))
-            if schema.same(read, value) and allowed.matches(text):
+            # A grammar is a text in C, which NUL would end.
+            if schema.same(read, value) and allowed.matches(text) and "\0" not in text:
                 yield text
 
     def _types(self, plain: Plain) -> list[str] | None:
