@@ -49,11 +49,15 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def plain(chars: Characters) -> str:
-    """One of *chars*, as it is. Never NUL, which no engine takes for a character of a text."""
+def plain(chars: Characters) -> str | None:
+    """One of *chars*, as it is; None where there is none.
+
+    Never NUL, which no engine takes for a character of a text, nor half a surrogate pair, which is none.
+    """
     if chars[-1][1] == 0x10FFFF:
         return f"[^{_ranges(without(chars) or among(chr(0)))}]"
-    return f"[{_ranges(chars)}]"
+    chars = common(chars, _TEXT)
+    return f"[{_ranges(chars)}]" if chars else None
 
 
 def listed(grammar: str) -> str:
@@ -78,7 +82,7 @@ def in_string(chars: Characters) -> str | None:
     """One of *chars* inside a JSON string, the others escaped; None where all are control characters without a name."""
     shown = common(chars, _PLAIN)
     letters = [letter for char, letter in _ESCAPES.items() if common(chars, among(char))]
-    spellings = [plain(shown)] if shown else []
+    spellings = [text] if shown and (text := plain(shown)) else []
     if letters:
         spellings.append(rf'"\\" [{_ranges(among("".join(letters)))}]')
     return f"({' | '.join(spellings)})" if len(spellings) > 1 or letters else "".join(spellings) or None
