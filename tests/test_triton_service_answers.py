@@ -175,6 +175,7 @@ def test_each_answer_to_a_request_has_a_thinking_budget_of_its_own(bundle: Bundl
         assert thoughts.startswith(b"The question is about a capital.")
         assert text.endswith(b".")
         assert 0 < of_answer[-1]["num_reasoning_tokens"].item() <= 18
+        assert of_answer[-1]["thinking_cut"].item() is True
     assert sender.finals == 1
     service.close()
 

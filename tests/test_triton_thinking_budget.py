@@ -126,7 +126,7 @@ def test_the_model_goes_on_behind_a_closer_that_is_not_its_own(
         assert (LINE * 20).startswith(answer.reasoning)
         assert answer.content == "Forty-two."
         assert answer.finish
-        assert answer.finish.reason == "stop"
+        assert (answer.finish.reason, answer.finish.thinking_cut) == ("stop", True)
         assert answer.finish.usage.input_tokens == len(first.ids)
         assert answer.finish.usage.cached_tokens == 10
         assert budget <= answer.tokens[1] <= budget + GRACE_TOKENS + len(ids_of("\n"))
@@ -352,6 +352,7 @@ def test_a_forced_call_is_forced_behind_the_closer(bundle: Bundle) -> None:
     assert second
     assert "think" in first.text
     assert "think" not in second.text
+    assert first.text.endswith(second.text.removeprefix("root"))
     assert [call.name for call in answer.calls] == ["f"]
     assert answer.finish
     assert answer.finish.reason == "tool_calls"
