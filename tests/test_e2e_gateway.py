@@ -141,7 +141,7 @@ def test_several_answers_have_places_of_their_own(offered: Commanded) -> None:
 
 
 def test_log_probabilities_have_openais_shape(offered: Commanded) -> None:
-    fields = {"logprobs": True, "top_logprobs": 2, "max_tokens": 8}
+    fields: dict[str, Any] = {"logprobs": True, "top_logprobs": 2, "max_tokens": 8}
 
     (whole,) = offered.chat(**fields).json["choices"]
     streamed = [choice for chunk in offered.chat(stream=True, **fields).chunks for choice in chunk["choices"]]

@@ -23,7 +23,7 @@ class ChatCompletions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         answering, visit = self._answering, visit_of(scope)
-        asked = read_chat(await answering.body(scope, receive))
+        asked, _ = read_chat(await answering.body(scope, receive))
         answering.check_fields(asked.unknown)
         async with answering.connected(receive):
             try:

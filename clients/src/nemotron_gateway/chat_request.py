@@ -126,9 +126,12 @@ class Asked:
     unknown: frozenset[str]
 
 
-def read_chat(body: bytes) -> Asked:
-    """The request in *body*; `ApiError` names the field that is wrong. What the server checks is not checked here."""
-    request, others = read(body, ChatRequest)
+def read_chat(body: bytes, kind: type[ChatRequest] = ChatRequest) -> tuple[Asked, ChatRequest]:
+    """What is asked for in *body*, and its fields; `ApiError` names the field that is wrong.
+
+    What the server checks is not checked here.
+    """
+    request, others = read(body, kind)
     refuse(others, _REFUSED)
     fields: dict[str, str] = {}
     options: dict[str, Any] = request.options()
@@ -146,7 +149,7 @@ def read_chat(body: bytes) -> Asked:
     options["stream_tool_calls"] = request.stream_tool_calls is not False
     options |= _guide(request.response_format) or request.guide()
     thinking = _thinking(request, options, fields)
-    return Asked(
+    asked = Asked(
         model=request.model,
         messages=Json(bytes(request.messages)),
         tools=_tools(request.tools),
@@ -157,6 +160,7 @@ def read_chat(body: bytes) -> Asked:
         fields=fields,
         unknown=others - IGNORED,
     )
+    return asked, request
 
 
 def _tools(raw: msgspec.Raw) -> Json | None:

@@ -22,7 +22,7 @@ _REFUSED = {
 class CompletionRequest(SamplingFields, kw_only=True):
     """The fields of a completion that are honoured; None is as if left out."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str | int | list[int]]
     logprobs: int | None = None
     best_of: int | None = None
     echo: bool | None = None
