@@ -71,7 +71,9 @@ def main() -> None:
         ratio = statistics.median(b.us / a.us for a, b in pairs)
         figures = [statistics.median(load.us for load in loads) for loads in (least, ours)]
         first = [statistics.median(load.first_ms for load in loads) for loads in (least, ours)]
-        say(f"| {streams} | {figures[0]:.0f} | {figures[1]:.0f} | **{ratio:.2f}** | {first[0]:.1f} | {first[1]:.1f} |\n")
+        say(
+            f"| {streams} | {figures[0]:.0f} | {figures[1]:.0f} | **{ratio:.2f}** | {first[0]:.1f} | {first[1]:.1f} |\n"
+        )
         sys.stdout.flush()
 
 
@@ -120,7 +122,7 @@ def programs(streams: int, responses: int) -> Iterator[tuple[Program, Program]]:
     with contextlib.ExitStack() as running:
 
         def start(arguments: list[str | Path]) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE)
+            process = subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE)  # noqa: S603 - our own programs
             running.callback(process.wait)
             running.callback(process.kill)
             return process
