@@ -17,7 +17,7 @@ import pytest
 
 _STARTS_A_SERVER = re.compile(r"tritonserver .*--model-repository|nemotron(_cli)? serve ", re.DOTALL)
 # Those with a target of their own, by the marker that it asks for.
-_APART = frozenset({"compatibility", "documents", "envoy", "guides", "packaging", "quantization"})
+_APART = frozenset({"clients", "compatibility", "documents", "envoy", "guides", "packaging", "quantization"})
 _running: pytest.Item | None = None
 
 
