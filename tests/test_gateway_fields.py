@@ -176,6 +176,14 @@ def test_unknown_fields_are_ignored_and_counted(asked: Gateway) -> None:
     assert "nemotron_gateway_unknown_fields_total" in asked.ask("GET", "/metrics").body.decode()
 
 
+def test_a_field_that_is_null_is_as_if_left_out(server: ScriptedServer) -> None:
+    names = ["audio", "functions", "frobnicate", "max_tokens", "n", "stop", "stream_options", "tools", "tool_choice"]
+    with gateway(server.url, strict=True) as strict:
+        got = strict.chat(**dict.fromkeys(names))
+
+    assert got.status == 200, got.body
+
+
 def test_a_strict_gateway_refuses_unknown_fields_and_takes_known_ones(server: ScriptedServer) -> None:
     with gateway(server.url, strict=True) as strict:
         refused = strict.chat(frobnicate=True)

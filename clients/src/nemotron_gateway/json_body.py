@@ -24,7 +24,10 @@ _PLACE = re.compile(r" - at `\$\.?(?P<place>.*)`$")
 
 
 def read(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
-    """The request in *body*, and the names of fields that *kind* does not have; `ApiError` where it is none."""
+    """The request in *body*, and the names of fields that *kind* does not have; `ApiError` where it is none.
+
+    A field that is null is as if left out: some SDKs send every field that they know.
+    """
     try:
         # msgspec does not look into what it leaves as it is.
         body.decode("utf-8")
@@ -47,8 +50,8 @@ def read(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
 
 
 def _decoded(body: bytes, kind: type[StructT]) -> tuple[StructT, frozenset[str]]:
-    names = _object.decode(body)
-    return msgspec.json.decode(body, type=kind), frozenset(names) - frozenset(kind.__struct_encode_fields__)
+    names = frozenset(name for name, value in _object.decode(body).items() if not is_null(value))
+    return msgspec.json.decode(body, type=kind), names - frozenset(kind.__struct_encode_fields__)
 
 
 def _whole(escape: re.Match[bytes]) -> bytes:
