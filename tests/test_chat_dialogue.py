@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from commands import invoke
+from nemotron_cli.chat import slash_commands
 from nemotron_cli.chat.answer_view import show
 from nemotron_cli.chat.dialogue import Dialogue
 from nemotron_cli.chat.history import ChatHistory
 from nemotron_client import ContentDelta, Event, Finish, ReasoningDelta, StreamBroken, ToolCall, Usage
 
+CUT = "(the thinking was cut off by its budget)"
 USAGE = Usage(input_tokens=1, output_tokens=1, reasoning_tokens=0)
 
 
@@ -47,6 +49,8 @@ def test_chat_says_what_is_wrong(arguments: list[str], status: int, complaint: s
             "there is no /\ufffd\ufffd[2J; /help lists what there is, and // begins a text with /",
         ),
         (b"/thinking maybe", "/thinking is 'maybe'; it must be on, off or default"),
+        (b"/think-at-most -1", "/think-at-most is '-1'; it must be a number of tokens, or off"),
+        (b"/think-at-most " + b"9" * 5000, "it must be a number of tokens, or off"),
         (b"/tools /nowhere.json", "cannot read /nowhere.json: No such file or directory"),
         (b"/tools -", "cannot read "),
         (b"/tools ~nobody-of-that-name/tools.json", "~nobody-of-that-name/tools.json cannot be found: "),
@@ -108,9 +112,13 @@ class Script:
     def __init__(self, *answers: Sequence[Any]) -> None:
         self.answers = list(answers)
         self.asked: list[tuple[list[Any], Any]] = []
+        self.budgets: list[int | None] = []
 
-    def stream(self, messages: list[Any], *, tool_choice: Any, **_: Any) -> Iterator[Event]:
+    def stream(
+        self, messages: list[Any], *, tool_choice: Any, max_thinking_tokens: int | None, **_: Any
+    ) -> Iterator[Event]:
         self.asked.append((messages, tool_choice))
+        self.budgets.append(max_thinking_tokens)
         for event in self.answers.pop(0):
             if isinstance(event, Exception):
                 raise event
@@ -163,3 +171,23 @@ def test_a_failure_behind_a_call_takes_the_whole_question_back() -> None:
         talk.ask("Go", lambda call: "1")
 
     assert talk.messages == []
+
+
+def test_the_thinking_has_the_budget_that_was_typed_last(capsys: pytest.CaptureFixture[str]) -> None:
+    cut = [ContentDelta("Yes."), Finish(reason="stop", usage=USAGE, thinking_cut=True)]
+    script = Script(*[cut] * 3)
+    talk = Dialogue(script, max_thinking_tokens=9)  # type: ignore[arg-type]
+
+    for line in ("", "/think-at-most 0", "/think-at-most off"):
+        if line:
+            slash_commands.run(line, talk)
+        talk.ask("Well?", lambda call: None)
+
+    assert script.budgets == [9, 0, None]
+    assert capsys.readouterr().err.splitlines() == [
+        CUT,
+        "think at most: 0 tokens",
+        CUT,
+        "think at most: off",
+        CUT,
+    ]

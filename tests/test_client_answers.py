@@ -167,6 +167,15 @@ def test_what_ended_the_answer_is_in_its_finish(ask: Ask, stop_reason: str | int
     assert sent(server.requests[0])["stop_words"] == b"\3\0\0\0END"
 
 
+@both_clients
+@pytest.mark.parametrize("told", [{}, {wire.THINKING_CUT: False}, {wire.THINKING_CUT: True}])
+def test_thinking_that_its_budget_has_ended_is_marked(ask: Ask, told: dict[wire.Tensor, bool]) -> None:
+    with scripted_server(replies([{wire.TEXT_OUTPUT: "ja", **LAST, **told}])) as server:
+        events = ask(server.url, HI, max_thinking_tokens=5)
+
+    assert Reply.of(events).thinking_cut is (True in told.values())
+
+
 def test_biases_go_by_token_and_by_text() -> None:
     with scripted_server(lambda request, context: answer("ja")) as server, Client(server.url) as client:
         client.chat(HI, logit_bias={7: -100, 8: 1.5}, word_bias={"a": 2, "é": -1})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -133,24 +133,6 @@ def test_the_clients_raise_it_with_the_servers_message_and_the_name_of_the_optio
     assert error.status == "INVALID_ARGUMENT"
     again = copy.copy(error)
     assert (str(again), vars(again)) == (str(error), vars(error))
-
-
-@pytest.mark.parametrize(
-    ("call", "field"),
-    [
-        (lambda client: client.stream(HI, stop=7), "stop"),
-        (lambda client: client.stream(HI, word_bias=["a"]), "word_bias"),
-        (lambda client: client.stream(HI, tools=[7]), "tools[0]"),
-        (lambda client: client.stream(HI, timeout_s=-1), "timeout_s"),
-        (lambda client: client.generate_stream(7), "prompt"),
-        (lambda client: client.run(HI, tools=[], n=2), "n"),
-    ],
-)
-def test_what_is_not_sent_names_its_field_too(call: Callable[[Client], Any], field: str) -> None:
-    with Client("127.0.0.1:1") as client, pytest.raises(InvalidRequest) as caught:
-        call(client)
-
-    assert (caught.value.field, caught.value.code) == (field, "invalid_value")
 
 
 def test_a_request_that_is_too_large_says_how_large_it_may_be() -> None:

@@ -15,11 +15,14 @@ import pytest
 
 from exposition import metric
 from nemotron_client import (
+    AssistantMessage,
     AsyncClient,
     Client,
     ClientError,
     ContentDelta,
     Finish,
+    MessageLike,
+    Prompt,
     Reply,
     RequestRejected,
     ServerUnavailable,
@@ -68,6 +71,46 @@ def test_a_prompt_that_was_rendered_generates_what_its_messages_do(client: Clien
 
 def test_tools_count_among_the_tokens_of_a_prompt(client: Client) -> None:
     assert client.count_tokens(TIP, tools=[calculate_tip]) > client.count_tokens(TIP)
+    assert client.count_tokens(TIP, tools=[calculate_tip], tool_choice="none") == client.count_tokens(TIP)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_thinking_tokens": 0},
+        {"reasoning_effort": "none"},
+        {"reasoning_effort": "low"},
+        {"tools": [calculate_tip], "tool_choice": "calculate_tip"},
+        {"tools": [calculate_tip], "tool_choice": "none"},
+        {"continue_final_message": True},
+    ],
+    ids=["budget 0", "effort none", "effort low", "one tool", "no tool", "continued"],
+)
+def test_what_is_rendered_is_what_a_chat_with_the_same_options_reads(
+    served: ServeOptions, client: Client, options: dict[str, Any]
+) -> None:
+    messages: list[MessageLike] = [*CAPITAL, AssistantMessage("The capital of")]
+
+    async def render() -> Prompt:
+        async with AsyncClient(served.grpc_url, timeout_s=60) as async_client:
+            return await async_client.render(messages, **options)
+
+    prompt = client.render(messages, **options)
+
+    assert prompt == asyncio.run(render())
+    assert prompt.num_tokens == client.chat(messages, max_tokens=64, **options).usage.input_tokens
+
+
+def test_a_finished_prompt_is_counted_as_it_is_generated_from(client: Client) -> None:
+    prompt = client.render(CAPITAL, thinking=False)
+
+    assert client.render(prompt=prompt.text) == prompt
+    assert client.count_tokens(prompt=prompt.text) == client.generate(prompt.text).usage.input_tokens
+    with pytest.raises(RequestRejected, match="give exactly one of messages"):
+        client.render(CAPITAL, prompt=prompt.text)
+    with pytest.raises(RequestRejected, match="reasoning_effort goes with messages") as caught:
+        client.render(prompt=prompt.text, reasoning_effort="low")
+    assert caught.value.field == "reasoning_effort"
 
 
 def test_models_and_health_are_reported(client: Client, served: ServeOptions) -> None:

@@ -120,6 +120,7 @@ def test_thinking_ends_at_its_budget(client: Client) -> None:
     assert 0 < short.usage.reasoning_tokens < free.usage.reasoning_tokens
     assert (short.finish_reason, bool(short.content)) == ("stop", True)
     assert ample == free
+    assert (short.thinking_cut, hidden.thinking_cut, ample.thinking_cut) == (True, True, False)
     assert (hidden.reasoning, hidden.content, hidden.usage) == (None, short.content, short.usage)
 
 

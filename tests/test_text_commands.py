@@ -97,6 +97,68 @@ def test_parse_answers_each_line_and_loses_none() -> None:
     assert "must be auto, none" in answers[7]["error"]
 
 
+@pytest.mark.parametrize(
+    "off",
+    [
+        {"chat_template_kwargs": {"reasoning_budget": 0}},
+        {"max_thinking_tokens": 0},
+        {"reasoning_effort": "none"},
+        {"thinking": False},
+    ],
+)
+def test_render_shows_the_prompt_of_a_request_that_may_not_think(off: dict[str, Any]) -> None:
+    nemotron_3 = {"model": "nemotron-3-nano-4b", "messages": ASK}
+
+    (answer,) = lines("render", nemotron_3 | off)
+
+    assert answer["prompt"].endswith("<think></think>")
+
+
+def test_render_refuses_what_a_server_refuses() -> None:
+    answers = lines(
+        "render",
+        {"id": 1, "messages": ASK, "max_thinking_tokens": 0, "thinking": True},
+        {"id": 2, "messages": ASK, "max_thinking_tokens": "0"},
+        {"id": 3, "messages": ASK, "reasoning_effort": "huge"},
+        {"id": 4, "messages": ASK, "tool_choice": "required"},
+        {"id": 5},
+        {"id": 6, "messages": ASK, "chat_template_kwargs": {"reasoning_budget": -2}},
+    )
+
+    assert [answer["error"].split(";")[0] for answer in answers] == [
+        "max_thinking_tokens is 0, and thinking is true",
+        "max_thinking_tokens must be a whole number or null",
+        'reasoning_effort is "huge"',
+        "tool_choice is required, but there are no tools to call",
+        "give exactly one of messages (a conversation) and text_input (a finished prompt)",
+        "chat_template_kwargs.reasoning_budget is -2",
+    ]
+
+
+ARGUMENTS = f'{{"price": 100.10, "huge": 1e400, "exact": 12345678901234567.89, "long": {"7" * 5000}, "a": -0, "a": 1}}'
+CALLED = f'{{"role": "assistant", "tool_calls": [{{"function": {{"name": "f", "arguments": {ARGUMENTS}}}}}]}}'
+PAST_CALL = f"[{json.dumps(ASK[0])}, {CALLED}]"
+
+
+def test_render_keeps_the_digits_of_earlier_calls(tmp_path: Path) -> None:
+    (tmp_path / "messages.json").write_text(PAST_CALL)
+
+    of_file = run("render", "And now?", "--messages", str(tmp_path / "messages.json"))
+    of_line = json.loads(run("render", "--jsonl", stdin=f'{{"id": 1.10, "messages": {PAST_CALL}}}'))["prompt"]
+
+    assert f'"arguments": {ARGUMENTS}' in of_file
+    assert f'"arguments": {ARGUMENTS}' in of_line
+
+
+def test_parse_names_arguments_that_break_their_schema() -> None:
+    tool = {"function": {"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}}
+
+    misfit, unchecked = lines("parse", {"id": 1, "text": CALL, "tools": [tool]}, {"id": 2, "text": CALL})
+
+    assert (misfit["error"], misfit["finish_reason"]) == ("invalid_arguments", "tool_calls")
+    assert "error" not in unchecked
+
+
 @pytest.mark.parametrize("command", ["render", "parse"])
 def test_lines_that_are_not_requests_are_answered_with_an_error(command: str) -> None:
     answers = run(command, "--jsonl", stdin='nonsense\n[1]\n\n{"id": 1, "x": 2}\n').splitlines()

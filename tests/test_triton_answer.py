@@ -3,115 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nemotron_client.events import ContentDelta, Event, Problem, ReasoningDelta, ToolCall, ToolCallDelta
+from answer_texts import END_TOKENS, IN_VALUES, RULES, SOUP, Parsed, fold, parse, pieces_of, rules, visible
+from call_spellings import FORMATS, SPELLINGS, as_xml
+from nemotron_client.events import ContentDelta, Problem, ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, parse_whole
 from nemotron_triton.chat.conversation import ToolChoice
-from nemotron_triton.chat.formats import call_format, format_names
+from nemotron_triton.chat.formats import call_format
 from nemotron_triton.chat.reasoning import Thinking
-
-Calls = Sequence[tuple[str, Mapping[str, str]]]
-
-
-def as_json(calls: Calls, ascii_only: bool) -> str:
-    body = json.dumps([{"name": name, "arguments": given_} for name, given_ in calls], ensure_ascii=ascii_only)
-    return f"<TOOLCALL>{body}</TOOLCALL>" if calls else ""
-
-
-def as_xml(calls: Calls, ascii_only: bool) -> str:
-    return "\n".join(
-        f"<tool_call>\n<function={name}>\n"
-        + "".join(f"<parameter={key}>\n{value}\n</parameter>\n" for key, value in given_.items())
-        + "</function>\n</tool_call>"
-        for name, given_ in calls
-    )
-
-
-@dataclass(frozen=True)
-class Spelling:
-    """Calls of one format: any calls, a call of `tip`, and the text that completes a call."""
-
-    written: Callable[[Calls, bool], str]
-    call: str
-    last: str
-
-
-SPELLINGS = {
-    "nemotron_json": Spelling(as_json, '<TOOLCALL>[{"name": "tip", "arguments": {"bill": 100}}]</TOOLCALL>', "}"),
-    "qwen3_coder": Spelling(
-        as_xml,
-        "<tool_call>\n<function=tip>\n<parameter=bill>\n100\n</parameter>\n</function>\n</tool_call>",
-        "</function>",
-    ),
-}
-FORMATS = format_names()
-TIP = {"type": "object", "properties": {"bill": {"type": "number"}, "note": {"type": "string"}}}
-END_TOKENS = ("<|eot_id|>", "<|im_end|>")
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """The fold of a stream of events."""
-
-    reasoning: str
-    content: str
-    calls: tuple[tuple[str, str], ...]
-    problems: tuple[Problem, ...]
-
-
-def fold(events: Sequence[Event], problems: Sequence[Problem]) -> Parsed:
-    return Parsed(
-        "".join(event.text for event in events if isinstance(event, ReasoningDelta)),
-        "".join(event.text for event in events if isinstance(event, ContentDelta)),
-        tuple((event.name, event.arguments_json) for event in events if isinstance(event, ToolCall)),
-        tuple(problems),
-    )
-
-
-def rules(style: str, **changes: Any) -> AnswerRules:
-    return AnswerRules(tool_call_format=style, functions={"tip": TIP, "now": None}, end_tokens=END_TOKENS, **changes)
-
-
-def parse(pieces: Sequence[str], how: AnswerRules, *, cut: bool = False) -> Parsed:
-    parser = AnswerParser(how)
-    events = [event for piece in pieces for event in parser.feed(piece)] + parser.finish(cut=cut)
-    assert all(event.text for event in events if isinstance(event, ContentDelta | ReasoningDelta))
-    return fold(events, parser.problems)
-
-
-SOUP = st.lists(
-    st.sampled_from(
-        [
-            *(spelling.call for spelling in SPELLINGS.values()),
-            "<think>", "</think>", "<TOOLCALL>", "</TOOLCALL>", "<tool_call>", "</tool_call>",
-            "<function=tip>", "<function=", "</function>", "<parameter=bill>", "<parameter=", "</parameter>",
-            "</TOOL", "</thin", "<tool_c", '{"name": "f", "arguments": {}}', '[{"name": "', '"arguments": {',
-            "```json", "```\n", "\n```xml\n", "~~~\n", "; ", "// ", "# ", "TRUE",
-            "\\d", "\\ud83d", "\\ude00", "<|eot_id|>", "<|im_end|>", "<|", *'\n \r a<>"\'\\[]{},:é😀0',
-        ]
-    ),
-    max_size=24,
-).map("".join)  # fmt: skip
-RULES = st.builds(
-    rules,
-    st.sampled_from(FORMATS),
-    begins=st.sampled_from(get_args(Thinking)),
-    parallel=st.booleans(),
-    choice=st.sampled_from([ToolChoice(), ToolChoice("none"), ToolChoice("required"), ToolChoice("named", "tip")]),
-)
-
-
-def pieces_of(text: str, data: st.DataObject) -> list[str]:
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
-    return [text[i:j] for i, j in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 @given(SOUP | st.text(), RULES, st.booleans(), st.data())
@@ -275,15 +179,6 @@ def test_thinking_goes_on_behind_a_rehearsed_call(style: str) -> None:
     assert fold(released, []).reasoning == f" {call}\nNo"
 
 
-OPENERS = ["<tool_call>", "<function=f>", "<function=", "<parameter=a>", "<parameter=bill>", "<parameter="]
-IN_VALUES = st.lists(
-    st.sampled_from(
-        [*OPENERS, "</parameter>", "</function>", "</tool_call>", SPELLINGS["qwen3_coder"].call, "\n", "a "]
-    ),
-    max_size=10,
-).map("".join)
-
-
 @given(IN_VALUES, IN_VALUES, st.booleans(), st.data())
 def test_markup_in_values_is_read_the_same_however_it_is_cut(
     note: str, bill: str, cut: bool, data: st.DataObject
@@ -325,100 +220,6 @@ def test_calls_behind_fences_count_and_those_inside_do_not(lines: list[str], sty
 
     assert len(parsed.calls) == counted
     assert parse(list(text), rules(style)) == parsed
-
-
-def streamed(pieces: Sequence[str], how: AnswerRules, *, cut: bool = False) -> tuple[Parsed, dict[int, str]]:
-    """The fold of an answer whose calls come as they are written, and what came of the arguments of each call."""
-    parser = AnswerParser(how, stream_calls=True)
-    events = [event for piece in pieces for event in parser.feed(piece)] + parser.finish(cut=cut)
-    calls: dict[int, str] = {}
-    ids: dict[int, tuple[str, str]] = {}
-    for event in events:
-        if isinstance(event, ToolCallDelta):
-            if event.index not in calls:
-                assert event.id
-                assert event.index == len(calls)
-                ids[event.index] = event.id, event.name
-            else:
-                assert (event.id, event.name) == ("", "")
-            calls[event.index] = calls.get(event.index, "") + event.arguments_json
-        elif isinstance(event, ToolCall):
-            assert ids[event.index] == (event.id, event.name)
-            assert calls[event.index] == event.arguments_json
-            ids[event.index] = "", ""  # no piece comes behind it
-    for index in set(ids) - {event.index for event in events if isinstance(event, ToolCall)}:
-        with pytest.raises(ValueError, match=r"."):
-            json.loads(calls[index])
-    return fold(events, parser.problems), calls
-
-
-def values(parsed: Parsed) -> list[tuple[str, Any]]:
-    return [(name, json.loads(arguments)) for name, arguments in parsed.calls]
-
-
-@given(SOUP, RULES, st.booleans(), st.data())
-def test_pieces_of_calls_join_to_the_calls_however_the_text_is_cut(
-    text: str, how: AnswerRules, cut: bool, data: st.DataObject
-) -> None:
-    whole = streamed([text], how, cut=cut)
-
-    assert streamed(list(text), how, cut=cut) == whole
-    assert streamed(pieces_of(text, data), how, cut=cut) == whole
-
-
-@given(IN_VALUES, IN_VALUES, st.sampled_from(FORMATS), st.booleans(), st.data())
-def test_the_same_calls_come_whole_and_in_pieces(
-    note: str, bill: str, style: str, cut: bool, data: st.DataObject
-) -> None:
-    text = SPELLINGS[style].written([("tip", {"note": note, "bill": bill}), ("now", {}), ("other", {"a": note})], True)
-    text = text[: data.draw(st.integers(0, len(text)))] if cut else text
-
-    in_pieces, _ = streamed(pieces_of(text, data), rules(style), cut=cut)
-
-    whole = parse([text], rules(style), cut=cut)
-    assert values(in_pieces) == values(whole)
-    assert bool(in_pieces.problems) == bool(whole.problems)
-
-
-@pytest.mark.parametrize("style", FORMATS)
-def test_a_long_argument_comes_as_it_is_written(style: str) -> None:
-    note = 'She said "hi" \\ and left.\n' * 40
-    text = SPELLINGS[style].written([("tip", {"note": note})], False)
-    parser = AnswerParser(rules(style), stream_calls=True)
-    begin, end = text.index("She"), text.rindex("left.")
-    came = ""
-    for number, char in enumerate(text[:end]):
-        came += "".join(event.arguments_json for event in parser.feed(char) if isinstance(event, ToolCallDelta))
-        if number >= begin:
-            written = text[begin : number + 1]
-            # A line break may belong to the markup, and half an escape is none.
-            sent = came.removeprefix('{"note": "')
-            sent = sent if style == "nemotron_json" else json.loads(f'"{sent}"')
-            assert written.startswith(sent)
-            assert len(written) - len(sent) <= 2
-
-
-@pytest.mark.parametrize("style", FORMATS)
-def test_a_call_that_breaks_off_stays_visibly_open(style: str) -> None:
-    text = "Look.\n" + SPELLINGS[style].written([("tip", {"note": "a long note"})], True)
-    text = text[: text.index("note", text.index("long"))]
-
-    parsed, calls = streamed(list(text), rules(style), cut=True)
-
-    assert parsed.content == "Look."
-    assert parsed.calls == ()
-    assert calls == {0: '{"note": "a long '}
-    assert parsed.problems == (Problem(code="truncated_tool_call", function="tip"),)
-
-
-@pytest.mark.parametrize("style", FORMATS)
-@pytest.mark.parametrize(("before", "begins"), [("```\n", "none"), ("Perhaps ", "opened")])
-def test_nothing_of_a_call_is_sent_where_it_may_yet_be_text(style: str, before: str, begins: Thinking) -> None:
-    parser = AnswerParser(rules(style, begins=begins), stream_calls=True)
-
-    events = parser.feed(before + SPELLINGS[style].call)
-
-    assert not any(isinstance(event, ToolCall | ToolCallDelta) for event in events)
 
 
 def test_numbers_arrive_as_they_were_written() -> None:
@@ -479,9 +280,3 @@ def test_an_unmet_tool_choice_is_reported(choice: ToolChoice, text: str, codes: 
     parsed = parse([text], rules("nemotron_json", choice=choice))
 
     assert [problem.code for problem in parsed.problems] == codes
-
-
-def visible(text: str) -> str:
-    """*text* without blanks, think markers, end tokens, and lists of no calls."""
-    text = "".join(re.sub(r"</?think>|<\|eot_id\|>|<\|im_end\|>", "", text).split())
-    return re.sub(r"<(TOOLCALL|tool_call)>(?:```(?:json)?)*\[(?:```(?:json)?)*\](?:```(?:json)?)*(?:</\1>)?", "", text)

@@ -17,6 +17,7 @@ from nemotron_client.events import ReasoningDelta, ToolCall
 from nemotron_triton.chat.answer import AnswerRules, parse_whole
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.formats import format_names
+from nemotron_triton.chat.gbnf import listed
 from nemotron_triton.chat.grammar import MAX_CALLS, forced_call, strict_calls
 from nemotron_triton.chat.reasoning import Thinking
 from nemotron_triton.errors import RequestError
@@ -141,7 +142,7 @@ def test_annotations_and_unknown_keywords_are_ignored(tool_call_format: str) -> 
     assert forced(tool_call_format, schema).accepts(spelt(tool_call_format, "f", {"x": "no date"}))
 
 
-REFUSED: list[tuple[dict[str, Any], str]] = [
+REFUSED: list[tuple[Any, str]] = [
     ({"not": {"const": 1}}, 'not {"const": 1}'),
     ({"type": "array", "uniqueItems": True}, "uniqueItems true"),
     ({"type": "array", "contains": {}}, "contains {}"),
@@ -161,6 +162,19 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"type": "array", "minItems": 5000}, "minItems 5000"),
     ({"minimum": "5"}, 'minimum "5"'),
     ({"type": 5}, "type 5"),
+    ({"type": "date"}, 'type "date"'),
+    ({"type": []}, "type []"),
+    ("string", 'the schema "string"'),
+    ({"type": "array", "items": {"anyOf": [None]}}, "the schema null"),
+    ({"type": "string", "maxLength": -1}, "the schema "),
+    ({"type": "string", "maxLength": float("-inf")}, "the schema "),
+    ({"type": "number", "minimum": float("inf")}, "the schema "),
+    ({"type": "number", "multipleOf": 10**400}, "multipleOf 1000"),
+    ({"const": float("inf")}, "the schema "),
+    ({"type": "string", "pattern": "^\x00$"}, "the schema "),
+    ({"type": "string", "pattern": r"^\ud83d$"}, "the schema "),
+    ({"oneOf": [{"const": n, "title": "t"} for n in range(65)]}, "oneOf "),
+    ({"allOf": [{"type": ["integer", "number"]}, {"type": "null"}]}, "the schema "),
     ({"required": "x"}, 'required "x"'),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "oneOf "),
     ({"anyOf": []}, "anyOf []"),
@@ -175,7 +189,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @both_formats
 @pytest.mark.parametrize(("about", "complaint"), REFUSED, ids=lambda value: str(value)[:40])
 def test_what_no_grammar_follows_is_refused_by_name_and_quickly(
-    about: dict[str, Any], complaint: str, tool_call_format: str
+    about: Any, complaint: str, tool_call_format: str
 ) -> None:
     begin_s = time.monotonic()
     with pytest.raises(RequestError) as caught:
@@ -195,6 +209,43 @@ def test_a_schema_that_explodes_is_refused_quickly(tool_call_format: str) -> Non
         forced(tool_call_format, schema)
 
     assert time.monotonic() - begin_s < 5
+
+
+def test_no_value_between_tags_has_nul() -> None:
+    function = {"name": "f", "parameters": of({"x": {"enum": ["a\0b", "c"]}})}
+
+    grammar = forced_call("qwen3_coder", [function], REQUIRED, thinking="none", parallel=True)
+
+    assert "\0" not in grammar
+
+
+@both_formats
+def test_a_schema_that_never_ends_is_refused(tool_call_format: str) -> None:
+    parts = [{"properties": {"k": {"$ref": "#/$defs/T"}}}, {"properties": {"k": {"type": "object"}}}]
+    schema = of({"x": {"$ref": "#/$defs/T"}}) | {"$defs": {"T": {"type": "object", "allOf": parts}}}
+
+    with pytest.raises(RequestError, match="levels deep"):
+        forced(tool_call_format, schema)
+
+
+@both_formats
+def test_a_class_of_very_many_characters_costs_no_minute(tool_call_format: str) -> None:
+    pattern = f"^[{''.join(chr(0x4E00 + 2 * n) for n in range(2000))}]{{2}}$"
+    begin_s = time.process_time()
+
+    grammar = forced(tool_call_format, of({"x": {"type": "string", "pattern": pattern}}))
+
+    assert time.process_time() - begin_s < 5
+    assert grammar.accepts(spelt(tool_call_format, "f", {"x": "\u4e00\u4e02"}))
+    assert not grammar.accepts(spelt(tool_call_format, "f", {"x": "\u4e00\u4e01"}))
+
+
+@both_formats
+def test_two_escapes_may_spell_one_character(tool_call_format: str) -> None:
+    grammar = forced(tool_call_format, of({"x": {"type": "string", "pattern": r"^[\ud83d\ude00-\uD83D\uDE0E]$"}}))
+
+    assert grammar.accepts(spelt(tool_call_format, "f", {"x": "😁"}))
+    assert not grammar.accepts(spelt(tool_call_format, "f", {"x": "🙂"}))
 
 
 PATTERNS = [
@@ -245,6 +296,23 @@ def test_strict_functions_are_followed_once_a_call_opens(tool_call_format: str, 
     assert accepts(spelt(tool_call_format, "g", {"x": 6, "more": "y"}))
     assert not accepts(spelt(tool_call_format, "unknown", {}))
     assert not accepts(right[:-1])
+
+
+@both_formats
+def test_a_grammar_whose_characters_are_listed_takes_the_same_texts(tool_call_format: str) -> None:
+    schema = of({"x": {"type": "string", "pattern": "^[^<x\\]]+$"}, "y": {"enum": ['a "[^b]"', "["]}})
+    text = forced_call(
+        tool_call_format, [{"name": "f", "parameters": schema}], REQUIRED, thinking="opened", parallel=True
+    )
+    values = [(x, y) for x in ("\xe9\U0001f642[", "\U0010ffff", "<", "a]", "x") for y in ('a "[^b]"', "[", "b")]
+    texts = [f"hm </p>\n</think>\n\n{spelt(tool_call_format, 'f', {'x': x, 'y': y})}" for x, y in values]
+
+    listing = listed(text)
+
+    excluding = Grammar(text)
+    assert [Grammar(listing).accepts(each) for each in texts] == [excluding.accepts(each) for each in texts]
+    assert [excluding.accepts(each) for each in texts] == [True, True, False] * 2 + [False] * 9
+    assert "[^" not in listing.replace("[^b]", "")
 
 
 def test_the_thinking_before_a_forced_call_is_read_as_thinking() -> None:

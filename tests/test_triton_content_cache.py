@@ -18,7 +18,7 @@ from nemotron_triton.chat.profiles import TEMPLATES, profile, profile_names
 from nemotron_triton.chat.render import RenderOptions, render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import RequestError
-from nemotron_triton.serving.request import read_tools
+from nemotron_triton.serving.prompt_request import read_tools
 from nemotron_triton.serving.settings import Settings
 
 # What templates look at, and what stands for something in a prompt that is kept.

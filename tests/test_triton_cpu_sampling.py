@@ -203,3 +203,31 @@ def test_a_call_can_be_forced_of_a_function_with_a_thousand_parameters(bundle: B
     (chunks,) = answers(bundle, replace(GREEDY, max_tokens=80, guide=Guide(kind="grammar", text=grammar)))
 
     assert text_of(bundle, chunks).startswith(call_format(tool_call_format).openers)
+
+
+def likely(bundle: Bundle, text: bytes) -> dict[int, float]:
+    """A bias that has a model write the bytes of *text*, one token each, where it may."""
+    codec = TokenCodec(bundle.tokenizer_path)
+    ids = [codec.id_of(bytes([byte])) for byte in text]
+    return {token_id: 200.0 - 20 * place for place, token_id in enumerate(ids) if token_id is not None}
+
+
+# Too many bytes for a character, half a surrogate pair, past U+10FFFF: llama.cpp would count each as one character.
+@pytest.mark.parametrize("broken", [b"\xe0\x85", b"\xf0\x85", b"\xed\xa1", b"\xf4\x91", b"\xf6\x91", b"\xfa\x91"])
+def test_a_model_that_breaks_characters_keeps_to_a_grammar(bundle: Bundle, broken: bytes) -> None:
+    guide = Guide(kind="grammar", text='root ::= "<" [^"]{3} ">"')
+
+    (chunks,) = answers(bundle, replace(GREEDY, logit_bias=likely(bundle, broken), guide=guide))
+
+    assert re.fullmatch('<[^"]{3}>', text_of(bundle, chunks))
+
+
+@pytest.mark.parametrize("character", ["\xe9", "\u0924", "\ud7df", "\uffff", "\U0001f7df", "\U00020820", "\U0010f3cf"])
+def test_a_grammar_takes_characters_of_several_tokens(bundle: Bundle, character: str) -> None:
+    guide = Guide(kind="grammar", text='root ::= "<" [^"]{3} "\ufffd\ufffd\ufffd>"')
+
+    (chunks,) = answers(
+        bundle, replace(GREEDY, max_tokens=30, logit_bias=likely(bundle, character.encode()), guide=guide)
+    )
+
+    assert text_of(bundle, chunks) == f"<{character * 3}\ufffd\ufffd\ufffd>"

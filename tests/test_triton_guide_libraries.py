@@ -49,12 +49,17 @@ def test_a_library_matches_tags_in_thinking_and_strings(library: str, tool_call_
     assert found == [True, False, False, False]
 
 
+@pytest.mark.parametrize("library", guide_libraries.LIBRARIES)
 @pytest.mark.parametrize("tool_call_format", format_names())
-def test_xgrammar_matches_text_around_strict_calls(tool_call_format: str) -> None:
-    function = {"name": "f", "strict": True, "parameters": SCHEMA}
-    call = spelt(tool_call_format, "f", {"x": "<b>hi</b>"})
-    grammar = strict_calls(tool_call_format, [function], thinking="none")
+def test_a_library_matches_text_around_strict_calls(library: str, tool_call_format: str) -> None:
+    strict = {"name": "f", "strict": True, "parameters": SCHEMA}
+    free = {"name": "g", "parameters": SCHEMA}
+    right = spelt(tool_call_format, "f", {"x": "<b>hi</b>"})
+    valid = [right, "<p>", f"<p>{right}</p>", right + right, spelt(tool_call_format, "g", {"y": 1})]
+    wrong = [spelt(tool_call_format, *call) for call in (("f", {}), ("f", {"y": 1}), ("h", {"x": "hi"}))]
+    broken = [*wrong, right + wrong[0], right[:-1]]
+    grammar = strict_calls(tool_call_format, [strict, free], thinking="none")
 
-    (found,) = guide_libraries.verdicts("xgrammar", [(grammar, [call, f"<p>{call}</p>", "<p>", call[:-1]])])
+    (found,) = guide_libraries.verdicts(library, [(grammar, [*valid, *broken])])
 
-    assert found == [True, True, True, False]
+    assert found == [True] * len(valid) + [False] * len(broken)

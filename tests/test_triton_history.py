@@ -173,6 +173,13 @@ MODEL_DUMP: dict[str, Any] = {
         {"role": "assistant", "content": "b", "annotations": [{"type": "url_citation"}], "refusal": "no"},
         {"role": "assistant", "content": "b", "cache_control": {"type": "ephemeral"}},
         {"role": "assistant", "content": "b", "images": None, "thinking_blocks": [], "provider": {}, "x": ""},
+        {"role": "assistant", "content": "b", "id": "msg_1", "parsed": {"x": 1}},
+        {
+            "role": "assistant",
+            "content": "b",
+            "provider_specific_fields": {"refusal": None},
+            "thinking_blocks": [{"type": "thinking", "thinking": "hm"}],
+        },
         {"role": "assistant", "content": [{"type": "output_text", "text": "b", "annotations": []}]},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "b"}]},
         {"role": "assistant", "content": [{"type": "text", "text": "b", "cache_control": {"type": "ephemeral"}}]},

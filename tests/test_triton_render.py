@@ -186,6 +186,7 @@ def test_a_switch_that_is_none_or_contradicts_itself_is_refused(kwargs: dict[str
         (PROFILE.name, {"content": ""}, "assistant<|end_header_id|>\n\n", "model opens"),
         ("llama-nemotron-nano-8b-v1", {"content": "It is "}, "assistant<|end_header_id|>\n\nIt is ", "none"),
         ("nemotron-3-nano-4b", {"content": "It is "}, "assistant\n<think></think>It is ", "none"),
+        ("nemotron-3-nano-4b", {"content": ""}, "assistant\n<think></think>", "none"),
         ("nemotron-3-nano-4b", {"reasoning": "Let"}, "assistant\n<think>\nLet", "opened"),
         ("nemotron-3-nano-4b", {"reasoning": "a", "content": "It"}, "assistant\n<think>\na\n</think>\nIt", "none"),
     ],

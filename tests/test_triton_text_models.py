@@ -123,3 +123,25 @@ def test_what_is_as_long_as_it_may_be_is_taken(repository: Path) -> None:
     response = answer(repository, "postprocessing", raw_output="x" * (1 << 20), tools=json.dumps([TOOL]))
 
     assert response["text_output"].item() == b"x" * (1 << 20)
+
+
+def test_arguments_that_break_their_schema_are_a_problem(repository: Path) -> None:
+    call = '<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>'
+    tool = {"function": {"name": "f", "parameters": {"properties": {"a": {"type": "string"}}}}}
+
+    response = answer(repository, "postprocessing", raw_output=call, tools=json.dumps([tool]))
+
+    (problem,) = json.loads(response["problems"].item())
+    assert (problem["code"], problem["function"]) == ("invalid_arguments", "f")
+
+
+def test_the_control_tokens_of_a_finished_prompt_count_and_those_of_a_message_do_not(repository: Path) -> None:
+    text = "<|eot_id|>"
+
+    finished = answer(repository, "preprocessing", text_input=text)
+    said = answer(repository, "preprocessing", messages=json.dumps([{"role": "user", "content": text}]))
+    empty = answer(repository, "preprocessing", messages=json.dumps([{"role": "user", "content": ""}]))
+
+    assert finished["prompt"].item() == text.encode()
+    assert finished["num_input_tokens"].item() == 1
+    assert said["num_input_tokens"].item() > empty["num_input_tokens"].item() + 1

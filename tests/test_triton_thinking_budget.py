@@ -1,4 +1,4 @@
-"""Thinking ends at its budget: two generations, which the reader of an answer takes for one."""
+"""Thinking ends at its budget: two generations of a scripted engine, which the reader of an answer takes for one."""
 
 from __future__ import annotations
 
@@ -7,43 +7,23 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_requests import CODEC, TOOLS, read
-from cpu_engine import running, until_idle
-from nemotron_client.events import ContentDelta, Finish, ReasoningDelta, ToolCall
+from chat_answers import Read, read_answer
+from chat_requests import CODEC, OPENED, TOOLS, read
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.stream import TokenLogprob, TokenStream
 from nemotron_triton.errors import EngineError, RequestError
 from nemotron_triton.serving.answering import Answering
-from nemotron_triton.serving.request import ChatRequest
 from nemotron_triton.serving.thinking_budget import GRACE_TOKENS
 
 LINE = "I count them all again and again.\n"
-OPENED = "Question: how many?\n<think>\n"
-QUESTION = json.dumps([{"role": "user", "content": "What is the capital of Sweden?"}])
-TIP = json.dumps([{"role": "user", "content": "My bill is $100. What will be the amount for 18% tip?"}])
-CALCULATE_TIP = json.dumps(
-    [
-        {
-            "type": "function",
-            "function": {
-                "name": "calculate_tip",
-                "parameters": {
-                    "type": "object",
-                    "properties": {"bill_total": {"type": "integer"}, "tip_percentage": {"type": "integer"}},
-                    "required": ["bill_total", "tip_percentage"],
-                },
-            },
-        }
-    ]
-)
 
 
 def ids_of(text: str) -> list[int]:
@@ -120,44 +100,6 @@ class Scripted(Engine):
         pass
 
 
-@dataclass
-class Read:
-    """One answer as it was read."""
-
-    reasoning: str = ""
-    content: str = ""
-    calls: list[ToolCall] = field(default_factory=list)
-    finish: Finish | None = None
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprob] = field(default_factory=list)
-
-    @property
-    def tokens(self) -> tuple[int, int]:
-        """Of the answer, and of its thinking."""
-        assert self.finish
-        return self.finish.usage.output_tokens, self.finish.usage.reasoning_tokens
-
-
-async def read_answer(answering: Answering, request: ChatRequest, *, pause: Callable[[], float] | None = None) -> Read:
-    prepared = answering.prepare(request)
-    answer, stream = Read(), TokenStream(pause)
-    async with contextlib.aclosing(answering.answer(prepared, prepared.sampling, stream)) as steps:
-        async for step in steps:
-            answer.ids += [token.id for token in step.tokens]
-            answer.logprobs += [token.logprob for token in step.tokens]
-            for event in step.events:
-                if isinstance(event, ReasoningDelta):
-                    answer.reasoning += event.text
-                elif isinstance(event, ContentDelta):
-                    answer.content += event.text
-                elif isinstance(event, ToolCall):
-                    answer.calls.append(event)
-                elif isinstance(event, Finish):
-                    answer.finish = event
-    assert stream.tokens == answer.tokens[0]
-    return answer
-
-
 def ask(bundle: Bundle, engine: Engine, *, pause: Callable[[], float] | None = None, **values: Any) -> Read:
     return asyncio.run(read_answer(Answering(bundle, CODEC, engine), read(**values), pause=pause))
 
@@ -184,7 +126,7 @@ def test_the_model_goes_on_behind_a_closer_that_is_not_its_own(
         assert (LINE * 20).startswith(answer.reasoning)
         assert answer.content == "Forty-two."
         assert answer.finish
-        assert answer.finish.reason == "stop"
+        assert (answer.finish.reason, answer.finish.thinking_cut) == ("stop", True)
         assert answer.finish.usage.input_tokens == len(first.ids)
         assert answer.finish.usage.cached_tokens == 10
         assert budget <= answer.tokens[1] <= budget + GRACE_TOKENS + len(ids_of("\n"))
@@ -410,6 +352,7 @@ def test_a_forced_call_is_forced_behind_the_closer(bundle: Bundle) -> None:
     assert second
     assert "think" in first.text
     assert "think" not in second.text
+    assert first.text.endswith(second.text.removeprefix("root"))
     assert [call.name for call in answer.calls] == ["f"]
     assert answer.finish
     assert answer.finish.reason == "tool_calls"
@@ -438,137 +381,3 @@ def test_a_reader_that_leaves_stops_the_generation_that_runs(bundle: Bundle, ste
     asyncio.run(run())
 
     assert [asked.stream.cancelled for asked in engine.asked] == [True] * generations
-
-
-GUIDE = {
-    "guided_decoding_guide_type": "json_schema",
-    "guided_decoding_guide": json.dumps(
-        {
-            "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 20}},
-            "required": ["city"],
-            "additionalProperties": False,
-        }
-    ),
-}
-
-
-def test_the_real_engine_answers_behind_its_thinking(bundle: Bundle) -> None:
-    async def run() -> dict[int, Read]:
-        async with running(bundle) as engine:
-            answering = Answering(bundle, CODEC, engine)
-            answers = {
-                budget: await read_answer(
-                    answering, read(messages=QUESTION, thinking=True if budget else None, max_thinking_tokens=budget)
-                )
-                for budget in (0, 1, 17, 500)
-            }
-            answers[-1] = await read_answer(answering, read(messages=QUESTION, thinking=True))
-            await until_idle(engine)
-            return answers
-
-    answers = asyncio.run(run())
-
-    assert all(answer.content.endswith(".") for answer in answers.values())
-    assert answers[0].reasoning == ""
-    assert answers[1].reasoning
-    assert answers[-1].reasoning.startswith(answers[1].reasoning)
-    assert answers[1].tokens[1] <= 1 + GRACE_TOKENS + 1
-    assert answers[500] == answers[-1]
-    assert answers[500].tokens[1] > answers[1].tokens[1]
-
-
-def test_the_real_engine_closes_a_block_that_the_prompt_opened(bundle: Bundle) -> None:
-    async def run() -> dict[int, Read]:
-        async with running(bundle) as engine:
-            answering = Answering(bundle, CODEC, engine)
-            prompt = answering.prepare(read(messages=QUESTION, thinking=True)).prompt + "<think>\n"
-            return {
-                budget: await read_answer(answering, read(text_input=prompt, max_thinking_tokens=budget))
-                for budget in (0, 1, 17, 500)
-            }
-
-    answers = asyncio.run(run())
-
-    assert all(answer.content.endswith(".") for answer in answers.values())
-    assert (answers[0].reasoning, answers[0].tokens[1]) == ("", 0)
-    assert all(0 < answers[budget].tokens[1] <= budget + GRACE_TOKENS + 1 for budget in (1, 17, 500))
-    assert answers[500].reasoning.startswith(answers[1].reasoning)
-
-
-def test_the_real_engine_has_the_prompt_and_the_thinking_cached(bundle: Bundle) -> None:
-    """And the first generation has left its place when the second one begins."""
-
-    async def run() -> tuple[int | None, int, int]:
-        async with running(bundle) as engine:
-            answering = Answering(bundle, CODEC, engine)
-            answer = await read_answer(answering, read(messages=QUESTION, thinking=True, max_thinking_tokens=1))
-            assert answer.finish
-            return answer.finish.usage.cached_tokens, answer.tokens[0], engine.statistics().generated_tokens
-
-    cached, read_tokens, generated = asyncio.run(run())
-
-    assert cached == 0
-    # The closer was not generated; of the thinking, a few tokens more than were read.
-    assert read_tokens - 3 <= generated <= read_tokens + 3
-
-
-def test_the_real_engine_follows_a_guide_behind_the_closer(bundle: Bundle) -> None:
-    async def run() -> list[Read]:
-        async with running(bundle) as engine:
-            answering = Answering(bundle, CODEC, engine)
-            values = {"thinking": True, "max_tokens": 300, "seed": 1}
-            return [
-                await read_answer(answering, read(messages=QUESTION, max_thinking_tokens=5, **values, **GUIDE)),
-                await read_answer(
-                    answering,
-                    read(messages=TIP, max_thinking_tokens=2, tools=CALCULATE_TIP, tool_choice="required", **values),
-                ),
-                await read_answer(answering, read(messages=TIP, max_thinking_tokens=2, tools=CALCULATE_TIP, **values)),
-            ]
-
-    guided, forced, free = asyncio.run(run())
-
-    assert guided.reasoning
-    assert json.loads(guided.content).keys() == {"city"}
-    assert [call.name for call in forced.calls] == ["calculate_tip"]
-    assert [call.name for call in free.calls] == ["calculate_tip"]
-
-
-def test_the_real_engine_keeps_to_any_limit_and_always_answers(bundle: Bundle) -> None:
-    async def run() -> dict[int, Read]:
-        async with running(bundle) as engine:
-            answering = Answering(bundle, CODEC, engine)
-            return {
-                limit: await read_answer(
-                    answering, read(messages=QUESTION, thinking=True, max_thinking_tokens=500, max_tokens=limit)
-                )
-                for limit in (1, 2, 5, 11, 12, 20, 30, 60)
-            }
-
-    for limit, answer in asyncio.run(run()).items():
-        assert answer.content.strip()
-        assert answer.tokens[0] <= limit
-
-
-def test_seeded_answers_repeat(random_bundle: Bundle) -> None:
-    """On a model that writes anything: broken characters, tags, control tokens."""
-    hot = {"max_tokens": 80, "end_id": -1, "temperature": 1.5}
-
-    async def run() -> list[Read]:
-        async with running(random_bundle) as engine:
-            answering = Answering(random_bundle, CODEC, engine)
-            return [
-                await read_answer(
-                    answering,
-                    read(text_input=OPENED, max_thinking_tokens=9, seed=seed, **hot),
-                )
-                for seed in (1, 1, 2, 3, 4, 5)
-            ]
-
-    answers = asyncio.run(run())
-
-    assert answers[0] == answers[1] != answers[2]
-    for answer in answers:
-        assert answer.tokens[0] == 80
-        assert answer.tokens[1] <= 9 + GRACE_TOKENS + 4

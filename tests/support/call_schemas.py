@@ -123,6 +123,48 @@ CALL_SCHEMAS = {
         [{"b": True}, {"a": 1, "b": False, "c": "x"}, {"b": True, "c": "x"}],
         [{"a": 1}, {"a": 1, "c": "x"}, {"b": True, "d": 1}],
     ),
+    "a required property that is not declared": CallSchema(
+        of({"x": {"type": "integer"}}, required=["x", "y"]), [{"x": 1, "y": "text"}], [{"x": 1}, {"y": "text"}]
+    ),
+    "a property that is not allowed": CallSchema(
+        of({"x": {"type": "boolean"}, "y": False}, required=["x"], additionalProperties=True),
+        [{"x": True}, {"x": True, "z": "text"}],
+        [{"x": True, "y": "text"}],
+    ),
+    "alternatives of the function": CallSchema(
+        {
+            "anyOf": [
+                of({"kind": {"const": "a"}, "x": {"type": "integer", "minimum": 3}}),
+                of({"kind": {"const": "b"}, "x": {"type": "string", "maxLength": 4}, "y": {"$ref": "#/$defs/Y"}}),
+            ],
+            "$defs": {"Y": {"type": "array", "items": {"type": "boolean"}}},
+        },
+        [{"kind": "a", "x": 3}, {"kind": "b", "x": "text", "y": [True]}],
+        [{"kind": "a", "x": 2}, {"kind": "a", "x": "text"}, {"kind": "b", "x": "text"}, {"kind": "b", "x": 1, "y": []}],
+    ),
+    "enum beside keywords of objects and arrays": about(
+        {
+            "enum": [{"a": 1}, {"a": 0}, {"b": 1}, {"a": 1, "b": 2}, [1, 2], [1], ["x", 2]],
+            "required": ["a"],
+            "properties": {"a": {"minimum": 1}},
+            "maxProperties": 1,
+            "minItems": 2,
+            "items": {"type": "integer"},
+        },
+        [{"a": 1}, [1, 2]],
+        [{"a": 0}, {"b": 1}, {"a": 1, "b": 2}, [1], ["x", 2]],
+    ),
+    "const of the function": CallSchema(
+        {"const": {"x": "a"}, "properties": {"x": {"type": "string"}}}, [{"x": "a"}], [{}, {"x": "b"}]
+    ),
+    "enum beside allOf": about(
+        {"allOf": [{"enum": [1, 0, "a"]}, {"enum": [True, 0.0, "a"]}]}, [0, "a"], [1, True, "b"]
+    ),
+    "propertyNames that are strings": about(
+        {"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": {"type": "integer"}},
+        [{"a": 1}],
+        [{"a": "b"}],
+    ),
     "types": CallSchema(
         of({"x": {"type": ["integer", "boolean"]}, "y": {"type": "null"}}),
         [{"x": 1, "y": None}, {"x": True, "y": None}],

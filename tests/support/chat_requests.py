@@ -20,6 +20,7 @@ TOKENIZER = Path(__file__).parents[2] / "build" / "demo" / "checkpoint" / "token
 CODEC = TokenCodec(TOKENIZER)
 DEFAULTS = Settings()
 INPUTS = {tensor.name: tensor for tensor in wire.INPUTS}
+OPENED = "Question: how many?\n<think>\n"
 HI = json.dumps([{"role": "user", "content": "hi"}])
 TOOLS = json.dumps([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}])
 

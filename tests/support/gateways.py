@@ -116,7 +116,7 @@ class Gateway:
 
     def chat(self, messages: object = HI, headers: Mapping[str, str] | None = None, **fields: Any) -> Answer:
         """The response to a chat completion."""
-        return self.ask("POST", CHAT, {"model": "nemotron", "messages": messages} | fields, headers)
+        return self.ask("POST", CHAT, {"messages": messages} | fields, headers)
 
 
 @contextlib.contextmanager
@@ -127,7 +127,7 @@ def gateway(url: str, *, keys: Path | None = None, timeout_s: float = 60, **sett
     client = AsyncClient(url, timeout_s=timeout_s, max_retries=0)
     door = application(client, known, Keys(keys))
     config = uvicorn.Config(
-        door,  # type: ignore[arg-type] - uvicorn's types tell the kinds of messages apart
+        door,
         host="127.0.0.1",
         port=port,
         http=limited(known.header_timeout_s),

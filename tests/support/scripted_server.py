@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -46,6 +48,19 @@ def failure(message: str) -> Any:
 def answer(text: str) -> Iterator[Any]:
     """A whole answer."""
     yield response({wire.TEXT_OUTPUT: text, **LAST})
+
+
+class Endless:
+    """A script that sends text until it is cancelled, and notes that."""
+
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def __call__(self, _request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        context.add_callback(self.cancelled.set)
+        while context.is_active():
+            yield response({wire.TEXT_OUTPUT: "word "})
+            time.sleep(0.002)
 
 
 class ScriptedServer:

@@ -77,6 +77,7 @@ def requests(client: Client) -> None:
     client.run_stream(HI, tools=[weather], on_tool_error="ignore")  # wrong
     client.render(HI, temperature=0)  # wrong
     client.count_tokens("hi")  # wrong
+    client.count_tokens(prompt=HI)  # wrong
     client.complete(HI)  # wrong
 
 

@@ -37,6 +37,7 @@ from nemotron_client import (
     Prompt,
     ReasoningDelta,
     Refusal,
+    RenderOptions,
     Reply,
     RequestRejected,
     Run,
@@ -110,6 +111,14 @@ FORCED: ChatOptions = {
     "reasoning_effort": "low",
     "continue_final_message": True,
 }
+RENDERED: RenderOptions = {
+    "timeout_s": 5.0,
+    "tool_choice": "weather",
+    "chat_template_kwargs": {"force_nonempty_content": True},
+    "max_thinking_tokens": 0,
+    "reasoning_effort": "none",
+    "continue_final_message": True,
+}
 
 
 @dataclass
@@ -154,7 +163,8 @@ def threads() -> None:
         assert_type(client.generate_stream("Once", max_tokens=5), Stream[Event])
         assert_type(client.run(HI, tools=[weather, mail], thinking=None, max_turns=3, on_tool_error="tell"), Run)
         assert_type(client.run_stream(HI, tools=TOOLS, **SAMPLING), Stream[RunEvent])
-        assert_type(client.render(HI, tools=[weather], thinking=True, chat_template_kwargs={"a": 1}), Prompt)
+        assert_type(client.render(HI, tools=[weather], thinking=True, **RENDERED), Prompt)
+        assert_type(client.render(prompt="Once"), Prompt)
         assert_type(client.count_tokens(HI, tools=[WEATHER], timeout_s=1), int)
         assert_type(client.health(), Health)
         assert_type(client.is_ready(timeout_s=1), bool)
@@ -177,8 +187,8 @@ async def event_loop() -> None:
         assert_type(client.generate_stream("Once", max_tokens=5), AsyncStream[Event])
         assert_type(await client.run(HI, tools=[weather, mail], max_turns=3, on_tool_error="raise"), Run)
         assert_type(client.run_stream(HI, tools=TOOLS, **SAMPLING), AsyncStream[RunEvent])
-        assert_type(await client.render(HI, tools=[weather], thinking=True, chat_template_kwargs={"a": 1}), Prompt)
-        assert_type(await client.count_tokens(HI, tools=[WEATHER], timeout_s=1), int)
+        assert_type(await client.render(HI, tools=[weather], thinking=True, **RENDERED), Prompt)
+        assert_type(await client.count_tokens(prompt="Once", timeout_s=1), int)
         assert_type(await client.health(), Health)
         assert_type(await client.is_ready(timeout_s=1), bool)
         assert_type(await client.models(), tuple[Model, ...])

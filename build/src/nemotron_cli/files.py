@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ def read_text(path: Path) -> str:
     return str(text)
 
 
-def read_json_list(path: Path, what: str) -> list[Any]:
-    """The JSON list in a file of *what*, a plural."""
+def read_json_list(path: Path, what: str, read: Callable[[str], Any] = json.loads) -> list[Any]:
+    """The JSON list in a file of *what*, a plural, as *read* has it."""
     try:
-        value = json.loads(read_text(path))
+        value = read(read_text(path))
     except (ValueError, RecursionError) as error:
         raise click.ClickException(f"{path} is not JSON: {error}") from error
     if not isinstance(value, list):
@@ -36,11 +37,13 @@ def read_json_list(path: Path, what: str) -> list[Any]:
     return value
 
 
-def read_messages(system: str | None, file: Path | None, question: str | None) -> list[Any]:
-    """The conversation that a command's options make: instructions, earlier messages, the question."""
+def read_messages(
+    system: str | None, file: Path | None, question: str | None, read: Callable[[str], Any] = json.loads
+) -> list[Any]:
+    """The conversation that a command's options make: instructions, earlier messages (by *read*), the question."""
     messages: list[Any] = [{"role": "system", "content": system}] if system else []
     if file:
-        messages += read_json_list(file, "messages")
+        messages += read_json_list(file, "messages", read)
     if question:
         messages.append({"role": "user", "content": question})
     if not messages:

@@ -18,6 +18,7 @@ from nemotron_triton.chat.answer import AnswerParser, answer_rules, parse_whole
 from nemotron_triton.chat.conversation import read_choice, read_functions
 from nemotron_triton.chat.profiles import profile
 from nemotron_triton.errors import RequestError
+from nemotron_triton.serving.arguments import misfits
 from nemotron_triton.serving.responses import call_delta
 
 _FIELDS = {
@@ -85,7 +86,8 @@ def _parsed(request: Mapping[str, Any], model: str, *, deltas: bool) -> dict[str
         problems = parser.problems
     else:
         events, problems = parse_whole(str(text), rules, cut=cut)
-    result = _result(events, problems, finish)
+    calls = [event for event in events if isinstance(event, ToolCall)]
+    result = _result(events, [*problems, *misfits(calls, rules.functions or {})], finish)
     # All of a call is in its pieces.
     sent = [event for event in events if not (streams and isinstance(event, ToolCall))]
     return result | {"deltas": [{"role": "assistant"}, *map(_delta, sent)]} if deltas else result

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         ToolMessage,
         UserMessage,
     )
-    from nemotron_client.options import ChatOptions, GenerateOptions
+    from nemotron_client.options import ChatOptions, GenerateOptions, RenderOptions
     from nemotron_client.reply import Reply
     from nemotron_client.run import Run, RunEvent
     from nemotron_client.status import Description, EndpointHealth, Health, Model, Prompt
@@ -84,6 +84,7 @@ __all__ = [
     "Prompt",
     "ReasoningDelta",
     "Refusal",
+    "RenderOptions",
     "Reply",
     "RequestRejected",
     "Run",

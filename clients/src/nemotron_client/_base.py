@@ -71,11 +71,11 @@ class BaseClient(abc.ABC, Generic[ServersT]):
             urls=urls,
             name=name,
             balance=balance,
-            timeout_s=read_seconds(timeout_s, "NEMOTRON_TIMEOUT_S", DEFAULT_TIMEOUT_S),
+            timeout_s=read_seconds("timeout_s", timeout_s, DEFAULT_TIMEOUT_S),
             max_retries=max_retries,
             metadata=read_metadata(secret),
             credentials=Credentials.read(root_ca, client_cert, client_key),
-            keepalive_s=read_seconds(keepalive_s, "NEMOTRON_KEEPALIVE_S", DEFAULT_KEEPALIVE_S),
+            keepalive_s=read_seconds("keepalive_s", keepalive_s, DEFAULT_KEEPALIVE_S),
         )
         self._servers = self._reach(self._settings)
 

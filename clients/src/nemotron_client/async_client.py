@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -20,7 +20,7 @@ from nemotron_client.errors import ClientError, RequestRejected, StreamBroken
 from nemotron_client.events import Event
 from nemotron_client.json_text import Json
 from nemotron_client.messages import MessageLike
-from nemotron_client.options import ChatOptions, GenerateOptions
+from nemotron_client.options import ChatOptions, GenerateOptions, RenderOptions
 from nemotron_client.outgoing import Outgoing
 from nemotron_client.protocol import Methods
 from nemotron_client.refusals import of_silence
@@ -133,31 +133,32 @@ class AsyncClient(BaseClient[AsyncServers]):
 
     async def render(
         self,
-        messages: Sequence[MessageLike] | Json,
+        messages: Sequence[MessageLike] | Json | None = None,
         *,
+        prompt: str | None = None,
         tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
-        chat_template_kwargs: Mapping[str, Any] | Json | None = None,
-        timeout_s: float | None = None,
+        **options: Unpack[RenderOptions],
     ) -> Prompt:
-        """What the model would get to read for *messages*: the server's prompt and its token ids."""
-        request = outgoing.render(self._settings, messages, tools, thinking, chat_template_kwargs, timeout_s)
+        """What the model would get to read for *messages*: the server's prompt and its token ids.
+
+        Or for a finished *prompt*, instead of messages. The options are those of `RenderOptions`.
+        """
+        request = outgoing.render(self._settings, messages, prompt, tools, thinking, options)
         return outgoing.prompt_of(await self._ask(request, lambda methods: methods.infer), self._settings.where)
 
     async def count_tokens(
         self,
-        messages: Sequence[MessageLike] | Json,
+        messages: Sequence[MessageLike] | Json | None = None,
         *,
+        prompt: str | None = None,
         tools: Sequence[ToolLike] | Json | None = None,
         thinking: bool | None = None,
-        chat_template_kwargs: Mapping[str, Any] | Json | None = None,
-        timeout_s: float | None = None,
+        **options: Unpack[RenderOptions],
     ) -> int:
-        """How many tokens of the context *messages* and *tools* take."""
-        prompt = await self.render(
-            messages, tools=tools, thinking=thinking, chat_template_kwargs=chat_template_kwargs, timeout_s=timeout_s
-        )
-        return prompt.num_tokens
+        """How many tokens of the context *messages* and *tools* take, or a *prompt*; parameters as for `render`."""
+        rendered = await self.render(messages, prompt=prompt, tools=tools, thinking=thinking, **options)
+        return rendered.num_tokens
 
     async def health(self, timeout_s: float = 5.0) -> Health:
         """Whether each server runs and can answer; never raises for a server that does not."""

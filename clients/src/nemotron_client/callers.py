@@ -88,7 +88,7 @@ class Callers:
 
     @classmethod
     def read(cls, file: Path) -> Callers:
-        """The callers in *file*; `SecretFileError` where it cannot be used, or every user of the machine can read it."""
+        """The callers in *file*; `SecretFileError` where it cannot be used, or all users of the machine can read it."""
         return cls.parse(private_text(file), str(file))
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class Callers:
 
 
 def private_text(file: Path) -> str:
-    """The text of a *file* with secrets; `SecretFileError` where it cannot be read, or every user of the machine can."""
+    """The text of a *file* with secrets; `SecretFileError` where it cannot be read, or all users of the machine can."""
     try:
         _check_private(file)
         return file.read_text(encoding="ascii").strip()

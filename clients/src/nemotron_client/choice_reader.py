@@ -108,6 +108,7 @@ class ChoiceReader:
         # Not every engine tells, and a server from before the first release has no such tensor.
         cached = others.get(wire.NUM_CACHED_TOKENS.name)
         stop = others.get(wire.STOP_REASON.name)
+        cut = others.get(wire.THINKING_CUT.name)
         finish = Finish(
             reason=reason,
             usage=Usage(
@@ -118,6 +119,7 @@ class ChoiceReader:
             ),
             problems=tuple(Problem(**problem) for problem in problems),
             stop_reason=json.loads(unpacked(wire.STOP_REASON, stop)) if stop else None,
+            thinking_cut=unpacked(wire.THINKING_CUT, cut) if cut else False,
             choice=self._choice,
             timings=Timings(
                 first_event_s=self._first_event_s, first_answer_s=self._first_answer_s, total_s=self._elapsed_s()

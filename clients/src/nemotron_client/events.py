@@ -164,14 +164,16 @@ class Timings:
 class Finish:
     """The end of an answer; `reason` is stop, length or tool_calls, `problems` is what was wrong with it.
 
-    `stop_reason` is the stop word, or the id of the end token, that ended it, where the server tells. The client adds
-    its timings, how often it had to try again, and the request's id in the server's log.
+    `stop_reason` is the stop word, or the id of the end token, that ended it, where the server tells. `thinking_cut` is
+    whether a budget ended the thinking. The client adds its timings, how often it had to try again, and the request's
+    id in the server's log.
     """
 
     reason: str
     usage: Usage
     problems: tuple[Problem, ...] = ()
     stop_reason: str | int | None = None
+    thinking_cut: bool = False
     choice: int = 0
     timings: Timings = field(default=Timings(), compare=False)
     retries: int = field(default=0, compare=False)

@@ -46,9 +46,10 @@ class AssistantMessage:
 
     def __post_init__(self) -> None:
         """Refuse calls that are no `ToolCall`; a plain dict may be a message, but not a part of one."""
-        for call in self.tool_calls:
+        for place, call in enumerate(self.tool_calls):
             if not isinstance(call, ToolCall):
-                raise InvalidRequest(f"a call of the assistant's is {call!r:.100}; give a ToolCall")
+                field = f"tool_calls[{place}]"
+                raise InvalidRequest(f"{field} is {call!r:.100}; give a ToolCall", field=field)
 
     def as_openai(self) -> dict[str, Any]:
         """The message as the wire has it."""
@@ -78,13 +79,14 @@ Message: TypeAlias = SystemMessage | UserMessage | AssistantMessage | ToolMessag
 MessageLike: TypeAlias = Message | Mapping[str, Any]
 
 
-def openai_messages(messages: Sequence[MessageLike] | Json) -> list[dict[str, Any]] | Json:
+def openai_messages(messages: Sequence[MessageLike] | Json | None) -> list[dict[str, Any]] | Json:
     """*messages* as the wire has them; `InvalidRequest` when one is neither a message nor a mapping."""
     if isinstance(messages, Json):
         return messages
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise InvalidRequest(
-            f"messages is {messages!r:.100}; give a list of messages, such as [UserMessage({'...'!r})]"
+            f"messages is {messages!r:.100}; give a list of messages, such as [UserMessage({'...'!r})]",
+            field="messages",
         )
     return [_openai(message, place) for place, message in enumerate(messages)]
 
@@ -94,4 +96,5 @@ def _openai(message: object, place: int) -> dict[str, Any]:
         return message.as_openai()
     if isinstance(message, Mapping):
         return dict(message)
-    raise InvalidRequest(f"messages[{place}] is {message!r:.100}; give a message or an OpenAI-shaped dict")
+    field = f"messages[{place}]"
+    raise InvalidRequest(f"{field} is {message!r:.100}; give a message or an OpenAI-shaped dict", field=field)

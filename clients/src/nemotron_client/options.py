@@ -105,6 +105,26 @@ class ChatOptions(GenerateOptions, total=False):
     continue_final_message: bool | None
 
 
+class RenderOptions(TypedDict, total=False):
+    """What a prompt depends on, beside its messages and tools; all means what it means for an answer.
+
+    timeout_s            seconds for the whole call, attempts that fail included (default: the client's)
+    tool_choice          none: the prompt has no tools
+    chat_template_kwargs further options of the model's template
+    max_thinking_tokens  0: the prompt switches thinking off
+    reasoning_effort     none: the prompt switches thinking off; any other switches it on
+    continue_final_message
+                         true: the prompt ends where the last message, the assistant's, ends
+    """
+
+    timeout_s: float | None
+    tool_choice: str | Mapping[str, Any] | Json | None
+    chat_template_kwargs: Mapping[str, Any] | Json | None
+    max_thinking_tokens: int | None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high"] | None
+    continue_final_message: bool | None
+
+
 # Options whose tensor has another name, and those that are the client's own.
 _TENSORS = {
     "stop": wire.STOP_WORDS.name,

@@ -14,7 +14,7 @@ from nemotron_client.endpoints import Endpoints
 from nemotron_client.errors import StreamBroken
 from nemotron_client.json_text import Json
 from nemotron_client.messages import MessageLike, openai_messages
-from nemotron_client.options import ChatOptions, GenerateOptions, tensor_values
+from nemotron_client.options import ChatOptions, GenerateOptions, RenderOptions, tensor_values
 from nemotron_client.protocol import infer_request, output_values, triton_messages
 from nemotron_client.response_reader import ResponseReader
 from nemotron_client.settings import ClientSettings
@@ -91,20 +91,20 @@ def describe(settings: ClientSettings, timeout_s: float | None) -> Outgoing:
 
 def render(
     settings: ClientSettings,
-    messages: Sequence[MessageLike] | Json,
+    messages: Sequence[MessageLike] | Json | None,
+    prompt: str | None,
     tools: Sequence[ToolLike] | Json | None,
     thinking: bool | None,
-    chat_template_kwargs: Mapping[str, Any] | Json | None,
-    timeout_s: float | None,
+    options: RenderOptions,
 ) -> Outgoing:
-    """A conversation for the `preprocessing` model; `InvalidRequest` when it cannot be sent."""
-    values = {
-        wire.MESSAGES.name: openai_messages(messages),
-        wire.TOOLS.name: openai_tools(tools) if tools else None,
-        wire.THINKING.name: thinking,
-        wire.CHAT_TEMPLATE_KWARGS.name: chat_template_kwargs,
-    }
-    return _for_model(settings.with_options(timeout_s, None), MODELS[1], values, identity.request_id({}))
+    """A conversation, or a *prompt*, for the `preprocessing` model; `InvalidRequest` when it cannot be sent."""
+    values = tensor_values(options, RenderOptions.__annotations__)
+    # Without both it is the messages that are missing, and with both the server refuses it.
+    values[wire.MESSAGES.name] = openai_messages(messages) if messages is not None or prompt is None else None
+    values[wire.TEXT_INPUT.name] = prompt
+    values[wire.TOOLS.name] = openai_tools(tools) if tools else None
+    values[wire.THINKING.name] = thinking
+    return _for_model(settings.with_options(options.get("timeout_s"), None), MODELS[1], values, identity.request_id({}))
 
 
 def metadata(settings: ClientSettings, name: str, timeout_s: float | None) -> Outgoing:

@@ -24,6 +24,8 @@ from nemotron_client.messages import AssistantMessage
 class Reply:
     """A whole answer. `reasoning` and `content` are None where the model wrote none.
 
+    `thinking_cut` is whether a budget (`max_thinking_tokens`, `reasoning_effort`) ended the thinking.
+
     `logprobs` are those of every token, where they were asked for. Of several answers (`n`), `choices` has them all;
     the reply itself is then the first one, but for its `usage`, in which the output tokens are those of all.
 
@@ -37,6 +39,7 @@ class Reply:
     usage: Usage
     problems: tuple[Problem, ...] = ()
     stop_reason: str | int | None = None
+    thinking_cut: bool = False
     logprobs: tuple[TokenLogprob, ...] = ()
     timings: Timings = field(default=Timings(), compare=False)
     retries: int = field(default=0, compare=False)
@@ -78,6 +81,7 @@ class Reply:
             usage=finish.usage,
             problems=finish.problems,
             stop_reason=finish.stop_reason,
+            thinking_cut=finish.thinking_cut,
             logprobs=tuple([token for event in events if isinstance(event, Logprobs) for token in event.tokens]),
             timings=finish.timings,
             retries=finish.retries,

@@ -39,15 +39,19 @@ class Credentials:
     ) -> Credentials:
         """The contents of these files, or of those that the environment names."""
         credentials = cls(
-            root=_pem(root_ca, "NEMOTRON_ROOT_CA"),
-            cert=_pem(client_cert, "NEMOTRON_CLIENT_CERT"),
-            key=_pem(client_key, "NEMOTRON_CLIENT_KEY"),
+            root=_pem("root_ca", root_ca),
+            cert=_pem("client_cert", client_cert),
+            key=_pem("client_key", client_key),
         )
         if (credentials.cert is None) != (credentials.key is None):
-            raise InvalidRequest("a client certificate and its key go together; give client_cert and client_key")
+            raise InvalidRequest(
+                "a client certificate and its key go together; give client_cert and client_key",
+                field="client_key" if credentials.cert else "client_cert",
+            )
         if credentials.cert and not credentials.root:
             raise InvalidRequest(
-                "a client certificate goes with TLS; give root_ca, the authority that signed the server's certificate"
+                "a client certificate goes with TLS; give root_ca, the authority that signed the server's certificate",
+                field="root_ca",
             )
         return credentials
 
@@ -70,7 +74,9 @@ class ClientSettings:
 
     def __post_init__(self) -> None:
         if self.balance not in get_args(Balance):
-            raise InvalidRequest(f"balance is {self.balance!r}; it is {' or '.join(get_args(Balance))}")
+            raise InvalidRequest(
+                f"balance is {self.balance!r}; it is {' or '.join(get_args(Balance))}", field="balance"
+            )
         check_timeout_s(self.timeout_s)
         check_timeout_s(self.keepalive_s, "keepalive_s")
         retries = self.max_retries
@@ -129,14 +135,16 @@ def read_urls(url: str | Sequence[str] | None) -> tuple[tuple[str, ...], str | N
         url = os.environ.get("NEMOTRON_URL") or DEFAULT_URL
     parts = url.split(",") if isinstance(url, str) else url
     if not isinstance(parts, Sequence) or not all(isinstance(part, str) for part in parts):
-        raise InvalidRequest(f"url is {url!r:.100}; give host:port of a server, or a list of them")
+        raise InvalidRequest(f"url is {url!r:.100}; give host:port of a server, or a list of them", field="url")
     urls = tuple(dict.fromkeys(part.strip() for part in parts))
     if not urls:
-        raise InvalidRequest("url is an empty list; give host:port of a server")
+        raise InvalidRequest("url is an empty list; give host:port of a server", field="url")
     urls = tuple(dict.fromkeys(_address(part) for part in urls))
     for part in urls:
         if part.startswith(_DNS) and len(urls) > 1:
-            raise InvalidRequest(f"{part} stands for all servers behind a name, and goes with no other url")
+            raise InvalidRequest(
+                f"{part} stands for all servers behind a name, and goes with no other url", field="url"
+            )
     return ((), urls[0].removeprefix(_DNS)) if urls[0].startswith(_DNS) else (urls, None)
 
 
@@ -146,30 +154,34 @@ def _address(part: str) -> str:
         path = part.removeprefix(UNIX)
         if not path.startswith("/") or (path.startswith("//") and not path.startswith("///")):
             raise InvalidRequest(
-                f"url is {part!r}; give {UNIX} and the whole path of a socket, such as {UNIX}/run/it.sock"
+                f"url is {part!r}; give {UNIX} and the whole path of a socket, such as {UNIX}/run/it.sock", field="url"
             )
         return UNIX + "/" + path.lstrip("/")
     if scheme := re.match(r"https?://(?P<host>\[[^\]]*\]|[^:/]*)", part):
         tls = ", and root_ca for TLS" if part.startswith("https") else ""
-        raise InvalidRequest(f"url is {part!r}; give host:port without a scheme, of gRPC: {scheme['host']}:8001{tls}")
+        raise InvalidRequest(
+            f"url is {part!r}; give host:port without a scheme, of gRPC: {scheme['host']}:8001{tls}", field="url"
+        )
     match = _URL.fullmatch(part.removeprefix(_DNS))
     if match is None or not 0 < int(match["port"]) < 65536:
         raise InvalidRequest(
             f"url is {part!r}; give host:port without a scheme, such as {DEFAULT_URL} or [::1]:8001, "
-            f"{_DNS}host:port for all the servers behind a name, or {UNIX}/path of a socket"
+            f"{_DNS}host:port for all the servers behind a name, or {UNIX}/path of a socket",
+            field="url",
         )
     return part
 
 
-def read_seconds(value_s: float | None, variable: str, default_s: float) -> float:
-    """*value_s*, or that of the environment's *variable*, or the default."""
+def read_seconds(name: str, value_s: float | None, default_s: float) -> float:
+    """*value_s* of the setting *name*, or that of the environment, or the default."""
     if value_s is not None:
         return value_s
+    variable = _variable(name)
     text = os.environ.get(variable)
     try:
         return float(text) if text else default_s
     except ValueError:
-        raise InvalidRequest(f"{variable} is {text!r}; it must be a number of seconds") from None
+        raise InvalidRequest(f"{variable} is {text!r}; it must be a number of seconds", field=name) from None
 
 
 def read_metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
@@ -178,18 +190,25 @@ def read_metadata(secret: str | None) -> tuple[tuple[str, str], ...]:
     if not secret:
         return ()
     if not re.fullmatch(r"[!-~]+", secret):
-        raise InvalidRequest("the secret holds characters that are not visible ASCII; no server can have it")
+        raise InvalidRequest(
+            "the secret holds characters that are not visible ASCII; no server can have it", field="secret"
+        )
     return ((f"triton-grpc-protocol-{wire.SECRET_HEADER}", secret),)
 
 
-def _pem(file: str | Path | None, variable: str) -> bytes | None:
-    if not (path := file or os.environ.get(variable)):
+def _variable(name: str) -> str:
+    """What the environment calls the setting *name*."""
+    return f"NEMOTRON_{name.upper()}"
+
+
+def _pem(name: str, file: str | Path | None) -> bytes | None:
+    if not (path := file or os.environ.get(_variable(name))):
         return None
     try:
         text = Path(path).read_bytes()
     except OSError as error:
-        raise InvalidRequest(f"cannot read {path}: {error.strerror}") from error
+        raise InvalidRequest(f"cannot read {path}: {error.strerror}", field=name) from error
     # gRPC would say so on stderr, and then that the server is not available.
     if b"-----BEGIN " not in text:
-        raise InvalidRequest(f"{path} is not a PEM file")
+        raise InvalidRequest(f"{path} is not a PEM file", field=name)
     return text

@@ -126,7 +126,7 @@ class AsyncStream(Generic[EventT]):
                 return event
             self._events = iter(await self._responses.__anext__())
 
-    async def responses(self) -> AsyncIterator[Sequence[EventT]]:
+    async def responses(self) -> AsyncGenerator[Sequence[EventT], None]:
         """The same events, together as they came: all that a response brought, in order and of one `choice`.
 
         For programs that pass them on, and write once for each response.

@@ -6,6 +6,7 @@ A Python function with type hints and a docstring is a tool as it is; `Tool` des
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -44,20 +45,26 @@ class Tool:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InvalidRequest(
                 f"a tool is named {self.name!r:.100}; its name must be 1 to 64 letters, digits, _ and -, "
-                "which Tool(name=...) can give it"
+                "which Tool(name=...) can give it",
+                field="name",
             )
         if not isinstance(self.description, str):
-            raise InvalidRequest(f"{self.name}: the description is {self.description!r:.100}; it must be text")
+            raise InvalidRequest(
+                f"{self.name}: the description is {self.description!r:.100}; it must be text", field="description"
+            )
         if not isinstance(self.parameters, Mapping) or self.parameters.get("type", "object") != "object":
             raise InvalidRequest(
-                f"{self.name}: the parameters are {self.parameters!r:.100}; give a JSON Schema of an object"
+                f"{self.name}: the parameters are {self.parameters!r:.100}; give a JSON Schema of an object",
+                field="parameters",
             )
         if self.function is not None and not callable(self.function):
-            raise InvalidRequest(f"{self.name}: the function is {self.function!r:.100}, which cannot be called")
+            raise InvalidRequest(
+                f"{self.name}: the function is {self.function!r:.100}, which cannot be called", field="function"
+            )
         try:
             json.dumps(dict(self.parameters), ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRequest(f"{self.name}: the parameters are not JSON: {error}") from error
+            raise InvalidRequest(f"{self.name}: the parameters are not JSON: {error}", field="parameters") from error
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Tool:
@@ -68,7 +75,7 @@ class Tool:
         from nemotron_client.functions.function_schema import FunctionSchema
 
         if not callable(function):
-            raise InvalidRequest(f"{function!r:.100} is given as a tool and cannot be called")
+            raise InvalidRequest(f"{function!r:.100} is given as a tool and cannot be called", field="function")
         schema = FunctionSchema.of(function)
         return cls(schema.name, schema.description, schema.parameters, function, schema.read)
 
@@ -80,7 +87,8 @@ class Tool:
         if not isinstance(about, Mapping) or tool.get("type", "function") != "function" or "name" not in about:
             raise InvalidRequest(
                 f"{dict(tool)!r:.100} is no tool; "
-                'it must be {"type": "function", "function": {"name": ..., "parameters": ...}}'
+                'it must be {"type": "function", "function": {"name": ..., "parameters": ...}}',
+                field="tool",
             )
         details = {key: about[key] for key in ("description", "parameters") if about.get(key) is not None}
         return cls(about["name"], **details, function=function)
@@ -174,22 +182,25 @@ class Toolbox:
 
         self._tools: dict[str, Tool] = {}
         self._validations: dict[str, Validation] = {}
-        for described in _described(tools):
-            tool = Tool.from_openai(described) if isinstance(described, Mapping) else described
+        for place, described in enumerate(_described(tools)):
+            field = f"tools[{place}]"
+            with _naming(field):
+                tool = Tool.from_openai(described) if isinstance(described, Mapping) else described
             if tool.function is None:
                 raise InvalidRequest(
                     f"{tool.name} has no function to call; give the function itself, "
-                    "Tool(..., function=...) or Tool.from_openai(..., function=...)"
+                    "Tool(..., function=...) or Tool.from_openai(..., function=...)",
+                    field=field,
                 )
             if tool.name in self._tools:
                 raise InvalidRequest(
-                    f"two tools are named {tool.name}; give one of them another name with Tool(name=...)"
+                    f"two tools are named {tool.name}; give one of them another name with Tool(name=...)", field=field
                 )
             try:
                 self._validations[tool.name] = Validation.of(json.dumps(dict(tool.parameters)))
             except BadSchema as error:
                 raise InvalidRequest(
-                    f"{tool.name}: the parameters are no JSON Schema that works here: {error}"
+                    f"{tool.name}: the parameters are no JSON Schema that works here: {error}", field=field
                 ) from error
             self._tools[tool.name] = tool
 
@@ -232,12 +243,24 @@ def _described(tools: Sequence[ToolLike]) -> Iterator[Tool | Mapping[str, Any]]:
     if isinstance(tools, (str, bytes, Mapping, Tool)) or not isinstance(tools, Sequence):
         raise InvalidRequest(f"tools is {tools!r:.100}; give a list of tools, such as [get_weather]", field="tools")
     for place, tool in enumerate(tools):
+        field = f"tools[{place}]"
         if isinstance(tool, (Tool, Mapping)):
             yield tool
         elif callable(tool):
-            yield Tool.of(tool)
+            with _naming(field):
+                described = Tool.of(tool)
+            yield described
         else:
             raise InvalidRequest(
-                f"tools[{place}] is {tool!r:.100}; give a function, a Tool or an OpenAI-shaped dict",
-                field=f"tools[{place}]",
+                f"{field} is {tool!r:.100}; give a function, a Tool or an OpenAI-shaped dict", field=field
             )
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Have an `InvalidRequest` say that *field* is wrong: the caller gave a list."""
+    try:
+        yield
+    except InvalidRequest as error:
+        error.field = field
+        raise

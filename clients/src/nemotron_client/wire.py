@@ -133,6 +133,7 @@ CUM_LOG_PROBS = Tensor("cum_log_probs", "FP32", dims=(-1,))  # one value: their 
 LOGPROBS = Tensor("logprobs", "BYTES")  # JSON: list of tokens with alternatives, OpenAI shape, and their `part`
 # With an answer's last response.
 STOP_REASON = Tensor("stop_reason", "BYTES")  # JSON: the stop word, or the end token's id; left out without either
+THINKING_CUT = Tensor("thinking_cut", "BOOL")  # true: its budget ended the thinking; left out otherwise
 # Alone, in the response to `describe`.
 DESCRIPTION = Tensor("description", "BYTES")  # JSON: object of the model's names, its context and its bundle
 
@@ -145,11 +146,15 @@ RAW_OUTPUT = Tensor("raw_output", "BYTES", optional=False)
 TRUNCATED = Tensor("truncated", "BOOL")
 
 PREPROCESSING_INPUTS = (
-    Tensor(MESSAGES.name, "BYTES", optional=False),
+    MESSAGES,
     TOOLS,
     THINKING,
     CHAT_TEMPLATE_KWARGS,
     CONTINUE_FINAL_MESSAGE,
+    TEXT_INPUT,
+    TOOL_CHOICE,
+    MAX_THINKING_TOKENS,
+    REASONING_EFFORT,
 )
 PREPROCESSING_OUTPUTS = (PROMPT, INPUT_IDS, NUM_INPUT_TOKENS)
 POSTPROCESSING_INPUTS = (RAW_OUTPUT, TRUNCATED, TOOLS, TOOL_CHOICE, PARALLEL_TOOL_CALLS, THINKING)

@@ -29,17 +29,21 @@ _MAX_NAMES = 256
 class Chunks(Protocol):
     """Makes the events of a stream: of what a response of the server brought, and of the end."""
 
-    def of(self, events: Sequence[Event]) -> bytes: ...
+    def of(self, events: Sequence[Event]) -> bytes:
+        """The chunks for the *events* of one response."""
 
-    def end(self) -> bytes: ...
+    def end(self) -> bytes:
+        """What follows the last answer."""
 
 
 class Whole(Protocol):
     """Puts a whole answer together."""
 
-    def add(self, events: Sequence[Event]) -> None: ...
+    def add(self, events: Sequence[Event]) -> None:
+        """Take the *events* of one response."""
 
-    def body(self) -> dict[str, Any]: ...
+    def body(self) -> dict[str, Any]:
+        """The body of the response, when all events have come."""
 
 
 @dataclass

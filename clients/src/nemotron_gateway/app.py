@@ -11,7 +11,8 @@ from nemotron_gateway.completions import Completions
 from nemotron_gateway.door import Door
 from nemotron_gateway.keys import Keys
 from nemotron_gateway.metrics import Metrics
-from nemotron_gateway.routes import Live, Models, Ready, Scrape, Tokenize
+from nemotron_gateway.prompts import Prompts
+from nemotron_gateway.routes import Live, Models, Ready, Scrape
 from nemotron_gateway.served_model import ServedModel
 from nemotron_gateway.settings import Settings
 
@@ -22,11 +23,11 @@ def application(client: AsyncClient, settings: Settings, keys: Keys) -> Door:
     answering = Answering(client, settings, ServedModel(client, settings), metrics)
     routes = [
         Route("/v1/chat/completions", ChatCompletions(answering), methods=["POST"]),
-        Route("/v1/chat/completions/render", Tokenize(answering, with_prompt=True), methods=["POST"]),
+        Route("/v1/chat/completions/render", Prompts(answering, shows_text=True), methods=["POST"]),
         Route("/v1/completions", Completions(answering), methods=["POST"]),
         Route("/v1/models", Models(answering), methods=["GET"]),
         Route("/v1/models/{name:path}", Models(answering), methods=["GET"]),
-        Route("/tokenize", Tokenize(answering, with_prompt=False), methods=["POST"]),
+        Route("/tokenize", Prompts(answering, shows_text=False), methods=["POST"]),
         Route("/health/live", Live(), methods=["GET"]),
         Route("/health/ready", Ready(answering, lambda: door.draining), methods=["GET"]),
         Route("/metrics", Scrape(answering), methods=["GET"]),

@@ -23,7 +23,7 @@ class ChatCompletions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         answering, visit = self._answering, visit_of(scope)
-        asked = read_chat(await answering.body(scope, receive))
+        asked, _ = read_chat(await answering.body(scope, receive))
         answering.check_fields(asked.unknown)
         async with answering.connected(receive):
             try:
@@ -32,7 +32,8 @@ class ChatCompletions:
                     asked.messages,
                     tools=asked.tools,
                     thinking=asked.thinking,
-                    **{**asked.options, **visit.options()},  # type: ignore[typeddict-item]
+                    **asked.options,
+                    **visit.options(),
                 )
                 completion_id, created = f"chatcmpl-{visit.request_id}", int(time.time())
                 if asked.stream:

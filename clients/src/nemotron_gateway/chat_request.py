@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from nemotron_client import ChatOptions, Json
+from nemotron_client import Json
 from nemotron_gateway.errors import invalid
 from nemotron_gateway.json_body import NULL, is_null, read, refuse, value_of
 from nemotron_gateway.sampling_fields import SamplingFields, StreamOptions
@@ -119,16 +119,19 @@ class Asked:
     messages: Json
     tools: Json | None
     thinking: bool | None
-    options: ChatOptions
+    options: dict[str, Any]
     stream: bool
     stream_options: StreamOptions
     fields: Mapping[str, str]
     unknown: frozenset[str]
 
 
-def read_chat(body: bytes) -> Asked:
-    """The request in *body*; `ApiError` names the field that is wrong. What the server checks is not checked here."""
-    request, others = read(body, ChatRequest)
+def read_chat(body: bytes, kind: type[ChatRequest] = ChatRequest) -> tuple[Asked, ChatRequest]:
+    """What is asked for in *body*, and its fields; `ApiError` names the field that is wrong.
+
+    What the server checks is not checked here.
+    """
+    request, others = read(body, kind)
     refuse(others, _REFUSED)
     fields: dict[str, str] = {}
     options: dict[str, Any] = request.options()
@@ -146,17 +149,18 @@ def read_chat(body: bytes) -> Asked:
     options["stream_tool_calls"] = request.stream_tool_calls is not False
     options |= _guide(request.response_format) or request.guide()
     thinking = _thinking(request, options, fields)
-    return Asked(
+    asked = Asked(
         model=request.model,
         messages=Json(bytes(request.messages)),
         tools=_tools(request.tools),
         thinking=thinking,
-        options={name: value for name, value in options.items() if value is not None},  # type: ignore[typeddict-item]
+        options={name: value for name, value in options.items() if value is not None},
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         fields=fields,
         unknown=others - IGNORED,
     )
+    return asked, request
 
 
 def _tools(raw: msgspec.Raw) -> Json | None:
@@ -165,7 +169,7 @@ def _tools(raw: msgspec.Raw) -> Json | None:
 
 
 def _tool_choice(raw: msgspec.Raw) -> str | Mapping[str, Any] | None:
-    choice = value_of(raw, str | dict[str, Any] | None, "tool_choice")
+    choice: str | dict[str, Any] | None = value_of(raw, str | dict[str, Any] | None, "tool_choice")
     if isinstance(choice, str) and choice not in ("auto", "none", "required"):
         raise invalid(
             f"tool_choice is {choice!r:.100}; it must be none, auto, required, or an object that names a function",
@@ -211,9 +215,9 @@ def _thinking(request: ChatRequest, options: dict[str, Any], fields: dict[str, s
     budgets = {
         "max_thinking_tokens": request.max_thinking_tokens,
         "thinking_token_budget": request.thinking_token_budget,
-        "nvext.max_thinking_tokens": request.nvext and request.nvext.max_thinking_tokens,
+        "nvext.max_thinking_tokens": request.nvext.max_thinking_tokens if request.nvext else None,
         "reasoning.max_tokens": reasoning.max_tokens,
-        "thinking.budget_tokens": request.thinking and request.thinking.budget_tokens,
+        "thinking.budget_tokens": request.thinking.budget_tokens if request.thinking else None,
     }
     for name, budget in budgets.items():
         # Below 0 is no budget, as other servers have it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from nemotron_client import GenerateOptions
 from nemotron_gateway.errors import invalid
 from nemotron_gateway.json_body import read, refuse
 from nemotron_gateway.sampling_fields import SamplingFields, StreamOptions
@@ -23,7 +22,7 @@ _REFUSED = {
 class CompletionRequest(SamplingFields, kw_only=True):
     """The fields of a completion that are honoured; None is as if left out."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str | int | list[int]]
     logprobs: int | None = None
     best_of: int | None = None
     echo: bool | None = None
@@ -37,7 +36,7 @@ class AskedText:
     model: str | None
     prompts: list[str]
     n: int
-    options: GenerateOptions
+    options: dict[str, Any]
     stream: bool
     stream_options: StreamOptions
     unknown: frozenset[str]
@@ -57,7 +56,7 @@ def read_completion(body: bytes) -> AskedText:
         model=request.model,
         prompts=_prompts(request.prompt),
         n=request.n or 1,
-        options={name: value for name, value in options.items() if value is not None},  # type: ignore[typeddict-item]
+        options={name: value for name, value in options.items() if value is not None},
         stream=bool(request.stream),
         stream_options=request.stream_options or StreamOptions(),
         unknown=others - IGNORED,

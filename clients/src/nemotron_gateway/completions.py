@@ -58,7 +58,7 @@ class Completions:
         options = {**asked.options, **visit}
         if len(asked.prompts) > 1:
             options["request_id"] = f"{visit['request_id'][:120]}-{place}"
-        stream = self._answering.client.generate_stream(asked.prompts[place], **options)  # type: ignore[arg-type]
+        stream = self._answering.client.generate_stream(asked.prompts[place], **options)
         async with contextlib.aclosing(stream.responses()) as responses:
             async for events in responses:
                 yield [replace(event, choice=first + event.choice) for event in events] if first else events

@@ -75,8 +75,8 @@ class Door:
             if status:
                 # The response was begun: only its end without an end says that something is wrong.
                 raise
-            error = ApiError(500, "the gateway failed; its log says why", headers={"x-should-retry": "false"})
-            await send_json(answer, 500, error.body(visit.request_id))
+            failed = ApiError(500, "the gateway failed; its log says why", headers={"x-should-retry": "false"})
+            await send_json(answer, 500, failed.body(visit.request_id))
         finally:
             self.active -= 1
             self._metrics.active.dec()

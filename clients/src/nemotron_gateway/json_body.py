@@ -61,7 +61,6 @@ def is_null(raw: msgspec.Raw) -> bool:
     return bytes(raw) == b"null"
 
 
-
 def value_of(raw: msgspec.Raw, kind: Any, field: str) -> Any:
     """The value in *raw* as *kind*; `ApiError` names *field*."""
     try:

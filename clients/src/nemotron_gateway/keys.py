@@ -35,7 +35,7 @@ class Keys:
             return ""
         scheme, _, token = authorization.partition(" ")
         caller = self._callers.of(token.strip() if scheme.lower() == "bearer" else key)
-        return caller and caller.name
+        return caller.name if caller else None
 
 
 def _read(file: Path) -> Callers:

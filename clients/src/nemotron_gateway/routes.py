@@ -1,37 +1,18 @@
-"""The routes beside those that generate: models, tokens, prompts, health and metrics."""
+"""The routes that take no body: models, health and metrics."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-import msgspec
-
-from nemotron_client import ClientError, Description, Health, Prompt
+from nemotron_client import ClientError, Description, Health
 from nemotron_gateway.answering import Answering
 from nemotron_gateway.client_errors import api_error
 from nemotron_gateway.errors import ApiError
 from nemotron_gateway.exchange import Receive, Scope, Send, send_bytes, send_json
-from nemotron_gateway.json_body import NULL, read
-from nemotron_gateway.visit import visit_of
 
 _HEALTH_TIMEOUT_S = 2.0
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
-
-
-class TokenizeRequest(msgspec.Struct, kw_only=True):
-    """A conversation, or a finished prompt, whose tokens are asked for."""
-
-    model: str | None = None
-    messages: msgspec.Raw = NULL
-    prompt: str | None = None
-    tools: msgspec.Raw = NULL
-    tool_choice: msgspec.Raw = NULL
-    chat_template_kwargs: msgspec.Raw = NULL
-    continue_final_message: bool | None = None
-    add_generation_prompt: bool | None = None
-    add_special_tokens: bool | None = None
 
 
 class Models:
@@ -58,37 +39,6 @@ class Models:
             return await self._answering.served.description()
         except ClientError as error:
             raise api_error(error, {}) from error
-
-
-class Tokenize:
-    """`POST /tokenize` and `POST /v1/chat/completions/render`: what the model gets to read, as *body* shows it."""
-
-    def __init__(self, answering: Answering, *, with_prompt: bool) -> None:
-        self._answering = answering
-        self._with_prompt = with_prompt
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        answering = self._answering
-        request, unknown = read(await answering.body(scope, receive), TokenizeRequest)
-        answering.check_fields(unknown)
-        async with answering.connected(receive):
-            try:
-                model = await answering.served.name(request.model)
-                description = await answering.served.description()
-                prompt = await self._prompt(request, visit_of(scope).options())
-            except ClientError as error:
-                raise api_error(error, {}) from error
-        body: dict[str, Any] = {
-            "model": model,
-            "count": prompt.num_tokens,
-            "max_model_len": description.context_tokens,
-            "tokens": prompt.token_ids,
-        }
-        await send_json(send, 200, body | {"prompt": prompt.text} if self._with_prompt else body)
-
-    async def _prompt(self, request: TokenizeRequest, options: dict[str, str]) -> Prompt:
-        raise NotImplementedError
 
 
 class Live:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Any
 
-from nemotron_client import AsyncClient, ClientError, Description
+from nemotron_client import AccessDenied, AsyncClient, ClientError, Description, RequestRejected
 from nemotron_gateway.errors import ApiError
 from nemotron_gateway.settings import Settings
 
@@ -34,7 +34,7 @@ class ServedModel:
             # One for all that wait, who may leave.
             self._asking = asyncio.ensure_future(self._ask())
             self._asking.add_done_callback(_looked_at)
-        return self._known or await asyncio.shield(self._asking)
+        return self._known if self._known else await asyncio.shield(self._asking)
 
     async def name(self, asked: str | None) -> str:
         """The name to answer with to a request that asks for *asked*; `ApiError` where no model has it."""
@@ -66,14 +66,18 @@ class ServedModel:
 
     async def _ask(self) -> Description:
         try:
-            self._known = await self._client.describe(timeout_s=_TIMEOUT_S)
+            known = self._known = await self._client.describe(timeout_s=_TIMEOUT_S)
             self._known_at_s = time.monotonic()
-            return self._known
+            return known
+        except AccessDenied:
+            raise
+        except RequestRejected as error:
+            raise ApiError(502, "the server is older than this gateway; update it", code="bad_gateway") from error
         finally:
             self._asking = None
 
 
 def _looked_at(task: asyncio.Task[Description]) -> None:
     # What nobody waited for is no error.
-    if not task.cancelled() and not isinstance(task.exception(), ClientError | None):
+    if not task.cancelled() and not isinstance(task.exception(), ClientError | ApiError | None):
         raise task.exception()  # type: ignore[misc]

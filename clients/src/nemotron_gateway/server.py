@@ -56,7 +56,7 @@ def run(
     _raise_file_limit()
     door = application(client, settings, keys)
     config = uvicorn.Config(
-        door,  # type: ignore[arg-type] - uvicorn's types tell the kinds of messages apart
+        door,
         http=limited(settings.header_timeout_s),
         ws="none",
         lifespan="off",
@@ -65,8 +65,8 @@ def run(
         server_header=False,
         proxy_headers=False,
         timeout_graceful_shutdown=_CLOSE_S,
-        ssl_certfile=certificate and certificate.cert,
-        ssl_keyfile=certificate and certificate.key,
+        ssl_certfile=certificate.cert if certificate else None,
+        ssl_keyfile=certificate.key if certificate else None,
     )
     try:
         config.load()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from dataclasses import dataclass
+from typing import Any
 
 from nemotron_gateway.exchange import Scope, header
 
@@ -30,9 +31,9 @@ class Visit:
             traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
         )
 
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
         """The client's options for it."""
-        options = {"request_id": self.request_id}
+        options: dict[str, Any] = {"request_id": self.request_id}
         if self.traceparent:
             options["traceparent"] = self.traceparent
         if self.caller:

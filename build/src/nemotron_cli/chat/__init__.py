@@ -94,6 +94,7 @@ def _document(reply: Reply) -> dict[str, Any]:
         "content": reply.content,
         "tool_calls": [call.as_openai() for call in reply.tool_calls],
         "finish_reason": reply.finish_reason,
+        "thinking_cut": reply.thinking_cut,
         "usage": asdict(reply.usage),
         "problems": [asdict(problem) for problem in reply.problems],
     }

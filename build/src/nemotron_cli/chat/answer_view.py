@@ -37,6 +37,8 @@ class _AnswerView:
             click.echo(printable(call_text(event.name, event.arguments)))
         elif isinstance(event, Finish):
             self.end_line()
+            if event.thinking_cut:
+                click.echo("(the thinking was cut off by its budget)", err=True)
             for problem in event.problems:
                 click.echo(printable(f"({problem.code} {problem.function}".rstrip() + ")"), err=True)
             if event.reason == "length":

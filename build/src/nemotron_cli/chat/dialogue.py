@@ -16,7 +16,10 @@ Message = dict[str, Any]
 
 
 class Dialogue:
-    """The turns so far, and `system`, `tools` and `thinking` of the next; *options* go with every request."""
+    """The turns so far, and `system`, `tools`, `thinking` and `max_thinking_tokens` of the next.
+
+    *options* go with every request.
+    """
 
     def __init__(
         self,
@@ -25,12 +28,14 @@ class Dialogue:
         system: str | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
         thinking: bool | None = None,
+        max_thinking_tokens: int | None = None,
         tool_choice: str | None = None,
         **options: Any,
     ) -> None:
         self.system = system
         self.tools = tools
         self.thinking = thinking
+        self.max_thinking_tokens = max_thinking_tokens
         self._client = client
         self._tool_choice = tool_choice
         self._options = options
@@ -76,7 +81,12 @@ class Dialogue:
     def _stream(self, turn: Sequence[Message], choice: str | None, events: list[Event]) -> None:
         """Show the next answer, and keep its *events* as they come."""
         stream = self._client.stream(
-            [*self.messages, *turn], tools=self.tools, tool_choice=choice, thinking=self.thinking, **self._options
+            [*self.messages, *turn],
+            tools=self.tools,
+            tool_choice=choice,
+            thinking=self.thinking,
+            max_thinking_tokens=self.max_thinking_tokens,
+            **self._options,
         )
         with closing(stream):
             show(_kept(stream, events))

@@ -17,6 +17,8 @@ from nemotron_triton.atomic import write_atomically
 from nemotron_triton.chat.conversation import read_functions
 from nemotron_triton.errors import RequestError
 
+# Of a number that every server takes.
+_MOST_DIGITS = 9
 _MODES = {"on": True, "off": False, "default": None}
 
 
@@ -58,6 +60,15 @@ def _thinking(dialogue: Dialogue, mode: str) -> None:
             raise click.ClickException(f"/thinking is {mode!r:.60}; it must be on, off or default")
         dialogue.thinking = _MODES[mode]
     click.echo(f"thinking: {next(name for name in _MODES if _MODES[name] is dialogue.thinking)}", err=True)
+
+
+def _think_at_most(dialogue: Dialogue, tokens: str) -> None:
+    if tokens:
+        if tokens != "off" and not (tokens.isascii() and tokens.isdecimal() and len(tokens) <= _MOST_DIGITS):
+            raise click.ClickException(f"/think-at-most is {tokens!r:.60}; it must be a number of tokens, or off")
+        dialogue.max_thinking_tokens = None if tokens == "off" else int(tokens)
+    most = dialogue.max_thinking_tokens
+    click.echo(f"think at most: {'off' if most is None else f'{most} tokens'}", err=True)
 
 
 def _tools(dialogue: Dialogue, file: str) -> None:
@@ -121,6 +132,7 @@ def _path(file: str) -> Path:
 _COMMANDS: dict[str, tuple[str, str, Callable[[Dialogue, str], None]]] = {
     "/help": ("", "List what can be typed.", _help),
     "/thinking": ("on|off|default", "Whether the model thinks first.", _thinking),
+    "/think-at-most": ("N|off", "Tokens after which the thinking is ended; 0 for none.", _think_at_most),
     "/tools": ("FILE|off", "What the model may call: a JSON file with OpenAI-shaped tools.", _tools),
     "/system": ("TEXT", "Instructions for the whole conversation; without TEXT none.", _system),
     "/history": ("", "Print the conversation so far.", _history),

@@ -35,7 +35,9 @@ class FunctionSchema:
         layers = _layers(function)
         name = next((layer.__name__ for layer in layers if hasattr(layer, "__name__")), type(layers[-1]).__name__)
         if name == "<lambda>":
-            raise InvalidRequest(f"a lambda has neither a name nor hints nor a docstring; write a def, or {_REMEDY}")
+            raise InvalidRequest(
+                f"a lambda has neither a name nor hints nor a docstring; write a def, or {_REMEDY}", field="function"
+            )
         written = _written(layers[-1])
         texts, names = _documentation(layers, written), _own_names(written)
         hints = Hints(names)
@@ -104,7 +106,9 @@ def _parameters(function: Any, name: str) -> list[inspect.Parameter]:
     try:
         return list(inspect.signature(function).parameters.values())
     except (NameError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"{name} has no signature that can be read ({error}); {_REMEDY}") from error
+        raise InvalidRequest(
+            f"{name} has no signature that can be read ({error}); {_REMEDY}", field="function"
+        ) from error
 
 
 def _own_names(written: Any) -> dict[str, Any]:
@@ -141,4 +145,6 @@ def _naming(function: str, parameter: inspect.Parameter) -> Iterator[None]:
         written = hint if isinstance(hint, str) else inspect.formatannotation(hint)
         spelled = "" if hint is parameter.empty else f" ({shortened(written)})"
         problem = "it holds itself without end" if isinstance(error, RecursionError) else error
-        raise InvalidRequest(f"{function}: parameter {parameter.name}{spelled}: {problem}; or {_REMEDY}") from error
+        raise InvalidRequest(
+            f"{function}: parameter {parameter.name}{spelled}: {problem}; or {_REMEDY}", field="function"
+        ) from error

@@ -23,7 +23,10 @@ MAX_DEPTH = 64
 _LEAVES = (str, int, float, type(None))
 _MESSAGE_KEYS = {"role", "content", "reasoning_content", "reasoning", "tool_calls", "tool_call_id", "name"}
 # What messages that came as answers also carry, and no prompt says.
-_ECHOED_KEYS = {"annotations", "audio", "cache_control", "function_call", "reasoning_details", "refusal"}
+_ECHOED_KEYS = {
+    *("annotations", "audio", "cache_control", "function_call", "id", "parsed", "provider_specific_fields"),
+    *("reasoning_details", "refusal", "thinking_blocks"),
+}
 _KNOWN_KEYS = _MESSAGE_KEYS | _ECHOED_KEYS
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 # Where a part of a message has its text, by the part's type.

@@ -6,6 +6,8 @@ differ beyond. What no automaton can follow is refused: assertions but for `^` a
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -25,6 +27,8 @@ _CLASSES = {
 _DOT = without(characters([*among("\n\r"), (0x2028, 0x2029)]))
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
 _HEX_DIGITS = {"x": 2, "u": 4}
+# A character that two escapes spell.
+_PAIR = re.compile(r"\\u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})", re.IGNORECASE)
 _MAX_DEPTH = 40
 _AT_START, _AT_END = "^", "$"
 _MATCHED = frozenset({-1})
@@ -77,15 +81,21 @@ class Expression(Automaton):
         if state == _MATCHED:
             return [(ANY, _MATCHED)]
         moves = [move for node in state for move in self._moves[node]]
-        borders = sorted({0} | {border for chars, _ in moves for first, last in chars for border in (first, last + 1)})
-        ends = [border - 1 for border in borders[1:]] + [ANY[0][1]]
+        # Where characters begin or cease to be among those of a move.
+        changes: dict[int, set[int]] = {0: set(), ANY[0][1] + 1: set()}
+        for number, (chars, _) in enumerate(moves):
+            for border in (border for first, last in chars for border in (first, last + 1)):
+                changes.setdefault(border, set()).symmetric_difference_update({number})
+        borders = sorted(changes)
         # Of large states, each is as much work as several small ones.
         self._budget.spend(len(borders) * len(moves) // 16)
         targets: dict[State, list[tuple[int, int]]] = {}
-        for first, last in zip(borders, ends, strict=True):
-            to = {node for chars, node in moves if any(a <= first <= b for a, b in chars)}
-            if to and first <= last:
-                targets.setdefault(self._closed(to, ""), []).append((first, last))
+        taken: set[int] = set()
+        for first, border in itertools.pairwise(borders):
+            taken ^= changes[first]
+            if taken:
+                to = {moves[number][1] for number in taken}
+                targets.setdefault(self._closed(to, ""), []).append((first, border - 1))
         return [(characters(ranges), following) for following, ranges in targets.items()]
 
     def accepts(self, state: State) -> bool:
@@ -292,6 +302,9 @@ class _Parser:
         if self._next("{"):
             text, _, _ = self._text[self._at : self._at + 8].partition("}")
             self._at += len(text) + 1
+        elif pair := _PAIR.match(self._text, self._at - 2):
+            self._at = pair.end()
+            text = f"{0x10000 + (int(pair[1], 16) - 0xD800) * 0x400 + int(pair[2], 16) - 0xDC00:x}"
         else:
             text = self._text[self._at : self._at + digits]
             self._at += digits

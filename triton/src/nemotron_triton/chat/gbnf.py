@@ -7,10 +7,12 @@ but a string goes on for ever.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 
 from nemotron_triton.chat.numerals import Spelling
-from nemotron_triton.chat.regular import Automaton, Budget, Characters, among, common, rules, without
+from nemotron_triton.chat.regular import Automaton, Budget, Characters, among, characters, common, rules, without
 
 MAX_ITEMS = 256
 # Of the names in objects that no schema gives.
@@ -19,11 +21,16 @@ COMMA, COLON = 'ws "," ws', 'ws ":" ws'
 _FREE_LEVELS = 5
 # What JSON writes as a backslash and a letter.
 _ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+# Those of any text: no half of a surrogate pair, and never NUL, which no engine takes for a character.
+_TEXT: Characters = ((1, 0xD7FF), (0xE000, 0x10FFFF))
+_POINT = r"\\u[0-9a-f]{4}|\\U[0-9a-f]{8}|[^\\]"
+_RANGE = re.compile(f"({_POINT})(?:-({_POINT}))?")
+_LITERAL_OR_CLASS = re.compile(r'"(?:\\.|[^"\\])*"|\[(\^?)((?:\\.|[^\]\\])*)\]')
 _PLAIN: Characters = without(((0, 0x1F), (0x22, 0x22), (0x5C, 0x5C)))
 _STRINGS = r"""ws ::= " "?
 string ::= "\"" char* "\""
 name ::= "\"" char{0,64} "\""
-char ::= [^"\\\u0000-\u001f] | "\\" (["\\/bfnrt] | "u" code)
+char ::= [^\u0022\u005c\u0000-\u001f] | "\\" (["\\/bfnrt] | "u" code)
 code ::= [0-9a-ce-fA-CE-F] hex hex hex | [dD] ([0-7] hex hex | [89abAB] hex hex "\\u" [dD] [c-fC-F] hex hex)
 hex ::= [0-9a-fA-F]
 boolean ::= "true" | "false"
@@ -42,18 +49,40 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def plain(chars: Characters) -> str:
-    """One of *chars*, as it is. Never NUL, which no engine takes for a character of a text."""
+def plain(chars: Characters) -> str | None:
+    """One of *chars*, as it is; None where there is none.
+
+    Never NUL, which no engine takes for a character of a text, nor half a surrogate pair, which is none.
+    """
     if chars[-1][1] == 0x10FFFF:
         return f"[^{_ranges(without(chars) or among(chr(0)))}]"
-    return f"[{_ranges(chars)}]"
+    chars = common(chars, _TEXT)
+    return f"[{_ranges(chars)}]" if chars else None
+
+
+def listed(grammar: str) -> str:
+    """*grammar*, of ours, with each `[^…]` as a list of the characters that it stands for.
+
+    llama.cpp takes for `[^…]` also bytes that are no character; XGrammar 0.1.25 misreads long ranges of characters.
+    """
+    return _LITERAL_OR_CLASS.sub(lambda found: _listed(found[2]) if found[1] else found[0], grammar)
+
+
+@functools.lru_cache(maxsize=1024)
+def _listed(excluded: str) -> str:
+    ranges = ((_code(first), _code(last or first)) for first, last in _RANGE.findall(excluded))
+    return f"[{_ranges(common(_TEXT, without(characters(ranges))))}]"
+
+
+def _code(point: str) -> int:
+    return int(point[2:], 16) if point.startswith("\\") else ord(point)
 
 
 def in_string(chars: Characters) -> str | None:
     """One of *chars* inside a JSON string, the others escaped; None where all are control characters without a name."""
     shown = common(chars, _PLAIN)
     letters = [letter for char, letter in _ESCAPES.items() if common(chars, among(char))]
-    spellings = [plain(shown)] if shown else []
+    spellings = [text] if shown and (text := plain(shown)) else []
     if letters:
         spellings.append(rf'"\\" [{_ranges(among("".join(letters)))}]')
     return f"({' | '.join(spellings)})" if len(spellings) > 1 or letters else "".join(spellings) or None

@@ -6,6 +6,7 @@ the calls brings the rules for them, in GBNF.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -29,7 +30,7 @@ _CACHED_CHARACTERS = 1 << 20
 _grammars: ContentCache[str] = ContentCache(_CACHED_CHARACTERS)
 # The free think block before a call.
 _BLOCK = r'thought ("\n" "\n"?)? '
-_THINKING: dict[Thinking, str] = {"none": "", "model opens": rf'"{OPENER}\n" {_BLOCK}', "opened": _BLOCK}
+_THINKING: dict[Thinking, str] = {"model opens": rf'"{OPENER}\n" {_BLOCK}', "opened": _BLOCK}
 
 
 def guides_calls(functions: Iterable[Mapping[str, Any]], choice: ToolChoice) -> bool:
@@ -38,14 +39,9 @@ def guides_calls(functions: Iterable[Mapping[str, Any]], choice: ToolChoice) -> 
 
 
 def call_grammar(
-    tool_call_format: str,
-    functions: Sequence[Mapping[str, Any]],
-    choice: ToolChoice,
-    *,
-    thinking: Thinking,
-    parallel: bool,
+    tool_call_format: str, functions: Sequence[Mapping[str, Any]], choice: ToolChoice, *, parallel: bool
 ) -> str | None:
-    """The grammar for the calls of an answer, which is kept; None where nothing guides them.
+    """The grammar for the calls of an answer without thinking, which is kept; None where nothing guides them.
 
     Raises `RequestError` for a schema that no grammar follows.
     """
@@ -54,11 +50,18 @@ def call_grammar(
 
     def write() -> str:
         if choice.forced:
-            return forced_call(tool_call_format, functions, choice, thinking=thinking, parallel=parallel)
-        return strict_calls(tool_call_format, functions, thinking=thinking)
+            return forced_call(tool_call_format, functions, choice, thinking="none", parallel=parallel)
+        return strict_calls(tool_call_format, functions, thinking="none")
 
-    key = (json.dumps(functions), tool_call_format, choice.mode, choice.name, thinking, str(parallel))
+    key = (json.dumps(functions), tool_call_format, choice.mode, choice.name, str(parallel))
     return _grammars.get(key, write)
+
+
+def behind_thinking(grammar: str, thinking: Thinking) -> str:
+    """*grammar*, of calls, behind the think block that *thinking* describes."""
+    if thinking == "none":
+        return grammar
+    return "\n".join([f"root ::= {_THINKING[thinking]}answer", _thought(), grammar.replace("root", "answer", 1)])
 
 
 def forced_call(
@@ -76,7 +79,7 @@ def forced_call(
     allowed = [function for function in functions if choice.mode == "required" or function["name"] == choice.name]
     several = MAX_CALLS if parallel and choice.mode == "required" else 1
     block, rules = _block(tool_call_format, allowed, several)
-    return _grammar(f"{_THINKING[thinking]}{block}", rules, thinking)
+    return behind_thinking(_grammar(block, rules), thinking)
 
 
 def strict_calls(tool_call_format: str, functions: Iterable[Mapping[str, Any]], *, thinking: Thinking) -> str:
@@ -90,7 +93,7 @@ def strict_calls(tool_call_format: str, functions: Iterable[Mapping[str, Any]], 
     bounded = [function if is_strict(function) else {**function, "parameters": _ANY} for function in functions]
     block, rules = _block(tool_call_format, bounded, MAX_CALLS)
     text = gbnf.language(_without(*openers), "text")
-    return _grammar(f"{_THINKING[thinking]}text ({block} text){{0,{MAX_CALLS}}}", [*rules, *text], thinking)
+    return behind_thinking(_grammar(f"text ({block} text){{0,{MAX_CALLS}}}", [*rules, *text]), thinking)
 
 
 def is_strict(function: Mapping[str, Any]) -> bool:
@@ -115,9 +118,13 @@ def _block(tool_call_format: str, functions: Iterable[Mapping[str, Any]], severa
     return calls.block_rule(f"({' | '.join(names)})", several=several), [*rules, *languages.lines]
 
 
-def _grammar(root: str, rules: list[str], thinking: Thinking) -> str:
-    thought = [] if thinking == "none" else gbnf.language(Then(_without(CLOSER), CLOSER), "thought")
-    return "\n".join([f"root ::= {root}", *rules, *thought, gbnf.RULES])
+def _grammar(root: str, rules: list[str]) -> str:
+    return "\n".join([f"root ::= {root}", *rules, gbnf.RULES])
+
+
+@functools.cache
+def _thought() -> str:
+    return "\n".join(gbnf.language(Then(_without(CLOSER), CLOSER), "thought"))
 
 
 def _without(*tags: str) -> Not:

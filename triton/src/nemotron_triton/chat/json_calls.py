@@ -11,28 +11,31 @@ from nemotron_triton.chat.calls import Block, FoundCall, Problem
 from nemotron_triton.chat.names import tidy
 from nemotron_triton.chat.schema_rules import SchemaRules
 from nemotron_triton.chat.schema_scalars import Languages
-from nemotron_triton.chat.source import Tags, Wait
+from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
 from nemotron_triton.chat.written import Written
 
 _BRACKETS = re.compile(r"[\s\[\],;}]+")
 _FENCES = ("```json", "```python", "```")
 _ARGUMENTS = ("arguments", "parameters")
-_COMMENTS = ("//", "#")
+_COMMENTS = {"//": "\n", "#": "\n", "/*": "*/"}
+_WORD = re.compile(r"[-+.\w()]+", re.ASCII)
 
 
 def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
     """Read calls up to *closer*.
 
     Only brackets, commas, semicolons, whitespace and code fences may stand between them, behind the first bracket or
-    call also comments to the end of a line. *opener* again is noise.
+    call also comments, and in a list elements that are no objects, which are skipped. *opener* again is noise.
     """
     source, inside = block.source, lenient_json.structure(closer)
     begin = _begins(block)
-    between, line_ends = Tags("{", opener, closer, *_FENCES, *_COMMENTS), Tags("\n", closer)
-    read_one, brackets, behind = False, "", ""
+    between = Tags("{", opener, closer, *_FENCES, *_COMMENTS)
+    behind_element = Tags(",", ";", "[", "]", *between.tags)
+    read_one, brackets, behind, depth = False, "", "", 0
     while True:
         separators = yield from source.run(_BRACKETS)
         brackets, behind = (brackets + "".join(separators.split()))[:3], behind + separators
+        depth += separators.count("[") - separators.count("]")
         tag = yield from source.accept(between)
         while tag == "{":
             behind = ""
@@ -42,21 +45,38 @@ def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
                     return problem
                 block.skipped(problem)
             read_one, tag = True, read.ended_by
+            depth -= tag == "]"
         if tag in _COMMENTS:
             if not (read_one or brackets):
                 return "invalid_tool_call"
             if "]" in behind and "\n" in behind.rpartition("]")[2]:
                 source.unread(tag)  # a line of its own behind the list is text: the closer is missing
                 return None
-            tag = yield from source.until(line_ends, _ignored)
+            tag = yield from source.until(Tags(_COMMENTS[tag], closer), _ignored)
             behind += tag
         if tag == closer:
             return None if read_one or brackets == "[]" else "invalid_tool_call"
-        if not tag:
+        in_list = depth > 0 and behind.rstrip().endswith(("[", ",", ";"))
+        if not tag and in_list and (yield from _skip_element(source, behind_element)):
+            block.skipped("invalid_tool_call")
+            behind = ""
+        elif not tag:
             yield from source.peek()
             source.broken_off(Tags(closer))
             # Text behind a call continues the answer: the closer is missing.
             return None if read_one or brackets == "[]" else block.unreadable()
+
+
+def _skip_element(source: Source, ends: Tags) -> Wait[bool]:
+    """Read an element of a list that is a string or a word; False, and nothing is read, where no element stands."""
+    quote = yield from source.peek()
+    read = [(yield from source.run(_WORD))]
+    whole = bool(read[0]) or (quote in ("'", '"') and (yield from lenient_json.skip_string(source, read)))
+    read.append((yield from source.run(BLANKS)))
+    if whole and (yield from source.see(ends)):
+        return True
+    source.unread("".join(read))
+    return False
 
 
 def report(block: Block, read: lenient_json.ReadText) -> Problem:

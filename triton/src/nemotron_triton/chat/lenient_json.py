@@ -133,6 +133,13 @@ def read_container(source: Source, tags: Tags, opener: str = "{", begin: Begin |
             return ReadText(None, stop) if source.cut else ended(stop)
 
 
+def skip_string(source: Source, read: list[str]) -> Wait[bool]:
+    """Read a string, whose quote comes next, to *read*. False when it has no end."""
+    quote = yield from source.one()
+    read.append(quote)
+    return (yield from _read_string(source, quote, [], read))
+
+
 def _read_string(source: Source, quote: str, out: list[str], read: list[str]) -> Wait[bool]:
     """Read to the closing *quote*: JSON goes to *out*, the source's text to *read*. False when the source ends."""
     half = ""  # of a pair of escapes

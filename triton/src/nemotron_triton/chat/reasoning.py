@@ -23,8 +23,8 @@ def begins(reasoning_format: str, *, thinking: bool, prompt: str | None = None, 
         return "opened" if continued.rfind(OPENER) > continued.rfind(CLOSER) else "none"
     if prompt is None:
         return FORMATS[reasoning_format] if thinking else "none"
-    if prompt.rstrip().endswith(OPENER):
-        return "opened"
+    if prompt.rstrip().endswith((OPENER, CLOSER)):
+        return "opened" if prompt.rstrip().endswith(OPENER) else "none"
     return "model opens" if thinking else "none"
 
 

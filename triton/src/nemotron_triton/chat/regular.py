@@ -63,8 +63,17 @@ def common(one: Characters, other: Characters) -> Characters:
     """The characters in both."""
     if one == ANY or other == ANY:
         return other if one == ANY else one
-    pairs = ((max(a, c), min(b, d)) for a, b in one for c, d in other if a <= d and c <= b)
-    return tuple(pairs)
+    found: list[tuple[int, int]] = []
+    at, other_at = 0, 0
+    while at < len(one) and other_at < len(other):
+        (first, last), (other_first, other_last) = one[at], other[other_at]
+        if first <= other_last and other_first <= last:
+            found.append((max(first, other_first), min(last, other_last)))
+        if last < other_last:
+            at += 1
+        else:
+            other_at += 1
+    return tuple(found)
 
 
 class Automaton(ABC):

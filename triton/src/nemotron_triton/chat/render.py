@@ -131,6 +131,11 @@ def render_prompt(profile: Profile, conversation: Conversation, options: RenderO
     return Prompt(outline.replace(place, _mark(marker, control, question)), marker, control)
 
 
+def finished_prompt(profile: Profile, text: str) -> Prompt:
+    """A prompt that the caller rendered, with a template of his own: its control tokens count."""
+    return Prompt(text, _MARKERS[0], tuple(profile.control_tokens))
+
+
 def _unused_in(text: str) -> tuple[str, str]:
     """Two characters that *text* does not hold; `RequestError` when it holds all that are meant for that."""
     unused = itertools.islice((marker for marker in _MARKERS if marker not in text), 2)

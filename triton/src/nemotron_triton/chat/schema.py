@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,9 +30,25 @@ _MAX_VISITED = 256
 
 
 def properties(parameters: object) -> Mapping[str, Any]:
-    """The declared properties of a function's `parameters`, by name; none when there is no such schema."""
-    declared = parameters.get("properties") if isinstance(parameters, Mapping) else None
-    return declared if isinstance(declared, Mapping) else {}
+    """The declared properties of a function's `parameters`, by name; none when there is no such schema.
+
+    One that several parts of the schema declare may be what any of them says.
+    """
+    found: dict[str, list[Any]] = {}
+    for schema in itertools.islice(_schemas(parameters, parameters), _MAX_VISITED):
+        declared = schema.get("properties") if isinstance(schema, Mapping) else None
+        for name, about in declared.items() if isinstance(declared, Mapping) else ():
+            found.setdefault(name, []).append(about)
+    return {name: abouts[0] if len(abouts) == 1 else {"anyOf": abouts} for name, abouts in found.items()}
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two values are equal for JSON, where true is not 1."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def as_json(text: str, declared: object, root: object) -> str:
@@ -60,9 +77,9 @@ def _integer(text: str) -> str | None:
 
 
 def _number(text: str) -> str | None:
-    if _JSON_NUMBER.fullmatch(text):
-        return text
-    return repr(float(text)) if _NUMBER.fullmatch(text) and "inf" not in repr(float(text)) else None
+    if not _NUMBER.fullmatch(text) or math.isinf(float(text)):
+        return None
+    return text if _JSON_NUMBER.fullmatch(text) else repr(float(text))
 
 
 _READERS: dict[str, Callable[[str], str | None]] = {
@@ -76,7 +93,15 @@ _READERS: dict[str, Callable[[str], str | None]] = {
 
 
 def _types(declared: object, root: object) -> Iterator[str]:
-    """The names of the types that the schema *declared* allows, and "" for each schema that is visited.
+    """The names of the types that the schema *declared* allows, and "" for each schema that is visited."""
+    for schema in _schemas(declared, root):
+        yield ""
+        if isinstance(schema, Mapping):
+            yield from _own_types(schema)
+
+
+def _schemas(declared: object, root: object) -> Iterator[object]:
+    """The schema *declared* and those that it is made of, and None for one that was met before.
 
     Breadth first, and no schema twice: one that refers to itself would otherwise grow with every level.
     """
@@ -85,11 +110,12 @@ def _types(declared: object, root: object) -> Iterator[str]:
     for _ in range(_MAX_DEPTH):
         inner: list[Iterator[object]] = []
         for schema in level:
-            yield ""
-            if isinstance(schema, Mapping) and id(schema) not in seen:
-                seen.add(id(schema))
-                yield from _own_types(schema)
-                inner.append(_inner(schema, root))
+            if not isinstance(schema, Mapping) or id(schema) in seen:
+                yield None
+                continue
+            seen.add(id(schema))
+            yield schema
+            inner.append(_inner(schema, root))
         level = itertools.chain.from_iterable(inner)
 
 

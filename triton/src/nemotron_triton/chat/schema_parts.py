@@ -11,16 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias
 from urllib.parse import unquote
 
+from nemotron_triton.chat import schema as schemas
 from nemotron_triton.chat.conversation import shown
 from nemotron_triton.errors import RequestError
 
 MAX_ALTERNATIVES = 64
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 _COMBINATIONS = ("$ref", "allOf", "anyOf", "oneOf")
-# Assertions that no grammar of ours follows; what a value beside means that they assert nothing.
-_NOT_FOLLOWED: dict[str, object] = {
-    "not": False, "if": None, "contains": None, "uniqueItems": False, "patternProperties": {}, "propertyNames": True,
-    "dependentRequired": {}, "dependentSchemas": {}, "dependencies": {}, "unevaluatedItems": True,
-    "unevaluatedProperties": True, "additionalItems": True, "$dynamicRef": None, "$recursiveRef": None,
+_ANYTHING: tuple[object, ...] = (True, {})
+# Assertions that no grammar of ours follows; the values beside mean that they assert nothing.
+_NOT_FOLLOWED: dict[str, tuple[object, ...]] = {
+    "not": (False,), "if": (), "contains": (), "uniqueItems": (False,), "patternProperties": ({},),
+    # Names are strings, and some libraries say so.
+    "propertyNames": (*_ANYTHING, {"type": "string"}),
+    **dict.fromkeys(("dependentRequired", "dependentSchemas", "dependencies"), ({},)),
+    **dict.fromkeys(("unevaluatedItems", "unevaluatedProperties", "additionalItems"), _ANYTHING),
+    "$dynamicRef": (), "$recursiveRef": (),
 }  # fmt: skip
 _LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
 _MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
@@ -56,10 +62,10 @@ class SchemaParts:
 
     def alternatives(self, schema: object, behind: tuple[str, ...] = ()) -> list[Plain]:
         """The plain schemas of which a value must fit one; none where nothing fits. *behind* are references."""
-        if schema is False:
-            return []
+        if isinstance(schema, bool):
+            return [{}] if schema else []
         if not isinstance(schema, Mapping):
-            return [{}]
+            self.refuse("the schema", schema, "it must be an object, true or false")
         self._visited += 1
         if self._visited > MAX_VISITED:
             self.refuse("the schema", schema, "its references and alternatives make too much of it")
@@ -68,21 +74,25 @@ class SchemaParts:
             value = schema[keyword]
             if not isinstance(value, kinds) or (isinstance(value, bool) and kinds != _SCHEMA) or value != value:
                 self.refuse(keyword, value, f"it must be {form}")
+        if "type" in schema and not (types_of(schema) and {*types_of(schema)} <= {*TYPES}):
+            self.refuse("type", schema["type"], f"types are {', '.join(TYPES)}")
         for keyword in schema.keys() & _NOT_FOLLOWED.keys():
             idle = keyword == "if" and not schema.keys() & {"then", "else"}
-            if schema[keyword] != _NOT_FOLLOWED[keyword] and not idle:
+            if schema[keyword] not in _NOT_FOLLOWED[keyword] and not idle:
                 self.refuse(keyword, schema[keyword], "no grammar can")
         own = {key: value for key, value in schema.items() if key in _ASSERTIONS}
-        parts: list[list[Plain]] = [
-            [own],
-            *(self._parts(keyword, schema[keyword], behind) for keyword in _COMBINATIONS if keyword in schema),
-        ]
-        found: list[Plain] = [{}]
-        for part in parts:
-            merged = (self._merged(one, other) for one in found for other in part)
-            found = [schema for schema in merged if schema is not None]
-            if len(found) > MAX_ALTERNATIVES:
-                self.refuse("anyOf", schema.get("anyOf"), f"it makes more than {MAX_ALTERNATIVES} alternatives")
+        found: list[Plain] = [own]
+        for keyword in _COMBINATIONS:
+            if keyword in schema:
+                found = self._each(found, self._parts(keyword, schema[keyword], behind), keyword, schema[keyword])
+        return found
+
+    def _each(self, ones: list[Plain], others: list[Plain], keyword: str, value: object) -> list[Plain]:
+        """What fits one of *ones* and one of *others*, which the *keyword* brought."""
+        merged = (self._merged(one, other) for one in ones for other in others)
+        found = [schema for schema in merged if schema is not None]
+        if len(found) > MAX_ALTERNATIVES:
+            self.refuse(keyword, value, f"it makes more than {MAX_ALTERNATIVES} alternatives")
         return found
 
     def _parts(self, keyword: str, value: object, behind: tuple[str, ...]) -> list[Plain]:
@@ -96,10 +106,7 @@ class SchemaParts:
         if keyword == "allOf":
             every: list[Plain] = [{}]
             for option in options:
-                merged = (self._merged(one, other) for one in every for other in option)
-                every = [schema for schema in merged if schema is not None]
-                if len(every) > MAX_ALTERNATIVES:
-                    self.refuse(keyword, value, f"it makes more than {MAX_ALTERNATIVES} alternatives")
+                every = self._each(every, option, keyword, value)
             return every
         if keyword == "oneOf":
             pairs = itertools.combinations(options, 2)
@@ -152,20 +159,20 @@ class SchemaParts:
             elif key in ("items", "additionalProperties"):
                 both[key] = _all_of((first, second))
             elif key == "enum":
-                both[key] = [value for value in first if value in second]
-            elif first != second:
-                if key == "const":
+                both[key] = [value for value in first if _has(second, value)]
+            elif key == "const":
+                if not _has([first], second):
                     return None
+            elif first != second:
                 self.refuse(key, second, f"another one, {shown(first)}, applies to the same value")
         return both
 
 
-def types_of(schema: Mapping[str, Any]) -> list[str] | None:
-    """The types that the plain *schema* names; None where it names none."""
-    declared = schema.get("type")
-    if declared is None:
-        return None
-    return [declared] if isinstance(declared, str) else [name for name in declared if isinstance(name, str)]
+def types_of(schema: Mapping[str, Any]) -> list[str]:
+    """The names of types in *schema*, those of other languages as those of JSON Schema."""
+    declared = schema.get("type", ())
+    names = [declared] if isinstance(declared, str) else declared
+    return [schemas.ALIASES.get(name, name) if isinstance(name, str) else "" for name in names]
 
 
 def values_of(schema: Mapping[str, Any]) -> list[Any] | None:
@@ -173,14 +180,15 @@ def values_of(schema: Mapping[str, Any]) -> list[Any] | None:
     values = schema.get("enum")
     if "const" in schema:
         const = schema["const"]
-        return [const] if values is None or const in values else []
+        return [const] if values is None or _has(values, const) else []
     return list(values) if isinstance(values, (list, tuple)) else None
 
 
 def _common_types(one: object, other: object) -> list[str]:
-    ones, others = (types_of({"type": names}) or [] for names in (one, other))
+    ones, others = (types_of({"type": names}) for names in (one, other))
     common = [name for name in ones if name in others]
-    if "integer" not in common and ("integer" in ones + others) and {"number", "integer"} <= {*ones, *others}:
+    pairs = {(one, other) for one in ones for other in others}
+    if "integer" not in common and pairs & {("integer", "number"), ("number", "integer")}:
         common.append("integer")
     return common
 
@@ -189,7 +197,7 @@ def _exclusive(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether it is plain that no value fits both plain schemas: by their types, values, or those of a property."""
     values, others = values_of(one), values_of(other)
     if values is not None and others is not None:
-        return not any(value in others for value in values)
+        return not any(_has(others, value) for value in values)
     types, other_types = types_of(one), types_of(other)
     if types and other_types and not _common_types(types, other_types):
         return True
@@ -201,7 +209,12 @@ def _exclusive(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def _differ(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
     parts = [schema.get("properties", {}).get(name) for schema in (one, other)]
     values = [values_of(part) if isinstance(part, Mapping) else None for part in parts]
-    return None not in values and not any(value in (values[1] or ()) for value in values[0] or ())
+    return None not in values and not any(_has(values[1] or (), value) for value in values[0] or ())
+
+
+def _has(values: Iterable[object], value: object) -> bool:
+    """Whether *value* is among *values*, for JSON: Python takes true for 1."""
+    return any(schemas.same(value, other) for other in values)
 
 
 def _required(schema: Mapping[str, Any]) -> Iterator[str]:

@@ -7,23 +7,25 @@ arrays and objects at most 256 members; references that lead back to themselves 
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemotron_triton.chat import gbnf, schema
-from nemotron_triton.chat.schema_parts import SchemaParts, types_of, values_of
+from nemotron_triton.chat.schema_parts import TYPES, Plain, SchemaParts, types_of, values_of
 from nemotron_triton.chat.schema_scalars import (
     NUMBER_KEYWORDS,
     QUOTE,
     STRING_KEYWORDS,
     Languages,
-    Plain,
     Scalars,
     lacking,
 )
+from nemotron_triton.chat.schema_values import SchemaValues
 
 MAX_RECURSION = 4
-_TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+# What is merged of references is another schema each time.
+_MAX_DEPTH = 60
 # What a schema without a type is about.
 _IMPLIED = {
     "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
@@ -55,6 +57,7 @@ class SchemaRules:
         self._parts = SchemaParts(function, root)
         self._root = root
         self.scalars = Scalars(self._parts, languages)
+        self._fitting = SchemaValues(self._parts, self.scalars).fitting
         # By the identity of a schema and how often it is inside itself. It is kept, for its identity not to recur.
         self._values: dict[tuple[int, int], tuple[object, str | None]] = {}
         self._open: list[int] = []
@@ -69,9 +72,16 @@ class SchemaRules:
         """The plain schemas of which the arguments, an object, must fit one."""
         if not isinstance(self._root, Mapping):
             return [{"additionalProperties": True}]
-        plains = [plain for plain in self.parts(self._root) if "object" in (self._types(plain) or ["object"])]
-        # What no property, nor any other keyword, tells of takes no arguments.
-        return [{"properties": {}, **plain} if "additionalProperties" not in plain else plain for plain in plains]
+        found: list[Plain] = []
+        for plain in self.parts(self._root):
+            types = self._types(plain) or ["object"]
+            if (values := values_of(plain)) is not None:
+                fitting = self._fitting(plain, types, values)
+                found += (_exactly(value) for value in fitting if isinstance(value, Mapping))
+            elif "object" in types:
+                # What no property, nor any other keyword, tells of takes no arguments.
+                found.append({"properties": {}, **plain} if "additionalProperties" not in plain else plain)
+        return found
 
     def one_of(self, found: Iterable[str | None]) -> str:
         """One of the expressions *found*; `RequestError` where there is none."""
@@ -93,7 +103,7 @@ class SchemaRules:
 
     def value(self, about: object) -> str | None:
         """JSON of a value that the schema *about* allows."""
-        if about is True or about == {} or not isinstance(about, Mapping | bool):
+        if about is True or about == {}:
             return "value"
         inside = self._open.count(id(about))
         key = (id(about), inside)
@@ -101,6 +111,8 @@ class SchemaRules:
             if inside > MAX_RECURSION:
                 return None
             self.scalars.spend(about)
+            if len(self._open) == _MAX_DEPTH:
+                self._parts.refuse("the schema", about, f"it is more than {_MAX_DEPTH} levels deep")
             self._open.append(id(about))
             found = [text for plain in self.parts(about) for text in self._alternatives(plain)]
             self._open.pop()
@@ -108,10 +120,11 @@ class SchemaRules:
             self._values[key] = about, None if not found else found[0] if simple else self.rule(*found)
         return self._values[key][1]
 
-    def text(self, about: object, without: str, counted_without: str, tail: str) -> str | None:
+    def text(self, about: object, declared: object, without: str, counted_without: str, tail: str) -> str | None:
         """The bare text of a value that the schema *about* allows, and *tail* behind it.
 
-        No string has the expression *without*, or *counted_without* where it has a pattern or its length is limited.
+        It is read as a value of *declared*, which may allow more. No string has the expression *without*, or
+        *counted_without* where it has a pattern or its length is limited.
         """
         plains = [(plain, self._types(plain) or ["string"]) for plain in self.parts(about)]
         free = {
@@ -121,12 +134,14 @@ class SchemaRules:
             for name in types
             if self.scalars.is_free(name, plain)
         }
-        kinds = {name for _, types in plains for name in types} - free
-        read = "|".join(["", *(_READ_AS[kind] for kind in _TYPES if kind in kinds and kind in _READ_AS)])
+        if "number" in free:
+            free.add("integer")
+        kinds = {*schema.type_names(declared, self._root)} - free
+        read = "|".join(["", *(_READ_AS[kind] for kind in TYPES if kind in kinds and kind in _READ_AS)])
         found: list[str] = []
         for plain, types in plains:
             if (values := values_of(plain)) is not None:
-                texts = self._texts(self.scalars.fitting(plain, self._types(plain), values), about, without)
+                texts = self._texts(self._fitting(plain, self._types(plain), values), declared, without)
                 found += (gbnf.literal(text + tail) for text in texts)
                 continue
             others = {**plain, "type": [name for name in types if name != "string"]}
@@ -138,27 +153,27 @@ class SchemaRules:
                     found.append(text)
         return gbnf.either(list(dict.fromkeys(found))) if found else None
 
-    def _texts(self, values: Iterable[Any], about: object, without: str) -> Iterator[str]:
-        """The bare texts of *values* that are read as these."""
+    def _texts(self, values: Iterable[Any], declared: object, without: str) -> Iterator[str]:
+        """The bare texts of *values* that are read as these, where the schema is *declared*."""
         allowed = lacking(without)
         for value in values:
             text = value if isinstance(value, str) else gbnf.json_text(value)
             # Some texts are read as another value, such as "1" where a number is allowed too.
-            if schema.as_json(text, about, self._root) == gbnf.json_text(value) and allowed.matches(text):
+            read = json.loads(schema.as_json(text, declared, self._root))
+            # A grammar is a text in C, which NUL would end.
+            if schema.same(read, value) and allowed.matches(text) and "\0" not in text:
                 yield text
 
     def _types(self, plain: Plain) -> list[str] | None:
-        names = types_of(plain)
-        if names is not None:
-            names = [schema.ALIASES.get(name, name) for name in names]
-            return [name for name in _TYPES if name in names and not (name == "integer" and "number" in names)]
+        if names := types_of(plain):
+            return [name for name in TYPES if name in names and not (name == "integer" and "number" in names)]
         implied = [name for name, keywords in _IMPLIED.items() if any(keyword in plain for keyword in keywords)]
         return implied or None
 
     def _alternatives(self, plain: Plain) -> list[str]:
         types = self._types(plain)
         if (values := values_of(plain)) is not None:
-            return [gbnf.literal(gbnf.json_text(value)) for value in self.scalars.fitting(plain, types, values)]
+            return [gbnf.literal(gbnf.json_text(value)) for value in self._fitting(plain, types, values)]
         if types is None:
             return ["value"]
         found = (self._of_type(name, plain) for name in types)
@@ -199,7 +214,7 @@ class SchemaRules:
 
     def object_of(self, plain: Plain) -> str | None:
         """JSON of an object that the plain schema allows."""
-        members = self.members(plain, self.value, self.value)
+        members = self.members(plain, lambda _, about: self.value(about))
         if members is None:
             return None
         pairs, extra, counts = members
@@ -208,26 +223,26 @@ class SchemaRules:
         texts = [(f"{gbnf.literal(gbnf.json_text(name))} {gbnf.COLON} {text}", needed) for name, text, needed in pairs]
         more = None
         if extra is not None:
-            names = [name for name, _, _ in pairs]
+            names = [*schema.properties(plain), *(name for name, _, _ in pairs)]
             other = self.scalars.name(plain, names, "", gbnf.in_string)
             more = f"{QUOTE} {other} {QUOTE} {gbnf.COLON} {extra}" if names else f"name {gbnf.COLON} {extra}"
         body = self.chain(texts, more, counts, gbnf.COMMA)
         return None if body is None else f'"{{" ws {body} ws "}}"'
 
     def members(
-        self, plain: Plain, value: Callable[[object], str | None], other: Callable[[object], str | None]
+        self, plain: Plain, value: Callable[[str | None, object], str | None]
     ) -> tuple[list[tuple[str, str, bool]], str | None, tuple[int, int | None]] | None:
-        """The properties (name, *value*, whether required), the value of *other* ones, and how many there may be.
+        """The properties (name, *value*, whether required), the value of other ones, and how many there may be.
 
-        None where a required one has no value.
+        None where a required one has no value. *value* is asked by name and schema, without a name for other ones.
         """
         required = plain.get("required")
         needed = dict.fromkeys(map(str, required)) if isinstance(required, list | tuple) else {}
         declared = schema.properties(plain)
         others = plain.get("additionalProperties", "properties" not in plain)
-        texts = {name: None if part is False else value(part) for name, part in declared.items()}
-        extra = None if others is False else other(others)
-        texts |= {name: extra for name in needed if name not in declared}
+        texts = {name: value(name, part) for name, part in declared.items()}
+        extra = None if others is False else value(None, others)
+        texts |= {name: value(name, plain.get("additionalProperties", True)) for name in needed if name not in declared}
         pairs = []
         for name, text in texts.items():
             if text is not None:
@@ -272,3 +287,9 @@ class SchemaRules:
             return gbnf.repeated(f"{separator} {extra}", least, most)
         some = f"{extra} {gbnf.repeated(f'{separator} {extra}', max(least - 1, 0), most - 1)}"
         return some if least else f"({some})?"
+
+
+def _exactly(value: Mapping[str, Any]) -> Plain:
+    """The schema of the object *value* alone."""
+    properties = {name: {"const": item} for name, item in value.items()}
+    return {"properties": properties, "required": list(value), "additionalProperties": False}

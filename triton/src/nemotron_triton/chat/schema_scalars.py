@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable
 from decimal import Decimal
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from nemotron_triton.chat import gbnf, schema
+from nemotron_triton.chat import gbnf
 from nemotron_triton.chat.expressions import Expression, NotFollowedError
 from nemotron_triton.chat.numerals import Bound, MultipleOf, Spelling
 from nemotron_triton.chat.regular import (
@@ -26,7 +27,7 @@ from nemotron_triton.chat.regular import (
     all_of,
     rules,
 )
-from nemotron_triton.chat.schema_parts import SchemaParts
+from nemotron_triton.chat.schema_parts import Plain, SchemaParts
 
 MAX_COUNT = 2000
 MAX_STATES, MAX_PARTS = 4000, 20_000
@@ -37,8 +38,8 @@ STRING_KEYWORDS = ("pattern", "minLength", "maxLength")
 NUMBER_KEYWORDS = (*_BOUNDS, "multipleOf")
 # Text of more characters than these cannot be counted where tags must be watched for too: it has none.
 _MAX_TEXT, _NO_TAG = 100, "[^<]"
+_LARGEST = sys.float_info.max
 QUOTE = '"\\""'
-Plain: TypeAlias = Mapping[str, Any]
 Spelt: TypeAlias = Callable[[Characters], str | None]
 
 
@@ -90,13 +91,13 @@ class Scalars:
         """A string, in quotes where it is *spelt* as JSON, that does not have the expression *never*; then *tail*."""
         quote = QUOTE if spelt is gbnf.in_string else ""
         least, most = self.counts(plain, "minLength", "maxLength")
+        if most is not None and least > most:
+            return None
         if quote and "pattern" not in plain:
-            if most is not None and least > most:
-                return None
             return "string" if not least and most is None else f"{quote} {gbnf.repeated('char', least, most)} {quote}"
         if not quote and "pattern" not in plain and (least if most is None else most) > _MAX_TEXT:
             plain_text = gbnf.repeated(_NO_TAG, least, most)
-            return f"{plain_text} {gbnf.literal(tail)}" if most is None or least <= most else None
+            return f"{plain_text} {gbnf.literal(tail)}"
         keyword = "pattern" if "pattern" in plain else "maxLength"
 
         def build() -> Automaton:
@@ -123,13 +124,14 @@ class Scalars:
         """The languages of the keywords about numbers."""
         found: list[Automaton] = []
         for keyword, relation in _BOUNDS.items():
-            limit = plain.get(keyword)
-            if limit is not None and abs(limit) != math.inf:
+            if (limit := plain.get(keyword)) is not None:
+                # JSON may have numbers that no double holds, which are infinite in Python.
+                limit = math.copysign(_LARGEST, limit) if abs(limit) == math.inf else limit
                 found.append(Bound(relation, Decimal(repr(limit))))
         step = plain.get("multipleOf")
         if step is not None:
-            if not 0 < step < math.inf:
-                self._parts.refuse("multipleOf", step, "it must be positive")
+            if not 0 < step < _LARGEST:
+                self._parts.refuse("multipleOf", step, "it must be positive, and a number that a double holds")
             # A double has no exact tenths, so validators disagree about their multiples.
             if not float(step * 1024).is_integer():
                 self._parts.refuse("multipleOf", step, "only those of whole numbers, halves, quarters, ... are exact")
@@ -166,32 +168,13 @@ class Scalars:
         """Whether every value of the type *name* fits, so that no string is mistaken for one that does not."""
         return name in ("null", "boolean") or (name in ("integer", "number") and not self.bounds(plain))
 
-    def fitting(self, plain: Plain, types: list[str] | None, values: Iterable[Any]) -> Iterator[Any]:
-        """Those of *values* that the other keywords allow, as far as they are about types, strings and numbers."""
-        strings, bounds = self.strings(plain), self.bounds(plain)
-        for value in values:
-            name = schema.TYPES.get(type(value), "array")
-            names = {name, "number"} if name == "integer" else {name}
-            if isinstance(value, float) and value.is_integer():
-                names.add("integer")
-            if types is not None and not names & set(types):
-                continue
-            if isinstance(value, str):
-                fits = all(language.matches(value) for language in strings)
-            elif "number" in names:
-                fits = all(language.matches(format(Decimal(repr(value)), "f")) for language in bounds)
-            else:
-                fits = True
-            if fits:
-                yield value
-
     def counts(self, plain: Plain, lower: str, upper: str) -> tuple[int, int | None]:
         """The least and the most, None without one, that two keywords about a number of things allow."""
         for keyword in (lower, upper):
             if plain.get(keyword, 0) > MAX_COUNT:
                 self._parts.refuse(keyword, plain[keyword], f"at most {MAX_COUNT} can be counted")
         most = plain.get(upper)
-        return max(0, math.ceil(plain.get(lower, 0))), None if most is None else math.floor(most)
+        return math.ceil(max(0, plain.get(lower, 0))), None if most is None else math.floor(max(-1, most))
 
 
 @functools.lru_cache(maxsize=64)

@@ -108,10 +108,13 @@ class Source:
 
     def unread(self, text: str) -> None:
         """Give back *text*, which was read last."""
-        self._before += self._at - len(text)
-        self._text = text + self._text[self._at :]
-        self._at = 0
         size = len(text)
+        if self._at >= size:
+            self._at -= size
+        else:
+            self._before += self._at - size
+            self._text = text + self._text[self._at :]
+            self._at = 0
         while self._log and size > 0:
             piece = self._log.pop()
             if len(piece) > size:

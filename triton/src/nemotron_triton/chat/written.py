@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from nemotron_triton.chat.xml_value import Value
+from nemotron_triton.chat.xml_value import Value, is_layout
 
 
 class Written:
@@ -49,9 +49,9 @@ class Written:
         text = self._held + "".join(pieces)
         quote = ""
         if not self._ahead:
-            text = text.removeprefix("\r\n" if text.startswith("\r\n") else "\n")
-            if text in ("", "\r", "\n", "\r\n"):
+            if is_layout(text):
                 return ""  # read again with what follows
+            text = text.removeprefix("\r\n" if text.startswith("\r\n") else "\n")
             quote = '"'
         self._string_pieces += len(pieces)
         size = 2 if text.endswith("\r\n") else 1 if text.endswith(("\r", "\n")) else 0

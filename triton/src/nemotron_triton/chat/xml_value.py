@@ -25,6 +25,8 @@ _FOLLOWERS = {
 }
 _FOLLOWERS_OR_SAME = {closer: Tags(closer, *followers) for closer, followers in _FOLLOWERS.items()}
 _SAME = {closer: Tags(closer) for closer in _OPENER}
+# How many blanks may stand between an opener and the same one again.
+_MAX_LAYOUT = 16
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Value:
         pieces = self.pieces
         text, stop = yield from self._source.up_to(NAME_ENDS, longest_name(self._declared))
         key = tidy(text)
-        if key == self._key and stop and len(pieces) < 3 and "".join(pieces) in ("", "\n", "\r\n"):
+        if key == self._key and stop and is_layout("".join(pieces[: _MAX_LAYOUT + 1])):
             pieces.clear()  # the opener twice
             return None
         end = End(len(pieces), PARAMETER, key)
@@ -149,6 +151,11 @@ class Value:
         self._source.sure_from = self._source.position
         self._source.unread("".join(self.pieces[behind:]))
         return end
+
+
+def is_layout(text: str) -> bool:
+    """Whether *text*, at the beginning of a value, may be blanks between an opener and the same one again."""
+    return len(text) <= _MAX_LAYOUT and not text.strip()
 
 
 def without_newlines(text: str) -> str:

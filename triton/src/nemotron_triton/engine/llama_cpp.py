@@ -6,16 +6,19 @@ tokens that would complete a forbidden sequence, need a logit bias, which is con
 Limits. While a character is incomplete, llama.cpp reports neither text nor ids, only a growing count; the ids are then
 recovered from the bytes that follow. So text and count are exact; a recovered id may be another one with equal bytes,
 and has no log probability. An answer that ends inside a character gets bytes that decode to one U+FFFD, as the lost
-ones would.
+ones would. A grammar's answer is UTF-8 with as many characters as the grammar has; one that the model spells in too
+many bytes, which llama.cpp's matcher takes, is U+FFFD, also where a pattern wants another.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from nemotron_client import wire
+from nemotron_triton.chat.gbnf import listed
 from nemotron_triton.chat.reasoning import CLOSER
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
@@ -27,6 +30,10 @@ from nemotron_triton.errors import EngineError, RequestError, ServingError
 _CHARACTER_TOKENS = 4
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp's value for a random seed
 _BAD_REQUEST = 400
+_BROKEN = "\ufffd".encode()
+# A character in more bytes than UTF-8 has for it, behind E0 or F0: one to llama.cpp's matcher of grammars, each byte
+# broken to all others.
+_LONG_SPELLING = re.compile(b"(?:%b){3,4}" % _BROKEN)
 _CUT_CHARACTER = "\N{SLIGHTLY SMILING FACE}".encode()
 _UNKNOWN = TokenLogprob(None)
 _GUIDE_FAILURE = f"{wire.GUIDED_DECODING_GUIDE} cannot be followed: it is not valid, too complex, or nothing fits it"
@@ -54,6 +61,8 @@ class Answer:
         self._put = put
         # A single forbidden token takes a bias only; of a longer sequence, the last one must not follow the others.
         self._bad = [bad for bad in sampling.bad_ids if len(bad) > 1]
+        guide = sampling.guide
+        self._grammar = listed(guide.text) if guide is not None and guide.kind == "grammar" else None
         self._longest_bad = max(map(len, self._bad), default=0)
         self._ids: list[int] = []
         self._requests = 0
@@ -103,8 +112,7 @@ class Answer:
         if sampling.logprobs is not None:
             request["n_probs"] = max(1, sampling.logprobs)
         if sampling.guide is not None:
-            guide = sampling.guide
-            request["grammar"] = guide.text if guide.kind == "grammar" else llguidance(guide, self._codec)
+            request["grammar"] = self._grammar or llguidance(sampling.guide, self._codec)
         return request
 
     def probe(self) -> dict[str, Any] | None:
@@ -146,7 +154,11 @@ class Answer:
             ids = tuple(details["tokens"])
             if withheld:
                 tail = b"".join(map(self._codec.bytes_of, ids))
-                ids = _spell(self._codec, details["content"].encode().removesuffix(tail), withheld) + ids
+                text = details["content"].encode()
+                if self._grammar and _LONG_SPELLING.search(text):
+                    ids = _spell(self._codec, _LONG_SPELLING.sub(_BROKEN, text), withheld + len(ids))
+                else:
+                    ids = _spell(self._codec, text.removesuffix(tail), withheld) + ids
             return self._take(ids, self._logprobs(len(ids), details))
         by_length = details["stop_type"] == "limit"
         # The end token is counted as predicted; it adds no text.

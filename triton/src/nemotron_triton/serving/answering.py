@@ -13,8 +13,8 @@ from nemotron_client.events import Event, Finish, Problem, ToolCall, Usage
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules, answer_rules
-from nemotron_triton.chat.grammar import call_grammar
-from nemotron_triton.chat.render import Prompt, render_prompt
+from nemotron_triton.chat.grammar import behind_thinking, call_grammar
+from nemotron_triton.chat.render import Prompt, finished_prompt, render_prompt
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
 from nemotron_triton.engine.stream import TokenChunk, TokenStream
@@ -76,15 +76,15 @@ class Answering:
         )
         rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
         max_tokens = self._max_tokens(request, len(ids))
-        budget = None
+        budget, guide = None, self._guide(request)
         if request.max_thinking_tokens is not None:
             most = (self._engine.max_prompt_tokens or self._engine.max_seq_len - 1) - len(ids)
             latest = latest_tokens(self._closer, max_tokens=max_tokens, max_prompt_tokens=most)
             if begins != "none" and latest < self._closer.opener_tokens(begins):
                 return self.prepare(self._without_thinking(request))
-            guide = self._guide(request, "none")
             budget = ThinkingBudget(request.max_thinking_tokens, latest, self._closer, guide)
-        sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=self._guide(request, begins))
+        guide = guide and _behind_thinking(guide, begins)
+        sampling = dataclasses.replace(request.sampling, max_tokens=max_tokens, guide=guide)
         return Prepared(request, prompt.text, ids, rules, sampling, budget)
 
     async def answer(self, prepared: Prepared, sampling: Sampling, stream: TokenStream) -> AsyncGenerator[Step, None]:
@@ -122,19 +122,17 @@ class Answering:
         render = dataclasses.replace(request.render, thinking=False)
         return dataclasses.replace(request, thinking=False, render=render, max_thinking_tokens=0)
 
-    def _guide(self, request: ChatRequest, thinking: reasoning.Thinking) -> Guide | None:
-        """The guide of an answer that begins with *thinking*."""
-        guide, choice = request.sampling.guide, request.choice
+    def _guide(self, request: ChatRequest) -> Guide | None:
+        """The guide of an answer without thinking."""
         functions = request.conversation.functions if request.conversation else ()
-        tool_call_format, parallel = self._profile.tool_call_format, request.parallel
-        if grammar := call_grammar(tool_call_format, functions, choice, thinking=thinking, parallel=parallel):
+        tool_call_format, choice = self._profile.tool_call_format, request.choice
+        if grammar := call_grammar(tool_call_format, functions, choice, parallel=request.parallel):
             return Guide(kind="grammar", text=grammar, strict=not choice.forced)
-        return guide and dataclasses.replace(guide, thinking=thinking)
+        return request.sampling.guide
 
     def _prompt(self, request: ChatRequest) -> Prompt:
         if request.conversation is None:
-            # The caller rendered a finished prompt with a template of his own: its control tokens count.
-            return Prompt(request.text, "\ufdd0", tuple(self._profile.control_tokens))
+            return finished_prompt(self._profile, request.text)
         options = dataclasses.replace(request.render, template=self._template)
         return render_prompt(self._profile, request.conversation, options)
 
@@ -159,6 +157,12 @@ class Answering:
                 f"{wire.MIN_TOKENS} is {request.sampling.min_tokens}, and there is room for {max_tokens} tokens only"
             )
         return max_tokens
+
+
+def _behind_thinking(guide: Guide, thinking: reasoning.Thinking) -> Guide:
+    if guide.kind == "grammar":
+        return dataclasses.replace(guide, text=behind_thinking(guide.text, thinking))
+    return dataclasses.replace(guide, thinking=thinking)
 
 
 def _with_misfits(step: Step, calls: list[ToolCall], parameters: Mapping[str, Any]) -> Step:
@@ -229,7 +233,13 @@ class _Reading:
             cached_tokens=self._stream.cached_tokens,
         )
         problems = (*self._problems, *self._parser.problems)
-        return Finish(reason=reason, usage=usage, problems=problems, stop_reason=stop_reason)
+        return Finish(
+            reason=reason,
+            usage=usage,
+            problems=problems,
+            stop_reason=stop_reason,
+            thinking_cut=self._stream.closer_forced,
+        )
 
     def _pieces(self, ids: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """*ids* in the pieces that counting needs: one token each where a stop word or thinking may begin or end."""

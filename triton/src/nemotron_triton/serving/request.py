@@ -1,15 +1,13 @@
-"""A request, read from the values of its tensors and checked before any work is done; or a part of one."""
+"""A request, read from the values of its tensors and checked before any work is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nemotron_client import wire
-from nemotron_triton.chat import exact_json
-from nemotron_triton.chat.content_cache import ContentCache
-from nemotron_triton.chat.conversation import Conversation, ToolChoice, read_choice, read_functions, read_messages
+from nemotron_triton.chat.conversation import Conversation, ToolChoice
 from nemotron_triton.chat.grammar import guides_calls
 from nemotron_triton.chat.profiles import Profile
 from nemotron_triton.chat.render import RenderOptions, thinking_mode
@@ -18,22 +16,11 @@ from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.admission import PRIORITIES
 from nemotron_triton.serving.guide_request import read_guide
+from nemotron_triton.serving.prompt_request import read_source
 from nemotron_triton.serving.sampling_request import MAX_CHOICES, STRICT, read_sampling
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.thinking_request import read_max_thinking_tokens, read_render_options
-from nemotron_triton.serving.values import Values, check_sizes, integer, json_value, words
-
-# Of tools that are kept as they were read; they take about four times as many bytes.
-_CACHED_CHARACTERS = 4 << 20
-_tools: ContentCache[tuple[Mapping[str, Any], ...]] = ContentCache(_CACHED_CHARACTERS)
-_OF_CONVERSATIONS = (
-    wire.TOOLS,
-    wire.TOOL_CHOICE,
-    wire.PARALLEL_TOOL_CALLS,
-    wire.CHAT_TEMPLATE_KWARGS,
-    wire.CONTINUE_FINAL_MESSAGE,
-    wire.STREAM_TOOL_CALLS,
-)
+from nemotron_triton.serving.values import Values, check_sizes, integer, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,21 +56,9 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     """Check the *values* of a request's tensors; `RequestError` names the tensor and what it may hold."""
     if values.get(wire.DESCRIBE):
         raise RequestError(f"{wire.DESCRIBE} is asked alone; leave it out, or all other tensors")
-    text = values.get(wire.TEXT_INPUT)
-    if (wire.MESSAGES in values) == (text is not None):
-        raise RequestError(
-            f"give exactly one of {wire.MESSAGES} (a conversation) and {wire.TEXT_INPUT} (a finished prompt)"
-        )
-    if text == "":
-        raise RequestError(f"{wire.TEXT_INPUT} is empty; give the prompt")
-    if text and (misplaced := [tensor for tensor in _OF_CONVERSATIONS if tensor in values]):
-        raise RequestError(f"{misplaced[0]} goes with {wire.MESSAGES}; a finished prompt holds its own tools")
-    if text and wire.REASONING_EFFORT in values:
-        raise RequestError(
-            f"{wire.REASONING_EFFORT} goes with {wire.MESSAGES}; a finished prompt takes {wire.MAX_THINKING_TOKENS}"
-        )
     check_sizes(values, settings)
-    conversation, choice = (None, ToolChoice("none")) if text else read_chat(values, settings)
+    conversation, choice = read_source(values, settings)
+    text = values.get(wire.TEXT_INPUT, "")
     render = read_render_options(values)
     thinking = thinking_mode(profile, conversation, render.thinking) if conversation else bool(render.thinking)
     max_thinking_tokens = read_max_thinking_tokens(values, render)
@@ -100,7 +75,7 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     exact = wire.MAX_TOKENS in values and not values.get(wire.CLAMP_MAX_TOKENS, False)
     return ChatRequest(
         conversation=conversation,
-        text=text or "",
+        text=text,
         render=render,
         thinking=thinking,
         choice=choice,
@@ -119,38 +94,9 @@ def read_request(values: Values, profile: Profile, settings: Settings, codec: To
     )
 
 
-def read_chat(values: Values, settings: Settings) -> tuple[Conversation, ToolChoice]:
-    """The conversation and the tool choice in the `messages`, `tools` and `tool_choice` tensors.
-
-    With the choice `none` the conversation has no tools: what the model does not see it cannot call.
-    """
-    messages = read_messages(json_value(values, wire.MESSAGES, settings.max_messages, exact_json.read))
-    functions = read_tools(values, settings)
-    choice = read_tool_choice(values, functions)
-    return Conversation(messages=messages, functions=() if choice.mode == "none" else functions), choice
-
-
-def read_tools(values: Values, settings: Settings) -> tuple[Mapping[str, Any], ...]:
-    """The functions in the `tools` tensor; those that were read last are kept, because callers send them every time."""
-
-    def read() -> tuple[Mapping[str, Any], ...]:
-        return read_functions(json_value(values, wire.TOOLS, settings.max_tools))
-
-    text = values.get(wire.TOOLS)
-    return () if text is None else _tools.get((text, str(settings.max_tools)), read)
-
-
 def may_guide_calls(values: Values) -> bool:
     """Whether the request may need a grammar of its tools, which can take a second to write."""
     return values.get(wire.TOOL_CHOICE) not in (None, "auto", "none") or "strict" in values.get(wire.TOOLS, "")
-
-
-def read_tool_choice(values: Values, functions: Iterable[Mapping[str, Any]]) -> ToolChoice:
-    """The `tool_choice` tensor: a plain word, or JSON."""
-    choice = values.get(wire.TOOL_CHOICE)
-    if choice not in ("auto", "none", "required"):
-        choice = json_value(values, wire.TOOL_CHOICE)
-    return read_choice(choice, functions)
 
 
 def _check_guided(sampling: Sampling, choice: ToolChoice, functions: Sequence[Mapping[str, Any]]) -> None:

@@ -43,6 +43,8 @@ def whole(events: Sequence[Event]) -> Response:
             response[wire.NUM_CACHED_TOKENS] = finish.usage.cached_tokens
         if finish.stop_reason is not None:
             response[wire.STOP_REASON] = json.dumps(finish.stop_reason, ensure_ascii=False)
+        if finish.thinking_cut:
+            response[wire.THINKING_CUT] = True
         if finish.problems:
             response[wire.PROBLEMS] = json.dumps([asdict(problem) for problem in finish.problems], ensure_ascii=False)
     return response

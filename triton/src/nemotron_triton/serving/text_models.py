@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from nemotron_client import wire
@@ -17,17 +17,16 @@ from nemotron_triton.bundle import CHAT_TEMPLATE, bundle_beside
 from nemotron_triton.chat import reasoning
 from nemotron_triton.chat.answer import answer_rules, parse_whole
 from nemotron_triton.chat.conversation import read_functions
-from nemotron_triton.chat.render import render_prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.errors import AccessError, RequestError, ServingError
 from nemotron_triton.run_folder import verify_once
+from nemotron_triton.serving.arguments import misfits
 from nemotron_triton.serving.authentication import Authentication, forwarded_headers
 from nemotron_triton.serving.call import triton_error
-from nemotron_triton.serving.request import read_chat, read_tool_choice
+from nemotron_triton.serving.prompt_request import read_prompt, read_tool_choice
 from nemotron_triton.serving.responses import Response, whole
 from nemotron_triton.serving.settings import Settings
 from nemotron_triton.serving.stub import load_error, prepare_stub
-from nemotron_triton.serving.thinking_request import read_render_options
 from nemotron_triton.serving.values import Values, check_sizes, json_value
 
 
@@ -61,7 +60,7 @@ class TextModel:
 
     @classmethod
     def preprocessing(cls, args: dict[str, str], pb_utils: Any) -> TextModel:
-        """Messages to prompt text, token ids and their number."""
+        """Messages, or a finished prompt, to prompt text, token ids and their number."""
         return cls(args, pb_utils, wire.PREPROCESSING_INPUTS, cls._render)
 
     @classmethod
@@ -90,9 +89,7 @@ class TextModel:
         return self._pb.InferenceResponse(output_tensors=tensors)
 
     def _render(self, values: Values) -> Response:
-        conversation, _ = read_chat(values, self._settings)
-        options = replace(read_render_options(values), template=self._template)
-        prompt = render_prompt(self._profile, conversation, options)
+        prompt = read_prompt(values, self._profile, self._settings, template=self._template)
         ids = self._codec.encode(prompt)
         return {wire.PROMPT: prompt.text, wire.INPUT_IDS: ids, wire.NUM_INPUT_TOKENS: len(ids)}
 
@@ -104,11 +101,12 @@ class TextModel:
         rules = answer_rules(self._profile, functions, begins=begins, choice=choice, parallel=parallel)
         cut = values.get(wire.TRUNCATED, False)
         events, problems = parse_whole(values[wire.RAW_OUTPUT], rules, cut=cut)
-        called = any(isinstance(event, ToolCall) for event in events)
+        calls = [event for event in events if isinstance(event, ToolCall)]
+        problems = [*problems, *misfits(calls, rules.functions or {})]
         return {
             wire.REASONING_OUTPUT: "",
             wire.TOOL_CALLS: "[]",
             **whole(events),
-            wire.FINISH_REASON: "length" if cut else "tool_calls" if called else "stop",
+            wire.FINISH_REASON: "length" if cut else "tool_calls" if calls else "stop",
             wire.PROBLEMS: json.dumps([asdict(problem) for problem in problems], ensure_ascii=False),
         }

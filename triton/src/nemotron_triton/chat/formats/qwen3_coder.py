@@ -73,26 +73,29 @@ class Format(CallFormat):
 
     def call_rules(self, name: str, function: Mapping[str, Any], languages: Languages) -> list[str]:
         values = SchemaRules.of(name, function, languages)
-        found = [_parameters(values, plain) for plain in values.arguments()]
+        declared = schema.properties(function.get("parameters"))
+        found = [_parameters(values, plain, declared) for plain in values.arguments()]
         head = gbnf.literal(f"{CALL}\n{FUNCTION}{function['name']}>\n")
         tail = gbnf.literal(f"{END_FUNCTION}\n{END_CALL}")
         return [f"{name} ::= {head} {values.one_of(found)} {tail}", *values.lines]
 
 
-def _parameters(values: SchemaRules, plain: Mapping[str, Any]) -> str | None:
-    """The grammar of the parameters that the plain schema allows."""
+def _parameters(values: SchemaRules, plain: Mapping[str, Any], declared: Mapping[str, Any]) -> str | None:
+    """The grammar of the parameters that the plain schema allows, one of those in which they are *declared*."""
 
-    def text(about: object) -> str | None:
-        return values.text(about, _NO_TEXT, _NO_COUNTED_TEXT, f"\n{END_PARAMETER}\n")
+    def text(name: str | None, about: object) -> str | None:
+        if name not in declared:
+            about = {"allOf": [about, {"type": "string"}]}  # as it is read
+        known = None if name is None else declared.get(name)
+        return values.text(about, known, _NO_TEXT, _NO_COUNTED_TEXT, f"\n{END_PARAMETER}\n")
 
-    # What is not declared is read as a string.
-    members = values.members(plain, text, lambda about: text({"allOf": [about, {"type": "string"}]}))
+    members = values.members(plain, text)
     if members is None:
         return None
     pairs, extra, counts = members
     texts = [(f"{_head(key)} {text}", needed) for key, text, needed in pairs]
     if extra is not None:
-        name = values.scalars.name(plain, [key for key, _, _ in pairs], _NAME, gbnf.plain)
+        name = values.scalars.name(plain, [*declared, *(key for key, _, _ in pairs)], _NAME, gbnf.plain)
         extra = f'"{PARAMETER}" {name} ">\\n" {extra}'
     return values.chain(texts, extra, counts, "")
 
@@ -148,12 +151,12 @@ def _function(block: Block, *, bare: bool) -> Wait[Problem]:
             repaired = read.repaired
             continue
         if tag not in (END_FUNCTION, END_CALL):
-            at_end = (yield from source.peek()) == "" and not source.cut
             if not values and (yield from source.accept(Tags(f"{FUNCTION}{name}>"))):
                 tag = ""  # the opener twice
                 continue
-            if not (yield from source.see(_OPENERS)) and not (at_end and (values or not bare)):
-                return block.unreadable()
+            ends = (yield from source.see(_OPENERS)) or ((yield from source.peek()) == "" and not source.cut)
+            if not ends or (bare and not values):
+                return block.unreadable()  # without wrapper and closer, it is a mention
         if not name:
             return "missing_name"
         pairs = [f"{json.dumps(key, ensure_ascii=False)}: {value}" for key, value in values.items()]
