@@ -20,6 +20,7 @@ from environments import build_wheel
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
     "nemotron_client": ROOT / "clients/src/nemotron_client",
+    "nemotron_gateway": ROOT / "clients/src/nemotron_gateway",
     "nemotron_triton": ROOT / "triton/src/nemotron_triton",
     "nemotron_build": ROOT / "build/src/nemotron_build",
     "nemotron_cli": ROOT / "build/src/nemotron_cli",
@@ -42,9 +43,10 @@ def test_no_module_lies_directly_in_a_top_folder(folder: str) -> None:
     ("package", "allowed"),
     [
         ("nemotron_client", {"nemotron_client"}),
+        ("nemotron_gateway", {"nemotron_client", "nemotron_gateway"}),
         ("nemotron_triton", {"nemotron_client", "nemotron_triton"}),
         ("nemotron_build", {"nemotron_client", "nemotron_triton", "nemotron_build"}),
-        ("nemotron_cli", {"nemotron_client", "nemotron_triton", "nemotron_build", "nemotron_cli"}),
+        ("nemotron_cli", {*PACKAGES}),
     ],
 )
 def test_imports_point_one_way(package: str, allowed: set[str]) -> None:

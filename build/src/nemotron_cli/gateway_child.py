@@ -40,7 +40,7 @@ class GatewayChild:
         self._arguments = arguments
         # Settings that are meant for clients of this machine are not for this one.
         others = {name: value for name, value in os.environ.items() if not name.startswith("NEMOTRON_")}
-        self._environment = others | variables
+        self._environment = {**others, **variables}
         self._say = say
         self._process: Process | None = None
         self._listened = threading.Event()

@@ -253,7 +253,7 @@ def _renew(serving: _Serving, secret_file: Path | None) -> Iterator[str]:
 
 def _check_apart(options: ServeOptions, others: Mapping[str, tuple[str, int]]) -> None:
     """Refuse two endpoints on one port, *others* included, which only the later one would say."""
-    places = {option: (options.hosts[option], port) for option, port in options.ports.items()} | others
+    places = {**{option: (options.hosts[option], port) for option, port in options.ports.items()}, **others}
     for first, second in itertools.combinations(places, 2):
         if places[first] == places[second]:
             raise click.UsageError(f"{first} and {second} are both {places[first][1]}; give each its own")
