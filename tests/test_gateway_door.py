@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from starlette.routing import Router
 
 from gateways import HI, Gateway, described, gateway
+from nemotron_client import wire
 from nemotron_gateway.door import OPEN_PATHS
 from nemotron_gateway.errors import SettingError
 from nemotron_gateway.keys import Keys
@@ -171,6 +174,37 @@ def test_a_request_keeps_its_id_to_the_last_log(url: str) -> None:
 
     assert (named.headers["x-request-id"], named.json["id"]) == ("order-66", "chatcmpl-order-66")
     assert "blanks" not in unnamed.headers["x-request-id"]
+
+
+def test_a_request_stays_in_its_trace() -> None:
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    seen: list[dict[str, str]] = []
+
+    def script(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        seen.append(dict(context.invocation_metadata()))
+        return answer("hello")
+
+    with scripted_server(described(script)) as server, gateway(server.url) as running:
+        running.chat(headers={"traceparent": trace})
+        running.chat(headers={"traceparent": "00-nonsense"})
+
+    assert [metadata.get("traceparent") for metadata in seen] == [trace, None]
+
+
+def test_the_server_is_told_for_whom_the_gateway_asks(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    def script(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        seen.append(dict(context.invocation_metadata()).get(wire.CALLER_HEADER))
+        return answer("hello")
+
+    file = tmp_path / "keys"
+    file.write_text(f"alice: {ALICE}\n")
+    file.chmod(0o600)
+    with scripted_server(described(script)) as server, gateway(server.url, keys=file) as running:
+        running.chat(headers={"x-api-key": ALICE})
+
+    assert seen == ["alice"]
 
 
 def test_requests_are_counted_by_route_and_status(unlocked: Gateway) -> None:

@@ -92,6 +92,8 @@ def command(
         client_cert=client_cert,
         client_key=client_key,
     )
+    # Once, and elsewhere: the SDKs of OpenAI try again by themselves.
+    client = client.with_options(max_retries=int(client.has_several_servers))
     sockets = listen(settings.host, settings.port)
     scheme = "https" if certificate else "http"
     click.echo(f"ready\n  OpenAI API {scheme}://{settings.host}:{settings.port}/v1 ({keys})")

@@ -84,6 +84,11 @@ class BaseClient(abc.ABC, Generic[ServersT]):
         """The servers as they were given: an address, several with commas, or a name."""
         return self._settings.where
 
+    @property
+    def has_several_servers(self) -> bool:
+        """Whether there is, or may be, more than one server."""
+        return self._settings.several
+
     def with_options(self, *, timeout_s: float | None = None, max_retries: int | None = None) -> Self:
         """A client with other limits, over the same connections: to close one closes both."""
         client = copy.copy(self)

@@ -17,6 +17,11 @@ _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-
 _CALLER = re.compile(r"[!-~]{1,64}")
 
 
+def is_traceparent(text: str) -> bool:
+    """Whether *text* is a header of W3C Trace Context; one that is not counts as left out there."""
+    return _TRACEPARENT.fullmatch(text) is not None
+
+
 def request_id(options: GenerateOptions) -> str:
     """The request's id: that of *options*, or a new one."""
     if (given := options.get("request_id")) is None:

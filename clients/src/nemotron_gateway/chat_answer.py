@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nemotron_client import ContentDelta, Event, Finish, Logprobs, ReasoningDelta, ToolCallDelta
+from nemotron_gateway.finish import finish_fields
 from nemotron_gateway.logprobs import content_logprobs
 from nemotron_gateway.usage import openai_usage, together
 
@@ -33,14 +34,12 @@ class ChatAnswer:
 
     def _choice(self, index: int, choice: _Choice) -> dict[str, Any]:
         assert choice.finish
-        body = {
+        return {
             "index": index,
             "message": choice.message(),
             "logprobs": {"content": choice.tokens, "refusal": None} if self._logprobs else None,
-            "finish_reason": choice.finish.reason,
-            "stop_reason": choice.finish.stop_reason,
+            **finish_fields(choice.finish),
         }
-        return body | {"problems": choice.finish.problems} if choice.finish.problems else body
 
 
 class _Choice:

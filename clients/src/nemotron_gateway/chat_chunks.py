@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from nemotron_client import ContentDelta, Event, Finish, Logprobs, ReasoningDelta, ToolCallDelta, Usage
+from nemotron_gateway.finish import finish_fields
 from nemotron_gateway.logprobs import content_logprobs
 from nemotron_gateway.usage import openai_usage, together
 
@@ -82,9 +83,7 @@ class ChatChunks:
 
     def _finish(self, start: bytes, event: Finish) -> bytes:
         self._usages[event.choice] = event.usage
-        more: dict[str, Any] = {"logprobs": None, "finish_reason": event.reason, "stop_reason": event.stop_reason}
-        if event.problems:
-            more["problems"] = event.problems
+        more = {"logprobs": None, **finish_fields(event)}
         return start + b"}," + _encode(more)[1:] + self._tail
 
 

@@ -7,10 +7,10 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+from nemotron_client.identity import is_traceparent
 from nemotron_gateway.exchange import Scope, header
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Visit:
         traceparent = header(scope, b"traceparent")
         return cls(
             request_id=request_id if _REQUEST_ID.fullmatch(request_id) else uuid.uuid4().hex,
-            traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else None,
+            traceparent=traceparent if is_traceparent(traceparent) else None,
         )
 
     def options(self) -> dict[str, Any]:

@@ -1,0 +1,57 @@
+"""Callers of a streamed chat completion: `load.py PORT STREAMS REQUESTS` asks, and prints what it saw as JSON.
+
+It looks for the end of each stream only, so that it costs as little as it can.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+
+import uvloop
+
+BODY = json.dumps(
+    {"model": "replay", "stream": True, "messages": [{"role": "user", "content": "What is an 18% tip on $100? " * 8}]}
+).encode()
+REQUEST = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n" % len(BODY)
+) + BODY
+
+
+async def _ask(port: int, requests: int, first_s: list[float]) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    size = 0
+    for _ in range(requests):
+        begin_s = time.perf_counter()
+        writer.write(REQUEST)
+        seen = False
+        tail = b""
+        while not tail.endswith(b"0\r\n\r\n"):
+            data = await reader.read(1 << 16)
+            if not data:
+                raise ConnectionError(f"the stream ended: {tail!r}")
+            if not seen and b'"content"' in data:
+                seen = True
+                first_s.append(time.perf_counter() - begin_s)
+            tail = (tail + data)[-64:]
+            size += len(data)
+        if b"[DONE]" not in tail:
+            raise ConnectionError(f"the stream did not end as it should: {tail!r}")
+    writer.close()
+    return size
+
+
+async def _load(port: int, streams: int, requests: int) -> None:
+    first_s: list[float] = []
+    begin_s = time.perf_counter()
+    await asyncio.gather(*(_ask(port, requests, first_s) for _ in range(streams)))
+    took_s = time.perf_counter() - begin_s
+    sys.stdout.write(json.dumps({"took_s": took_s, "first_ms": statistics.median(first_s) * 1e3}))
+
+
+if __name__ == "__main__":
+    uvloop.run(_load(*map(int, sys.argv[1:])))
