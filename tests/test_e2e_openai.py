@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import signal
+import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +24,8 @@ from nemotron_triton.bundle import Bundle
 from patience import wait_until
 from ports import free_ports
 from probes import readiness
-from served import Served, served_by_command
+from running import serve_options
+from served import NEMOTRON, Served, port_flags, served_by_command
 
 KEYS = {"alice": "alice-horse-battery", "bob": "bob-horse-battery-staple", "carol": "carol-horse-battery"}
 MODEL = "Llama-Nemotron-Nano-4B-v1.1"
@@ -56,11 +59,11 @@ def bearer(name: str) -> dict[str, str]:
 
 
 @contextmanager
-def long_stream(gateway: Gateway) -> Iterator[http.client.HTTPResponse]:
-    """The response with a long answer, of which something has come."""
+def long_stream(gateway: Gateway, key: str | None = None) -> Iterator[http.client.HTTPResponse]:
+    """The response with a long answer, of which something has come; it belongs to the owner of *key*."""
     body = json.dumps({"messages": HI, "stream": True, "max_tokens": LONG, "ignore_eos": True, "min_tokens": LONG})
     with contextlib.closing(gateway.connect(90)) as connection:
-        connection.request("POST", CHAT, body, {"content-type": "application/json"})
+        connection.request("POST", CHAT, body, {"content-type": "application/json"} | (bearer(key) if key else {}))
         response = connection.getresponse()
         assert response.status == 200
         response.readline()
@@ -122,6 +125,17 @@ def callers(served: Served) -> list[Any]:
     return [json.loads(line)["caller"] for line in served.log if line.startswith("{")]
 
 
+def test_each_key_has_the_limit_of_a_caller(bundle: Bundle, tmp_path: Path) -> None:
+    keys, secrets = write(tmp_path / "keys", "alice", "bob"), write(tmp_path / "secrets", "carol")
+    flags = (f"--api-key-file={keys}", f"--secret-file={secrets}", "--max-requests-per-caller=1")
+    with offered(bundle, *flags) as (_, gateway), long_stream(gateway, "alice"):
+        alice = gateway.chat(model=MODEL, headers=bearer("alice"))
+        bob = gateway.chat(model=MODEL, headers=bearer("bob"))
+
+    assert (alice.status, bob.status) == (429, 200)
+    assert "openai-gateway/alice may have 1 requests here" in alice.error["message"]
+
+
 def test_the_death_of_the_gateway_breaks_its_streams_and_touches_nothing_else(bundle: Bundle) -> None:
     with offered(bundle) as (served, gateway), served.client() as client:
         family = Family.of(served.process.pid)
@@ -173,6 +187,19 @@ def test_a_running_stream_ends_whole_and_the_server_leaves_after_the_gateway(bun
     assert list(tmp_path.iterdir()) == []
 
 
+def test_in_the_delay_it_answers_and_says_that_it_is_not_ready(bundle: Bundle) -> None:
+    with offered(bundle, "--drain-delay-ms=3600000") as (served, gateway):
+        before = gateway.ask("GET", "/health/ready").status
+        served.process.send_signal(signal.SIGTERM)
+        served.wait_for("not ready: ")
+        wait_until(lambda: gateway.ask("GET", "/health/ready").status == 503)
+        answered = gateway.chat(model=MODEL).status
+        served.process.send_signal(signal.SIGTERM)
+        status = served.process.wait(timeout=40)
+
+    assert (before, answered, status) == (200, 200, 0)
+
+
 def test_a_second_signal_hurries_both(bundle: Bundle) -> None:
     with offered(bundle, "--drain-ms=600000") as (served, gateway), long_stream(gateway) as response:
         served.process.send_signal(signal.SIGTERM)
@@ -208,3 +235,20 @@ def test_the_gateway_ends_with_a_server_that_dies(bundle: Bundle) -> None:
 
     assert status == 1
     assert "error" in json.loads(events[-1].removeprefix("data: "))
+
+
+def test_a_port_that_is_taken_while_the_server_loads_is_one_clear_line(bundle: Bundle) -> None:
+    (port,) = free_ports(1)
+    words = [*NEMOTRON, "serve", str(bundle.path), "--no-text-models", *port_flags(serve_options())]
+    words += ["--openai", f"--openai-port={port}"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        first = process.stderr.readline()
+        with socket.create_server(("127.0.0.1", port)):
+            printed, rest = process.communicate(timeout=60)
+
+    reason = f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another port"
+    assert "loading: nemotron" in first
+    assert (process.returncode, printed) == (1, "")
+    assert rest.splitlines()[-1] == f"Error: the gateway exited with status 1: {reason}"
+    assert "the rest of tritonserver's log" not in rest

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from nemotron_cli.gateway_child import GatewayChild
-from nemotron_triton.errors import ServerError
+from nemotron_gateway.errors import SettingError
 from patience import wait_until
 from ports import free_ports
 
@@ -73,7 +73,7 @@ def test_one_that_dies_is_replaced_and_each_time_it_says_so_and_waits_longer(
 def test_one_that_cannot_start_is_an_error_with_its_own_reason(flags: list[str], said: list[str]) -> None:
     with socket.create_server(("127.0.0.1", int(flags[0].rpartition("=")[2]))):
         child = GatewayChild(flags, {}, said.append)
-        with pytest.raises(ServerError) as raised, child:
+        with pytest.raises(SettingError) as raised, child:
             child.wait_listening(NEVER)
 
     reason = r"cannot listen on 127.0.0.1:\d+: Address already in use; choose another port"

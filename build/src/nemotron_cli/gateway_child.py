@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
-from nemotron_triton.errors import ServerError
+from nemotron_gateway.errors import SettingError
 
 Process: TypeAlias = "subprocess.Popen[str]"
 _LISTEN_S = 60.0
@@ -44,7 +44,7 @@ class GatewayChild:
         self._say = say
         self._process: Process | None = None
         self._listened = threading.Event()
-        self._failure: ServerError | None = None
+        self._failure: SettingError | None = None
         self._stopping = threading.Event()
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._keep, name="nemotron-gateway", daemon=True)
@@ -61,7 +61,7 @@ class GatewayChild:
         self._stop()
 
     def wait_listening(self, stop: threading.Event) -> bool:
-        """Wait until it takes requests; False when *stop* was set first. `ServerError` when it never will."""
+        """Wait until it takes requests; False when *stop* was set first. `SettingError` when it never will."""
         deadline = time.monotonic() + _LISTEN_S
         while not self._listened.wait(_POLL_S):
             if self._failure:
@@ -69,7 +69,7 @@ class GatewayChild:
             if stop.is_set():
                 return False
             if time.monotonic() > deadline:
-                raise ServerError(f"the gateway did not listen within {_LISTEN_S:g} s")
+                raise SettingError(f"the gateway did not listen within {_LISTEN_S:g} s")
         return True
 
     def read_keys(self) -> None:
@@ -111,7 +111,7 @@ class GatewayChild:
             if self._stopping.is_set():
                 return
             if not self._listened.is_set():
-                self._failure = ServerError(f"the gateway {end}")
+                self._failure = SettingError(f"the gateway {end}")
                 return
             if time.monotonic() - begin_s > _STEADY_S:
                 pause_s = _SHORTEST_PAUSE_S
