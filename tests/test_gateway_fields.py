@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from gateways import HI, Gateway, described, gateway
 from nemotron_client import wire
 from nemotron_client.protocol import unpacked
+from nemotron_gateway.chat_request import IGNORED, REFUSED_FIELDS, ChatRequest
+from nemotron_gateway.completion_request import CompletionRequest
 from scripted_server import LAST, ScriptedServer, response, scripted_server
 
 SCHEMA = '{"type": "object", "properties": {"n": {"type": "number", "maximum": 1e400}}}'
@@ -218,6 +221,18 @@ def test_a_model_that_nobody_serves_is_not_found(server: ScriptedServer) -> None
     assert [model["id"] for model in listed] == ["mine", "scripted", "makers/scripted"]
     assert {model["max_model_len"] for model in listed} == {4096}
     assert (one.status, one.json["id"], none.status) == (200, "makers/scripted", 404)
+
+
+def test_the_documents_name_every_field() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "openai.md").read_text(encoding="utf-8")
+    fields = {
+        *ChatRequest.__struct_encode_fields__,
+        *CompletionRequest.__struct_encode_fields__,
+        *IGNORED,
+        *REFUSED_FIELDS,
+    }
+
+    assert [field for field in sorted(fields) if f"`{field}" not in text] == []
 
 
 def _answers(request: Any, _context: Any) -> Iterator[Any]:

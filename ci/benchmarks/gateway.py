@@ -2,7 +2,8 @@
 
 A server replays recorded responses, and callers read streams of them; both are processes of their own, and so are the
 gateway and the floor (`http/floor.py`: raw ASGI, a raw gRPC stub, one event for each response). They take turns.
-`--grow` sends that many requests through one gateway and tells by how much it grew.
+`--grow` sends that many requests through one gateway and tells by how much it grew; `--crowd` has that many callers at
+once, of whom a fifth do not read, and tells how much memory that takes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,9 +55,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each, of which the median is shown")
     parser.add_argument("--streams", type=int, nargs="*", default=STREAMS)
     parser.add_argument("--grow", type=int, metavar="REQUESTS", help="only: by how much the gateway grows")
+    parser.add_argument(
+        "--crowd", type=int, metavar="CALLERS", help="only: the memory that callers who do not read take"
+    )
     options = parser.parse_args()
     if options.grow:
         _grow(options.grow)
+        return
+    if options.crowd:
+        _crowd(options.crowd)
         return
     say("| streams | floor, µs/response | gateway | gateway / floor | first event, ms: floor | gateway |\n")
     say("|---|---|---|---|---|---|\n")
@@ -97,10 +105,11 @@ class Program:
         cpu_s = after.user + after.system - before.user - before.system
         return Measured(streams * rounds * self.responses, cpu_s, seen["first_ms"])
 
-    def load(self, streams: int, rounds: int) -> dict[str, float]:
-        """What the callers saw."""
-        command = [sys.executable, HERE / "load.py", str(self.port), str(streams), str(rounds)]
-        seen: dict[str, float] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    def load(self, streams: int, rounds: int, slow: int = 0) -> dict[str, float]:
+        """What the callers saw; *slow* more read nothing before the others are done."""
+        command = [sys.executable, HERE / "load.py", *map(str, (self.port, streams, rounds, slow))]
+        ran = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own program
+        seen: dict[str, float] = json.loads(ran.stdout)
         return seen
 
     def rss_bytes(self) -> int:
@@ -146,6 +155,31 @@ def _grow(requests: int) -> None:
             gateway.load(streams, rounds)
             sys.stdout.write(f"{(part + 1) * rounds * streams:>9,} requests: {gateway.rss_bytes() / 2**20:.2f} MiB\n")
             sys.stdout.flush()
+
+
+def _crowd(callers: int) -> None:
+    """The gateway's memory while *callers* read answers of 1,000 responses, or, a fifth of them, do not."""
+    slow, most_bytes = callers // 5, 0
+    over = threading.Event()
+
+    def watch(program: Program) -> None:
+        nonlocal most_bytes
+        while not over.wait(0.2):
+            most_bytes = max(most_bytes, program.rss_bytes())
+
+    with programs(callers, 1000) as (_, gateway):
+        gateway.load(callers - slow, 1)
+        before = gateway.rss_bytes()
+        watching = threading.Thread(target=watch, args=(gateway,))
+        watching.start()
+        took = gateway.load(callers - slow, 1, slow)
+        over.set()
+        watching.join()
+        after = gateway.rss_bytes()
+    say(
+        f"{callers - slow} callers who read, in {took['took_s']:.0f} s, and {slow} who do not: "
+        f"{before / 2**20:.1f} MiB before, {most_bytes / 2**20:.1f} at most, {after / 2**20:.1f} after\n"
+    )
 
 
 if __name__ == "__main__":

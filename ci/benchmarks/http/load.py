@@ -1,12 +1,14 @@
-"""Callers of a streamed chat completion: `load.py PORT STREAMS REQUESTS` asks, and prints what it saw as JSON.
+"""Callers of a streamed chat completion: `load.py PORT STREAMS REQUESTS [SLOW]` asks, and prints what it saw as JSON.
 
-It looks for the end of each stream only, so that it costs as little as it can.
+It looks for the end of each stream only, so that it costs as little as it can. So many SLOW callers more ask once, and
+read nothing before all others are done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import statistics
 import sys
 import time
@@ -22,14 +24,24 @@ REQUEST = (
 ) + BODY
 
 
-async def _ask(port: int, requests: int, first_s: list[float]) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    size = 0
+# What a caller's machine takes in for one that does not read: as little as it can, so that the gateway has the rest.
+_LIMIT = 4096
+
+
+async def _ask(port: int, requests: int, first_s: list[float], wait: asyncio.Event | None = None) -> None:
+    connection = socket.socket()
+    if wait:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LIMIT)
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=connection, limit=_LIMIT if wait else 1 << 16)
     for _ in range(requests):
         begin_s = time.perf_counter()
         writer.write(REQUEST)
         seen = False
         tail = b""
+        if wait:
+            await wait.wait()
         while not tail.endswith(b"0\r\n\r\n"):
             data = await reader.read(1 << 16)
             if not data:
@@ -38,18 +50,20 @@ async def _ask(port: int, requests: int, first_s: list[float]) -> int:
                 seen = True
                 first_s.append(time.perf_counter() - begin_s)
             tail = (tail + data)[-64:]
-            size += len(data)
         if b"[DONE]" not in tail:
             raise ConnectionError(f"the stream did not end as it should: {tail!r}")
     writer.close()
-    return size
 
 
-async def _load(port: int, streams: int, requests: int) -> None:
+async def _load(port: int, streams: int, requests: int, slow: int = 0) -> None:
     first_s: list[float] = []
+    go = asyncio.Event()
+    waiting = [asyncio.ensure_future(_ask(port, 1, [], go)) for _ in range(slow)]
     begin_s = time.perf_counter()
     await asyncio.gather(*(_ask(port, requests, first_s) for _ in range(streams)))
     took_s = time.perf_counter() - begin_s
+    go.set()
+    await asyncio.gather(*waiting)
     sys.stdout.write(json.dumps({"took_s": took_s, "first_ms": statistics.median(first_s) * 1e3}))
 
 

@@ -32,7 +32,7 @@ IGNORED = frozenset(
         "verbosity",
     }
 )
-_REFUSED = {
+REFUSED_FIELDS = {
     "audio": "this model writes text only",
     "function_call": "it is deprecated: give tool_choice",
     "functions": "they are deprecated: give tools",
@@ -132,7 +132,7 @@ def read_chat(body: bytes, kind: type[ChatRequest] = ChatRequest) -> tuple[Asked
     What the server checks is not checked here.
     """
     request, others = read(body, kind)
-    refuse(others, _REFUSED)
+    refuse(others, REFUSED_FIELDS)
     fields: dict[str, str] = {}
     options: dict[str, Any] = request.options()
     if request.max_completion_tokens is not None:
