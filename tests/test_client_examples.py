@@ -10,16 +10,17 @@ import sys
 import pytest
 
 from conftest import ROOT
+from gateways import gateway
 from nemotron_triton.server import ServeOptions
 
 EXAMPLES = ROOT / "clients" / "examples"
 
 
 def example(name: str, url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run an example as a user does."""
+    """Run an example as a user does; *url* is of the server, or of the gateway."""
     return subprocess.run(
         [sys.executable, EXAMPLES / name, *arguments],
-        env=os.environ | {"NEMOTRON_URL": url},
+        env=os.environ | {"NEMOTRON_URL": url, "OPENAI_BASE_URL": url},
         capture_output=True,
         text=True,
         timeout=100,
@@ -59,6 +60,22 @@ def test_a_function_is_called_for_the_model(served: ServeOptions) -> None:
     assert ran.returncode == 0
     assert 'calculate_tip({"bill_total": 100, "tip_percentage": 18}) -> {"tip": 18.0}' in ran.stderr
     assert "18" in ran.stdout
+
+
+def test_the_makers_program_runs_with_the_address_changed(served: ServeOptions) -> None:
+    with gateway(served.grpc_url, any_model=False) as running:
+        ran = example("openai_tip.py", f"http://127.0.0.1:{running.port}/v1")
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    thinking, call = ran.stdout.splitlines()
+    assert re.fullmatch(r"thinking: \S.*", thinking)
+    assert call == 'call: calculate_tip {"bill_total": 100, "tip_percentage": 18}'
+
+
+def test_without_a_gateway_there_is_one_line() -> None:
+    ran = example("openai_tip.py", "http://127.0.0.1:1/v1")
+
+    assert (ran.returncode, ran.stderr) == (1, "error: Connection error.\n")
 
 
 @pytest.mark.parametrize("name", ["ask.py", "hundred_streams.py", "tools.py"])

@@ -35,7 +35,7 @@ def test_it_says_not_ready_answers_for_the_delay_and_hurries_when_told_twice(bun
 
         served.process.send_signal(signal.SIGTERM)
         line = served.wait_for("not ready: ")
-        after = readiness(served.options)
+        after = readiness(served.options) | {client.is_ready()}
         reply = client.chat(HELLO, thinking=False)
         models = [model.name for model in client.models()]
         wait_until(lambda: metric(served.options, "draining") == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from nemotron_cli import options
 from nemotron_cli.options import PATH, SectionedCommand, SectionOption
+from nemotron_cli.serve_log import say
 from nemotron_client import AsyncClient
 from nemotron_gateway.errors import SettingError
 from nemotron_gateway.keys import Keys
@@ -60,6 +62,7 @@ _limit = functools.partial(click.option, cls=SectionOption, section="Limits", sh
     help="Seconds of silence after which a stream gets a comment.",
 )
 @_limit("--drain", "drain_s", default=Settings.drain_s, type=_SECONDS, help="Seconds that answers get to end.")
+@click.option("--end-with-stdin", is_flag=True, hidden=True, help="End when standard input does, which is a pipe.")
 def command(
     url: str | None,
     secret_file: Path | None,
@@ -70,6 +73,7 @@ def command(
     api_key_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    end_with_stdin: bool,
     **values: Any,
 ) -> None:
     """Offer the model of one server, or of several, to clients of OpenAI's API, until Ctrl-C or SIGTERM.
@@ -93,12 +97,13 @@ def command(
     sockets = listen(settings.host, settings.port)
     scheme = "https" if certificate else "http"
     click.echo(f"ready\n  OpenAI API {scheme}://{settings.host}:{settings.port}/v1 ({keys})")
-    run(client, settings, keys, sockets, say=_say, certificate=certificate)
+    end_with = sys.stdin.fileno() if end_with_stdin else None
+    run(client, settings, keys, sockets, say=_say, certificate=certificate, end_with=end_with)
     _say("stopped")
 
 
 def _say(line: str) -> None:
-    click.echo(f"nemotron gateway: {line}", err=True)
+    say(f"nemotron gateway: {line}")
 
 
 def _certificate(cert: Path | None, key: Path | None) -> Certificate | None:

@@ -14,10 +14,10 @@ from typing import Any
 import click
 
 from nemotron_build.errors import DoesNotFitError, RefusedError, SettingError
+from nemotron_cli.extras import missing
 from nemotron_cli.status import DOES_NOT_FIT, REFUSED, WRONG_USAGE
 from nemotron_client.spelling import did_you_mean
 from nemotron_triton.errors import UnknownProfileError
-from nemotron_triton.extras import how_to_install
 
 # Each command is the `command` of its module; its line in the help must not need the packages that this module imports.
 _COMMANDS = {
@@ -36,13 +36,6 @@ _COMMANDS = {
     "render": "Print the prompt that a model gets to read.",
     "parse": "Take a raw answer apart.",
     "compare-template": "Compare our prompts with a checkpoint's own template.",
-}
-# The packages that an installation without extras lacks, and the extra that brings each.
-_EXTRAS = {
-    **dict.fromkeys(("gguf", "ml_dtypes", "safetensors", "xllamacpp"), "cpu"),
-    **dict.fromkeys(("jinja2", "pydantic", "rich", "tokenizers", "yaml"), "serve"),
-    "pynvml": "build",
-    **dict.fromkeys(("anyio", "httptools", "msgspec", "prometheus_client", "starlette", "uvicorn", "uvloop"), "openai"),
 }
 
 
@@ -99,7 +92,7 @@ class _Group(click.Group):
         except KeyboardInterrupt as error:
             raise SystemExit(128 + signal.SIGINT) from error
         except ModuleNotFoundError as error:
-            raise _missing(error) from error
+            raise missing(error) from error
         except BrokenPipeError:
             raise  # the reader of our output went away, as `| head` does: click ends without a message
         except OSError as error:
@@ -116,18 +109,6 @@ def _our_errors() -> tuple[type[Exception], ...]:
     from nemotron_triton.errors import ServingError
 
     return (BuildError, ServingError, ClientError, GatewayError)
-
-
-def _missing(error: ModuleNotFoundError) -> click.ClickException:
-    extra = _EXTRAS.get((error.name or "").partition(".")[0])
-    if extra is None:
-        raise error
-    if sys.version_info >= (3, 13):
-        return click.ClickException(
-            f"this command needs {error.name} and Python 3.10 to 3.12: Triton's Python stub needs numpy<2, "
-            f"which has no wheels for Python {sys.version_info.major}.{sys.version_info.minor}"
-        )
-    return click.ClickException(f"this command needs {error.name}: {how_to_install(extra)}")
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

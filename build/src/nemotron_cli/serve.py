@@ -8,15 +8,21 @@ import functools
 import itertools
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from nemotron_cli.ask_line import ask_line
+from nemotron_cli.gateway_child import GatewayChild
+from nemotron_cli.openai_endpoint import PORT_OPTION, OpenaiEndpoint
 from nemotron_cli.options import PATH, SectionedCommand, SectionOption, connections, limits, text_models
 from nemotron_cli.serve_log import ServeLog, say
+from nemotron_gateway.errors import GatewayError
+from nemotron_gateway.settings import Settings as GatewaySettings
 from nemotron_triton.bundle import Bundle
 from nemotron_triton.callers import Callers, caller_file, read_callers
 from nemotron_triton.connections import Connections
@@ -30,6 +36,16 @@ from nemotron_triton.tls import Tls
 _PORT = click.IntRange(1, 65535)
 _MILLISECONDS = click.IntRange(0, 24 * 3600 * 1000)
 _security = functools.partial(click.option, cls=SectionOption, section="Security")
+_openai = functools.partial(click.option, cls=SectionOption, section="OpenAI's API")
+
+
+@dataclass(frozen=True)
+class _Serving:
+    """What is served: a server, and a gateway where there is one."""
+
+    server: RunningServer
+    endpoint: OpenaiEndpoint | None
+    gateway: GatewayChild | None
 
 
 @click.command("serve", cls=SectionedCommand)
@@ -79,6 +95,14 @@ _security = functools.partial(click.option, cls=SectionOption, section="Security
     help="File with a line `name: secret` for each caller, or one secret for all; SIGHUP reads it again. "
     "Or $NEMOTRON_SECRET_FILE, or the secret in $NEMOTRON_SECRET.",
 )
+@_openai("--openai", is_flag=True, help="Run `nemotron gateway` beside the server, for clients of OpenAI's API.")
+@_openai("--openai-host", default=GatewaySettings.host, show_default=True, help="Address for it.")
+@_openai(PORT_OPTION, default=GatewaySettings.port, show_default=True, type=_PORT)
+@_openai(
+    "--api-key-file",
+    type=PATH,
+    help="File with a line `name: key` for each caller of it, or one key for all; SIGHUP reads it again.",
+)
 @connections
 @limits
 def command(
@@ -90,6 +114,10 @@ def command(
     pid_file: Path | None,
     verbose: bool,
     quiet: bool,
+    openai: bool,
+    openai_host: str,
+    openai_port: int,
+    api_key_file: Path | None,
     **values: Any,
 ) -> None:
     """Serve BUNDLE with tritonserver until Ctrl-C or SIGTERM, which let running answers finish; the second does not.
@@ -104,9 +132,16 @@ def command(
         connections=Connections(**{field.name: values.pop(field.name) for field in dataclasses.fields(Connections)}),
         **values,
     )
-    _check_apart(options)
+    if api_key_file and not openai:
+        raise click.UsageError("--api-key-file is for --openai")
+    if tls_cert and openai:
+        raise click.UsageError(
+            "--openai does not know who signed the certificate of --tls-cert; run `nemotron gateway --root-ca FILE`"
+        )
+    _check_apart(options, {PORT_OPTION: (openai_host, openai_port)} if openai else {})
+    endpoint = OpenaiEndpoint(openai_host, openai_port, api_key_file) if openai else None
     stop, hurry = threading.Event(), threading.Event()
-    serving: list[RunningServer] = []
+    serving: list[_Serving] = []
 
     def ask_to_stop(*_: object) -> None:
         (hurry if stop.is_set() else stop).set()
@@ -118,7 +153,7 @@ def command(
     served_bundle = Bundle.open(bundle)
     named = PidFile(pid_file) if pid_file else None
     log = ServeLog(verbose=verbose, quiet=quiet)
-    for line in warnings(options):
+    for line in [*warnings(options), *(endpoint.warnings() if endpoint else ())]:
         say(line)
     # A signal interrupts until here, and asks for an orderly end from here on. The handlers are set before the server
     # starts: whoever reads its log may send a signal at once.
@@ -129,14 +164,17 @@ def command(
     with (
         named.held() if named else contextlib.nullcontext(),
         _failure_shown(log),
-        serve(served_bundle, options, log=log) as server,
+        serve(served_bundle, endpoint.admitted(options) if endpoint else options, log=log) as server,
     ):
         if server.wait_ready(stop):
-            serving.append(server)
-            click.echo("\n".join(["ready", *(f"  {line}" for line in exposure(options))]))
-            click.echo(ask_line(options, secret_file))
-            server.wait(stop)
-            _leave(server, options, hurry)
+            with endpoint.child(options) if endpoint else contextlib.nullcontext() as gateway:
+                if not gateway or gateway.wait_listening(stop):
+                    serving.append(_Serving(server, endpoint, gateway))
+                    lines = exposure(options, *([endpoint.exposure()] if endpoint else []))
+                    click.echo("\n".join(["ready", *(f"  {line}" for line in lines)]))
+                    click.echo(ask_line(options, secret_file))
+                server.wait(stop)
+                _leave(server, gateway, options, hurry)
     say("stopped")
 
 
@@ -150,16 +188,22 @@ def _failure_shown(log: ServeLog) -> Iterator[None]:
         raise
 
 
-def _leave(server: RunningServer, options: ServeOptions, hurry: threading.Event) -> None:
-    """Not ready, then no requests, then no answers; a step that fails is a line, and the next one is taken."""
+def _leave(server: RunningServer, gateway: GatewayChild | None, options: ServeOptions, hurry: threading.Event) -> None:
+    """Not ready, then no requests, then no answers; a step that fails is a line, and the next one is taken.
+
+    The gateway goes before the server, which answers what it still has; both have the same time.
+    """
     with _failure_said():
         server.withdraw()
     if options.drain_delay_ms:
         say(f"not ready: requests are taken for {options.drain_delay_ms / 1000:g} s yet; a second signal ends answers")
         server.wait(hurry, options.drain_delay_ms / 1000)
     say(f"draining: answers get up to {options.drain_ms / 1000:g} s; a second signal ends them")
+    deadline = time.monotonic() + options.drain_ms / 1000
+    if gateway:
+        gateway.drain(hurry, deadline)
     with _failure_said():
-        server.drain(hurry)
+        server.drain(hurry, deadline)
 
 
 @contextlib.contextmanager
@@ -170,13 +214,13 @@ def _failure_said() -> Iterator[None]:
         say(str(error))
 
 
-def _reload(serving: list[RunningServer], secret_file: Path | None, pid_file: PidFile | None) -> None:
+def _reload(serving: list[_Serving], secret_file: Path | None, pid_file: PidFile | None) -> None:
     """Take over what has changed, and say what came of it, also to a `nemotron reload` that waits."""
     try:
         if not serving:
             raise ServerError("nothing is served yet")
         ok, line = True, "; ".join(_renew(serving[0], secret_file))
-    except (ServingError, OSError) as error:
+    except (ServingError, GatewayError, OSError) as error:
         ok, line = False, f"not reloaded: {error}"
     say(line)
     if pid_file:
@@ -186,25 +230,33 @@ def _reload(serving: list[RunningServer], secret_file: Path | None, pid_file: Pi
             say(f"the result of the reload cannot be written beside {pid_file.path}: {error.strerror}")
 
 
-def _renew(server: RunningServer, secret_file: Path | None) -> Iterator[str]:
-    """Read the secrets again, and load what is at the bundle's path now; a sentence for each."""
+def _renew(serving: _Serving, secret_file: Path | None) -> Iterator[str]:
+    """Read the secrets and keys again, and load what is at the bundle's path now; a sentence for each."""
+    server, endpoint, gateway = serving.server, serving.endpoint, serving.gateway
     if secret_file:
         try:
             callers = Callers.read(secret_file)
-            server.replace_callers(callers)
+            server.replace_callers(endpoint.admitted_to(callers) if endpoint else callers)
         except ServerError as error:
             raise ServerError(f"the secrets stay as they were: {error}") from error
         yield f"secrets read: {callers}"
-    if server.takes_bundles or not secret_file:
+    has_keys = endpoint is not None and endpoint.has_keys
+    if endpoint and gateway and has_keys:
+        try:
+            yield endpoint.read_keys(gateway)
+        except GatewayError as error:
+            raise ServerError(f"the API keys stay as they were: {error}") from error
+    if server.takes_bundles or not (secret_file or has_keys):
         manifest = server.reload().manifest
         yield f"reloaded: {manifest.profile}, {manifest.precision}, built {manifest.built_at}"
 
 
-def _check_apart(options: ServeOptions) -> None:
-    """Refuse two endpoints on one port, which tritonserver would only say when it has loaded."""
-    for first, second in itertools.combinations(options.ports, 2):
-        if options.ports[first] == options.ports[second] and options.hosts[first] == options.hosts[second]:
-            raise click.UsageError(f"{first} and {second} are both {options.ports[first]}; give each its own")
+def _check_apart(options: ServeOptions, others: Mapping[str, tuple[str, int]]) -> None:
+    """Refuse two endpoints on one port, *others* included, which only the later one would say."""
+    places = {**{option: (options.hosts[option], port) for option, port in options.ports.items()}, **others}
+    for first, second in itertools.combinations(places, 2):
+        if places[first] == places[second]:
+            raise click.UsageError(f"{first} and {second} are both {places[first][1]}; give each its own")
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

@@ -17,7 +17,7 @@ from nemotron_client.errors import ClientError, InvalidRequest
 from nemotron_client.forking import tell_after_fork
 from nemotron_client.refusals import of_status
 from nemotron_client.settings import ClientSettings
-from nemotron_client.status import EndpointHealth, Health
+from nemotron_client.status import EndpointHealth, Health, unready
 from nemotron_client.watch import Watch, ready_despite
 
 
@@ -79,14 +79,16 @@ class AsyncServers:
     async def _health(self, url: str, timeout_s: float) -> EndpointHealth:
         methods = self.connections.methods(url)
         live = methods.server_live(methods.live_request, timeout=timeout_s)
-        ready = methods.model_ready(methods.ready_request, timeout=timeout_s)
+        server = methods.server_ready(methods.server_ready_request, timeout=timeout_s)
+        model = methods.model_ready(methods.ready_request, timeout=timeout_s)
         alive = is_ready = False
         try:
             alive = (await live).live
-            is_ready = (await ready).ready
-            problem = "" if is_ready else "the model is not ready"
+            problem = unready(server=(await server).ready, model=(await model).ready)
+            is_ready = not problem
         except grpc.RpcError as error:
-            ready.cancel()
+            server.cancel()
+            model.cancel()
             problem = str(of_status(error, url, timeout_s, started=False))
         except asyncio.CancelledError:
             if not self.connections.closed or asked_to_stop(unknown=False):

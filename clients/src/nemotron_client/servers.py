@@ -14,7 +14,7 @@ from nemotron_client.endpoints import Endpoints
 from nemotron_client.forking import tell_after_fork
 from nemotron_client.refusals import of_status
 from nemotron_client.settings import ClientSettings
-from nemotron_client.status import EndpointHealth, Health
+from nemotron_client.status import EndpointHealth, Health, unready
 from nemotron_client.watch import Watch, ready_despite
 
 
@@ -59,11 +59,12 @@ class Servers:
             (
                 url,
                 methods.server_live.future(methods.live_request, timeout=timeout_s),
+                methods.server_ready.future(methods.server_ready_request, timeout=timeout_s),
                 methods.model_ready.future(methods.ready_request, timeout=timeout_s),
             )
             for url, methods in [(url, self.connections.methods(url)) for url in self.endpoints.urls]
         ]
-        return Health(tuple(_health(url, live, ready, timeout_s) for url, live, ready in calls))
+        return Health(tuple(_health(*call, timeout_s) for call in calls))
 
     def close(self) -> None:
         """Close every connection; running requests end with an error."""
@@ -112,12 +113,12 @@ def _look(watch: Watch) -> None:
             channel.close()
 
 
-def _health(url: str, live: Any, ready: Any, timeout_s: float) -> EndpointHealth:
+def _health(url: str, live: Any, server: Any, model: Any, timeout_s: float) -> EndpointHealth:
     alive = is_ready = False
     try:
         alive = live.result().live
-        is_ready = ready.result().ready
-        problem = "" if is_ready else "the model is not ready"
+        problem = unready(server=server.result().ready, model=model.result().ready)
+        is_ready = not problem
     except grpc.RpcError as error:
         problem = str(of_status(error, url, timeout_s, started=False))
     return EndpointHealth(url=url, live=alive, ready=is_ready, problem=problem)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointHealth:
-    """One server: `live` when it runs, `ready` when its model can answer; `problem` is why it is not."""
+    """One server: `live` when it runs, `ready` when it and its model say that they are; `problem` is why it is not."""
 
     url: str
     live: bool
@@ -65,3 +65,11 @@ class Prompt:
     def num_tokens(self) -> int:
         """How many tokens of the context it takes."""
         return len(self.token_ids)
+
+
+def unready(*, server: bool, model: bool) -> str:
+    """Why a server is not ready, by what it and its model say; empty where both are.
+
+    One that stops is not, long before its model is.
+    """
+    return "" if server and model else "the server is not ready" if model else "the model is not ready"

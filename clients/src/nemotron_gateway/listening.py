@@ -29,5 +29,5 @@ def listen(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         for listening in sockets:
             listening.close()
-        raise SettingError(f"cannot listen on {where}: {error.strerror}; choose another --port") from error
+        raise SettingError(f"cannot listen on {where}: {error.strerror}; choose another port") from error
     return sockets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import resource
 import signal
 import socket
@@ -25,6 +26,8 @@ from nemotron_gateway.settings import Settings
 _LOOK_S = 0.05
 # For connections that are still there when all answers have ended.
 _CLOSE_S = 1
+# For answers, when what this gateway ends with has ended: as a rule the server is ending too.
+_ORPHAN_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,10 +46,12 @@ def run(
     *,
     say: Callable[[str], None],
     certificate: Certificate | None = None,
+    end_with: int | None = None,
 ) -> None:
     """Serve on *sockets* until SIGTERM or SIGINT; the second does not let answers end. SIGHUP reads the keys again.
 
-    *say* shows a line of what happens. Raises `SettingError` for a certificate that cannot be used.
+    *say* shows a line of what happens. The end of the file with the descriptor *end_with* counts as a signal, and as
+    one that lets answers run for a second only. Raises `SettingError` for a certificate that cannot be used.
     """
     _raise_file_limit()
     door = application(client, settings, keys)
@@ -67,7 +72,7 @@ def run(
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise SettingError(f"the certificate cannot be used: {error}") from error
-    uvloop.run(_serve(config, door, client, keys, sockets, settings.drain_s, say))
+    uvloop.run(_serve(config, door, client, keys, sockets, settings.drain_s, say, end_with))
 
 
 class _Server(uvicorn.Server):
@@ -85,12 +90,20 @@ async def _serve(
     sockets: list[socket.socket],
     drain_s: float,
     say: Callable[[str], None],
+    end_with: int | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stop, hurry = asyncio.Event(), asyncio.Event()
 
     def ask_to_stop() -> None:
         (hurry if stop.is_set() else stop).set()
+
+    def read_end(descriptor: int) -> None:
+        nonlocal drain_s
+        if not os.read(descriptor, 4096):
+            loop.remove_reader(descriptor)
+            drain_s = min(drain_s, _ORPHAN_S)
+            ask_to_stop()
 
     def read_keys() -> None:
         try:
@@ -101,6 +114,8 @@ async def _serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ask_to_stop)
     loop.add_signal_handler(signal.SIGHUP, read_keys)
+    if end_with is not None:
+        loop.add_reader(end_with, read_end, end_with)
     server = _Server(config)
     serving = loop.create_task(server.serve(sockets))
     try:

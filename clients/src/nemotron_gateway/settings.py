@@ -43,7 +43,7 @@ class Settings:
         if not (self.is_loopback or self.has_keys or self.no_auth):
             raise SettingError(
                 f"on {self.host} everybody who reaches this machine could use the model; give --api-key-file, or "
-                "--no-auth where something else keeps strangers out"
+                "--no-auth to `nemotron gateway` where something else keeps strangers out"
             )
         for origin in self.cors_origins:
             if not _ORIGIN.fullmatch(origin):

@@ -11,7 +11,7 @@ import socket
 
 from nemotron_triton.errors import ServerError
 
-GRPC_PORT = "--grpc-port"
+_HTTP = ("--http-port", "--metrics-port")
 
 
 def resolve(host: str, port: int, option: str) -> str:
@@ -24,7 +24,7 @@ def resolve(host: str, port: int, option: str) -> str:
     if host.startswith(("unix:", "unix-abstract:", "/")):
         raise ServerError(f"cannot listen on {host}: tritonserver needs an address and a port", f"give {flag} one")
     remedy = f"give {flag} an address of this machine"
-    if "%" in host and option != GRPC_PORT:
+    if "%" in host and option in _HTTP:
         raise ServerError(f"cannot listen on {host}: tritonserver's HTTP knows no interfaces of IPv6", remedy)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

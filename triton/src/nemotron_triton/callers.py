@@ -39,6 +39,15 @@ class Callers(callers.Callers):
         with _as_server_error():
             return cls(callers.Callers.of_one(secret, source).by_digest)
 
+    def with_gateway(self, name: str, secret: str) -> Callers:
+        """These, and a gateway; `ServerError` where one of them has its *name*, or there are too many."""
+        if name in {caller.name for caller in self.by_digest.values()}:
+            raise ServerError(f"a caller is named {name}, as the gateway of this server is", "give it another name")
+        if len(self) >= MAX_CALLERS:
+            raise ServerError(f"there are {len(self)} callers and a gateway; at most {MAX_CALLERS} can be told apart")
+        (digest,) = self.of_one(secret, "a gateway").by_digest
+        return Callers({**self.by_digest, digest: Caller(name, is_gateway=True)})
+
 
 def read_callers(file: Path | None, environment: Mapping[str, str] = os.environ) -> Callers | None:
     """The callers in *file*, else in the file or of the one secret that the environment names; None without any.

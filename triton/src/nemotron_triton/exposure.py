@@ -8,8 +8,8 @@ from nemotron_triton.addresses import join
 from nemotron_triton.serve_options import ServeOptions, is_loopback
 
 
-def exposure(options: ServeOptions) -> Iterator[str]:
-    """Each endpoint with how it is protected, then what is off."""
+def exposure(options: ServeOptions, *others: str) -> Iterator[str]:
+    """Each endpoint with how it is protected, *others* that are not tritonserver's, then what is off."""
     callers = len(options.callers or ())
     secret = f"secret required ({callers} caller{'s' * (callers > 1)})" if callers else "no secret"
     transport = "mutual TLS" if options.tls and options.tls.client_ca else "TLS" if options.tls else "plain"
@@ -17,6 +17,7 @@ def exposure(options: ServeOptions) -> Iterator[str]:
     yield f"gRPC     {join(hosts['--grpc-port'], options.grpc_port)}: {transport}, {secret}"
     yield f"HTTP     {join(hosts['--http-port'], options.http_port)}: plain, {secret}"
     yield f"metrics  http://{join(hosts['--metrics-port'], options.metrics_port)}/metrics: plain, no secret"
+    yield from others
     yield f"model control {'by SIGHUP only' if options.allow_reload else 'off'}, shared memory off, tracing calls off"
 
 

@@ -139,8 +139,10 @@ class RunningServer:
             except ServerError as error:
                 raise ServerError(f"the server may say that it is ready until it ends: {error}") from error
 
-    def drain(self, hurry: threading.Event) -> None:
+    def drain(self, hurry: threading.Event, deadline: float | None = None) -> None:
         """Take no new requests, and wait until the running ones are answered, their time is up, or *hurry* is set.
+
+        Their time is what the options say, from now on, or until *deadline* (of the monotonic clock).
 
         Not left to tritonserver: on SIGTERM it refuses new requests as for a model that does not exist, so that callers
         try no other server, and after its exit timeout it dies in the middle of streams (seen with 2.51). Raises
@@ -148,7 +150,7 @@ class RunningServer:
         """
         self._models = self._run_folder.serving() or self._models
         self._run_folder.drain()
-        deadline = time.monotonic() + self._options.drain_ms / 1000
+        deadline = deadline or time.monotonic() + self._options.drain_ms / 1000
         while self._process.poll() is None and self._run_folder.anyone_serves():
             if hurry.wait(_POLL_S) or time.monotonic() > deadline:
                 # The answers that still run had their time.
