@@ -27,6 +27,7 @@ from nemotron_triton.chat.regular import (
     all_of,
     rules,
 )
+from nemotron_triton.chat.schema import IMPLIED
 from nemotron_triton.chat.schema_parts import Plain, SchemaParts
 
 MAX_COUNT = 2000
@@ -34,8 +35,7 @@ MAX_STATES, MAX_PARTS = 4000, 20_000
 _BOUNDS: dict[str, Literal[">=", ">", "<=", "<"]] = {
     "minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<",
 }  # fmt: skip
-STRING_KEYWORDS = ("pattern", "minLength", "maxLength")
-NUMBER_KEYWORDS = (*_BOUNDS, "multipleOf")
+STRING_KEYWORDS, NUMBER_KEYWORDS = IMPLIED["string"], IMPLIED["number"]
 # Text of more characters than these cannot be counted where tags must be watched for too: it has none.
 _MAX_TEXT, _NO_TAG = 100, "[^<]"
 _OF_ASCII = r"^[\x01-\x7f]*$"
