@@ -207,7 +207,7 @@ def test_thinking_that_the_prompt_ends_within_is_closed_as_it_stands(bundle: Bun
 def test_a_closer_that_the_prompt_has_begun_ends_the_thinking(
     bundle: Bundle, budget: int | None, rest: str, reasoning: str
 ) -> None:
-    values = {} if budget is None else {"max_thinking_tokens": budget}
+    values: dict[str, Any] = {} if budget is None else {"max_thinking_tokens": budget}
 
     answer, together = (
         ask(bundle, Scripted(rest, size=size), **continuing("<think>\nLet</thi"), **values) for size in (1, 100)
