@@ -331,3 +331,23 @@ def test_undeclared_parameters_between_tags_are_strings_because_they_are_read_so
     assert not numbers.accepts(spelt("qwen3_coder", "f", {"a": 1}))
     assert numbers.accepts(spelt("qwen3_coder", "f", {}))
     assert either.accepts(spelt("qwen3_coder", "f", {"a": "text"}))
+
+
+def test_a_value_that_would_be_read_as_a_string_is_written_as_no_other() -> None:
+    """One part of the schema gives the name, another one the type of what it does not name."""
+    parts = [{"additionalProperties": {"type": ["number", "string"], "maximum": 5}}, {"properties": {"x": {}}}]
+    mixed = forced("qwen3_coder", {"type": "object", "allOf": parts})
+
+    assert mixed.accepts(spelt("qwen3_coder", "f", {"x": "text"}))
+    with pytest.raises(RequestError, match="no arguments fit it"):
+        forced("qwen3_coder", {"type": "object", "allOf": [{"additionalProperties": {"type": "null"}}, of({"x": {}})]})
+
+
+@pytest.mark.parametrize(
+    ("about", "value"), [({"minimum": 3}, 4), ({"minItems": 1}, [1]), ({"required": ["a"]}, {"a": 1})]
+)
+def test_a_value_is_read_as_the_type_that_keywords_imply(about: dict[str, Any], value: object) -> None:
+    text = spelt("qwen3_coder", "f", {"x": value})
+
+    assert forced("qwen3_coder", of({"x": about})).accepts(text)
+    assert read_back("qwen3_coder", of({"x": about}), text) == [{"x": value}]

@@ -11,9 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from cpu_engine import GREEDY, HOT, begin, chunks_of, ids_of, running
+from nemotron_client.events import ToolCall
 from nemotron_triton.bundle import Bundle
+from nemotron_triton.chat.answer import AnswerRules, parse_whole
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.formats import call_format, format_names
 from nemotron_triton.chat.grammar import forced_call
@@ -210,6 +213,30 @@ def likely(bundle: Bundle, text: bytes) -> dict[int, float]:
     codec = TokenCodec(bundle.tokenizer_path)
     ids = [codec.id_of(bytes([byte])) for byte in text]
     return {token_id: 200.0 - 20 * place for place, token_id in enumerate(ids) if token_id is not None}
+
+
+@pytest.mark.parametrize("tool_call_format", format_names())
+@pytest.mark.parametrize(
+    ("about", "chars"), [({"pattern": "^[\u4e00-\u9fff]{3}$"}, "日"), ({"const": "\x7f\t\x01"}, "x")]
+)
+def test_a_call_may_have_characters_of_any_kind(
+    bundle: Bundle, tool_call_format: str, about: dict[str, Any], chars: str
+) -> None:
+    parameters = {"properties": {"x": {"type": "string", **about}}, "required": ["x"]}
+    functions = [{"name": "f", "parameters": parameters}]
+    grammar = forced_call(tool_call_format, functions, ToolChoice("required"), thinking="none", parallel=False)
+
+    (chunks,) = answers(
+        bundle,
+        replace(
+            GREEDY, max_tokens=80, logit_bias=likely(bundle, chars.encode()), guide=Guide(kind="grammar", text=grammar)
+        ),
+    )
+
+    rules = AnswerRules(tool_call_format=tool_call_format, functions={"f": parameters})
+    ([call], []) = parse_whole(text_of(bundle, chunks), rules)
+    assert isinstance(call, ToolCall)
+    assert Draft202012Validator(parameters).is_valid(json.loads(call.arguments_json))
 
 
 # Too many bytes for a character, half a surrogate pair, past U+10FFFF: llama.cpp would count each as one character.

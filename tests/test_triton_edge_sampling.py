@@ -74,7 +74,7 @@ def fields_of(request: Any) -> dict[str, Any]:
 def test_every_field_is_obeyed_or_refused(running: Running) -> None:
     cannot = set(running.engine.cannot)
 
-    assert set(MAPPED) | cannot == {field.name for field in dataclasses.fields(Sampling)}
+    assert set(MAPPED) | cannot == {field.name for field in dataclasses.fields(Sampling)} | {"guide.characters"}
     assert not set(MAPPED) & cannot
     for name, (value, expected) in MAPPED.items():
         fields = fields_of(request_of(running, replace(PLAIN, **{name: value})))
@@ -100,6 +100,14 @@ def test_a_guide_is_sent_with_its_kind(running: Running, kind: Any, member: str)
     guide = fields_of(request_of(running, replace(PLAIN, guide=Guide(kind=kind, text="text"))))["guided_decoding"]
 
     assert (guide.type.name, guide.guide) == (member, "text")
+
+
+def test_characters_beyond_ascii_are_written_out(running: Running) -> None:
+    grammar = Guide(kind="grammar", text="root ::= [\\u00e8-\\u00e9]")
+
+    guide = fields_of(request_of(running, replace(PLAIN, guide=grammar)))["guided_decoding"]
+
+    assert guide.guide == 'root ::= written0\nwritten0 ::= "è" | "é"'
 
 
 def test_a_guide_behind_thinking_is_a_structural_tag(running: Running) -> None:

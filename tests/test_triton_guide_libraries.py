@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 import guide_libraries
@@ -32,6 +34,33 @@ def test_a_library_follows_every_keyword(library: str, tool_call_format: str) ->
 
     expected = [[Grammar(grammar).accepts(text) for text in texts] for grammar, texts in grammars]
     assert dict(zip(CALL_SCHEMAS, found, strict=True)) == dict(zip(CALL_SCHEMAS, expected, strict=True))
+
+
+def nearly(text: str, source: random.Random) -> str:
+    """*text* with a change: a character less, another one, one twice, or a part of it again."""
+    at = source.randrange(len(text))
+    end = min(len(text), at + source.choice((1, 1, 4, 30)))
+    return text[:at] + source.choice(("", text[at:end] * 2, source.choice('x1é <>"\n/,'), "日")) + text[end:]
+
+
+@pytest.mark.parametrize("library", guide_libraries.LIBRARIES)
+@pytest.mark.parametrize("tool_call_format", format_names())
+def test_a_library_agrees_about_texts_that_are_nearly_right(library: str, tool_call_format: str) -> None:
+    source = random.Random(15)  # noqa: S311 - no secret
+    grammars = []
+    for case in CALL_SCHEMAS.values():
+        texts = [spelt(tool_call_format, "f", arguments) for arguments in case.right]
+        grammars.append((grammar_of(tool_call_format, case.schema), [nearly(text, source) for text in texts * 4]))
+
+    found = guide_libraries.verdicts(library, grammars)
+
+    differ = [
+        (text, verdict)
+        for (grammar, texts), verdicts in zip(grammars, found, strict=True)
+        for text, verdict in zip(texts, verdicts, strict=True)
+        if Grammar(grammar).accepts(text) != verdict
+    ]
+    assert differ == []
 
 
 SCHEMA = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}

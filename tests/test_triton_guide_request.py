@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -12,7 +13,7 @@ import pytest
 from chat_requests import TOOLS, read, refusal
 from nemotron_triton.chat.conversation import ToolChoice
 from nemotron_triton.chat.grammar import forced_call
-from nemotron_triton.engine.interface import Guide, Sampling
+from nemotron_triton.engine.interface import Guide, Sampling, engine_class
 from nemotron_triton.errors import RequestError
 from nemotron_triton.serving.sampling_request import refuse_unsupported
 
@@ -124,6 +125,32 @@ def test_a_call_is_not_forced_out_of_too_much() -> None:
 
     with pytest.raises(RequestError, match="out of 5001 names and values that the tools list; at most 4096"):
         forced_call("nemotron_json", [function], ToolChoice("required"), thinking="none", parallel=True)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_followed"),
+    [
+        ("^[à-ÿА-я€]+$", True),
+        (r"^.*\S$", True),
+        ("^[\u0370-\u07ff]$", True),
+        ("^[\u4e00-\u9fff]+$", True),
+        ("^[\u4e00-\u9fff]{4}$", False),
+        ("^[^é]*$", False),
+        ("é.*é", False),
+    ],
+)
+def test_classes_beyond_ascii_that_an_engine_cannot_follow_are_refused(pattern: str, is_followed: bool) -> None:
+    """Where its library misreads them; their characters are written out while they are not too many."""
+    function = {"name": "f", "parameters": {"properties": {"a": {"type": "string", "pattern": pattern}}}}
+    text = forced_call("qwen3_coder", [function], ToolChoice("required"), thinking="opened", parallel=True)
+    forced = Sampling(max_tokens=1, temperature=0.0, top_p=1.0, guide=Guide(kind="grammar", text=text))
+
+    refuse_unsupported(forced, engine_class("cpu").unsupported({}))
+    for kind in ("tensorrt", "pytorch", "edge"):
+        cannot = engine_class(kind).unsupported({"guided_decoding_backend": "xgrammar"})
+        refused = contextlib.nullcontext() if is_followed else pytest.raises(RequestError, match="XGrammar misreads")
+        with refused:
+            refuse_unsupported(forced, cannot)
 
 
 STRICT = json.dumps([{"type": "function", "function": {"name": "f", "strict": True, "parameters": {"type": "object"}}}])

@@ -121,8 +121,9 @@ def holds(params: Any, expected: dict[str, Any]) -> bool:
 
 # The fields that an engine refuses which was built as builds are made today.
 REFUSED: dict[str, set[str]] = {
-    "tensorrt": set(),
+    "tensorrt": {"guide.characters"},
     "pytorch": {
+        "guide.characters",
         "min_p",
         "seed",
         "repetition_penalty",
@@ -151,7 +152,7 @@ def test_an_engine_that_was_built_without_its_logits_refuses_log_probabilities(
     """As every bundle of 0.1 is."""
     old = gpu_bundle(bundle, tmp_path / "bundle", "tensorrt", gather_generation_logits=False)
 
-    assert set(start(old)[0].cannot) == {"logprobs"}
+    assert set(start(old)[0].cannot) == {"logprobs", "guide.characters"}
 
 
 def test_nothing_is_returned_that_was_not_asked_for(loadable: Bundle) -> None:
@@ -204,6 +205,14 @@ def test_a_guide_goes_into_the_one_field_for_it(loadable: Bundle, guide: Any) ->
     assert {name: getattr(params.guided_decoding, name) for name in ("json", "regex", "grammar")} == {
         name: text if name == field else None for name in ("json", "regex", "grammar")
     }
+
+
+def test_characters_beyond_ascii_are_written_out(loadable: Bundle) -> None:
+    grammar = Guide(kind="grammar", text="root ::= [\\u0061\\u00e8-\\u00e9]+ [^a\\u2028]")
+
+    params = params_of(loadable, replace(PLAIN, guide=grammar))
+
+    assert params.guided_decoding.grammar == 'root ::= written0+ [^a]\nwritten0 ::= [a] | "è" | "é"'
 
 
 @pytest.mark.parametrize(("thinking", "begin"), [("opened", ""), ("model opens", "<think>\n")])

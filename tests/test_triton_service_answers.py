@@ -17,7 +17,6 @@ from nemotron_triton.bundle import Bundle
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Sampling
-from nemotron_triton.engine.start import start_engine
 from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.serving.service import Service
 from patience import wait_until
@@ -152,32 +151,6 @@ def test_a_stream_that_is_alone_gathers_tokens_too_unless_none_may_wait(bundle: 
         service.close()
 
     assert responses[100] < responses[0] / 2
-
-
-CAPITAL = json.dumps([{"role": "user", "content": "What is the capital of France?"}])
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_each_answer_to_a_request_has_a_thinking_budget_of_its_own(bundle: Bundle, watch: Watch, stream: bool) -> None:
-    """On the real engine, which has one place for each."""
-    service, sender = start(bundle, watch, start_engine), Sender()
-    values: Any = {"thinking": np.bool_(True), "max_thinking_tokens": np.int32(1), "num_return_sequences": np.int32(2)}
-
-    service.submit(request(sender, messages=CAPITAL, stream=np.bool_(stream), **values))
-
-    assert sender.ended.wait(30)
-    for index in range(2):
-        of_answer = [answer.tensors for answer in sender.responses if answer.tensors["sequence_index"].item() == index]
-        thoughts, text = (
-            b"".join(tensors[name].item() for tensors in of_answer if name in tensors)
-            for name in ("reasoning_output", "text_output")
-        )
-        assert thoughts.startswith(b"The question is about a capital.")
-        assert text.endswith(b".")
-        assert 0 < of_answer[-1]["num_reasoning_tokens"].item() <= 18
-        assert of_answer[-1]["thinking_cut"].item() is True
-    assert sender.finals == 1
-    service.close()
 
 
 @pytest.mark.parametrize("stream", [False, True])

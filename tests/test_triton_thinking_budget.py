@@ -5,103 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_answers import Read, read_answer
 from chat_requests import CODEC, OPENED, TOOLS, read
 from nemotron_triton.bundle import Bundle
-from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
-from nemotron_triton.engine.stream import TokenLogprob, TokenStream
+from nemotron_triton.engine.stream import TokenStream
 from nemotron_triton.errors import EngineError, RequestError
 from nemotron_triton.serving.answering import Answering
 from nemotron_triton.serving.thinking_budget import GRACE_TOKENS
+from scripted_engine import Scripted, ask, ids_of, text_of
 
 LINE = "I count them all again and again.\n"
-
-
-def ids_of(text: str) -> list[int]:
-    return CODEC.encode_text(text)
-
-
-def text_of(ids: Sequence[int]) -> str:
-    return b"".join(map(CODEC.bytes_of, ids)).decode(errors="replace")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What an engine was asked for."""
-
-    ids: list[int]
-    sampling: Sampling
-    stream: TokenStream
-
-
-class Scripted(Engine):
-    """Writes *thinking* at first, and *answer* when it is asked again; puts *size* tokens together, from a *place*."""
-
-    max_seq_len = 2048
-    max_batch_size = 1
-    cannot: Mapping[str, str] = {}
-
-    def __init__(
-        self,
-        thinking: str | list[int],
-        answer: str = "Forty-two.",
-        *,
-        size: int = 1,
-        place: Literal["caller", "task", "thread"] = "caller",
-    ) -> None:
-        self.scripts = [ids_of(thinking) if isinstance(thinking, str) else thinking, ids_of(answer)]
-        self.size = size
-        self.place = place
-        self.asked: list[Asked] = []
-        self.failure: EngineError | None = None
-
-    def generate(self, ids: Sequence[int], sampling: Sampling, stream: TokenStream) -> None:
-        script = self.scripts[len(self.asked)] if not self.is_closed(ids) else self.scripts[1]
-        self.asked.append(Asked(list(ids), sampling, stream))
-        stream.cached_tokens = len(self.asked) * 10
-
-        def say() -> Iterator[None]:
-            if self.failure and len(self.asked) == 2:
-                stream.fail(self.failure)
-            said = script[: sampling.max_tokens]
-            for start in range(0, len(said), self.size):
-                some = said[start : start + self.size]
-                stream.put(some, None, [TokenLogprob(-1.0)] * len(some) if sampling.logprobs is not None else ())
-                yield
-            stream.put((), "stop" if len(script) < sampling.max_tokens else "length")
-
-        async def say_slowly() -> None:
-            for _ in say():
-                await asyncio.sleep(0)
-
-        if self.place == "caller":
-            list(say())
-        elif self.place == "task":
-            self.task = asyncio.get_running_loop().create_task(say_slowly())
-        else:
-            threading.Thread(target=lambda: list(say())).start()
-
-    def is_closed(self, ids: Sequence[int]) -> bool:
-        return text_of(ids).endswith("</think>\n\n")
-
-    def statistics(self) -> EngineStatistics:
-        return EngineStatistics(active_requests=0, waiting_requests=0, generated_tokens=0)
-
-    def close(self) -> None:
-        pass
-
-
-def ask(bundle: Bundle, engine: Engine, *, pause: Callable[[], float] | None = None, **values: Any) -> Read:
-    return asyncio.run(read_answer(Answering(bundle, CODEC, engine), read(**values), pause=pause))
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +177,45 @@ def test_a_finished_prompt_that_opens_a_block_is_closed_before_anything_is_gener
     assert answer.finish
     assert answer.finish.usage.input_tokens == len(ids_of(OPENED))
     assert (answer.reasoning, answer.content, answer.finish.usage.cached_tokens) == ("", "Forty-two.", 10)
+
+
+def continuing(text: str) -> dict[str, Any]:
+    """The values of a request whose last message, *text*, is to be continued."""
+    turns = [{"role": "user", "content": "How many?"}, {"role": "assistant", "content": text}]
+    return {"messages": json.dumps(turns), "continue_final_message": True}
+
+
+@pytest.mark.parametrize(
+    ("begun", "closer"),
+    [("Let", "\n</think>\n\n"), ("Let us.\n", "</think>\n\n"), ("Let</thi", "nk>\n\n"), ("Let\n<", "/think>\n\n")],
+)
+def test_thinking_that_the_prompt_ends_within_is_closed_as_it_stands(bundle: Bundle, begun: str, closer: str) -> None:
+    engine = Scripted("no")
+    values = continuing(f"<think>\n{begun}")
+
+    answer = ask(bundle, engine, max_thinking_tokens=0, **values)
+
+    (asked,) = engine.asked
+    assert text_of(asked.ids).endswith(f"<think>\n{begun}{closer}")
+    assert (answer.reasoning, answer.content) == ("", "Forty-two.")
+
+
+@pytest.mark.parametrize("budget", [None, 100])
+@pytest.mark.parametrize(
+    ("rest", "reasoning"), [("nk>\n\nForty-two.", ""), ("rd.\n</think>\n\nForty-two.", "rd."), (" nk>", "nk>")]
+)
+def test_a_closer_that_the_prompt_has_begun_ends_the_thinking(
+    bundle: Bundle, budget: int | None, rest: str, reasoning: str
+) -> None:
+    values: dict[str, Any] = {} if budget is None else {"max_thinking_tokens": budget}
+
+    answer, together = (
+        ask(bundle, Scripted(rest, size=size), **continuing("<think>\nLet</thi"), **values) for size in (1, 100)
+    )
+
+    assert answer == together
+    assert answer.reasoning.strip() == reasoning
+    assert answer.content == rest.partition("nk>\n\n")[2]
 
 
 @pytest.mark.parametrize("opens", [False, True])

@@ -57,6 +57,14 @@ CALL_SCHEMAS = {
     "pattern that is not anchored": about(
         {"type": "string", "pattern": "ab+c", "maxLength": 20}, ["abc", "x abbc y"], ["ac", "xyz"]
     ),
+    "pattern beyond ASCII": about(
+        {"type": "string", "pattern": "^[a-zà-ÿ€🙂]+ [А-яЁё]{2,3}$"},
+        ["ça€🙂 Ёж", "é Жук"],
+        ["é xy", "É Ёж", "日 Ёж", "ça Ёжик"],
+    ),
+    "pattern of any character": about(
+        {"type": "string", "pattern": "^.\\S[^x<]{2}$"}, ["日é🙂y", " ab "], ["日 🙂y", "日é🙂x", "日é🙂"]
+    ),
     "maxLength": about({"type": "string", "maxLength": 3}, ["", "abc", 'a"\n', "süß"], ["abcd", "a < b"]),
     "minLength": about({"type": "string", "minLength": 4, "maxLength": 12}, ["abcd", "<b>hi</b>"], ["abc", "a" * 13]),
     "maxLength over 100": about({"type": "string", "maxLength": 120}, ["a" * 120], ["a" * 121]),
@@ -153,6 +161,16 @@ CALL_SCHEMAS = {
         },
         [{"a": 1}, [1, 2]],
         [{"a": 0}, {"b": 1}, {"a": 1, "b": 2}, [1], ["x", 2]],
+    ),
+    "enum of characters that a literal must escape": about(
+        {"enum": ["\t", "a\x7fb\x01", "\\u0041", '\\"é\n日\r.']},
+        ["\t", "a\x7fb\x01", "\\u0041", '\\"é\n日\r.'],
+        ["A", " ", "ab"],
+    ),
+    "a name beyond ASCII": CallSchema(
+        of({"größe": {"type": "integer"}}, required=[], additionalProperties={"type": "string"}),
+        [{}, {"größe": 1}, {"größe": 2, "grob": "x"}],
+        [{"größe": "x"}],
     ),
     "const of the function": CallSchema(
         {"const": {"x": "a"}, "properties": {"x": {"type": "string"}}}, [{"x": "a"}], [{}, {"x": "b"}]

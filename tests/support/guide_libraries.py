@@ -14,6 +14,8 @@ from environments import Environment
 from nemotron_build.locks import locked
 from nemotron_build.quantization.environment import cache_folder
 from nemotron_triton.atomic import atomic_folder
+from nemotron_triton.engine.interface import Guide
+from nemotron_triton.engine.xgrammar import guide_text
 
 # xgrammar is that of TensorRT-LLM 1.2.1. Without torch and transformers, which it wants for what is not used here.
 _PINS = ["xgrammar==0.1.25", "llguidance==1.9.1", "numpy==1.26.4", "pydantic==2.12.5", "pydantic-core==2.41.5",
@@ -35,7 +37,9 @@ def python() -> Path:
 
 
 def verdicts(library: str, grammars: Sequence[tuple[str, Sequence[str]]]) -> list[list[bool]]:
-    """Of each grammar and its texts, which of them *library* accepts."""
+    """Of each grammar of ours and its texts, which of them *library* accepts; XGrammar gets it as its engines do."""
+    if library == "xgrammar":
+        grammars = [(guide_text(Guide(kind="grammar", text=grammar)), texts) for grammar, texts in grammars]
     lines = "".join(json.dumps({"grammar": grammar, "texts": list(texts)}) + "\n" for grammar, texts in grammars)
     argv: list[str | Path] = [python(), "-I", _PROGRAM, library, *LIBRARIES[library]]
     ran = subprocess.run(argv, input=lines, capture_output=True, text=True, check=False, timeout=240)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
 
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})|\\U([0-9a-f]{8})|\\.")
 Match = Callable[[str, str], bool]
 
 
@@ -43,6 +44,14 @@ def with_xgrammar(tokenizer: str) -> Callable[[str], Callable[[str], bool]]:
     return compiled
 
 
+def _as_converted(escape: re.Match[str]) -> str:
+    """*escape* as llguidance's converter of GBNF takes it: of ASCII with two digits, none of other characters."""
+    if not (digits := escape[1] or escape[2]):
+        return escape[0]
+    code = int(digits, 16)
+    return chr(code) if code > 0x7F else f"\\x{code:02x}"
+
+
 def with_llguidance() -> Callable[[str], Callable[[str], bool]]:
     """Matches a grammar byte by byte."""
     from llguidance import LLMatcher, LLTokenizer
@@ -51,8 +60,7 @@ def with_llguidance() -> Callable[[str], Callable[[str], bool]]:
     tokenizer: Any = LLTokenizer("byte")
 
     def compiled(grammar: str) -> Callable[[str], bool]:
-        # Its converter of GBNF reads two digits of an escape only.
-        lark = LLMatcher.grammar_from_lark(any_to_lark(re.sub(r"\\u00(..)", r"\\x\1", grammar)))
+        lark = LLMatcher.grammar_from_lark(any_to_lark(_ESCAPE.sub(_as_converted, grammar)))
         if problem := LLMatcher.validate_grammar(lark, tokenizer):
             raise SystemExit(problem)
 

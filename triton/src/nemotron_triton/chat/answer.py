@@ -24,7 +24,6 @@ from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait, tags_of
 from nemotron_triton.chat.stop_words import StopWords
 from nemotron_triton.chat.written import Written
 
-_LEADING = Tags(reasoning.OPENER, reasoning.CLOSER)
 _CLOSER = Tags(reasoning.CLOSER)
 _FENCE_END = re.compile(r"[\s`~]+")
 
@@ -34,12 +33,14 @@ class AnswerRules:
     """What one answer may contain, and how it begins.
 
     *functions* are the parameter schemas of the request's functions by name; with None, calls of any function count.
-    *begins* says whether the answer begins with a think block, and whether the prompt has opened it.
+    *begins* says whether the answer begins with a think block, and whether the prompt has opened it; of that, *behind*
+    is the end of the prompt, which the answer may go on within a closer.
     """
 
     tool_call_format: str
     end_tokens: tuple[str, ...] = ()
     begins: reasoning.Thinking = "none"
+    behind: str = ""
     functions: Mapping[str, Any] | None = None
     choice: ToolChoice = ToolChoice()
     parallel: bool = True
@@ -55,14 +56,16 @@ def answer_rules(
     functions: Iterable[Mapping[str, Any]] | None,
     *,
     begins: reasoning.Thinking,
+    prompt: str = "",
     choice: ToolChoice = ToolChoice(),
     parallel: bool = True,
 ) -> AnswerRules:
-    """The rules for an answer of *profile*'s model to a request with these OpenAI `function` objects."""
+    """The rules for an answer of *profile*'s model to *prompt*, with these OpenAI `function` objects."""
     return AnswerRules(
         tool_call_format=profile.tool_call_format,
         end_tokens=profile.end_tokens,
         begins=begins,
+        behind=prompt[-len(reasoning.CLOSER) :] if begins == "opened" else "",
         functions=None if functions is None else {tool["name"]: tool.get("parameters") for tool in functions},
         choice=choice,
         parallel=parallel,
@@ -144,8 +147,9 @@ class AnswerParser:
     def _answer(self) -> Wait[None]:
         source = self._source
         blanks = yield from source.run(BLANKS)
-        marker = yield from source.accept(_LEADING)
-        closed = marker == reasoning.CLOSER
+        closer = reasoning.CLOSER if blanks else reasoning.rest_of_closer(self._rules.behind)
+        marker = yield from source.accept(tags_of(*dict.fromkeys((reasoning.OPENER, reasoning.CLOSER, closer))))
+        closed = marker in (reasoning.CLOSER, closer)
         if marker == reasoning.OPENER or (self.in_reasoning and not closed):
             self.in_reasoning, blanks = True, ""
             closed = yield from self._reasoning()

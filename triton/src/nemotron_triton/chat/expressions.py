@@ -11,18 +11,28 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
-from nemotron_triton.chat.regular import ANY, Automaton, Budget, Characters, State, among, characters, common, without
+from nemotron_triton.chat.regular import (
+    ANY,
+    ASCII,
+    Automaton,
+    Budget,
+    Characters,
+    State,
+    among,
+    characters,
+    common,
+    without,
+)
 
-_ASCII: Characters = ((0, 0x7F),)
 _DIGIT = characters([(48, 57)])
 _WORD = characters([(48, 57), (65, 90), (95, 95), (97, 122)])
 _SPACE = among(" \t\n\r\f\v")
-_UNICODE_SPACES = characters([(0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029),
-                              (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)])  # fmt: skip
+SPACES_BEYOND_ASCII = characters([(0x85, 0x85), (0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x2028, 0x2029),
+                                  (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000), (0xFEFF, 0xFEFF)])  # fmt: skip
 _CLASSES = {
     "d": _DIGIT, "w": _WORD, "s": _SPACE,
-    "D": common(_ASCII, without(_DIGIT)), "W": common(_ASCII, without(_WORD)),
-    "S": without(characters([*_SPACE, *_UNICODE_SPACES, (0x1C, 0x1F)])),
+    "D": common(ASCII, without(_DIGIT)), "W": common(ASCII, without(_WORD)),
+    "S": without(characters([*_SPACE, *SPACES_BEYOND_ASCII, (0x1C, 0x1F)])),
 }  # fmt: skip
 _DOT = without(characters([*among("\n\r"), (0x2028, 0x2029)]))
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "0": "\0"}
@@ -272,7 +282,7 @@ class _Parser:
                 first = ((first[0][0], last[0][1]),)
             ranges += first
         chars = without(characters(ranges)) if negated else characters(ranges)
-        return common(chars, _ASCII) if negated and ascii_only else chars
+        return common(chars, ASCII) if negated and ascii_only else chars
 
     def _member(self) -> Characters:
         if self._at >= len(self._text):

@@ -11,18 +11,26 @@ import functools
 import json
 import re
 
+from nemotron_triton.chat.expressions import SPACES_BEYOND_ASCII
 from nemotron_triton.chat.numerals import Spelling
-from nemotron_triton.chat.regular import Automaton, Budget, Characters, among, characters, common, rules, without
+from nemotron_triton.chat.regular import ASCII, Automaton, Budget, Characters, among, characters, common, rules, without
 
 MAX_ITEMS = 256
 # Of the names in objects that no schema gives.
 MAX_NAME = 64
+# Beyond ASCII, in all classes of a grammar together, each as often as it is used: some 4 s of XGrammar's time.
+MAX_WRITTEN_OUT = 70_000
 COMMA, COLON = 'ws "," ws', 'ws ":" ws'
 _FREE_LEVELS = 5
 # What JSON writes as a backslash and a letter.
 _ESCAPES = {'"': '"', "\\": "\\", "\b": "b", "\f": "f", "\n": "n", "\r": "r", "\t": "t"}
+_IN_LITERAL = {
+    **{code: f"\\u{code:04x}" for code in (*range(0x20), 0x7F)},
+    **{ord(char): f"\\{letter}" for char, letter in {'"': '"', "\\": "\\", "\n": "n", "\r": "r"}.items()},
+}
 # Those of any text: no half of a surrogate pair, and never NUL, which no engine takes for a character.
 _TEXT: Characters = ((1, 0xD7FF), (0xE000, 0x10FFFF))
+_BEYOND_ASCII = without(ASCII)
 _POINT = r"\\u[0-9a-f]{4}|\\U[0-9a-f]{8}|[^\\]"
 _RANGE = re.compile(f"({_POINT})(?:-({_POINT}))?")
 _LITERAL_OR_CLASS = re.compile(r'"(?:\\.|[^"\\])*"|\[(\^?)((?:\\.|[^\]\\])*)\]')
@@ -38,10 +46,8 @@ boolean ::= "true" | "false"
 
 
 def literal(text: str) -> str:
-    """*text* as a GBNF string, with quotes, backslashes and line breaks escaped."""
-    for raw, escaped in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
-        text = text.replace(raw, escaped)
-    return f'"{text}"'
+    """*text* as a GBNF string, with quotes, backslashes and control characters escaped."""
+    return f'"{text.translate(_IN_LITERAL)}"'
 
 
 def json_text(value: object) -> str:
@@ -63,15 +69,55 @@ def plain(chars: Characters) -> str | None:
 def listed(grammar: str) -> str:
     """*grammar*, of ours, with each `[^…]` as a list of the characters that it stands for.
 
-    llama.cpp takes for `[^…]` also bytes that are no character; XGrammar 0.1.25 misreads long ranges of characters.
+    llama.cpp takes for `[^…]` also bytes that are no character.
     """
     return _LITERAL_OR_CLASS.sub(lambda found: _listed(found[2]) if found[1] else found[0], grammar)
 
 
 @functools.lru_cache(maxsize=1024)
 def _listed(excluded: str) -> str:
-    ranges = ((_code(first), _code(last or first)) for first, last in _RANGE.findall(excluded))
-    return f"[{_ranges(common(_TEXT, without(characters(ranges))))}]"
+    return f"[{_ranges(common(_TEXT, without(_chars(excluded))))}]"
+
+
+@functools.lru_cache(maxsize=64)
+def written_out(grammar: str) -> str | None:
+    r"""*grammar*, of ours, with each character beyond ASCII in a class as a literal; None where they are too many.
+
+    XGrammar 0.1.25 misreads classes of them, but for `[^…]` of ASCII only. It cannot be told that `[^…]` lacks a space
+    or the end of a line beyond ASCII, which `.` and `\S` are not.
+    """
+    names: dict[Characters, str] = {}
+    size = 0
+
+    def written(found: re.Match[str]) -> str:
+        nonlocal size
+        if found[2] is None:
+            return found[0]
+        chars = _chars(found[2])
+        if found[1]:
+            excluded = common(chars, without(SPACES_BEYOND_ASCII))
+            if not common(excluded, _BEYOND_ASCII):
+                return f"[^{_ranges(excluded or among(chr(0)))}]"
+            chars = common(_TEXT, without(chars))
+        elif not common(chars, _BEYOND_ASCII):
+            return found[0]
+        size += sum(last - first + 1 for first, last in common(chars, _BEYOND_ASCII))
+        return names.setdefault(chars, f"written{len(names)}")
+
+    text = _LITERAL_OR_CLASS.sub(written, grammar)
+    if size > MAX_WRITTEN_OUT:
+        return None
+    lines = []
+    for chars, name in names.items():
+        within, beyond = common(chars, ASCII), common(chars, _BEYOND_ASCII)
+        literals = [literal(chr(point)) for first, last in beyond for point in range(first, last + 1)]
+        lines.append(f"{name} ::= {' | '.join([*([f'[{_ranges(within)}]'] if within else []), *literals])}")
+    return "\n".join([text, *lines])
+
+
+def _chars(ranges: str) -> Characters:
+    """What the class `[ranges]` stands for."""
+    return characters((_code(first), _code(last or first)) for first, last in _RANGE.findall(ranges))
 
 
 def _code(point: str) -> int:

@@ -11,7 +11,7 @@ from nemotron_triton.chat.calls import Block, FoundCall, Problem
 from nemotron_triton.chat.names import tidy
 from nemotron_triton.chat.schema_rules import SchemaRules
 from nemotron_triton.chat.schema_scalars import Languages
-from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait
+from nemotron_triton.chat.source import BLANKS, Source, Tags, Wait, tags_of
 from nemotron_triton.chat.written import Written
 
 _BRACKETS = re.compile(r"[\s\[\],;}]+")
@@ -29,8 +29,8 @@ def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
     """
     source, inside = block.source, lenient_json.structure(closer)
     begin = _begins(block)
-    between = Tags("{", opener, closer, *_FENCES, *_COMMENTS)
-    behind_element = Tags(",", ";", "[", "]", *between.tags)
+    between = tags_of("{", opener, closer, *_FENCES, *_COMMENTS)
+    behind_element = tags_of(",", ";", "[", "]", *between.tags)
     read_one, brackets, behind, depth = False, "", "", 0
     while True:
         separators = yield from source.run(_BRACKETS)
@@ -52,7 +52,7 @@ def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
             if "]" in behind and "\n" in behind.rpartition("]")[2]:
                 source.unread(tag)  # a line of its own behind the list is text: the closer is missing
                 return None
-            tag = yield from source.until(Tags(_COMMENTS[tag], closer), _ignored)
+            tag = yield from source.until(tags_of(_COMMENTS[tag], closer), _ignored)
             behind += tag
         if tag == closer:
             return None if read_one or brackets == "[]" else "invalid_tool_call"
@@ -62,7 +62,7 @@ def read_calls(block: Block, opener: str, closer: str) -> Wait[Problem]:
             behind = ""
         elif not tag:
             yield from source.peek()
-            source.broken_off(Tags(closer))
+            source.broken_off(tags_of(closer))
             # Text behind a call continues the answer: the closer is missing.
             return None if read_one or brackets == "[]" else block.unreadable()
 

@@ -28,6 +28,12 @@ def begins(reasoning_format: str, *, thinking: bool, prompt: str | None = None, 
     return "model opens" if thinking else "none"
 
 
+def rest_of_closer(text: str) -> str:
+    """What completes the closer that *text* ends within; the whole closer where it ends within none."""
+    begun = next(size for size in range(len(CLOSER) - 1, -1, -1) if text.endswith(CLOSER[:size]))
+    return CLOSER[begun:]
+
+
 def written(thought: str, beginning: Thinking) -> str:
     """*thought* as a model writes it before its answer."""
     opener = "" if beginning == "opened" else f"{OPENER}\n"

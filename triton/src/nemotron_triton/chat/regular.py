@@ -16,6 +16,7 @@ Characters: TypeAlias = tuple[tuple[int, int], ...]
 State: TypeAlias = Any
 _LAST = 0x10FFFF
 ANY: Characters = ((0, _LAST),)
+ASCII: Characters = ((0, 0x7F),)
 _DEAD = object()
 
 

@@ -20,6 +20,13 @@ ALIASES = {
     "int": "integer", "float": "number", "double": "number", "bool": "boolean", "str": "string", "dict": "object",
     "list": "array", "NoneType": "null",
 }  # fmt: skip
+# What a schema that names no type is about.
+IMPLIED = {
+    "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "string": ("pattern", "minLength", "maxLength"),
+    "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+}
 TYPES = {type(None): "null", bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
 _INTEGER = re.compile(r"([+-]?)0*(\d+)(?:\.0+)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -69,6 +76,11 @@ def type_names(declared: object, root: object) -> list[str]:
     """The names of the types that the schema *declared* allows, each once; none when it names none."""
     names = itertools.islice(_types(declared, root), _MAX_VISITED)
     return [name for name in dict.fromkeys(names) if name]
+
+
+def implied_types(schema: Mapping[str, Any]) -> list[str]:
+    """The types that the keywords of *schema*, which names none, are about."""
+    return [name for name, keywords in IMPLIED.items() if any(keyword in schema for keyword in keywords)]
 
 
 def _integer(text: str) -> str | None:
@@ -129,10 +141,7 @@ def _own_types(schema: Mapping[str, Any]) -> Iterator[str]:
         values = schema["enum"] if isinstance(schema.get("enum"), Sequence) else ()
         for value in itertools.chain(values, [schema["const"]] if "const" in schema else []):
             yield TYPES.get(type(value), "array")
-        if "properties" in schema:
-            yield "object"
-        if "items" in schema:
-            yield "array"
+        yield from implied_types(schema)
 
 
 def _inner(schema: Mapping[str, Any], root: object) -> Iterator[object]:

@@ -147,7 +147,7 @@ class SchemaParts:
         for key in (one.keys() & other.keys()) - {"properties"}:
             first, second = one[key], other[key]
             if key == "type":
-                both[key] = _common_types(first, second)
+                both[key] = common_types(first, second)
                 if not both[key]:
                     return None
             elif key in _LEAST:
@@ -184,7 +184,8 @@ def values_of(schema: Mapping[str, Any]) -> list[Any] | None:
     return list(values) if isinstance(values, (list, tuple)) else None
 
 
-def _common_types(one: object, other: object) -> list[str]:
+def common_types(one: object, other: object) -> list[str]:
+    """The types that two values of `type` both allow."""
     ones, others = (types_of({"type": names}) for names in (one, other))
     common = [name for name in ones if name in others]
     pairs = {(one, other) for one in ones for other in others}
@@ -199,7 +200,7 @@ def _exclusive(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     if values is not None and others is not None:
         return not any(_has(others, value) for value in values)
     types, other_types = types_of(one), types_of(other)
-    if types and other_types and not _common_types(types, other_types):
+    if types and other_types and not common_types(types, other_types):
         return True
     if types != ["object"] or other_types != ["object"]:
         return False

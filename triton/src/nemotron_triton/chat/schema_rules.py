@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nemotron_triton.chat import gbnf, schema
-from nemotron_triton.chat.schema_parts import TYPES, Plain, SchemaParts, types_of, values_of
+from nemotron_triton.chat.schema_parts import TYPES, Plain, SchemaParts, common_types, types_of, values_of
 from nemotron_triton.chat.schema_scalars import (
-    NUMBER_KEYWORDS,
     QUOTE,
     STRING_KEYWORDS,
     Languages,
@@ -26,13 +25,6 @@ from nemotron_triton.chat.schema_values import SchemaValues
 MAX_RECURSION = 4
 # What is merged of references is another schema each time.
 _MAX_DEPTH = 60
-# What a schema without a type is about.
-_IMPLIED = {
-    "object": ("properties", "required", "additionalProperties", "minProperties", "maxProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "string": STRING_KEYWORDS,
-    "number": NUMBER_KEYWORDS,
-}
 # What the reader of a text takes for another type than a string, where the schema allows that type.
 _READ_AS = {
     "null": r"^\s*(null|None)\s*$",
@@ -136,7 +128,8 @@ class SchemaRules:
         }
         if "number" in free:
             free.add("integer")
-        kinds = {*schema.type_names(declared, self._root)} - free
+        readable = schema.type_names(declared, self._root)
+        kinds = {*readable} - free
         read = "|".join(["", *(_READ_AS[kind] for kind in TYPES if kind in kinds and kind in _READ_AS)])
         found: list[str] = []
         for plain, types in plains:
@@ -144,7 +137,7 @@ class SchemaRules:
                 texts = self._texts(self._fitting(plain, self._types(plain), values), declared, without)
                 found += (gbnf.literal(text + tail) for text in texts)
                 continue
-            others = {**plain, "type": [name for name in types if name != "string"]}
+            others = {**plain, "type": [name for name in common_types(types, readable) if name != "string"]}
             if others["type"] and (alternatives := self._alternatives(others)):
                 found.append(f"{gbnf.either(alternatives)} {gbnf.literal(tail)}")
             if "string" in types:
@@ -167,8 +160,7 @@ class SchemaRules:
     def _types(self, plain: Plain) -> list[str] | None:
         if names := types_of(plain):
             return [name for name in TYPES if name in names and not (name == "integer" and "number" in names)]
-        implied = [name for name, keywords in _IMPLIED.items() if any(keyword in plain for keyword in keywords)]
-        return implied or None
+        return schema.implied_types(plain) or None
 
     def _alternatives(self, plain: Plain) -> list[str]:
         types = self._types(plain)

@@ -27,6 +27,7 @@ from nemotron_triton.chat.regular import (
     all_of,
     rules,
 )
+from nemotron_triton.chat.schema import IMPLIED
 from nemotron_triton.chat.schema_parts import Plain, SchemaParts
 
 MAX_COUNT = 2000
@@ -34,10 +35,10 @@ MAX_STATES, MAX_PARTS = 4000, 20_000
 _BOUNDS: dict[str, Literal[">=", ">", "<=", "<"]] = {
     "minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<",
 }  # fmt: skip
-STRING_KEYWORDS = ("pattern", "minLength", "maxLength")
-NUMBER_KEYWORDS = (*_BOUNDS, "multipleOf")
+STRING_KEYWORDS, NUMBER_KEYWORDS = IMPLIED["string"], IMPLIED["number"]
 # Text of more characters than these cannot be counted where tags must be watched for too: it has none.
 _MAX_TEXT, _NO_TAG = 100, "[^<]"
+_OF_ASCII = r"^[\x01-\x7f]*$"
 _LARGEST = sys.float_info.max
 QUOTE = '"\\""'
 Spelt: TypeAlias = Callable[[Characters], str | None]
@@ -149,11 +150,16 @@ class Scalars:
         return self._language(keyword, plain, key, lambda: all_of([spelling, *bounds]), gbnf.plain)
 
     def name(self, plain: Plain, names: Iterable[str], expression: str, spelt: Spelt) -> str | None:
-        """The name of an additional property: none of *names*, and one that has *expression*."""
+        """The name of an additional property: none of *names*, and one that has *expression*.
+
+        It is of ASCII where one of *names* is not, because XGrammar can exclude no characters beyond.
+        """
         others = frozenset(names)
 
         def build() -> Automaton:
-            return all_of([Expression(expression, self._budget), Length(0, gbnf.MAX_NAME), Not(Words(others))])
+            parts = [expression, *([] if all(map(str.isascii, others)) else [_OF_ASCII])]
+            found = [Expression(part, self._budget) for part in parts]
+            return all_of([*found, Length(0, gbnf.MAX_NAME), Not(Words(others))])
 
         return self._language("additionalProperties", plain, (others, expression), build, spelt)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from nemotron_triton.engine.interface import Sampling
 from nemotron_triton.engine.structural_tag import structural_tag
+from nemotron_triton.engine.xgrammar import BEYOND_ASCII, guide_text
 from nemotron_triton.errors import RequestError
 
 _UNSUPPORTED = (
@@ -25,6 +26,7 @@ _UNSUPPORTED = (
 CANNOT = {
     **dict.fromkeys(_UNSUPPORTED, "TensorRT Edge-LLM has no such rule"),
     "ignore_end": "TensorRT Edge-LLM can be told so for all requests only, by its environment",
+    **BEYOND_ASCII,
 }
 _SEED_BITS = 63
 _MAX_LOGPROBS = 50
@@ -52,7 +54,7 @@ def generation_request(runtime: Any, prompt: str, sampling: Sampling, channel: A
         )
     sequence.logit_bias = dict(bias)
     if guide := sampling.guide:
-        plain = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide.text)
+        plain = runtime.GuidedDecodingParams(getattr(runtime.GuideType, _GUIDES[guide.kind]), guide_text(guide))
         # Of a structural tag, only its JSON is looked at.
         valid, reason = runtime.validate_guided_decoding_params(plain)
         if not valid:

@@ -121,8 +121,9 @@ class Engine(ABC):
     def unsupported(cls, _llm_args: Mapping[str, Any]) -> Mapping[str, str]:
         """The fields of `Sampling` that an engine does not support whose build wrote *llm_args*, each with the reason.
 
-        `guide.thinking` is a think block before a JSON schema or an expression. What a library takes and ignores is not
-        supported. `docs/answers.md` has the table of all kinds.
+        `guide.thinking` is a think block before a JSON schema or an expression, `guide.characters` a grammar with more
+        characters beyond ASCII than can be written out. What a library takes and ignores is not supported.
+        `docs/answers.md` has the table of all kinds.
         """
         return {}
 

@@ -30,6 +30,7 @@ from nemotron_triton.engine.interface import Engine, EngineStatistics, Sampling
 from nemotron_triton.engine.llm_sampling import end_ids, sampling_params
 from nemotron_triton.engine.request_threads import CLOSED
 from nemotron_triton.engine.stream import FinishReason, TokenLogprob, TokenStream
+from nemotron_triton.engine.xgrammar import BEYOND_ASCII
 from nemotron_triton.errors import BundleError, EngineError, RequestError, ServingError, first_line
 from nemotron_triton.native_path import native_path
 
@@ -86,7 +87,7 @@ class LlmApiEngine(Engine):
     @classmethod
     def unsupported(cls, llm_args: Mapping[str, Any]) -> Mapping[str, str]:
         if llm_args.get("guided_decoding_backend"):
-            return {}
+            return BEYOND_ASCII
         return {"guide": "this engine was built without guides, which TensorRT-LLM has not tested with Mamba layers"}
 
     @abstractmethod

@@ -12,6 +12,7 @@ from nemotron_triton.bundle import Manifest
 from nemotron_triton.engine.interface import Guide, Sampling
 from nemotron_triton.engine.least_tokens import LeastTokens
 from nemotron_triton.engine.structural_tag import structural_tag
+from nemotron_triton.engine.xgrammar import guide_text
 from nemotron_triton.errors import RequestError
 
 _GUIDE_FIELDS = {"grammar": "grammar", "json_schema": "json", "regex": "regex"}
@@ -80,7 +81,7 @@ def sampling_params(
 
 def _guide_fields(guide: Guide) -> dict[str, str]:
     if guide.thinking == "none":
-        return {_GUIDE_FIELDS[guide.kind]: guide.text}
+        return {_GUIDE_FIELDS[guide.kind]: guide_text(guide)}
     return {"structural_tag": structural_tag(guide)}
 
 

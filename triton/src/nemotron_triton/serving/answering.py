@@ -74,7 +74,7 @@ class Answering:
         begins = reasoning.begins(
             profile.reasoning_format, thinking=request.thinking, prompt=prompt.text, continued=prompt.continued
         )
-        rules = answer_rules(profile, functions, begins=begins, choice=choice, parallel=parallel)
+        rules = answer_rules(profile, functions, begins=begins, prompt=prompt.text, choice=choice, parallel=parallel)
         max_tokens = self._max_tokens(request, len(ids))
         budget, guide = None, self._guide(request)
         if request.max_thinking_tokens is not None:
@@ -189,7 +189,7 @@ class _Reading:
         self._each_token = bool(request.stop_words or self._parts)
         self._output_tokens = self._reasoning_tokens = 0
         self._codec = codec
-        self._tail = b""
+        self._tail = prepared.rules.behind.encode()
 
     def read(self, chunk: TokenChunk) -> Step:
         """The events that *chunk* makes certain, and its tokens up to the end of the answer."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from nemotron_client import wire
+from nemotron_triton.chat.gbnf import written_out
 from nemotron_triton.chat.profiles import SamplingDefaults
 from nemotron_triton.chat.tokens import TokenCodec
 from nemotron_triton.engine.interface import Guide, Sampling
@@ -79,6 +80,8 @@ def refuse_unsupported(sampling: Sampling, cannot: Mapping[str, str]) -> None:
     guide = sampling.guide
     if guide and guide.thinking != "none":
         used.add("guide.thinking")
+    if guide and guide.kind == "grammar" and "guide.characters" in cannot and written_out(guide.text) is None:
+        used.add("guide.characters")
     # A grammar is always that of tool calls.
     calls = {"guide": STRICT if guide.strict else wire.TOOL_CHOICE} if guide and guide.kind == "grammar" else {}
     tensors = _TENSORS | calls

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from nemotron_client.events import ReasoningDelta
 from nemotron_triton.chat.answer import AnswerParser, AnswerRules
-from nemotron_triton.chat.reasoning import CLOSER, OPENER, Thinking
+from nemotron_triton.chat.reasoning import CLOSER, OPENER, Thinking, rest_of_closer
 from nemotron_triton.chat.render import Prompt
 from nemotron_triton.chat.tokens import Detokenizer, TokenCodec
 from nemotron_triton.engine.interface import Engine, Guide, Sampling
@@ -48,9 +48,8 @@ class Closer:
 
     def behind(self, text: str) -> list[int]:
         """What ends the thinking of which *text* is the end: on a new line, or the rest of a closer at its end."""
-        sizes = range(len(CLOSER) - 1, 0, -1)
-        if begun := next((size for size in sizes if text.endswith(CLOSER[:size])), 0):
-            return self._codec.encode_text(_CLOSED[begun:])
+        if (rest := rest_of_closer(text)) != CLOSER:
+            return self._codec.encode_text(f"{rest}\n\n")
         return self._encode(_CLOSED if not text or text.endswith("\n") else f"\n{_CLOSED}")
 
     def opener_tokens(self, begins: Thinking) -> int:
@@ -112,7 +111,7 @@ class BudgetedGeneration:
         # While the model thinks, or has not begun: the tokens, how many are thinking, and the end of their text.
         self._ids: list[int] = []
         self._thinking_tokens = 0
-        self._tail = ""
+        self._tail = rules.behind
         self._thought = False
         self._grace = GRACE_TOKENS if budget.tokens else 0
         self._latest = budget.latest_tokens
