@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -145,6 +145,18 @@ class Usage:
     output_tokens: int
     reasoning_tokens: int
     cached_tokens: int | None = field(default=None, compare=False)
+
+    @classmethod
+    def together(cls, usages: Sequence[Usage]) -> Usage:
+        """The usage of a request with several answers: its prompt once, and the tokens of every answer."""
+        cached = [usage.cached_tokens for usage in usages if usage.cached_tokens is not None]
+        return cls(
+            input_tokens=usages[0].input_tokens,
+            output_tokens=sum(usage.output_tokens for usage in usages),
+            reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
+            # The later ones find what the first has put there.
+            cached_tokens=min(cached, default=None),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

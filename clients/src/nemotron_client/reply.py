@@ -66,7 +66,7 @@ class Reply:
         if len(choices) == 1:
             return cls._one(events)
         replies = [cls._one([event for event in events if event.choice == choice]) for choice in choices]
-        return replace(replies[0], usage=_together([reply.usage for reply in replies]), _choices=tuple(replies))
+        return replace(replies[0], usage=Usage.together([reply.usage for reply in replies]), _choices=tuple(replies))
 
     @classmethod
     def _one(cls, events: Sequence[Event]) -> Reply:
@@ -87,15 +87,3 @@ class Reply:
             retries=finish.retries,
             request_id=finish.request_id,
         )
-
-
-def _together(usages: Sequence[Usage]) -> Usage:
-    """The usage of a request: its prompt, and every answer to it."""
-    cached = [usage.cached_tokens for usage in usages if usage.cached_tokens is not None]
-    return Usage(
-        input_tokens=usages[0].input_tokens,
-        output_tokens=sum(usage.output_tokens for usage in usages),
-        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
-        # The later ones find what the first has put there.
-        cached_tokens=min(cached, default=None),
-    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from nemotron_client import ContentDelta, Event, Finish, Logprobs, ReasoningDelta, ToolCallDelta
+from nemotron_client import ContentDelta, Event, Finish, Logprobs, ReasoningDelta, ToolCallDelta, Usage
 from nemotron_gateway.finish import finish_fields
 from nemotron_gateway.logprobs import content_logprobs
-from nemotron_gateway.usage import openai_usage, together
+from nemotron_gateway.usage import openai_usage
 
 
 class ChatAnswer:
@@ -30,7 +30,7 @@ class ChatAnswer:
         """The completion, when all events have come."""
         choices = [self._choice(index, self._choices[index]) for index in sorted(self._choices)]
         usages = [choice.finish.usage for choice in self._choices.values() if choice.finish]
-        return {**self._head, "choices": choices, "usage": openai_usage(together(usages))}
+        return {**self._head, "choices": choices, "usage": openai_usage(Usage.together(usages))}
 
     def _choice(self, index: int, choice: _Choice) -> dict[str, Any]:
         assert choice.finish

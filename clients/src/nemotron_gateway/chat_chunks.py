@@ -13,7 +13,7 @@ import msgspec
 from nemotron_client import ContentDelta, Event, Finish, Logprobs, ReasoningDelta, ToolCallDelta, Usage
 from nemotron_gateway.finish import finish_fields
 from nemotron_gateway.logprobs import content_logprobs
-from nemotron_gateway.usage import openai_usage, together
+from nemotron_gateway.usage import openai_usage
 
 _encode = msgspec.json.Encoder().encode
 DONE = b"data: [DONE]\n\n"
@@ -74,7 +74,7 @@ class ChatChunks:
         """What follows the last answer."""
         if not (self._include_usage and self._usages):
             return DONE
-        usage = _encode(openai_usage(together(list(self._usages.values()))))
+        usage = _encode(openai_usage(Usage.together(list(self._usages.values()))))
         return self._head + b'],"usage":' + usage + b"}\n\n" + DONE
 
     def _with_logprobs(self, delta: bytes, tokens: list[dict[str, Any]]) -> bytes:

@@ -10,7 +10,7 @@ import msgspec
 from nemotron_client import ContentDelta, Event, Finish, Logprobs, ReasoningDelta, Usage
 from nemotron_gateway.chat_chunks import DONE
 from nemotron_gateway.logprobs import known
-from nemotron_gateway.usage import openai_usage, together
+from nemotron_gateway.usage import openai_usage
 
 _encode = msgspec.json.Encoder().encode
 
@@ -106,7 +106,7 @@ class _Choice:
 
 def _usage(usages: dict[int, Usage], n: int) -> Usage:
     """The usage of all answers; those to one prompt share it."""
-    prompts = [together([usages[place + answer] for answer in range(n)]) for place in range(0, len(usages), n)]
+    prompts = [Usage.together([usages[place + answer] for answer in range(n)]) for place in range(0, len(usages), n)]
     cached = [usage.cached_tokens for usage in prompts if usage.cached_tokens is not None]
     return Usage(
         input_tokens=sum(usage.input_tokens for usage in prompts),
