@@ -174,6 +174,7 @@ def threads() -> None:
         assert_type(client.count_tokens(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), int)
         assert_type(client.render(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), Prompt)
         assert_type(client.with_options(timeout_s=1, max_retries=5), Client)
+        assert_type(client.has_several_servers, bool)
     client.close()
 
 
@@ -197,6 +198,7 @@ async def event_loop() -> None:
         assert_type(await client.count_tokens(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), int)
         assert_type(await client.render(Json("[]"), tools=Json("[]"), chat_template_kwargs=Json("{}")), Prompt)
         assert_type(client.with_options(timeout_s=1, max_retries=5), AsyncClient)
+        assert_type(client.has_several_servers, bool)
     await client.close()
 
 
