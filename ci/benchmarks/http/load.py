@@ -1,7 +1,7 @@
 """Callers of a streamed chat completion: `load.py PORT STREAMS REQUESTS [SLOW]` asks, and prints what it saw as JSON.
 
-It looks for the end of each stream only, so that it costs as little as it can. So many SLOW callers more ask once, and
-read nothing before all others are done.
+It counts events and looks for the end of each stream only, so that it costs as little as it can. So many SLOW callers
+more ask once, and read nothing before all others are done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ REQUEST = (
 _LIMIT = 4096
 
 
-async def _ask(port: int, requests: int, first_s: list[float], wait: asyncio.Event | None = None) -> None:
+async def _ask(port: int, requests: int, first_s: list[float], wait: asyncio.Event | None = None) -> int:
+    """How many events came."""
+    events = 0
     connection = socket.socket()
     if wait:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LIMIT)
@@ -49,10 +51,12 @@ async def _ask(port: int, requests: int, first_s: list[float], wait: asyncio.Eve
             if not seen and b'"content"' in data:
                 seen = True
                 first_s.append(time.perf_counter() - begin_s)
+            events += data.count(b"data: {")
             tail = (tail + data)[-64:]
         if b"[DONE]" not in tail:
             raise ConnectionError(f"the stream did not end as it should: {tail!r}")
     writer.close()
+    return events
 
 
 async def _load(port: int, streams: int, requests: int, slow: int = 0) -> None:
@@ -60,11 +64,11 @@ async def _load(port: int, streams: int, requests: int, slow: int = 0) -> None:
     go = asyncio.Event()
     waiting = [asyncio.ensure_future(_ask(port, 1, [], go)) for _ in range(slow)]
     begin_s = time.perf_counter()
-    await asyncio.gather(*(_ask(port, requests, first_s) for _ in range(streams)))
+    events = sum(await asyncio.gather(*(_ask(port, requests, first_s) for _ in range(streams))))
     took_s = time.perf_counter() - begin_s
     go.set()
     await asyncio.gather(*waiting)
-    sys.stdout.write(json.dumps({"took_s": took_s, "first_ms": statistics.median(first_s) * 1e3}))
+    sys.stdout.write(json.dumps({"took_s": took_s, "first_ms": statistics.median(first_s) * 1e3, "events": events}))
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ from typing import Any
 import grpc
 import grpc.aio
 import numpy as np
+from answer import TEXT, TOKENS
 from tritonclient.grpc import service_pb2
 
 from nemotron_client import wire
 
 SERVICE = "inference.GRPCInferenceService"
-# About what 14 tokens of an answer are.
-TEXT = ' and then the next "few words" of it,\n as an answer has them'
 DESCRIPTION = {
     "name": "replay",
     "names": [],
@@ -55,7 +54,7 @@ LAST = response(
         wire.TEXT_OUTPUT: "",
         wire.FINISH_REASON: "stop",
         wire.NUM_INPUT_TOKENS: 30,
-        wire.NUM_OUTPUT_TOKENS: 1400,
+        wire.NUM_OUTPUT_TOKENS: 100 * TOKENS,
         wire.NUM_REASONING_TOKENS: 0,
     }
 )
