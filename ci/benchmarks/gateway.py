@@ -72,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What the gateway costs.")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each, of which the median is shown")
     parser.add_argument("--streams", type=int, nargs="*", default=STREAMS)
-    parser.add_argument("--peer", action="store_true", help="vLLM's API server beside them (a gigabyte is installed)")
+    parser.add_argument("--peer", action="store_true", help="vLLM's API server beside them (2 GB are installed)")
     parser.add_argument("--grow", type=int, metavar="REQUESTS", help="only: by how much the gateway grows")
     parser.add_argument(
         "--crowd", type=int, metavar="CALLERS", help="only: the memory that callers who do not read take"
