@@ -295,7 +295,7 @@ def test_mistakes_are_one_line(served: ServeOptions, tmp_path: Path) -> None:
 
     assert {name: result.returncode for name, result in ended.items()} == dict.fromkeys(mistakes, 1)
     assert all(result.stderr.count("\n") == 1 for result in ended.values()), ended
-    assert "choose another --port" in ended["gRPC's own port"].stderr
+    assert "choose another port" in ended["gRPC's own port"].stderr
 
 
 @contextlib.contextmanager

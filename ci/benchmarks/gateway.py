@@ -124,6 +124,7 @@ class Program:
     process: psutil.Process
     port: int
     responses: int
+    interval_s: float
 
     def measure(self, streams: int, rounds: int) -> Measured:
         """What it uses for *rounds* requests of each of so many callers."""
@@ -135,7 +136,11 @@ class Program:
 
     def load(self, streams: int, rounds: int, slow: int = 0) -> dict[str, float]:
         """What the callers saw; *slow* more read nothing before the others are done."""
-        command = [sys.executable, HERE / "load.py", *map(str, (self.port, streams, rounds, slow))]
+        command = [
+            sys.executable,
+            HERE / "load.py",
+            *map(str, (self.port, streams, rounds, slow, self.responses * self.interval_s)),
+        ]
         ran = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 - our own program
         seen: dict[str, float] = json.loads(ran.stdout)
         return seen
@@ -179,7 +184,8 @@ def programs(streams: int, responses: int, peer: Path | None = None) -> Iterator
         for process, port in zip(started, ports, strict=False):
             _wait(process, port)
         yield [
-            Program(psutil.Process(process.pid), port, responses) for process, port in zip(started, ports, strict=False)
+            Program(psutil.Process(process.pid), port, responses, interval_s)
+            for process, port in zip(started, ports, strict=False)
         ]
 
 

@@ -1,7 +1,8 @@
-"""Callers of a streamed chat completion: `load.py PORT STREAMS REQUESTS [SLOW]` asks, and prints what it saw as JSON.
+"""Callers of a streamed chat completion: `load.py PORT STREAMS REQUESTS SLOW SPREAD_S` asks, and prints what it saw.
 
-It counts events and looks for the end of each stream only, so that it costs as little as it can. So many SLOW callers
-more ask once, and read nothing before all others are done.
+It counts events and looks for the end of each stream only, so that it costs as little as it can. The callers begin one
+after the other within SPREAD_S, so that their streams do not begin together. So many SLOW ones more ask once, and read
+nothing before all others are done.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ REQUEST = (
 _LIMIT = 4096
 
 
-async def _ask(port: int, requests: int, first_s: list[float], wait: asyncio.Event | None = None) -> int:
+async def _ask(
+    port: int, requests: int, first_s: list[float], after_s: float = 0.0, wait: asyncio.Event | None = None
+) -> int:
     """How many events came."""
     events = 0
+    await asyncio.sleep(after_s)
     connection = socket.socket()
     if wait:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LIMIT)
@@ -59,12 +63,13 @@ async def _ask(port: int, requests: int, first_s: list[float], wait: asyncio.Eve
     return events
 
 
-async def _load(port: int, streams: int, requests: int, slow: int = 0) -> None:
+async def _load(port: int, streams: int, requests: int, slow: int, spread_s: float) -> None:
     first_s: list[float] = []
     go = asyncio.Event()
-    waiting = [asyncio.ensure_future(_ask(port, 1, [], go)) for _ in range(slow)]
+    waiting = [asyncio.ensure_future(_ask(port, 1, [], wait=go)) for _ in range(slow)]
     begin_s = time.perf_counter()
-    events = sum(await asyncio.gather(*(_ask(port, requests, first_s) for _ in range(streams))))
+    asking = (_ask(port, requests, first_s, spread_s * place / streams) for place in range(streams))
+    events = sum(await asyncio.gather(*asking))
     took_s = time.perf_counter() - begin_s
     go.set()
     await asyncio.gather(*waiting)
@@ -72,4 +77,4 @@ async def _load(port: int, streams: int, requests: int, slow: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(_load(*map(int, sys.argv[1:])))
+    uvloop.run(_load(*map(int, sys.argv[1:5]), float(sys.argv[5])))

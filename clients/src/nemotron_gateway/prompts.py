@@ -41,14 +41,14 @@ class Prompts:
         async with answering.connected(receive):
             try:
                 model = await answering.served.name(asked.model)
-                description = await answering.served.description()
+                served = await answering.served.served()
                 prompt = await answering.client.render(prompt=request.prompt, **_conversation(asked, request))
             except ClientError as error:
                 raise api_error(error, asked.fields) from error
         body: dict[str, Any] = {
             "model": model,
             "count": prompt.num_tokens,
-            "max_model_len": description.context_tokens,
+            "max_model_len": served.description.context_tokens,
             "tokens": prompt.token_ids,
         }
         await send_json(send, 200, body | {"prompt": prompt.text} if self._shows_text else body)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from nemotron_client import ClientError, Description, Health
+from nemotron_client import ClientError, Health
 from nemotron_gateway.answering import Answering
 from nemotron_gateway.client_errors import api_error
 from nemotron_gateway.errors import ApiError
 from nemotron_gateway.exchange import Receive, Scope, Send, send_bytes, send_json
+from nemotron_gateway.served_model import Served
 
 _HEALTH_TIMEOUT_S = 2.0
 _TEXT = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
@@ -24,8 +25,7 @@ class Models:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's signature
         """Answer one request."""
-        description = await self._description()
-        entries = self._answering.served.entries(description, self._created)
+        entries = (await self._served()).entries(self._created)
         if (name := scope["path_params"].get("name")) is None:
             await send_json(send, 200, {"object": "list", "data": entries})
             return
@@ -34,9 +34,9 @@ class Models:
             raise ApiError(404, f"no model is named {name!r:.200}", code="model_not_found", param="model")
         await send_json(send, 200, entry)
 
-    async def _description(self) -> Description:
+    async def _served(self) -> Served:
         try:
-            return await self._answering.served.description()
+            return await self._answering.served.served()
         except ClientError as error:
             raise api_error(error, {}) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from nemotron_client import AccessDenied, AsyncClient, ClientError, Description, RequestRejected
@@ -15,6 +16,29 @@ _FRESH_S = 10.0
 _TIMEOUT_S = 5.0
 
 
+@dataclass(frozen=True)
+class Served:
+    """What a server said that it serves, and the model's *names*, the one it answers with first."""
+
+    description: Description
+    names: tuple[str, ...]
+    folded_names: frozenset[str]
+
+    def entries(self, created: int) -> list[dict[str, Any]]:
+        """The model under each of its names, as OpenAI's list has it."""
+        return [
+            {
+                "id": name,
+                "object": "model",
+                "created": created,
+                "owned_by": "nvidia",
+                "root": self.description.name,
+                "max_model_len": self.description.context_tokens,
+            }
+            for name in self.names
+        ]
+
+
 class ServedModel:
     """Asks the server what it serves, and keeps that for a while."""
 
@@ -22,12 +46,15 @@ class ServedModel:
         self._client = client
         self._own_names = settings.served_model_names
         self._any_name = settings.any_model
-        self._known: Description | None = None
+        self._known: Served | None = None
         self._known_at_s = 0.0
-        self._asking: asyncio.Task[Description] | None = None
+        self._asking: asyncio.Task[Served] | None = None
 
-    async def description(self) -> Description:
-        """What is served; what was known a moment ago is good enough. Raises `ClientError` where nothing is known."""
+    async def served(self) -> Served:
+        """What is served; what was known a moment ago is good enough.
+
+        Raises `ClientError` or `ApiError` where nothing is known.
+        """
         if self._known and time.monotonic() < self._known_at_s + _FRESH_S:
             return self._known
         if not self._asking:
@@ -38,46 +65,32 @@ class ServedModel:
 
     async def name(self, asked: str | None) -> str:
         """The name to answer with to a request that asks for *asked*; `ApiError` where no model has it."""
-        description = await self.description()
-        names = self.names(description)
-        if asked is None or self._any_name or asked.lower() in {name.lower() for name in names}:
-            return names[0]
+        served = await self.served()
+        if asked is None or self._any_name or asked.lower() in served.folded_names:
+            return served.names[0]
         raise ApiError(
-            404, f"no model is named {asked!r:.200}; there is {', '.join(names)}", code="model_not_found", param="model"
+            404,
+            f"no model is named {asked!r:.200}; there is {', '.join(served.names)}",
+            code="model_not_found",
+            param="model",
         )
 
-    def names(self, description: Description) -> list[str]:
-        """Every name of the model, the one it answers with first."""
-        return list(dict.fromkeys([*self._own_names, description.name, *description.names]))
-
-    def entries(self, description: Description, created: int) -> list[dict[str, Any]]:
-        """The model under each of its names, as OpenAI's list has it."""
-        return [
-            {
-                "id": name,
-                "object": "model",
-                "created": created,
-                "owned_by": "nvidia",
-                "root": description.name,
-                "max_model_len": description.context_tokens,
-            }
-            for name in self.names(description)
-        ]
-
-    async def _ask(self) -> Description:
+    async def _ask(self) -> Served:
         try:
-            known = self._known = await self._client.describe(timeout_s=_TIMEOUT_S)
-            self._known_at_s = time.monotonic()
-            return known
+            description = await self._client.describe(timeout_s=_TIMEOUT_S)
         except AccessDenied:
             raise
         except RequestRejected as error:
             raise ApiError(502, "the server is older than this gateway; update it", code="bad_gateway") from error
         finally:
             self._asking = None
+        names = tuple(dict.fromkeys([*self._own_names, description.name, *description.names]))
+        known = self._known = Served(description, names, frozenset(map(str.lower, names)))
+        self._known_at_s = time.monotonic()
+        return known
 
 
-def _looked_at(task: asyncio.Task[Description]) -> None:
+def _looked_at(task: asyncio.Task[Served]) -> None:
     # What nobody waited for is no error.
     if not task.cancelled() and not isinstance(task.exception(), ClientError | ApiError | None):
         raise task.exception()  # type: ignore[misc]
