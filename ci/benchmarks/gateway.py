@@ -37,7 +37,8 @@ STREAMS = (1, 16, 64, 256)
 RESPONSES = 100
 # Of all streams together, as `nemotron` paces itself by default; the fewest of one.
 RESPONSES_PER_S, LEAST_INTERVAL_S = 1500, 0.005
-TOTAL_RESPONSES = 12_000
+# Of one measurement.
+MEASURE_S = 8.0
 # vLLM without a GPU, asking nobody, saying little.
 VLLM = {"VLLM_TARGET_DEVICE": "cpu", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
 START_S = 300
@@ -113,8 +114,13 @@ def _figures(turns: Sequence[Sequence[Measured]]) -> Iterator[str]:
         yield f"{statistics.median(load.first_ms for load in loads):.1f}"
 
 
+def _interval_s(streams: int) -> float:
+    """The pace of each stream."""
+    return max(LEAST_INTERVAL_S, streams / RESPONSES_PER_S)
+
+
 def _rounds(streams: int) -> int:
-    return max(1, TOTAL_RESPONSES // (streams * RESPONSES))
+    return max(1, round(MEASURE_S / (RESPONSES * _interval_s(streams))))
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class Program:
 def programs(streams: int, responses: int, peer: Path | None = None) -> Iterator[list[Program]]:
     """The floor and the gateway in front of one server that replays; and vLLM, if *peer* is a Python that has it."""
     grpc_port, *ports = free_ports(4)
-    interval_s = max(LEAST_INTERVAL_S, streams / RESPONSES_PER_S) if responses > 2 else 0.0
+    interval_s = _interval_s(streams) if responses > 2 else 0.0
     server = [HERE / "replay_server.py", str(grpc_port), str(responses), str(interval_s)]
     commands = [
         [HERE / "floor.py", str(grpc_port), str(ports[0])],

@@ -82,8 +82,10 @@ class Source:
         """Append *text*."""
         if self._limit:
             text = self._within(self._limit, text)
-        self._text = self._text[self._at :] + text if self._at < len(self._text) else text
-        self._before += self._at
+        # For every piece of every answer.
+        at, before = self._at, self._text
+        self._text = before[at:] + text if at < len(before) else text
+        self._before += at
         self._at = 0
 
     def end(self, *, cut: bool = False) -> None:
