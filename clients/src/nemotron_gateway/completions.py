@@ -18,6 +18,8 @@ from nemotron_gateway.visit import visit_of
 
 # Responses that wait for a caller who reads slowly.
 _WAITING = 16
+# Every field has the name of the client's option, or one that all routes share.
+_FIELDS: dict[str, str] = {}
 
 
 class Completions:
@@ -62,9 +64,6 @@ class Completions:
         async with contextlib.aclosing(stream.responses()) as responses:
             async for events in responses:
                 yield [replace(event, choice=first + event.choice) for event in events] if first else events
-
-
-_FIELDS: dict[str, str] = {}
 
 
 async def _merged(
